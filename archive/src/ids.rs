@@ -1,0 +1,285 @@
+//! Newtypes for every number and identifier that crosses a function boundary.
+//!
+//! Owns: their ranges, their text form (decimal, as RocksDB's own tools print them) and their order.
+//! Refuses: arithmetic that could wrap; a number of one kind where another is wanted.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name($inner);
+
+        impl $name {
+            /// Wraps a raw number.
+            pub const fn new(raw: $inner) -> Self {
+                Self(raw)
+            }
+
+            /// The raw number.
+            pub const fn get(self) -> $inner {
+                self.0
+            }
+
+            /// The number after this one, or `None` at the end of the range.
+            pub fn next(self) -> Option<Self> {
+                self.0.checked_add(1).map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = std::num::ParseIntError;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+number!(
+    /// RocksDB's sequence number, at most 2^56 - 1. It orders nothing by itself: numbers repeat and go back.
+    SequenceNumber(u64)
+);
+number!(
+    /// The number in the name of one of RocksDB's files (WAL, MANIFEST, SST, blob, OPTIONS).
+    FileNumber(u64)
+);
+number!(
+    /// RocksDB's column family id; 0 is `default`. Never reused within a database.
+    ColumnFamilyId(u32)
+);
+number!(
+    /// The number of a timeline within an archive, from 1.
+    TimelineId(u32)
+);
+number!(
+    /// The ordinal of a segment on its timeline, dense from 0.
+    Ordinal(u64)
+);
+number!(
+    /// The number of a roll-up manifest on its timeline, dense from 0.
+    ManifestNumber(u64)
+);
+number!(
+    /// The number of a writer's claim on the archive; the highest claimed epoch is the writer.
+    Epoch(u64)
+);
+number!(
+    /// The number of a logical WAL record on its timeline, dense from 0 in archiving order.
+    RecordNumber(u64)
+);
+number!(
+    /// A place between records: `Boundary(n)` has the records 0 .. n-1 before it.
+    ///
+    /// Floors, barriers, heads, tags and targets are boundaries, so that "before the first record" needs no special
+    /// case. The *position* shown to people is the record before the boundary ([`Boundary::last_record`]).
+    Boundary(u64)
+);
+
+impl Boundary {
+    /// Before every record.
+    pub const START: Self = Self(0);
+
+    /// The last record before this boundary; `None` at the start of the timeline.
+    pub fn last_record(self) -> Option<RecordNumber> {
+        self.0.checked_sub(1).map(RecordNumber)
+    }
+
+    /// The record that follows this boundary.
+    pub const fn next_record(self) -> RecordNumber {
+        RecordNumber(self.0)
+    }
+}
+
+impl RecordNumber {
+    /// The boundary directly after this record.
+    pub fn after(self) -> Option<Boundary> {
+        self.0.checked_add(1).map(Boundary)
+    }
+
+    /// The boundary directly before this record.
+    pub const fn before(self) -> Boundary {
+        Boundary(self.0)
+    }
+}
+
+impl SequenceNumber {
+    /// RocksDB's `kMaxSequenceNumber`: the low 56 bits of an internal key's trailer.
+    pub const MAX: Self = Self((1 << 56) - 1);
+
+    /// `self + n`, or `None` beyond [`SequenceNumber::MAX`].
+    pub fn checked_add(self, n: u64) -> Option<Self> {
+        self.0.checked_add(n).map(Self).filter(|s| *s <= Self::MAX)
+    }
+}
+
+impl ColumnFamilyId {
+    /// The id of the column family that every database has.
+    pub const DEFAULT: Self = Self(0);
+}
+
+impl TimelineId {
+    /// The timeline that an archive begins with.
+    pub const FIRST: Self = Self(1);
+}
+
+macro_rules! bytes_id {
+    ($(#[$doc:meta])* $name:ident[$len:literal]) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub [u8; $len]);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = MalformedHex;
+            fn from_str(text: &str) -> Result<Self, MalformedHex> {
+                let bytes = text.as_bytes();
+                if bytes.len() != $len * 2 {
+                    return Err(MalformedHex);
+                }
+                let mut out = [0u8; $len];
+                for (slot, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                    if !pair.iter().all(u8::is_ascii_hexdigit) {
+                        return Err(MalformedHex);
+                    }
+                    let digits = std::str::from_utf8(pair).map_err(|_| MalformedHex)?;
+                    *slot = u8::from_str_radix(digits, 16).map_err(|_| MalformedHex)?;
+                }
+                Ok(Self(out))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+/// Text that is not the expected number of hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the expected number of hexadecimal digits")]
+pub struct MalformedHex;
+
+bytes_id!(
+    /// The archive's identity, random, chosen when it is created.
+    ArchiveId[16]
+);
+bytes_id!(
+    /// A random value in every object's body by which a writer recognises its own write after a lost reply.
+    Nonce[16]
+);
+bytes_id!(
+    /// The running hash over the stream of entries up to a boundary (`segment::chain`).
+    RunningHash[32]
+);
+bytes_id!(
+    /// A blake3 hash of stored or copied bytes.
+    ContentHash[32]
+);
+
+impl RunningHash {
+    /// The hash before the first entry of an archive's first timeline.
+    pub const ZERO: Self = Self([0; 32]);
+}
+
+/// The name of a base: its creation time and a random suffix, `20261120T133313Z-1f2e3d4c`. Sorts by time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BaseId(String);
+
+impl BaseId {
+    /// A new name from the archiver's clock and its random source.
+    pub fn new(now: chrono::DateTime<chrono::Utc>, random: u32) -> Self {
+        Self(format!("{}-{random:08x}", now.format("%Y%m%dT%H%M%SZ")))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for BaseId {
+    type Err = MalformedBaseId;
+    fn from_str(text: &str) -> Result<Self, MalformedBaseId> {
+        let shaped = text.len() == 25
+            && text.bytes().enumerate().all(|(i, b)| match i {
+                8 => b == b'T',
+                15 => b == b'Z',
+                16 => b == b'-',
+                0..=14 => b.is_ascii_digit(),
+                _ => b.is_ascii_hexdigit() && !b.is_ascii_uppercase(),
+            });
+        if shaped { Ok(Self(text.to_owned())) } else { Err(MalformedBaseId) }
+    }
+}
+
+/// Text that is not a base's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a base's name, which looks like 20261120T133313Z-1f2e3d4c")]
+pub struct MalformedBaseId;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_ids_round_trip_and_refuse_other_text() {
+        let id = ArchiveId(*b"0123456789abcdef");
+        assert_eq!(id.to_string().parse::<ArchiveId>(), Ok(id));
+        for bad in ["", "00", "zz3132333435363738396162636465ff", "+03132333435363738396162636465666"] {
+            assert_eq!(bad.parse::<Nonce>(), Err(MalformedHex), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_boundary_names_the_record_before_it() {
+        assert_eq!(Boundary::START.last_record(), None);
+        assert_eq!(Boundary::new(3).last_record(), Some(RecordNumber::new(2)));
+        assert_eq!(RecordNumber::new(2).after(), Some(Boundary::new(3)));
+    }
+
+    #[test]
+    fn base_names_round_trip() {
+        let id = BaseId::new(chrono::DateTime::from_timestamp(0, 0).unwrap_or_default(), 0xabc);
+        assert_eq!(id.as_str(), "19700101T000000Z-00000abc");
+        assert_eq!(id.as_str().parse::<BaseId>(), Ok(id));
+        assert_eq!("../../etc/passwd-x-x-x-xx".parse::<BaseId>(), Err(MalformedBaseId));
+    }
+}

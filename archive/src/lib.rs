@@ -1,0 +1,28 @@
+//! What an archive is: RocksDB's files as they are read, the archive's own byte formats, the names of its objects, and
+//! the stores that hold them. No RocksDB library, no command line, no daemon.
+//!
+//! - [`rocks`]: decoders (and the few encoders) of RocksDB's WAL, MANIFEST, write batch and OPTIONS. No I/O.
+//! - [`segment`]: the archived stream: entries, running hash, frames, writer and reader. No I/O.
+//! - [`catalog`]: the documents of an archive and the view of it in memory.
+//! - [`store`]: where objects live.
+//! - [`ids`], [`clock`], [`error`], [`code`]: the words everything else is written in.
+//!
+//! The bytes are specified in FORMAT.md, which is part of this documentation:
+//!
+#![doc = include_str!("../FORMAT.md")]
+#![deny(unsafe_code, clippy::indexing_slicing)]
+#![warn(clippy::cast_possible_truncation, clippy::expect_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::cast_possible_truncation))]
+
+pub mod catalog;
+pub mod clock;
+pub mod code;
+pub mod error;
+pub mod ids;
+pub mod object_key;
+pub mod rocks;
+pub mod segment;
+pub mod store;
+
+pub use code::Code;
+pub use error::{Error, Result};

@@ -1,0 +1,150 @@
+//! Names of objects in an archive.
+//!
+//! Owns: building and parsing every key, side by side. Numbers have a fixed width so that a listing sorts by them.
+//! Refuses: keys from outside that leave the archive's prefix.
+
+use std::fmt;
+
+use crate::ids::{BaseId, ContentHash, Epoch, ManifestNumber, Ordinal, TimelineId};
+
+/// The name of an object, relative to the archive's root; `/` separates, never begins or ends it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey(String);
+
+impl ObjectKey {
+    /// The archive's identity; its exclusive creation creates the archive.
+    pub fn archive() -> Self {
+        Self("archive.json".to_owned())
+    }
+
+    /// A timeline's description.
+    pub fn timeline(id: TimelineId) -> Self {
+        Self(format!("timelines/{:010}.doc", id.get()))
+    }
+
+    /// A writer's claim.
+    pub fn epoch(epoch: Epoch) -> Self {
+        Self(format!("epochs/{:020}.doc", epoch.get()))
+    }
+
+    /// A segment.
+    pub fn segment(timeline: TimelineId, ordinal: Ordinal) -> Self {
+        Self(format!("segments/{:010}/{:020}.seg", timeline.get(), ordinal.get()))
+    }
+
+    /// A roll-up manifest.
+    pub fn manifest(timeline: TimelineId, number: ManifestNumber) -> Self {
+        Self(format!("manifests/{:010}/{:020}.doc", timeline.get(), number.get()))
+    }
+
+    /// The place below which segments of a timeline have been deleted and must not be created again.
+    pub fn boundary(timeline: TimelineId) -> Self {
+        Self(format!("boundaries/{:010}.doc", timeline.get()))
+    }
+
+    /// A base's description.
+    pub fn base(id: &BaseId) -> Self {
+        Self(format!("bases/{id}.doc"))
+    }
+
+    /// A tag; `hash` is of its name, keyed in an encrypted archive, because names are secret there.
+    pub fn tag(hash: ContentHash) -> Self {
+        Self(format!("tags/{hash}.doc"))
+    }
+
+    /// An SST or blob file shared between bases. `identity` is lower-case hexadecimal (`base::FileIdentity`).
+    pub fn file(identity: &str) -> Self {
+        Self(format!("files/{identity}.dat"))
+    }
+
+    /// An object that the store's self-test writes and deletes.
+    pub fn probe(name: &str) -> Self {
+        Self(format!("probe/{name}"))
+    }
+
+    /// A key as a store listed it; `None` when it is not a name this type could have built.
+    pub fn parse(text: &str) -> Option<Self> {
+        let plain = |s: &str| {
+            !s.is_empty()
+                && s != "."
+                && s != ".."
+                && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        };
+        text.split('/').all(plain).then(|| Self(text.to_owned()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The last part of the name without its ending.
+    pub fn stem(&self) -> &str {
+        let name = self.0.rsplit('/').next().unwrap_or(&self.0);
+        name.split_once('.').map_or(name, |(stem, _)| stem)
+    }
+
+    /// The ordinal, when this is a segment's key.
+    pub fn segment_ordinal(&self) -> Option<Ordinal> {
+        (self.0.starts_with("segments/") && self.0.ends_with(".seg")).then(|| self.stem().parse().ok()).flatten()
+    }
+
+    /// The number, when this is a manifest's key.
+    pub fn manifest_number(&self) -> Option<ManifestNumber> {
+        (self.0.starts_with("manifests/") && self.0.ends_with(".doc")).then(|| self.stem().parse().ok()).flatten()
+    }
+
+    /// The epoch, when this is a writer's claim.
+    pub fn epoch_number(&self) -> Option<Epoch> {
+        (self.0.starts_with("epochs/") && self.0.ends_with(".doc")).then(|| self.stem().parse().ok()).flatten()
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The beginnings under which each kind of object is listed; each ends with `/`.
+pub mod prefix {
+    use crate::ids::TimelineId;
+
+    /// Timelines.
+    pub const TIMELINES: &str = "timelines/";
+    /// Writers' claims.
+    pub const EPOCHS: &str = "epochs/";
+    /// Bases.
+    pub const BASES: &str = "bases/";
+    /// Tags.
+    pub const TAGS: &str = "tags/";
+    /// Shared files of bases.
+    pub const FILES: &str = "files/";
+
+    /// Segments of one timeline.
+    pub fn segments(timeline: TimelineId) -> String {
+        format!("segments/{:010}/", timeline.get())
+    }
+
+    /// Manifests of one timeline.
+    pub fn manifests(timeline: TimelineId) -> String {
+        format!("manifests/{:010}/", timeline.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_parse_back_to_their_numbers_and_sort_by_them() {
+        let a = ObjectKey::segment(TimelineId::FIRST, Ordinal::new(9));
+        let b = ObjectKey::segment(TimelineId::FIRST, Ordinal::new(10));
+        assert!(a < b);
+        assert_eq!(ObjectKey::parse(b.as_str()).and_then(|k| k.segment_ordinal()), Some(Ordinal::new(10)));
+        assert_eq!(ObjectKey::archive().segment_ordinal(), None);
+        for bad in ["", "/", "a//b", "../x", "a/../b", "a/b/", "a b", "ü"] {
+            assert_eq!(ObjectKey::parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The archived stream: entries, running hash, frames, segments.
+
+pub mod entry;
