@@ -82,8 +82,12 @@ pub enum BarrierReason {
 /// Which plans a barrier stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocks {
-    /// Plans whose first replayed record lies at or before the barrier and whose target lies after it.
+    /// The place itself: plans that replay a record before it and one after it (first record < lo < target, as
+    /// boundaries). A base whose first replayed record follows the place directly is not stopped: it was taken after
+    /// whatever happened there.
     Replay,
+    /// The record after the place: plans that replay it (first record <= lo < target).
+    Record,
     /// Plans whose base's floor lies before the barrier and whose target lies at or after it.
     Floor,
 }
@@ -93,11 +97,11 @@ impl BarrierReason {
     pub const fn blocks(self) -> Blocks {
         match self {
             Self::ChangeOutsideWal => Blocks::Floor,
+            Self::TwoPhaseCommit => Blocks::Record,
             Self::RecordsMissing
             | Self::Reuse
             | Self::SequenceJump
             | Self::SequenceWentBack
-            | Self::TwoPhaseCommit
             | Self::Fork
             | Self::Unreadable
             | Self::ManifestMissed => Blocks::Replay,
@@ -203,7 +207,7 @@ pub enum Event {
     Barrier {
         /// Why.
         reason: BarrierReason,
-        /// Where. For reasons that block replay `lo` is the boundary that cannot be crossed.
+        /// Where. For reasons that block replay or a record, `lo` is the place ([`Blocks`]).
         interval: Interval,
         /// What was seen, for people: files, offsets, numbers.
         detail: String,
