@@ -85,7 +85,7 @@ impl Error {
 
     /// The causes, outermost first, as text.
     pub fn causes(&self) -> Vec<String> {
-        std::iter::successors(self.source(), |e| e.source()).map(ToString::to_string).collect()
+        std::iter::successors(self.source(), |&cause| cause.source()).map(ToString::to_string).collect()
     }
 }
 

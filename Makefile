@@ -1,0 +1,50 @@
+# `make demo` and `make test` do everything on a fresh machine: install what is missing, build, run.
+# One profile (release) for the binary and the tests, so that nothing is compiled twice.
+#
+#   make demo    build pitr and let it show itself: a database written, archived, destroyed and restored, in seconds
+#   make test    formatting, lints, every test
+#   make build   the binary, target/release/pitr
+#   make bench   how fast a base is restored, against cp
+#   make soak    the randomised tests for as long as MINUTES says (default 30); each seed is printed
+#   make tools   the servers and stores that the end-to-end tests run against
+#
+# Settings: PITR_CACHE (default ~/.cache/pitr) holds RocksDB, compiled dependencies and the tools, for all checkouts.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+MINUTES ?= 30
+
+# Every step runs in the environment that setup.sh found out.
+ENV = . ./.env.make;
+# The one set of features that is built and tested as a whole; others are linted on their own.
+FEATURES = --features pitr-archiver/embedded
+
+.PHONY: setup tools build demo test lint deny features unit bench soak clean
+
+setup:
+	@./scripts/setup.sh
+
+tools:
+	@./scripts/tools.sh >/dev/null
+
+build: setup
+	@$(ENV) cargo build --release --workspace --bins $(FEATURES)
+
+demo: build
+	@$(ENV) "$${CARGO_TARGET_DIR:-target}"/release/pitr demo
+
+test: setup tools
+	@./scripts/test.sh all
+
+lint: setup
+	@./scripts/test.sh lint
+
+bench: build
+	@$(ENV) ./scripts/bench.sh
+
+soak: setup tools
+	@MINUTES=$(MINUTES) ./scripts/soak.sh
+
+clean:
+	rm -rf target .env.make
