@@ -12,7 +12,10 @@
 #![doc = include_str!("../FORMAT.md")]
 #![deny(unsafe_code, clippy::indexing_slicing)]
 #![warn(clippy::cast_possible_truncation, clippy::expect_used)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::cast_possible_truncation))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::cast_possible_truncation)
+)]
 
 pub mod catalog;
 pub mod clock;
@@ -23,6 +26,7 @@ pub mod object_key;
 pub mod rocks;
 pub mod segment;
 pub mod store;
+pub mod time_text;
 
 pub use code::Code;
 pub use error::{Error, Result};

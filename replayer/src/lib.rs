@@ -1,1 +1,16 @@
-//! x
+//! Reads an archive: finds what a target means, plans a restore, performs it, checks the archive, shows its records.
+//!
+//! - [`target`]: what was asked for; [`plan`]: what will be done, as a value, with every refusal exact;
+//! - [`restore`]: performs a plan; [`finish`]: the only file that opens a restored database;
+//! - [`verify`]: every hash of an archive, and digests of two restores of one position; [`digest`]: those digests;
+//! - [`log`]: the archived records, decoded;
+//! - [`progress`]: how long work tells what it does.
+//!
+//! Order of effects: everything is read and checked before a destination is touched; a restore is built in a staging
+//! directory beside the destination, made durable, and renamed at the very end.
+
+pub mod owner;
+pub mod plan;
+pub mod progress;
+pub mod restore;
+pub mod target;

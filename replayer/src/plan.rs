@@ -1,0 +1,216 @@
+//! From a target to a plan: what a restore would read, write and reach, as a value.
+//!
+//! Owns: [`RestorePlan`], whose JSON form is stable (field names below are never renamed), and the options of planning.
+//! Planning changes nothing anywhere. It either gives a plan that is exact, or refuses with the precise reason:
+//!
+//! | code | when |
+//! |---|---|
+//! | `target.after-end`, `target.before-start` | outside what the archive covers, or below every floor |
+//! | `target.inside-event` | in the interval in which something outside the log happened |
+//! | `target.behind-barrier` | every base would have to cross a barrier |
+//! | `target.ambiguous` | the sequence number was used more than once |
+//! | `target.unsupported` | two-phase-commit records on the way |
+//! | `tag.unknown`, `archive.chain-broken` | no such tag; the archive is not the one that the tag was made on |
+
+use chrono::{DateTime, Utc};
+use pitr_archive::{
+    catalog::schema::Position,
+    ids::{
+        ArchiveId, BaseId, Boundary, ColumnFamilyId, FileNumber, Ordinal, RecordNumber, RunningHash, SequenceNumber,
+        TimelineId,
+    },
+    segment::entry::{ColumnFamilyChange, ManifestPoint},
+};
+use serde::Serialize;
+
+use crate::target::Target;
+
+/// How to plan, beside the target.
+#[derive(Clone, Debug, Default)]
+pub struct PlanOptions {
+    /// On which timeline; by default the newest. A tag has its own.
+    pub timeline: Option<TimelineId>,
+    /// From this base and no other.
+    pub base: Option<BaseId>,
+    /// What to do with a target inside the interval of a change outside the log.
+    pub inside_event: InsideEvent,
+}
+
+/// What to do with a target strictly inside the interval of a change outside the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InsideEvent {
+    /// Refuse it and name both ends.
+    #[default]
+    Refuse,
+    /// Take the last position that is certainly before the change.
+    Before,
+}
+
+/// What a restore would do, and exactly where it would arrive.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestorePlan {
+    /// The archive.
+    pub archive: ArchiveId,
+    /// What was asked for.
+    pub target: Target,
+    /// Where it arrives.
+    pub position: PlannedPosition,
+    /// How that differs from what was asked; `exact` when it does not.
+    pub distance: Distance,
+    /// When the database was in this state, as far as anybody watched.
+    pub time: CertainTime,
+    /// What is laid down.
+    pub base: PlannedBase,
+    /// The segments that are read, in order.
+    pub segments: Vec<PlannedSegment>,
+    /// Column family edits appended to the base's MANIFEST, in order.
+    pub column_families: Vec<ColumnFamilyEdit>,
+    /// The WAL files that are written, in order of their numbers.
+    pub wals: Vec<PlannedWal>,
+    /// Places in the stream whose records the server took back; they are not replayed.
+    pub withdrawn: Vec<(Boundary, Boundary)>,
+    /// Bytes fetched from the store, at most.
+    pub download_bytes: u64,
+    /// Bytes needed where the database is restored to.
+    pub disk_bytes: u64,
+    /// What a person should know before relying on it.
+    pub notes: Vec<Note>,
+}
+
+/// The position reached: `.position.{timeline,record,wal,sequence}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedPosition {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The last record included; absent before the first.
+    pub record: Option<RecordNumber>,
+    /// The WAL of that record.
+    pub wal: Option<FileNumber>,
+    /// The database's latest sequence number there: what `GetLatestSequenceNumber` will say.
+    pub sequence: SequenceNumber,
+    /// The boundary after that record.
+    pub boundary: Boundary,
+    /// The run of the stream.
+    pub run: u64,
+    /// The running hash there; restore compares it with what it computes.
+    pub hash: RunningHash,
+}
+
+/// Asked against reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Distance {
+    /// Whether exactly what was asked for is reached.
+    pub exact: bool,
+    /// Records between what was asked and what is reached (a withdrawn record, or one inside an event's interval).
+    pub records: u64,
+    /// Sequence numbers between: a number inside a record resolves to the end of the record before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequences: Option<u64>,
+    /// Microseconds between the time asked for and the last observation at or before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micros: Option<u64>,
+    /// The same in words; empty when exact.
+    pub text: String,
+}
+
+/// The interval of time in which the database certainly was in the planned state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CertainTime {
+    /// Every record up to the position was readable at this time.
+    pub from: Option<DateTime<Utc>>,
+    /// No later record was readable at this time. With `from` absent or later than this, nobody watched.
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// The base of a plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedBase {
+    /// Its name.
+    pub id: BaseId,
+    /// When it was taken.
+    pub created: DateTime<Utc>,
+    /// The earliest position it serves.
+    pub floor: Position,
+    /// Boundary before the first record replayed on it.
+    pub first_record: Boundary,
+    /// The running hash there.
+    pub first_hash: RunningHash,
+    /// RocksDB's first WAL needed.
+    pub first_wal: FileNumber,
+    /// Number of its SST and blob files.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why this one: how many newer ones were passed over, and for what.
+    pub reason: String,
+}
+
+/// A segment to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedSegment {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Its ordinal.
+    pub ordinal: Ordinal,
+    /// Boundary before its first record.
+    pub first: Boundary,
+    /// Boundary after its last.
+    pub end: Boundary,
+    /// Its size in the store.
+    pub bytes: u64,
+}
+
+/// A column family edit to append to the MANIFEST.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ColumnFamilyEdit {
+    /// Added or dropped.
+    pub change: ColumnFamilyChange,
+    /// Its id.
+    pub id: ColumnFamilyId,
+    /// Its name.
+    pub name: String,
+    /// Where in the source's MANIFEST it was.
+    pub manifest: ManifestPoint,
+    /// The VersionEdit as archived, base64.
+    pub edit: String,
+}
+
+/// A WAL file to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedWal {
+    /// Its number.
+    pub number: FileNumber,
+    /// Boundary before its first record here.
+    pub first: Boundary,
+    /// Boundary after its last record here.
+    pub end: Boundary,
+}
+
+/// Something to know before relying on a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// What kind.
+    pub kind: NoteKind,
+    /// In words.
+    pub text: String,
+}
+
+/// Kinds of notes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoteKind {
+    /// A column family whose compaction filter drops keys without a record.
+    CompactionFilter,
+    /// The target was inside a record, a withdrawn range or an interval.
+    Moved,
+    /// Sequence numbers were used more than once on this timeline.
+    SequenceReuse,
+    /// Times are bounds only: nobody watched.
+    Unwatched,
+    /// The tag holds what was in the files; the server may have held committed writes in memory.
+    ObservedOnly,
+    /// Restoring lays files elsewhere than the source had them.
+    ForeignPath,
+    /// The end of the interval of a change is not known yet.
+    OpenInterval,
+}
