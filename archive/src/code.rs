@@ -131,6 +131,7 @@ codes! {
     SegmentMissing = "segment.missing", Integrity, Critical, Never, "a segment that the archive names is not there", "somebody deleted it, or the store lost it; targets before it can still be restored";
     ChainBroken = "archive.chain-broken", Integrity, Critical, Never, "the running hash does not join two neighbouring parts of the archive", "an object was replaced or reordered; pitr verify shows where";
     ObjectDamaged = "archive.object-damaged", Integrity, Critical, Never, "the object's bytes are not what was written", "restore it from another copy of the archive";
+    ObjectTooLarge = "archive.object-too-large", Integrity, Critical, Never, "the object is larger than such an object can be", "it is not what was written: restore it from another copy of the archive";
     ObjectUnsupported = "archive.unsupported-version", Usage, Error, Never, "the object was written by a newer pitr", "use the version of pitr that wrote it, or a newer one";
     ObjectMissing = "archive.object-missing", Integrity, Critical, Never, "an object that the archive names is not there", "somebody deleted it, or the store lost it";
     NotAnArchive = "archive.not-found", Usage, Error, Never, "there is no archive at this place", "check the URL; pitr run --db DIR --archive URL creates one";

@@ -1,7 +1,8 @@
 //! Where an archive's objects live.
 //!
 //! Owns: the small interface that everything else uses, and what each answer means. Backends: [`local`] (durable,
-//! exclusive, our own), [`cloud`] (opendal), [`memory`] (tests). [`url`] chooses one, [`probe`] tests it.
+//! exclusive, our own), [`cloud`] (opendal), [`memory`] (tests, with
+//! [`faulty`] around it). [`url`] chooses one, [`probe`] tests it.
 //!
 //! Rules every backend keeps:
 //! - an object is visible whole or not at all, and durable when the call returns;
@@ -16,8 +17,10 @@ use bytes::Bytes;
 
 use crate::{error::Result, object_key::ObjectKey};
 
+mod answer;
 #[cfg(feature = "cloud")]
 pub mod cloud;
+pub mod faulty;
 pub mod local;
 pub mod memory;
 pub mod probe;
