@@ -17,13 +17,16 @@ use bytes::Bytes;
 
 use crate::{error::Result, object_key::ObjectKey};
 
+mod account;
 mod answer;
 #[cfg(feature = "cloud")]
 pub mod cloud;
+pub mod environment;
 pub mod faulty;
 pub mod local;
 pub mod memory;
 pub mod probe;
+mod services;
 pub mod url;
 
 /// The answer to an exclusive creation.
