@@ -23,6 +23,7 @@ pub mod code;
 pub mod error;
 pub mod ids;
 pub mod object_key;
+pub mod restore_marker;
 pub mod rocks;
 pub mod segment;
 pub mod store;

@@ -1,0 +1,36 @@
+//! The small file that a restore leaves in the database's directory.
+//!
+//! Owns: its name (one that RocksDB ignores) and content. By it an archiver sees that a database is not the one it
+//! archived before, although its identity is the same, and where it branched off. No I/O.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::Micros,
+    ids::{ArchiveId, Boundary, Nonce, SequenceNumber, TimelineId},
+};
+
+/// The file's name below the database directory.
+pub const FILE_NAME: &str = "pitr-restored.json";
+
+/// What it holds, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreMarker {
+    /// Version of this structure.
+    pub version: u32,
+    /// Random for every restore.
+    pub marker: Nonce,
+    /// The archive it was restored from.
+    pub archive: ArchiveId,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The target.
+    pub boundary: Boundary,
+    /// `LastSequence` there.
+    pub sequence: SequenceNumber,
+    /// When it was restored.
+    pub created: Micros,
+}
+
+/// The present version of [`RestoreMarker`].
+pub const VERSION: u32 = 1;
