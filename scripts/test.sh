@@ -44,8 +44,6 @@ lint() {
 
 all() {
   lint
-  # Also the programs that tests start as processes.
-  step cargo build --quiet --release --workspace --bins "${features[@]}"
   step cargo test --release --workspace --no-run "${features[@]}"
   ./scripts/seed.sh keep
   # Last, so that the output ends with the test results.
