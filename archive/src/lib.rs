@@ -5,7 +5,8 @@
 //! - [`segment`]: the archived stream: entries, running hash, frames, writer and reader. No I/O.
 //! - [`catalog`]: the documents of an archive and the view of it in memory.
 //! - [`store`]: where objects live.
-//! - [`ids`], [`clock`], [`error`], [`code`]: the words everything else is written in.
+//! - [`keyring`], [`cipher`]: who can read it. [`base`]: the database's own files. [`tag`]: names. [`time_map`]: moments.
+//! - [`ids`], [`clock`], [`random`], [`error`], [`code`], [`layout`]: the words everything else is written in.
 //!
 //! The bytes are specified in FORMAT.md, which is part of this documentation:
 //!
@@ -17,16 +18,23 @@
     allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::cast_possible_truncation)
 )]
 
+pub mod base;
 pub mod catalog;
+pub mod cipher;
 pub mod clock;
 pub mod code;
 pub mod error;
 pub mod ids;
+pub mod keyring;
+pub mod layout;
 pub mod object_key;
+pub mod random;
 pub mod restore_marker;
 pub mod rocks;
 pub mod segment;
 pub mod store;
+pub mod tag;
+pub mod time_map;
 pub mod time_text;
 
 pub use code::Code;

@@ -37,9 +37,10 @@ impl ObjectKey {
         Self(format!("manifests/{:010}/{:020}.doc", timeline.get(), number.get()))
     }
 
-    /// The place below which segments of a timeline have been deleted and must not be created again.
-    pub fn boundary(timeline: TimelineId) -> Self {
-        Self(format!("boundaries/{:010}.doc", timeline.get()))
+    /// The statement that segments of a timeline below `ordinal` have been deleted and must not be created again.
+    /// The highest one counts.
+    pub fn boundary(timeline: TimelineId, ordinal: Ordinal) -> Self {
+        Self(format!("boundaries/{:010}/{:020}.doc", timeline.get(), ordinal.get()))
     }
 
     /// A base's description.
@@ -124,6 +125,11 @@ pub mod prefix {
     /// Segments of one timeline.
     pub fn segments(timeline: TimelineId) -> String {
         format!("segments/{:010}/", timeline.get())
+    }
+
+    /// Deletion boundaries of one timeline.
+    pub fn boundaries(timeline: TimelineId) -> String {
+        format!("boundaries/{:010}/", timeline.get())
     }
 
     /// Manifests of one timeline.

@@ -3,7 +3,7 @@
 //! Owns: their meaning and their one byte encoding (`encode_into`, `decode`). The running hash is over these bytes, so
 //! they are never written in another way. Layout: FORMAT.md, "Entries".
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -209,9 +209,178 @@ pub enum Event {
         reason: BarrierReason,
         /// Where. For reasons that block replay or a record, `lo` is the place ([`Blocks`]).
         interval: Interval,
+        /// The MANIFEST record that showed it, if one did: an [`Event::IntervalClosed`] names the barrier by it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        manifest: Option<ManifestPoint>,
         /// What was seen, for people: files, offsets, numbers.
         detail: String,
         /// When it was noticed.
         noticed: Micros,
     },
 }
+
+/// Bytes of a record's encoding before its payload.
+pub const RECORD_HEAD: usize = 29;
+
+/// Bytes of an event's encoding before its JSON.
+pub const EVENT_HEAD: usize = 5;
+
+/// The longest payload of a record that is archived: 1 GiB. A longer one is a barrier.
+pub const MAX_PAYLOAD: u64 = 1 << 30;
+
+/// The longest JSON of an event.
+pub const MAX_EVENT: u64 = 1 << 26;
+
+/// First byte of an encoded entry.
+mod kind {
+    pub(super) const RECORD: u8 = 1;
+    pub(super) const EVENT: u8 = 2;
+}
+
+/// Why an entry cannot be encoded or decoded.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// The bytes end inside the entry.
+    #[error("the entry needs {needed} bytes and {have} are there")]
+    Short {
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that are there.
+        have: u64,
+    },
+    /// Neither a record nor an event.
+    #[error("unknown kind of entry {0}")]
+    UnknownKind(u8),
+    /// Too long.
+    #[error("{len} bytes, the limit is {limit}")]
+    TooLong {
+        /// Its length.
+        len: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Its offsets are impossible.
+    #[error("a record from offset {start} to {end}")]
+    Offsets {
+        /// Its start.
+        start: u64,
+        /// Its end.
+        end: u64,
+    },
+    /// The event is unknown or malformed.
+    #[error("the event is not one that this version knows")]
+    Event(#[source] serde_json::Error),
+    /// The event's JSON is not the one form in which this event is written.
+    #[error("the event is not in the form in which it is written")]
+    NotCanonical,
+}
+
+impl Record {
+    /// The encoding up to the payload: kind, payload length (u32), WAL, start, span (`end - start`), u64 each.
+    pub fn head(&self) -> Result<[u8; RECORD_HEAD], EntryError> {
+        let len = self.payload.len() as u64;
+        let len = match u32::try_from(len) {
+            Ok(short) if len <= MAX_PAYLOAD => short,
+            _ => return Err(EntryError::TooLong { len, limit: MAX_PAYLOAD }),
+        };
+        let span = self
+            .end
+            .checked_sub(self.start)
+            .filter(|span| *span > 0)
+            .ok_or(EntryError::Offsets { start: self.start, end: self.end })?;
+        let mut head = [0; RECORD_HEAD];
+        let fields: [&[u8]; 5] = [
+            &[kind::RECORD],
+            &len.to_le_bytes(),
+            &self.wal.get().to_le_bytes(),
+            &self.start.to_le_bytes(),
+            &span.to_le_bytes(),
+        ];
+        let mut rest = head.as_mut_slice();
+        for field in fields {
+            let (here, after) = rest.split_at_mut(field.len());
+            here.copy_from_slice(field);
+            rest = after;
+        }
+        Ok(head)
+    }
+}
+
+impl Event {
+    /// The encoding: kind, JSON length (u32), JSON without spaces, fields in the order of their declaration.
+    pub fn encode(&self) -> Result<Vec<u8>, EntryError> {
+        let json = serde_json::to_vec(self).map_err(EntryError::Event)?;
+        let len = json.len() as u64;
+        let len = match u32::try_from(len) {
+            Ok(short) if len <= MAX_EVENT => short,
+            _ => return Err(EntryError::TooLong { len, limit: MAX_EVENT }),
+        };
+        let mut out = Vec::with_capacity(EVENT_HEAD + json.len());
+        out.push(kind::EVENT);
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&json);
+        Ok(out)
+    }
+}
+
+impl Entry {
+    /// Appends the encoding.
+    pub fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), EntryError> {
+        match self {
+            Self::Record(record) => {
+                out.extend_from_slice(&record.head()?);
+                out.extend_from_slice(&record.payload);
+            }
+            Self::Event(event) => out.extend_from_slice(&event.encode()?),
+        }
+        Ok(())
+    }
+
+    /// The length of the encoded entry at the start of `bytes`, all of which are there.
+    pub fn encoded_len(bytes: &[u8]) -> Result<usize, EntryError> {
+        let short = |needed: u64| EntryError::Short { needed, have: bytes.len() as u64 };
+        let mut head = bytes;
+        let kind = head.try_get_u8().map_err(|_| short(1))?;
+        let (fixed, limit) = match kind {
+            kind::RECORD => (RECORD_HEAD, MAX_PAYLOAD),
+            kind::EVENT => (EVENT_HEAD, MAX_EVENT),
+            other => return Err(EntryError::UnknownKind(other)),
+        };
+        let variable = u64::from(head.try_get_u32_le().map_err(|_| short(fixed as u64))?);
+        if variable > limit {
+            return Err(EntryError::TooLong { len: variable, limit });
+        }
+        let whole = fixed as u64 + variable;
+        match usize::try_from(whole) {
+            Ok(whole) if whole <= bytes.len() => Ok(whole),
+            _ => Err(short(whole)),
+        }
+    }
+
+    /// Takes the entry at the start of `bytes`; payloads share their memory.
+    pub fn decode(bytes: &mut Bytes) -> Result<Self, EntryError> {
+        let mut entry = bytes.split_to(Self::encoded_len(bytes)?);
+        let short = |_| EntryError::Short { needed: RECORD_HEAD as u64, have: 0 };
+        let kind = entry.try_get_u8().map_err(short)?;
+        entry.try_get_u32_le().map_err(short)?;
+        if kind == kind::EVENT {
+            let event: Event = serde_json::from_slice(&entry).map_err(EntryError::Event)?;
+            // One event, one encoding: the running hash is over the bytes.
+            if serde_json::to_vec(&event).map_err(EntryError::Event)? != entry {
+                return Err(EntryError::NotCanonical);
+            }
+            return Ok(Self::Event(event));
+        }
+        let wal = FileNumber::new(entry.try_get_u64_le().map_err(short)?);
+        let start = entry.try_get_u64_le().map_err(short)?;
+        let span = entry.try_get_u64_le().map_err(short)?;
+        let end = start
+            .checked_add(span)
+            .filter(|_| span > 0)
+            .ok_or(EntryError::Offsets { start, end: start.wrapping_add(span) })?;
+        Ok(Self::Record(Record { wal, start, end, payload: entry }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

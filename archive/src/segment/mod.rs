@@ -1,3 +1,14 @@
-//! The archived stream: entries, running hash, frames, segments.
+//! The archived stream: entries, running hash, frames, segments. No I/O.
+//!
+//! - [`entry`]: what the stream consists of, and its one encoding. [`chain`]: the hash over it.
+//! - [`header`], [`frame`], [`footer`]: the parts of a segment object; [`envelope`]: compress, then seal.
+//! - [`writer`] builds a segment while entries arrive; [`reader`] takes one apart and believes nothing.
 
+pub mod chain;
 pub mod entry;
+pub mod envelope;
+pub mod footer;
+pub mod frame;
+pub mod header;
+pub mod reader;
+pub mod writer;

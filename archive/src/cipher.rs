@@ -1,0 +1,231 @@
+//! Sealing with AES-256-GCM.
+//!
+//! Owns: the one use of the cipher, secrets that wipe themselves, and the rule that no nonce repeats: an
+//! [`ObjectCipher`]'s key belongs to one object body (random salt), and its nonce is a purpose and a counter.
+//! Refuses: choosing keys (`keyring`) and keeping plain copies.
+
+use std::fmt;
+
+use aes_gcm::{
+    AeadInOut, Aes256Gcm, KeyInit,
+    aead::{Key, Nonce, Tag, inout::InOutBuf},
+};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::{layout::Fault, object_key::ObjectKey};
+
+/// Bytes that a seal adds.
+pub const TAG_LEN: usize = 16;
+
+/// A secret of 32 bytes; wiped when dropped, never printed.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Secret([u8; 32]);
+
+impl Secret {
+    /// Takes over the bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// HKDF-SHA256 with `salt`; `info` is the concatenation of the parts, each after its length (u16, little-endian).
+    pub fn derive(&self, salt: &[u8], info: &[&[u8]]) -> Self {
+        let mut text = Vec::new();
+        for part in info {
+            text.extend_from_slice(&u16::try_from(part.len()).unwrap_or(u16::MAX).to_le_bytes());
+            text.extend_from_slice(part);
+        }
+        let mut out = Self([0; 32]);
+        // 32 bytes are one block of SHA-256: HKDF cannot refuse that length.
+        let expanded = Hkdf::<Sha256>::new(Some(salt), &self.0).expand(&text, &mut out.0);
+        debug_assert!(expanded.is_ok());
+        out
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What a seal is for: the first half of its nonce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Purpose {
+    /// A segment's frame.
+    Frame = 1,
+    /// A segment's footer.
+    Footer = 2,
+    /// A document.
+    Document = 3,
+    /// A chunk of a base's file.
+    Chunk = 4,
+}
+
+impl Purpose {
+    /// Bytes 0..4 of the nonce.
+    const fn number(self) -> u32 {
+        match self {
+            Self::Frame => 1,
+            Self::Footer => 2,
+            Self::Document => 3,
+            Self::Chunk => 4,
+        }
+    }
+}
+
+/// Seals the parts of one object's body.
+pub struct ObjectCipher(Aes256Gcm);
+
+impl fmt::Debug for ObjectCipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObjectCipher(…)")
+    }
+}
+
+impl ObjectCipher {
+    /// The cipher of the object `key` whose header holds `salt`, under an epoch's data key.
+    pub fn for_object(data_key: &Secret, key: &ObjectKey, salt: &[u8; 32]) -> Self {
+        Self::new(&data_key.derive(salt, &[b"pitr object", key.as_str().as_bytes()]))
+    }
+
+    /// A cipher with the key itself.
+    pub fn new(key: &Secret) -> Self {
+        Self(Aes256Gcm::new(&Key::<Aes256Gcm>::from(*key.expose())))
+    }
+
+    /// Encrypts `buffer[from..]` in place and appends the tag.
+    pub fn seal(
+        &self,
+        what: &'static str,
+        purpose: Purpose,
+        counter: u64,
+        aad: &[u8],
+        buffer: &mut Vec<u8>,
+        from: usize,
+    ) -> Result<(), Fault> {
+        let body = buffer.get_mut(from..).ok_or(Fault::Seal { what })?;
+        let tag = self.seal_detached(what, &counted(purpose, counter), aad, body)?;
+        buffer.extend_from_slice(&tag);
+        Ok(())
+    }
+
+    /// Encrypts `body` in place and returns the tag.
+    pub fn seal_detached(
+        &self,
+        what: &'static str,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        body: &mut [u8],
+    ) -> Result<[u8; TAG_LEN], Fault> {
+        self.0
+            .encrypt_inout_detached(&Nonce::<Aes256Gcm>::from(*nonce), aad, InOutBuf::from(body))
+            .map(Into::into)
+            .map_err(|_| Fault::Seal { what })
+    }
+
+    /// Decrypts what [`ObjectCipher::seal`] made, in place, and cuts off the tag.
+    pub fn open(
+        &self,
+        what: &'static str,
+        purpose: Purpose,
+        counter: u64,
+        aad: &[u8],
+        sealed: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let plain = sealed.len().checked_sub(TAG_LEN).ok_or(Fault::Short {
+            what,
+            offset: 0,
+            needed: TAG_LEN as u64,
+            have: sealed.len() as u64,
+        })?;
+        let (body, tag) = sealed.split_at_mut_checked(plain).ok_or(Fault::Seal { what })?;
+        let mut end = [0; TAG_LEN];
+        end.copy_from_slice(tag);
+        self.open_detached(what, &counted(purpose, counter), aad, body, &end)?;
+        sealed.truncate(plain);
+        Ok(())
+    }
+
+    /// Decrypts `body` in place.
+    pub fn open_detached(
+        &self,
+        what: &'static str,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        body: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), Fault> {
+        self.0
+            .decrypt_inout_detached(
+                &Nonce::<Aes256Gcm>::from(*nonce),
+                aad,
+                InOutBuf::from(body),
+                &Tag::<Aes256Gcm>::from(*tag),
+            )
+            .map_err(|_| Fault::Seal { what })
+    }
+}
+
+/// Purpose (u32) and counter (u64), little-endian.
+fn counted(purpose: Purpose, counter: u64) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    let (head, tail) = nonce.split_at_mut(4);
+    head.copy_from_slice(&purpose.number().to_le_bytes());
+    tail.copy_from_slice(&counter.to_le_bytes());
+    nonce
+}
+
+/// Associated data: the object's name with its length (u16), then the parts as they are.
+pub fn associated(key: &ObjectKey, parts: &[&[u8]]) -> Vec<u8> {
+    let name = key.as_str().as_bytes();
+    let mut out = Vec::with_capacity(2 + name.len() + parts.iter().map(|p| p.len()).sum::<usize>());
+    out.extend_from_slice(&u16::try_from(name.len()).unwrap_or(u16::MAX).to_le_bytes());
+    out.extend_from_slice(name);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cipher() -> ObjectCipher {
+        ObjectCipher::for_object(&Secret::new([7; 32]), &ObjectKey::archive(), &[1; 32])
+    }
+
+    #[test]
+    fn a_seal_opens_only_with_its_purpose_counter_and_associated_data() {
+        let mut sealed = b"..secret".to_vec();
+        cipher().seal("test", Purpose::Frame, 5, b"aad", &mut sealed, 2).unwrap();
+        assert_eq!(sealed.len(), 8 + TAG_LEN);
+        assert!(!sealed.windows(6).any(|w| w == b"secret"));
+        let sealed = sealed[2..].to_vec();
+        let open = |purpose, counter, aad: &[u8]| {
+            let mut copy = sealed.clone();
+            cipher().open("test", purpose, counter, aad, &mut copy).map(|()| copy)
+        };
+        assert_eq!(open(Purpose::Frame, 5, b"aad").unwrap(), b"secret");
+        assert!(open(Purpose::Footer, 5, b"aad").is_err());
+        assert!(open(Purpose::Frame, 6, b"aad").is_err());
+        assert!(open(Purpose::Frame, 5, b"aae").is_err());
+    }
+
+    #[test]
+    fn every_object_and_salt_has_its_own_key() {
+        let data = Secret::new([7; 32]);
+        let derive = |salt: u8, name: &str| *data.derive(&[salt; 32], &[b"pitr object", name.as_bytes()]).expose();
+        assert_ne!(derive(1, "a"), derive(2, "a"));
+        assert_ne!(derive(1, "a"), derive(1, "b"));
+        assert_eq!(format!("{data:?}"), "Secret(…)");
+    }
+}
