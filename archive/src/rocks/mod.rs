@@ -1,1 +1,21 @@
-//! RocksDB files.
+//! RocksDB's files as bytes: write-ahead log, write batches, MANIFEST, OPTIONS and file names.
+//!
+//! Owns: decoding (and, where a restore needs it, encoding) of what RocksDB writes. Checked against RocksDB 6.29, 8.x,
+//! 9.x and 11.8. Type and tag names follow RocksDB's own source, so that both can be read side by side.
+//! Refuses: I/O of any kind, trust in a single byte, and guessing: what is not understood is an error that names the
+//! offset (the caller adds the file's name), never skipped.
+//!
+//! - [`coding`]: fixed and varint integers, length-prefixed bytes.
+//! - [`file_name`]: which file is what.
+//! - [`log_format`], [`log_reader`], [`log_writer`]: the record framing that WAL and MANIFEST share.
+//! - [`write_batch`]: what a WAL record holds.
+//! - [`version_edit`], [`manifest`]: what a MANIFEST record holds, and the state that all of them amount to.
+//! - [`options_file`]: the OPTIONS file.
+//! - [`describe`]: all of the above in words, for people and for JSON.
+
+pub mod coding;
+pub mod file_name;
+pub mod log_format;
+pub mod log_reader;
+pub mod log_writer;
+pub mod write_batch;
