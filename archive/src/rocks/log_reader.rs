@@ -95,9 +95,18 @@ struct Partial {
 /// Why the scan stopped, before finality and framing decide what that means.
 enum Halt<'a> {
     Answer(Read<'a>),
-    Stop { why: Stop, needed: u64 },
+    Stop {
+        at: u64,
+        why: Stop,
+        needed: u64,
+    },
     /// `recyclable`: the header says so, or the log is known to be.
-    Bad { at: u64, size: u64, how: Bad, recyclable: bool },
+    Bad {
+        at: u64,
+        size: u64,
+        how: Bad,
+        recyclable: bool,
+    },
 }
 
 #[derive(Clone, Copy)]
@@ -186,7 +195,7 @@ impl LogReader {
         };
         match halt {
             Halt::Answer(answer) => answer,
-            Halt::Stop { why, needed } => self.stop(bytes, why, needed, end, partial.is_some(), finality),
+            Halt::Stop { at, why, needed } => self.stop(bytes, at, why, needed, end, partial.is_some(), finality),
             Halt::Bad { at, size, how, recyclable } => {
                 self.bad(bytes, at, size, how, recyclable, end, partial.is_some(), finality)
             }
@@ -211,17 +220,17 @@ impl LogReader {
                 // A trailer in which no header fits; its bytes mean nothing.
                 if available <= block_left {
                     let needed = at + block_left + 1;
-                    return Some(Halt::Stop { why: short(Stop::NothingMore), needed });
+                    return Some(Halt::Stop { at, why: short(Stop::NothingMore), needed });
                 }
                 at += block_left;
                 continue;
             }
             if available == 0 {
-                return Some(Halt::Stop { why: short(Stop::NothingMore), needed: at + 1 });
+                return Some(Halt::Stop { at, why: short(Stop::NothingMore), needed: at + 1 });
             }
             let Some(header) = Header::decode(rest) else {
                 let why = if all_zero(rest) { Stop::Zeros } else { Stop::ShortHeader };
-                return Some(Halt::Stop { why: short(why), needed: at + HEADER_SIZE });
+                return Some(Halt::Stop { at, why: short(why), needed: at + HEADER_SIZE });
             };
             if header.kind == RecordType::Zero && header.len == 0 {
                 match self.zeros(rest, at, end, block_left, partial.is_some()) {
@@ -237,10 +246,12 @@ impl LogReader {
                     return Some(Halt::Bad { at, size: block_left, how: Bad::Length, recyclable: true });
                 }
                 match rest.get(7..11).and_then(|b| b.first_chunk::<4>()) {
-                    None => return Some(Halt::Stop { why: Stop::ShortHeader, needed: at + RECYCLABLE_HEADER_SIZE }),
+                    None => {
+                        return Some(Halt::Stop { at, why: Stop::ShortHeader, needed: at + RECYCLABLE_HEADER_SIZE });
+                    }
                     Some(low32) if u32::from_le_bytes(*low32) != self.kind.header_number() => {
                         let why = Stop::OlderRecord { low32: u32::from_le_bytes(*low32) };
-                        return Some(Halt::Stop { why: short(why), needed: end });
+                        return Some(Halt::Stop { at, why: short(why), needed: end });
                     }
                     Some(_) => {}
                 }
@@ -254,7 +265,7 @@ impl LogReader {
                 return Some(Halt::Bad { at, size, how: Bad::Length, recyclable });
             }
             if available < size {
-                return Some(Halt::Stop { why: Stop::ShortBody, needed: at + size });
+                return Some(Halt::Stop { at, why: Stop::ShortBody, needed: at + size });
             }
             let offset_in_bytes = usize::try_from(at - base).unwrap_or(usize::MAX);
             if let RecordType::Unknown(byte) = header.kind
@@ -267,7 +278,7 @@ impl LogReader {
                 size += 4;
                 let low32 = rest.get(7..11).and_then(|b| b.first_chunk::<4>()).map_or(0, |b| u32::from_le_bytes(*b));
                 if low32 != self.kind.header_number() {
-                    return Some(Halt::Stop { why: short(Stop::OlderRecord { low32 }), needed: end });
+                    return Some(Halt::Stop { at, why: short(Stop::OlderRecord { low32 }), needed: end });
                 }
             } else if at + size <= self.checked_to && partial.is_some() {
                 unchecked.push(offset_in_bytes..offset_in_bytes + usize::try_from(size).unwrap_or(0));
@@ -332,13 +343,13 @@ impl LogReader {
         let in_block = usize::try_from(block_left).ok().and_then(|n| rest.get(..n)).unwrap_or(rest);
         let why = if in_record { Stop::ShortRecord } else { Stop::Zeros };
         if all_zero(rest) {
-            return Some(Halt::Stop { why, needed: end + 1 });
+            return Some(Halt::Stop { at, why, needed: end + 1 });
         }
         let recyclable = self.state.framing == Framing::Recyclable;
         let bad = Halt::Bad { at, size: HEADER_SIZE, how: Bad::Zeros, recyclable };
         if !all_zero(in_block) {
             return Some(match self.state.framing {
-                Framing::Recyclable => Halt::Stop { why: Stop::StaleBytes, needed: end },
+                Framing::Recyclable => Halt::Stop { at, why: Stop::StaleBytes, needed: end },
                 Framing::Unknown | Framing::Legacy => bad,
             });
         }
@@ -351,13 +362,11 @@ impl LogReader {
     fn framing_conflict<'b>(&self, kind: RecordType, at: u64, in_record: bool, end: u64) -> Option<Halt<'b>> {
         match (self.state.framing, kind.is_recyclable(), kind) {
             (_, _, RecordType::SetCompressionType | RecordType::Unknown(_)) => None,
-            (Framing::Legacy, true, _) => {
-                Some(Halt::Answer(Read::Corrupt { at, reason: Corruption::MixedFraming }))
-            }
+            (Framing::Legacy, true, _) => Some(Halt::Answer(Read::Corrupt { at, reason: Corruption::MixedFraming })),
             // Bytes of an earlier life that happen to look like a record: a log's header form never changes.
             (Framing::Recyclable, false, _) => {
                 let why = if in_record { Stop::ShortRecord } else { Stop::StaleBytes };
-                Some(Halt::Stop { why, needed: end })
+                Some(Halt::Stop { at, why, needed: end })
             }
             _ => None,
         }
@@ -468,9 +477,11 @@ impl LogReader {
     }
 
     /// No complete record, and nothing wrong with that.
+    #[allow(clippy::too_many_arguments)] // one call, all of them the scan's own values
     fn stop<'b>(
         &mut self,
         bytes: &[u8],
+        broken: u64,
         why: Stop,
         needed: u64,
         end: u64,
@@ -478,21 +489,27 @@ impl LogReader {
         finality: Finality,
     ) -> Read<'b> {
         let at = self.state.offset;
-        // A damaged first header can look like another log's recyclable one.
-        if matches!(why, Stop::OlderRecord { .. })
-            && self.state.framing == Framing::Unknown
-            && finality == Finality::Final
-            && let Some(valid_at) = resync::find_valid_after(bytes, at, at, HEADER_SIZE, self.kind.header_number())
-        {
-            return Read::Corrupt { at, reason: Corruption::ChecksumMismatch { valid_at } };
+        // A damaged header can look like another log's, or like that of a record longer than the file; when nothing is
+        // written any more, valid records behind it tell.
+        let suspicious = match why {
+            Stop::OlderRecord { .. } => self.state.framing == Framing::Unknown,
+            Stop::ShortBody => true,
+            _ => false,
+        };
+        if suspicious && finality == Finality::Final {
+            let found = resync::find_valid_after(bytes, at, broken, HEADER_SIZE, self.kind.header_number());
+            if let Some(valid_at) = found {
+                let reason = match why {
+                    Stop::ShortBody => Corruption::BadLength { valid_at },
+                    _ => Corruption::ChecksumMismatch { valid_at },
+                };
+                return Read::Corrupt { at: broken, reason };
+            }
         }
         if in_record {
             self.checked_to = end;
         }
-        let end_like = matches!(
-            why,
-            Stop::NothingMore | Stop::Zeros | Stop::OlderRecord { .. } | Stop::StaleBytes
-        );
+        let end_like = matches!(why, Stop::NothingMore | Stop::Zeros | Stop::OlderRecord { .. } | Stop::StaleBytes);
         match finality {
             Finality::Growing if in_record || !end_like => Read::Incomplete { at, needed, why },
             Finality::Growing | Finality::Final => Read::End { at, void_bytes: end.saturating_sub(at), why },

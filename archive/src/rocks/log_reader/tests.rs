@@ -211,7 +211,8 @@ mod log_test {
     #[test]
     fn random_read() {
         both(|mut log| {
-            let payloads: Vec<_> = (0..500usize).map(|i| big(&format!("{i}."), i * i * 7919 % (1 << (i % 17)))).collect();
+            let payloads: Vec<_> =
+                (0..500usize).map(|i| big(&format!("{i}."), i * i * 7919 % (1 << (i % 17)))).collect();
             payloads.iter().for_each(|p| log.write(p));
             assert_reads(&log, &payloads.iter().map(Vec::as_slice).collect::<Vec<_>>());
         });
@@ -470,8 +471,10 @@ mod log_test {
             assert!(matches!(reader.read(&log.bytes[at..cut], Finality::Growing), Read::Incomplete { .. }));
             log.write(&payloads[2]);
             let read: Vec<_> = reader.read_all(&log.bytes[at..], Finality::Growing).collect();
-            assert!(matches!(&read[..], [Read::Record { payload: bar, .. }, Read::Record { payload: xxx, .. }, Read::End { .. }]
-                if **bar == *payloads[1] && **xxx == *payloads[2]));
+            assert!(
+                matches!(&read[..], [Read::Record { payload: bar, .. }, Read::Record { payload: xxx, .. }, Read::End { .. }]
+                if **bar == *payloads[1] && **xxx == *payloads[2])
+            );
         });
     }
 
@@ -547,7 +550,10 @@ mod log_test {
         file.bytes[..new.len()].copy_from_slice(&new);
         let mut reader = LogReader::new(LogKind::Wal(number));
         let answers: Vec<_> = reader.read_all(&file.bytes, Finality::Growing).collect();
-        assert!(matches!(answers[..], [Read::Metadata { .. }, Read::Record { .. }, Read::Record { .. }, Read::End { .. }]));
+        assert!(matches!(
+            answers[..],
+            [Read::Metadata { .. }, Read::Record { .. }, Read::Record { .. }, Read::End { .. }]
+        ));
         assert_eq!(reader.timestamp_sizes(), [(ColumnFamilyId::new(2), 8)]);
     }
 
@@ -676,7 +682,9 @@ mod compression_log_test {
     fn aligned_fragmentation() {
         both(|mut log| {
             let mut expected = Vec::new();
-            while log.bytes.len() % BLOCK >= 7 {
+            // RocksDB's test fills a block until the next record begins the next one; here any gap that takes no
+            // more than an empty fragment will do, because our frames have another size.
+            while BLOCK - log.bytes.len() % BLOCK > 2 * log.header_size() {
                 log.write(b"a");
                 expected.push(b"a".to_vec());
             }
@@ -786,9 +794,13 @@ mod tail {
         for byte in [0, 4, 5, 6, 9] {
             let mut damaged = log.bytes.clone();
             damaged[byte] ^= 0x40;
-            let (payloads, last) = read(LogKind::Wal(NUMBER), &damaged, Finality::Growing);
+            let (payloads, last) = read(LogKind::Wal(NUMBER), &damaged, Finality::Final);
             assert!(payloads.is_empty());
             assert!(matches!(last, Read::Corrupt { at: 0, .. }), "byte {byte}: {last:?}");
+            // A length that reaches beyond the file may still be a record that is being written.
+            if byte != 5 {
+                assert_eq!(read(LogKind::Wal(NUMBER), &damaged, Finality::Growing).1, last);
+            }
         }
     }
 

@@ -30,7 +30,10 @@ impl OwnedOp {
 fn ops() -> impl Strategy<Value = Vec<OwnedOp>> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..200);
     let cf = prop_oneof![Just(0u32), 1u32..5, any::<u32>()];
-    prop::collection::vec((0u8..13, cf, bytes(), bytes(), any::<u64>()).prop_map(|(t, c, a, b, n)| OwnedOp(t, c, a, b, n)), 0..40)
+    prop::collection::vec(
+        (0u8..13, cf, bytes(), bytes(), any::<u64>()).prop_map(|(t, c, a, b, n)| OwnedOp(t, c, a, b, n)),
+        0..40,
+    )
 }
 
 proptest! {
@@ -150,7 +153,9 @@ fn a_wrong_count_and_unbalanced_sections_are_errors() {
     let begin = Op::BeginPrepare { policy: WritePolicy::WriteCommitted };
     for ops in [&[begin][..], &[Op::EndPrepare { xid: b"x" }], &[begin, begin]] {
         let mut builder = WriteBatchBuilder::new(SequenceNumber::new(7));
-        ops.iter().for_each(|op| drop(builder.push(op)));
+        for op in ops {
+            builder.push(op);
+        }
         let bytes = builder.finish();
         let error = WriteBatch::parse(&bytes).unwrap().scan().unwrap_err();
         assert!(matches!(error, BatchError::UnbalancedPrepare { .. }), "{error}");
