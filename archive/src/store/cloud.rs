@@ -186,7 +186,7 @@ fn classify(kind: ErrorKind, text: &str, has_worked: bool) -> (Code, &'static st
         _ if says(&["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"]) => {
             (Code::StoreNotFound, "")
         }
-        _ if says(&["loading credential", "reqsign::LoadCredential"]) => {
+        _ if says(&["loading credential", "load signing credential", "reqsign::"]) => {
             let code = if has_worked { Code::StoreUnavailable } else { Code::StoreDenied };
             (code, "no usable credentials were found: set them in the environment, or check the profile or role")
         }
@@ -225,7 +225,7 @@ impl Store for CloudStore {
             .chunk(answer::in_memory(key, part)?)
             .concurrent(PARTS_AT_ONCE)
             .await;
-        let writer = self.0.judge("starting an upload", key, writer)?;
+        let writer = writer.map_err(|e| self.0.failed("starting an upload", e).on(key))?;
         Ok(Box::new(CloudUpload { store: Arc::clone(&self.0), key: key.clone(), writer: Some(writer) }))
     }
 
@@ -288,7 +288,8 @@ impl Store for CloudStore {
         if let Some(after) = after.filter(|_| self.0.operator.info().capability().list_with_start_after) {
             lister = lister.start_after(after.as_str());
         }
-        let mut lister = self.0.judge(DOING, folder, lister.await)?;
+        // Nothing is asked of the service yet, so its success says nothing about credentials.
+        let mut lister = lister.await.map_err(|e| self.0.failed(DOING, e).on(folder))?;
         let mut found = Vec::new();
         while let Some(entry) = self.0.judge(DOING, folder, lister.try_next().await)? {
             let Some(key) = ObjectKey::parse(entry.path()) else { continue };
@@ -364,7 +365,8 @@ async fn give_up_or_say(key: ObjectKey, writer: opendal::Writer) {
 impl Upload for CloudUpload {
     async fn write(&mut self, piece: Bytes) -> Result<()> {
         let written = self.writer.as_mut().ok_or_else(|| ended(&self.key))?.write(piece).await;
-        self.store.judge("sending a part of the object", &self.key, written)
+        // It may only have been collected: success proves nothing.
+        written.map_err(|e| self.store.failed("sending a part of the object", e).on(&self.key))
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Put> {
@@ -380,8 +382,7 @@ impl Upload for CloudUpload {
 
     async fn abort(mut self: Box<Self>) -> Result<()> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
-        let given_up = give_up(writer).await;
-        self.store.judge("giving up an upload", &self.key, given_up)
+        give_up(writer).await.map_err(|e| self.store.failed("giving up an upload", e).on(&self.key))
     }
 }
 
@@ -409,6 +410,7 @@ mod tests {
             (K::Unexpected, "ExpiredToken", true, Code::StoreDenied),
             (K::Unexpected, "loading credential to sign http request", false, Code::StoreDenied),
             (K::Unexpected, "loading credential to sign http request", true, Code::StoreUnavailable),
+            (K::Unexpected, "signing http request: failed to load signing credential", false, Code::StoreDenied),
             (K::Unexpected, "connection refused", true, Code::StoreUnavailable),
             (K::RateLimited, "SlowDown", true, Code::StoreUnavailable),
             (K::Conflict, "ConditionalRequestConflict", true, Code::StoreUnavailable),
