@@ -18,4 +18,7 @@ pub mod file_name;
 pub mod log_format;
 pub mod log_reader;
 pub mod log_writer;
+pub mod manifest;
+pub mod name;
+pub mod version_edit;
 pub mod write_batch;
