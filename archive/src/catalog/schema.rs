@@ -15,6 +15,11 @@ use crate::{
     segment::entry::{Event, ManifestPoint},
 };
 
+/// The version of every document that this program writes, and the newest that it reads.
+pub const DOCUMENT_VERSION: u32 = 1;
+/// [`ArchiveDocument::format`].
+pub const ARCHIVE_FORMAT: &str = "pitr-archive";
+
 /// Fields that a newer version wrote and this one does not know.
 pub type Extra = Map<String, Value>;
 
@@ -53,6 +58,8 @@ pub struct ArchiveDocument {
     pub encryption: Option<Encryption>,
     /// The writer's nonce.
     pub nonce: Nonce,
+    /// blake3 of the file's text in which these 64 digits are zeros.
+    pub check: ContentHash,
     /// Unknown fields.
     #[serde(flatten)]
     pub extra: Extra,
@@ -284,6 +291,33 @@ pub struct ManifestDocument {
     /// Ranges of boundaries whose segments were deleted by retention.
     #[serde(default)]
     pub pruned: Vec<(Boundary, Boundary)>,
+    /// When it was written.
+    pub created: Micros,
+    /// The writer.
+    pub epoch: Epoch,
+    /// The writer's nonce.
+    pub nonce: Nonce,
+    /// Unknown fields.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Segments below an ordinal were deleted, and must not be created again: an ordinal that is free again would let a
+/// stalled writer commit into the past. Written before the first of them is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundaryDocument {
+    /// Version of this document.
+    pub version: u32,
+    /// The archive.
+    pub archive: ArchiveId,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// The first segment that is kept.
+    pub ordinal: Ordinal,
+    /// Boundary before its first record.
+    pub first: Boundary,
+    /// Running hash before its first entry.
+    pub hash_before: RunningHash,
     /// When it was written.
     pub created: Micros,
     /// The writer.

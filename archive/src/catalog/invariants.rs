@@ -1,0 +1,251 @@
+//! What must hold between the parts of an archive.
+//!
+//! Owns: density of ordinals, the hash chain between neighbours, manifests' predecessors, and that everything that is
+//! named lies in the archive and has the hash it had when it was named. Pure: it looks at summaries. A name inside a
+//! segment is compared when the segment is read (`segment::reader::SegmentReader::hashes_at`).
+//! Every finding names the object that is lost or wrong. Refuses: repairing.
+
+use crate::{
+    catalog::{
+        model::{Catalog, Named, Timeline},
+        schema::{BoundaryDocument, Position, SegmentSummary},
+    },
+    code::Code,
+    error::{Error, Result},
+    ids::{Boundary, Ordinal, RunningHash, TimelineId},
+    object_key::ObjectKey,
+};
+
+const DOING: &str = "checking the archive at";
+
+/// The place between two segments.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    /// The segment that must follow.
+    ordinal: Option<Ordinal>,
+    /// Where it must begin, if that is known.
+    at: Option<(Boundary, RunningHash)>,
+}
+
+impl Edge {
+    fn after(summary: &SegmentSummary) -> Self {
+        Self { ordinal: summary.ordinal.next(), at: Some((summary.end, summary.hash_after)) }
+    }
+
+    fn start(deleted: Option<&BoundaryDocument>, parent: Option<&Position>, first: bool) -> Self {
+        match (deleted, parent) {
+            (Some(deleted), _) => {
+                Self { ordinal: Some(deleted.ordinal), at: Some((deleted.first, deleted.hash_before)) }
+            }
+            (None, Some(parent)) => Self { ordinal: Some(Ordinal::new(0)), at: Some((parent.boundary, parent.hash)) },
+            (None, None) => {
+                Self { ordinal: Some(Ordinal::new(0)), at: first.then_some((Boundary::START, RunningHash::ZERO)) }
+            }
+        }
+    }
+
+    /// Whether `summary` follows; moves behind it.
+    fn pass(&mut self, timeline: TimelineId, summary: &SegmentSummary) -> Result<()> {
+        let expected = *self;
+        *self = Self::after(summary);
+        let key = ObjectKey::segment(timeline, summary.ordinal);
+        match expected.ordinal {
+            Some(ordinal) if ordinal == summary.ordinal => {}
+            Some(ordinal) if ordinal < summary.ordinal => {
+                return Err(Error::new(Code::SegmentMissing, DOING)
+                    .on(ObjectKey::segment(timeline, ordinal))
+                    .with("next-found", summary.ordinal));
+            }
+            expected => {
+                let expected = expected.map_or_else(|| "none".to_owned(), |ordinal| ordinal.to_string());
+                return Err(Error::new(Code::ChainBroken, DOING)
+                    .on(&key)
+                    .with("expected-ordinal", expected)
+                    .with("found", summary.ordinal));
+            }
+        }
+        if let Some((boundary, hash)) = expected.at
+            && (boundary, hash) != (summary.first, summary.hash_before)
+        {
+            return Err(Error::new(Code::ChainBroken, DOING)
+                .on(&key)
+                .with("boundary-before", boundary)
+                .with("found", summary.first)
+                .with("hash-before", hash)
+                .with("found", summary.hash_before));
+        }
+        let moved = summary.end > summary.first || !summary.events.is_empty();
+        if summary.end < summary.first || moved == (summary.hash_after == summary.hash_before) {
+            return Err(Error::new(Code::ChainBroken, DOING)
+                .on(&key)
+                .with("first", summary.first)
+                .with("end", summary.end)
+                .with("hash-before", summary.hash_before)
+                .with("hash-after", summary.hash_after));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `segments` follow `before` (or the start of the timeline, or of what deletion left) without a gap.
+pub(crate) fn joins(
+    timeline: TimelineId,
+    before: Option<&SegmentSummary>,
+    deleted: Option<&BoundaryDocument>,
+    segments: &[SegmentSummary],
+) -> Result<()> {
+    let mut edge = match before {
+        Some(before) if deleted.is_none_or(|d| before.ordinal >= d.ordinal) => Edge::after(before),
+        _ => Edge::start(deleted, None, timeline == TimelineId::FIRST),
+    };
+    segments.iter().try_for_each(|summary| edge.pass(timeline, summary))
+}
+
+/// Whether a manifest and a footer speak of the same segment.
+pub(crate) fn same_segment(timeline: TimelineId, named: &SegmentSummary, found: &SegmentSummary) -> Result<()> {
+    if named == found {
+        return Ok(());
+    }
+    Err(Error::new(Code::ChainBroken, DOING)
+        .on(ObjectKey::segment(timeline, named.ordinal))
+        .with("hash-after-in-manifest", named.hash_after)
+        .with("found", found.hash_after)
+        .with("bytes-in-manifest", named.object_bytes)
+        .with("found", found.object_bytes))
+}
+
+/// Everything that does not hold, in the order of the timelines.
+pub fn check(catalog: &Catalog) -> Vec<Error> {
+    let mut findings = Vec::new();
+    for timeline in catalog.timelines() {
+        manifests(timeline, &mut findings);
+        segments(catalog, timeline, &mut findings);
+    }
+    names(catalog, &mut findings);
+    findings
+}
+
+fn manifests(timeline: &Timeline, findings: &mut Vec<Error>) {
+    let id = timeline.id();
+    let mut previous = None;
+    let mut expected = 0u64;
+    for manifest in timeline.manifests() {
+        let number = manifest.number.get();
+        let key = ObjectKey::manifest(id, manifest.number);
+        for lost in expected..number.min(expected.saturating_add(100)) {
+            let lost = ObjectKey::manifest(id, crate::ids::ManifestNumber::new(lost));
+            findings.push(Error::new(Code::ObjectMissing, DOING).on(lost).with("next-found", number));
+        }
+        if number == expected && manifest.previous != previous {
+            let show =
+                |hash: Option<crate::ids::ContentHash>| hash.map_or_else(|| "none".to_owned(), |h| h.to_string());
+            findings.push(
+                Error::new(Code::ChainBroken, DOING)
+                    .on(&key)
+                    .with("names-predecessor", show(manifest.previous))
+                    .with("predecessor", show(previous)),
+            );
+        }
+        previous = Some(manifest.hash);
+        expected = number.saturating_add(1);
+    }
+}
+
+fn segments(catalog: &Catalog, timeline: &Timeline, findings: &mut Vec<Error>) {
+    let id = timeline.id();
+    let parent = timeline.document().parent.as_ref();
+    let mut edge = Edge::start(timeline.deleted(), parent, parent.is_none());
+    for summary in timeline.segments() {
+        findings.extend(edge.pass(id, summary).err());
+        if catalog.epoch(summary.epoch).is_none() {
+            findings.push(
+                Error::new(Code::ObjectMissing, DOING)
+                    .on(ObjectKey::epoch(summary.epoch))
+                    .with("named-by", ObjectKey::segment(id, summary.ordinal)),
+            );
+        }
+    }
+}
+
+fn names(catalog: &Catalog, findings: &mut Vec<Error>) {
+    for timeline in catalog.timelines() {
+        let by = ObjectKey::timeline(timeline.id());
+        if let Some(parent) = &timeline.document().parent {
+            findings.extend(position(catalog, &by, "parent", parent).err());
+        }
+        for manifest in timeline.manifests() {
+            let by = ObjectKey::manifest(timeline.id(), manifest.number);
+            for id in &manifest.bases {
+                if catalog.base(id).is_none() {
+                    findings.push(Error::new(Code::ObjectMissing, DOING).on(ObjectKey::base(id)).with("named-by", &by));
+                }
+            }
+            // A tag may have been deleted since; that its position is still there does not depend on it.
+            for (_, tagged) in &manifest.tags {
+                findings.extend(position(catalog, &by, "tag", tagged).err());
+            }
+        }
+    }
+    for base in catalog.bases() {
+        let by = ObjectKey::base(&base.id);
+        findings.extend(position(catalog, &by, "floor", &base.floor).err());
+        let first = Position { boundary: base.first_record, hash: base.first_hash, ..base.floor };
+        findings.extend(position(catalog, &by, "first-record", &first).err());
+        if base.first_record > base.floor.boundary {
+            findings.push(
+                Error::new(Code::ObjectDamaged, DOING)
+                    .on(&by)
+                    .with("first-record", base.first_record)
+                    .with("floor", base.floor.boundary),
+            );
+        }
+    }
+    for tag in catalog.tags() {
+        let by = format!("tag {}", tag.name);
+        findings.extend(position(catalog, &by, "position", &tag.position).err());
+    }
+}
+
+/// Whether a named position lies in the archive, with its hash where that can be told from the summaries.
+fn position(catalog: &Catalog, by: &dyn std::fmt::Display, role: &'static str, named: &Position) -> Result<()> {
+    let Some(timeline) = catalog.timeline(named.timeline) else {
+        return Err(Error::new(Code::ObjectMissing, DOING)
+            .on(ObjectKey::timeline(named.timeline))
+            .with("named-by", by)
+            .with("role", role));
+    };
+    match timeline.compare(named.boundary, named.hash) {
+        Named::Same | Named::InsideSegment | Named::Deleted => Ok(()),
+        Named::BeyondHead => Err(Error::new(Code::SegmentMissing, DOING)
+            .on(ObjectKey::segment(named.timeline, timeline.next_ordinal()))
+            .with("named-by", by)
+            .with("role", role)
+            .with("boundary", named.boundary)
+            .with("archive-ends-at", timeline.end())),
+        Named::Different => Err(Error::new(Code::ChainBroken, DOING)
+            .on(by)
+            .with("role", role)
+            .with("boundary", named.boundary)
+            .with("hash", named.hash)),
+    }
+}
+
+/// Segments that the catalog names and a listing of all keys does not have.
+pub fn absent_segments(timeline: &Timeline, listed: &[(Ordinal, u64)]) -> Vec<Error> {
+    let sizes: std::collections::BTreeMap<_, _> = listed.iter().copied().collect();
+    let mut findings = Vec::new();
+    for summary in timeline.segments() {
+        let key = ObjectKey::segment(timeline.id(), summary.ordinal);
+        match sizes.get(&summary.ordinal) {
+            None => findings.push(Error::new(Code::SegmentMissing, DOING).on(key)),
+            Some(size) if *size != summary.object_bytes => findings.push(
+                Error::new(Code::SegmentDamaged, DOING)
+                    .on(key)
+                    .with("bytes", size)
+                    .with("bytes-in-catalog", summary.object_bytes),
+            ),
+            Some(_) => {}
+        }
+    }
+    findings
+}
