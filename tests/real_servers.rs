@@ -1,0 +1,165 @@
+//! Servers that nobody here wrote, archived from outside while they write, killed, destroyed and restored.
+//!
+//! Owns: the promises about them. Oxigraph writes to S3 (moto); rocksdict, RocksDB from Python, to a directory and to
+//! Azure (Azurite). The contents of what is restored are read by the servers' own programs and compared with a model.
+//! A program that is not installed skips its test, said on stderr; `make tools` installs them.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
+
+#[path = "real_servers/oxigraph.rs"]
+mod oxigraph;
+#[path = "real_servers/pitr.rs"]
+mod pitr;
+#[path = "real_servers/rocksdict.rs"]
+mod rocksdict;
+#[path = "harness/services.rs"]
+mod services;
+
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
+
+use pitr::{Pitr, text};
+
+/// Every write-ahead log ever seen in a directory, by inode.
+fn note_logs(directory: &Path, seen: &mut BTreeMap<u64, Vec<String>>) {
+    for entry in fs::read_dir(directory).expect("the database").flatten() {
+        let name = entry.file_name().into_string().expect("RocksDB's names are plain");
+        if let (true, Ok(metadata)) = (name.ends_with(".log"), entry.metadata()) {
+            let names = seen.entry(metadata.ino()).or_default();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+}
+
+#[test]
+fn oxigraph_writing_without_pause_comes_back_at_a_tag_a_time_and_the_end() {
+    let (Some(program), Some(s3)) = (oxigraph::program(), services::s3()) else { return };
+    s3.create("backups");
+    let scratch = tempfile::tempdir().unwrap();
+    let database = scratch.path().join("db");
+    let pitr =
+        Pitr { url: s3.url("backups", "oxigraph"), variables: s3.variables(), directory: scratch.path().to_owned() };
+
+    // A server with a past: it has flushed, and goes on in a log that reuses the file of an older one.
+    let mut server = oxigraph::Oxigraph::start(&program, &database);
+    let mut logs = BTreeMap::new();
+    note_logs(&database, &mut logs);
+    server.update("INSERT DATA { <http://example.com/old> <http://example.com/was> \"old\" }");
+    server.bulk_load("<http://example.com/bulk> <http://example.com/was> \"loaded\" .\n");
+    note_logs(&database, &mut logs);
+    assert!(
+        logs.values().any(|names| names.len() > 1),
+        "this server was chosen because it recycles its logs, and it did not: {logs:?}"
+    );
+
+    let mut writer = server.write_on();
+    writer.wait_for_more(50);
+    let archiver = pitr.start(&database);
+    writer.wait_for_more(100);
+
+    // A tag, created while the client writes on.
+    let before_tag = writer.acknowledged();
+    let tag = pitr.json(&["tag", "create", "before-migration", "--db", text(&database), "--note", "from the test"]);
+    let after_tag = writer.issued();
+    assert!(tag["position"]["record"].is_u64(), "the tag's position: {tag}");
+    writer.wait_for_more(100);
+
+    // A time. What was in the archive before it must be in what is restored to it.
+    let before_time = writer.acknowledged();
+    pitr.json(&["flush", "--db", text(&database)]);
+    let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let after_time = writer.issued();
+    writer.wait_for_more(100);
+
+    // The server dies without a word, then the archiver ends in order, then the database is gone.
+    server.kill_9();
+    writer.join();
+    archiver.stop();
+    fs::remove_dir_all(&database).unwrap();
+
+    let at_tag = scratch.path().join("at-tag");
+    let reached = pitr.restore(&["--to-tag", "before-migration"], &at_tag);
+    assert_eq!(reached["position"]["record"], tag["position"]["record"]);
+    let updates = oxigraph::updates_in(&program, &at_tag);
+    assert!((before_tag..=after_tag).contains(&updates), "{updates} not in {before_tag}..={after_tag}");
+
+    let at_time = scratch.path().join("at-time");
+    pitr.restore(&["--to-time", &time], &at_time);
+    let updates = oxigraph::updates_in(&program, &at_time);
+    assert!((before_time..=after_time).contains(&updates), "{updates} not in {before_time}..={after_time}");
+
+    // Everything that was confirmed is there; the update under way when the kill came may be.
+    let latest = scratch.path().join("latest");
+    pitr.restore(&["--to-latest"], &latest);
+    let updates = oxigraph::updates_in(&program, &latest);
+    assert!((writer.acknowledged()..=writer.issued()).contains(&updates), "{updates} of {}", writer.acknowledged());
+    let old = oxigraph::query(&program, &latest, "SELECT ?o { ?s <http://example.com/was> ?o } ORDER BY ?o");
+    assert_eq!(old, ["loaded", "old"]);
+
+    // And it is a database like any other: the server opens it and goes on.
+    let again = oxigraph::Oxigraph::start(&program, &latest);
+    let held = again.count();
+    again.update("INSERT DATA { <http://example.com/new> <http://example.com/was> \"new\" }");
+    assert_eq!(again.count(), held + 1);
+}
+
+fn python_comes_back(pitr: &Pitr, python: &Path, scratch: &Path, seed: u64) {
+    let database = scratch.join("db");
+    let mut writer = rocksdict::Writer::start(python, &database, seed);
+    writer.wait_for_more(60);
+    let archiver = pitr.start(&database);
+    writer.wait_for_more(200);
+
+    let committed = writer.sequence();
+    let tag = pitr.json(&["tag", "create", "noon", "--db", text(&database)]);
+    assert!(tag["position"]["sequence"].as_u64().unwrap() >= committed, "a committed write is missing from the tag");
+    writer.wait_for_more(200);
+    let between = writer.sequence();
+    writer.wait_for_more(200);
+
+    writer.kill_9();
+    archiver.stop();
+    fs::remove_dir_all(&database).unwrap();
+
+    let between_text = between.to_string();
+    for (target, name) in [
+        (["--to-tag", "noon"].as_slice(), "at-tag"),
+        (["--to-seq", between_text.as_str()].as_slice(), "at-sequence"),
+        (["--to-latest"].as_slice(), "latest"),
+    ] {
+        let into = scratch.join(name);
+        let reached = pitr.restore(target, &into)["position"]["sequence"].as_u64().unwrap();
+        let found = rocksdict::dump(python, &into);
+        assert_eq!(found.sequence, reached, "{name}, seed {seed}");
+        assert_eq!(found.families, writer.model(reached), "{name}, seed {seed}");
+        match name {
+            "at-tag" => assert_eq!(reached, tag["position"]["sequence"].as_u64().unwrap()),
+            "at-sequence" => assert_eq!(reached, between),
+            _ => assert!(reached >= writer.sequence(), "a confirmed commit is missing"),
+        }
+    }
+    let found = pitr.json(&["verify"]);
+    assert_eq!(found["findings"].as_array().map_or(0, Vec::len), 0, "{found}");
+}
+
+#[test]
+fn a_python_program_comes_back_from_a_directory() {
+    let Some(python) = rocksdict::python() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let url = format!("file:{}", scratch.path().join("archive").display());
+    let pitr = Pitr { url, variables: Vec::new(), directory: scratch.path().to_owned() };
+    python_comes_back(&pitr, &python, scratch.path(), 20);
+}
+
+#[test]
+fn a_python_program_comes_back_from_azure() {
+    let (Some(python), Some(azure)) = (rocksdict::python(), services::azure()) else { return };
+    azure.create("backups");
+    let scratch = tempfile::tempdir().unwrap();
+    let pitr = Pitr {
+        url: azure.url("backups", "python"),
+        variables: azure.variables(),
+        directory: scratch.path().to_owned(),
+    };
+    python_comes_back(&pitr, &python, scratch.path(), 21);
+}
