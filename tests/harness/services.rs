@@ -47,6 +47,11 @@ pub fn azure() -> Option<ObjectStore> {
     ObjectStore::start(Kind::Azurite)
 }
 
+/// Says on stderr that a test does not run. Not by `eprintln!`: the test framework swallows that when a test passes.
+pub fn say_skipped(why: &str) {
+    writeln!(std::io::stderr(), "SKIPPED: {why}").expect("stderr");
+}
+
 /// Where `scripts/tools.sh` installs programs.
 pub fn tools() -> PathBuf {
     let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -117,7 +122,7 @@ impl ObjectStore {
             Kind::Azurite => ("Azurite (Azure Blob Storage)", tools().join("node_modules/.bin/azurite-blob")),
         };
         if !program.is_file() {
-            eprintln!("SKIPPED: {name} is not installed at {} (scripts/tools.sh installs it)", program.display());
+            say_skipped(&format!("{name} is not installed at {} (make tools installs it)", program.display()));
             return None;
         }
         // Somebody else can take the port between our finding it and the server's binding it: then try another.

@@ -29,7 +29,7 @@ pub fn program() -> Option<PathBuf> {
     if program.is_file() {
         return Some(program);
     }
-    eprintln!("SKIPPED: Oxigraph is not installed at {} (make tools installs it)", program.display());
+    services::say_skipped(&format!("Oxigraph is not installed at {} (make tools installs it)", program.display()));
     None
 }
 

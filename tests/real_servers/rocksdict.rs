@@ -31,7 +31,7 @@ pub fn python() -> Option<PathBuf> {
     if has(&python) {
         return Some(python);
     }
-    eprintln!("SKIPPED: rocksdict is not installed for {} (make tools installs it)", python.display());
+    services::say_skipped(&format!("rocksdict is not installed for {} (make tools installs it)", python.display()));
     None
 }
 
