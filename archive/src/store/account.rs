@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn every_form_of_azure_credentials_becomes_settings() {
-        let cases: &[(&[(&str, &str)], &[(&str, &str)])] = &[
+        type Pairs<'a> = &'a [(&'a str, &'a str)];
+        let cases: &[(Pairs, Pairs)] = &[
             (
                 &[("AZURE_STORAGE_ACCOUNT", "acc"), ("AZURE_STORAGE_KEY", "a2V5")],
                 &[("account_name", "acc"), ("account_key", "a2V5"), ("endpoint", "https://acc.blob.core.windows.net")],

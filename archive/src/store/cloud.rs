@@ -7,7 +7,7 @@
 //! - "Not there" is believed only of an object in a bucket that is known to exist: some services answer "not found"
 //!   for both.
 //! - Listings are sorted, filtered and cut here: services differ in what they promise.
-//! - Memory: an upload holds at most [`PART`] times ([`PARTS_AT_ONCE`] + 2) bytes, whatever its size.
+//! - Memory: an upload holds at most four parts of 8 MiB, whatever its size.
 
 use std::{
     fmt,
@@ -37,7 +37,8 @@ use crate::{
 
 /// Uploads are sent in parts of this size: above the 5 MiB that S3 asks for, and small enough to hold several.
 const PART: usize = 8 << 20;
-/// Parts of one upload on their way at the same time.
+/// Parts of one upload on their way at the same time; one more is collected meanwhile, and the piece at hand is the
+/// caller's.
 const PARTS_AT_ONCE: usize = 2;
 /// S3 takes 10,000 parts; some room for a size hint that was too small.
 const PARTS: u64 = 9_000;
@@ -226,7 +227,7 @@ impl Store for CloudStore {
             .concurrent(PARTS_AT_ONCE)
             .await;
         let writer = writer.map_err(|e| self.0.failed("starting an upload", e).on(key))?;
-        Ok(Box::new(CloudUpload { store: Arc::clone(&self.0), key: key.clone(), writer: Some(writer) }))
+        Ok(Box::new(CloudUpload { store: Arc::clone(&self.0), key: key.clone(), writer: Some(writer), taken: false }))
     }
 
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Option<Bytes>> {
@@ -335,6 +336,8 @@ struct CloudUpload {
     key: ObjectKey,
     /// Gone once the upload is finished or given up.
     writer: Option<opendal::Writer>,
+    /// The service has said already that the name is taken; some do when an upload begins.
+    taken: bool,
 }
 
 /// No caller can reach this: the operations that end an upload consume it.
@@ -364,17 +367,39 @@ async fn give_up_or_say(key: ObjectKey, writer: opendal::Writer) {
 #[async_trait]
 impl Upload for CloudUpload {
     async fn write(&mut self, piece: Bytes) -> Result<()> {
-        let written = self.writer.as_mut().ok_or_else(|| ended(&self.key))?.write(piece).await;
-        // It may only have been collected: success proves nothing.
-        written.map_err(|e| self.store.failed("sending a part of the object", e).on(&self.key))
+        if self.taken {
+            return Ok(());
+        }
+        match self.writer.as_mut().ok_or_else(|| ended(&self.key))?.write(piece).await {
+            Err(e) if e.kind() == ErrorKind::ConditionNotMatch => {
+                self.taken = true;
+                Ok(())
+            }
+            // It may only have been collected: success proves nothing.
+            other => other.map_err(|e| self.store.failed("sending a part of the object", e).on(&self.key)),
+        }
     }
 
     async fn finish(mut self: Box<Self>) -> Result<Put> {
+        const DOING: &str = "completing the object";
         let mut writer = self.writer.take().ok_or_else(|| ended(&self.key))?;
+        if self.taken {
+            give_up_or_say(self.key.clone(), writer).await;
+            return Ok(Put::Exists);
+        }
         let result = match writer.close().await {
             Ok(_) => return Ok(Put::Created),
             Err(e) if e.kind() == ErrorKind::ConditionNotMatch => Ok(Put::Exists),
-            other => self.store.judge("completing the object", &self.key, other).map(|_| Put::Created),
+            // The service does not know the upload any more: a first completion, whose reply was lost, ended it.
+            Err(e) if e.kind() == ErrorKind::NotFound => match self.store.stat(&self.key).await {
+                Ok(Some(_)) => return Ok(Put::Exists),
+                Ok(None) => Err(Error::new(Code::StoreUnavailable, DOING)
+                    .on(&self.key)
+                    .because(short(&e))
+                    .hint("the service has dropped the upload's parts: it has to be started again")),
+                Err(error) => Err(error),
+            },
+            other => self.store.judge(DOING, &self.key, other).map(|_| Put::Created),
         };
         give_up_or_say(self.key.clone(), writer).await;
         result

@@ -1,12 +1,12 @@
 //! A directory as a store: durable and exclusive.
 //!
 //! Owns: how an object comes to be on a local (or mounted) file system, in this order and for these reasons:
-//! 1. the bytes go to a new file in [`temporary::DIRECTORY`], so that no reader sees half of them;
+//! 1. the bytes go to a new file in `.pitr-unfinished/`, so that no reader sees half of them;
 //! 2. that file is fsynced, so that the name never stands for bytes that a power loss takes back;
 //! 3. `link(2)` gives it the object's name. A link is made by one creator only (`EEXIST` for the others), which
 //!    rename cannot promise;
 //! 4. the temporary name goes, and the object's directory is fsynced, so that the name lasts. Directories made on the
-//!    way are fsynced in their parents *before* anything is put into them ([`tree`]).
+//!    way are fsynced in their parents *before* anything is put into them.
 //!
 //! After a crash between the steps a temporary file is left; it is never listed, and removed when it is a day old.
 //! All file I/O runs on the runtime's blocking threads. Refuses: overwriting, and following an archive directory that

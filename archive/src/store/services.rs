@@ -26,6 +26,10 @@ pub(super) struct Service {
     /// Options that a URL must not carry, and what to use instead.
     pub secrets: &'static [(&'static str, &'static str)],
     /// Adds what the environment says and the URL does not.
+    #[cfg_attr(
+        not(feature = "cloud"),
+        expect(dead_code, reason = "URLs are checked also where they cannot be opened")
+    )]
     pub complete: fn(&Environment, &mut Settings) -> Result<()>,
 }
 

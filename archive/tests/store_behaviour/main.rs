@@ -1,12 +1,20 @@
 //! What every store promises, tried on every store: memory, a directory, and where they are installed S3 (moto) and
 //! Azure Blob Storage (Azurite). The services are started here, on loopback; what is missing is skipped loudly.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 #[cfg(feature = "cloud")]
 #[path = "../../../tests/harness/services.rs"]
 mod services;
 
 #[cfg(feature = "cloud")]
+#[path = "../../../tests/harness/lossy_proxy.rs"]
+mod lossy_proxy;
+
+#[cfg(feature = "cloud")]
 mod cloud;
+#[cfg(feature = "cloud")]
+mod gcs;
 mod suite;
 
 use std::sync::Arc;
