@@ -10,15 +10,18 @@
 //! - [`log_format`], [`log_reader`], [`log_writer`]: the record framing that WAL and MANIFEST share.
 //! - [`write_batch`]: what a WAL record holds.
 //! - [`version_edit`], [`manifest`]: what a MANIFEST record holds, and the state that all of them amount to.
+//! - [`name`]: names that are bytes.
 //! - [`options_file`]: the OPTIONS file.
 //! - [`describe`]: all of the above in words, for people and for JSON.
 
 pub mod coding;
+pub mod describe;
 pub mod file_name;
 pub mod log_format;
 pub mod log_reader;
 pub mod log_writer;
 pub mod manifest;
 pub mod name;
+pub mod options_file;
 pub mod version_edit;
 pub mod write_batch;
