@@ -61,6 +61,12 @@ impl SequenceModel {
         *self = Self { fresh: true, ..Self::default() };
     }
 
+    /// A record was seen whose consumption is not known: the next one sets the number.
+    pub fn forget_last(&mut self) {
+        self.last = None;
+        self.fresh = false;
+    }
+
     /// A session begins at `last`, which is what RocksDB recovered.
     pub fn start_session(&mut self, last: SequenceNumber) {
         self.last = Some(last);

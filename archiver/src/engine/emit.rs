@@ -1,0 +1,105 @@
+//! Judging records and putting them into the stream.
+//!
+//! Owns: what a record's sequence number and operations mean for replay. Every record that was read goes into the
+//! stream, also one that cannot be replayed: the barrier before it says so.
+
+use pitr_archive::{
+    Result,
+    ids::{Boundary, ColumnFamilyId},
+    rocks::write_batch::{Summary, WriteBatch},
+    segment::entry::{BarrierReason, Event, Record},
+};
+
+use super::{Engine, Item};
+use crate::sequence_model::Verdict;
+
+/// Whether the run goes on after a round's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// It does.
+    GoesOn,
+    /// A record could not be taken: a new run has begun, or is waited for.
+    Ended,
+}
+
+impl Engine {
+    pub(super) fn emit(&mut self, items: Vec<Item>) -> Result<Run> {
+        for item in items {
+            match item {
+                Item::Event(event) => self.stream.event(event),
+                Item::Record(record) => {
+                    if let Err(detail) = self.record(&record) {
+                        self.end_run(BarrierReason::Unreadable, detail)?;
+                        return Ok(Run::Ended);
+                    }
+                }
+            }
+        }
+        Ok(Run::GoesOn)
+    }
+
+    /// Takes one record, or says why it cannot be taken.
+    fn record(&mut self, record: &Record) -> Result<(), String> {
+        let place = format!("WAL {} at offset {}", record.wal, record.start);
+        let batch = WriteBatch::parse(&record.payload).map_err(|e| format!("{place}: {e}"))?;
+        let summary = batch.scan().map_err(|e| format!("{place}: {e}"))?;
+        if summary.blob_indexes > 0 {
+            return Err(format!("{place}: a reference into a blob file, which RocksDB itself cannot replay"));
+        }
+        let here = self.stream.boundary();
+        match summary.sequence_advance() {
+            Some(advance) => {
+                let sequence = batch.sequence();
+                match self.state.model.record(sequence, advance) {
+                    Verdict::Continues => {}
+                    Verdict::Jumped { expected } => self.barrier(
+                        BarrierReason::SequenceJump,
+                        here,
+                        format!("{place}: sequence {sequence} where {expected} was due: writes that are not in the log"),
+                    ),
+                    Verdict::WentBack { expected } => self.barrier(
+                        BarrierReason::SequenceWentBack,
+                        here,
+                        format!("{place}: sequence {sequence} again, {expected} was due: the server took records back"),
+                    ),
+                    Verdict::Reused { highest } => self.barrier(
+                        BarrierReason::Reuse,
+                        here,
+                        format!("{place}: the session begins with sequence {sequence}; earlier records reach {highest}"),
+                    ),
+                }
+            }
+            None => self.two_phase(record, here, &place),
+        }
+        self.close_by_first_use(&summary, here);
+        self.stream.record(record, &batch, &summary, self.state.model.last());
+        Ok(())
+    }
+
+    /// Notes, once for each WAL, that replay of this record is not supported.
+    ///
+    /// Once is enough: a base's replay begins with the first record of a WAL, so a plan that replays any later record
+    /// of this WAL also replays this one.
+    fn two_phase(&mut self, record: &Record, here: Boundary, place: &str) {
+        if self.state.two_phase_wal != Some(record.wal) {
+            self.state.two_phase_wal = Some(record.wal);
+            let detail = format!("{place}: a record of a two-phase-commit transaction");
+            self.barrier(BarrierReason::TwoPhaseCommit, here, detail);
+        }
+        // What such records consume depends on others; the next plain record sets the number again.
+        self.state.model.forget_last();
+    }
+
+    /// A column family certainly existed before the first record that names it.
+    fn close_by_first_use(&mut self, summary: &Summary, here: Boundary) {
+        if self.open.is_empty() {
+            return;
+        }
+        let used = |id: Option<ColumnFamilyId>| id.is_some_and(|id| summary.column_families.contains(&id));
+        let (closed, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.open).into_iter().partition(|o| used(o.added));
+        self.open = open;
+        for interval in closed {
+            self.stream.event(Event::IntervalClosed { manifest: interval.manifest, hi: here });
+        }
+    }
+}
