@@ -1,16 +1,18 @@
 //! The end of one WAL file, followed while the server writes it.
 //!
-//! Owns: one open WAL, the reader over it, the running hash over its records, and (for a recycled WAL) the copy of its
-//! bytes. Refuses: to decide when a WAL is final, which WAL comes next, or what a record means.
+//! Owns: one open WAL, the reader over it, and (for a recycled WAL) the copy of its bytes. Refuses: to decide when a WAL is final, which WAL comes next, or what a record means.
 
 use std::{fs::File, os::unix::fs::FileExt};
 
 use bytes::Bytes;
 use pitr_archive::{
     Code, Error, Result, error,
-    ids::{ColumnFamilyId, ContentHash, FileNumber},
+    ids::{ColumnFamilyId, FileNumber},
     rocks::log_reader::{Finality, LogKind, LogReader, Metadata, Read},
-    segment::{chain::WalPrefix, entry::Record},
+    segment::{
+        chain::{HashKey, WalPrefix},
+        entry::Record,
+    },
 };
 
 use crate::{
@@ -63,9 +65,7 @@ pub struct WalTail {
     origin: Origin,
     window: Window,
     reader: LogReader,
-    prefix: WalPrefix,
     end: u64,
-    records: u64,
     copy: Option<(File, u64)>,
 }
 
@@ -98,9 +98,7 @@ impl WalTail {
             origin,
             window: Window::new(file, path),
             reader: LogReader::new(LogKind::Wal(wal)),
-            prefix: WalPrefix::new(),
             end: 0,
-            records: 0,
             copy: None,
         }
     }
@@ -118,16 +116,6 @@ impl WalTail {
     /// Offset after the last record that was read.
     pub fn end(&self) -> u64 {
         self.end
-    }
-
-    /// Records read so far.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// Hash over all records read so far.
-    pub fn prefix(&self) -> ContentHash {
-        self.prefix.value()
     }
 
     /// Whether the server overwrites its WALs in place.
@@ -150,9 +138,7 @@ impl WalTail {
             match self.reader.read(self.window.from(offset), asked) {
                 Read::Record { start, end, payload } => {
                     let record = Record { wal: self.wal, start, end, payload: Bytes::from(payload.into_owned()) };
-                    self.prefix.push(&record);
                     self.end = end;
-                    self.records += 1;
                     return Ok(Step::Record(record));
                 }
                 Read::Metadata { start, metadata: Metadata::TimestampSizes(sizes), .. } => {
@@ -186,14 +172,16 @@ impl WalTail {
     /// Reads from offset 0 through `end` without giving the records out: after a restart, or to compare.
     ///
     /// Answers the hash over these records, or `None` if they cannot be read (any more).
-    pub fn skip_to(&mut self, end: u64) -> Result<Option<ContentHash>> {
+    pub fn skip_to(&mut self, key: &HashKey, end: u64) -> Result<Option<WalPrefix>> {
+        let mut prefix = WalPrefix::new(key);
         while self.end < end {
             match self.next(Finality::Growing)? {
-                Step::Record(_) | Step::TimestampSizes { .. } => {}
+                Step::Record(record) => prefix.push(&record),
+                Step::TimestampSizes { .. } => {}
                 Step::EndSoFar | Step::FinalEnd { .. } | Step::Corrupt { .. } => return Ok(None),
             }
         }
-        Ok((self.end == end).then(|| self.prefix()))
+        Ok((self.end == end).then_some(prefix))
     }
 
     /// Keeps the bytes read so far in the copy, if the server recycles its WALs.

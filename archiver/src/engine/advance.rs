@@ -11,7 +11,10 @@ use pitr_archive::{
     Result,
     ids::FileNumber,
     rocks::{log_reader::Finality, write_batch::WriteBatch},
-    segment::entry::{BarrierReason, Event},
+    segment::{
+        chain::WalPrefix,
+        entry::{BarrierReason, Event},
+    },
 };
 
 use super::{BaseReason, Engine, Item, PendingSession, Place, WalFact, emit};
@@ -162,7 +165,7 @@ impl Engine {
             }
             let (wal, end, cut) = (tail.wal(), tail.end(), tail.was_cut()?);
             let certain = tail.still_itself(&self.registry)?;
-            let (prefix, recycled) = (tail.prefix(), tail.is_recycled());
+            let recycled = tail.is_recycled();
             if self.emit(items)? == emit::Run::Ended {
                 return Ok(emit::Run::Ended);
             }
@@ -179,20 +182,21 @@ impl Engine {
                 self.end_run(BarrierReason::Fork, detail)?;
                 return Ok(emit::Run::Ended);
             }
+            let prefix = self.stream.wal_prefix(wal);
             if let Some(fact) = self.state.wals.get_mut(&wal) {
                 fact.end = end;
-                fact.prefix = prefix;
+                fact.prefix = prefix.unwrap_or(fact.prefix);
                 fact.ended = certain;
                 fact.recycled = recycled;
             }
             let void_bytes = if certain { void_bytes } else { 0 };
-            self.stream.event(Event::WalEnded { wal, end, void_bytes });
+            self.stream.event(&Event::WalEnded { wal, end, void_bytes })?;
             let boundary = self.stream.boundary();
             let (closed, open): (Vec<_>, Vec<_>) =
                 std::mem::take(&mut self.open).into_iter().partition(|o| o.until_end_of.is_some_and(|w| w <= wal));
             self.open = open;
             for interval in closed {
-                self.stream.event(Event::IntervalClosed { manifest: interval.manifest, hi: boundary });
+                self.stream.event(&Event::IntervalClosed { manifest: interval.manifest, hi: boundary })?;
             }
             self.place = Place::After(wal);
             return Ok(emit::Run::GoesOn);
@@ -223,12 +227,12 @@ impl Engine {
             let detail = format!("WAL {wal} vanished before it could be read");
             return self.end_run(BarrierReason::RecordsMissing, detail);
         };
-        self.stream.event(Event::WalStarted { wal });
+        self.stream.event(&Event::WalStarted { wal })?;
         let fact = WalFact {
             first: self.stream.boundary(),
             hash: self.stream.hash(),
             end: 0,
-            prefix: tail.prefix(),
+            prefix: WalPrefix::new(self.stream.keyring().hash_key()).value(),
             ended: false,
             recycled: false,
         };
@@ -286,12 +290,12 @@ impl Engine {
         self.state.session_id = session.id.clone();
         self.state.options = self.registry.newest_options();
         self.state.model.start_session(recovered);
-        self.stream.event(Event::SessionStarted {
+        self.stream.event(&Event::SessionStarted {
             session: self.state.session,
             db_session_id: session.id.clone(),
             manifest: session.manifest,
             last_sequence: recovered,
-        });
+        })?;
         self.want_base(BaseReason::SessionStarted {
             manifest: session.manifest,
             first_wal: self.following(self.present_wal()).unwrap_or(session.first_wal).max(session.first_wal),
@@ -312,7 +316,7 @@ impl Engine {
                 let detail = format!("WAL {wal} is gone and was not pinned: it cannot be compared with the archive");
                 return Ok(Some((BarrierReason::RecordsMissing, detail)));
             };
-            match tail.skip_to(fact.end)? {
+            match tail.skip_to(self.stream.keyring().hash_key(), fact.end)?.map(|prefix| prefix.value()) {
                 Some(prefix) if prefix == fact.prefix => {}
                 // The file of a recycled WAL is overwritten once the server no longer needs it. Within one boot of the
                 // machine, what was read from it cannot have been lost.

@@ -5,7 +5,7 @@
 
 use pitr_archive::{
     Result,
-    ids::{Boundary, ColumnFamilyId},
+    ids::{Boundary, ColumnFamilyId, SequenceNumber},
     rocks::write_batch::{Summary, WriteBatch},
     segment::entry::{BarrierReason, Event, Record},
 };
@@ -26,9 +26,9 @@ impl Engine {
     pub(super) fn emit(&mut self, items: Vec<Item>) -> Result<Run> {
         for item in items {
             match item {
-                Item::Event(event) => self.stream.event(event),
+                Item::Event(event) => self.stream.event(&event)?,
                 Item::Record(record) => {
-                    if let Err(detail) = self.record(&record) {
+                    if let Some(detail) = self.record(&record)? {
                         self.end_run(BarrierReason::Unreadable, detail)?;
                         return Ok(Run::Ended);
                     }
@@ -39,67 +39,78 @@ impl Engine {
     }
 
     /// Takes one record, or says why it cannot be taken.
-    fn record(&mut self, record: &Record) -> Result<(), String> {
-        let place = format!("WAL {} at offset {}", record.wal, record.start);
-        let batch = WriteBatch::parse(&record.payload).map_err(|e| format!("{place}: {e}"))?;
-        let summary = batch.scan().map_err(|e| format!("{place}: {e}"))?;
+    fn record(&mut self, record: &Record) -> Result<Option<String>> {
+        let place = || format!("WAL {} at offset {}", record.wal, record.start);
+        let scanned = WriteBatch::parse(&record.payload).and_then(|batch| Ok((batch.scan()?, batch)));
+        let (summary, batch) = match scanned {
+            Ok(scanned) => scanned,
+            Err(e) => return Ok(Some(format!("{}: {e}", place()))),
+        };
         if summary.blob_indexes > 0 {
-            return Err(format!("{place}: a reference into a blob file, which RocksDB itself cannot replay"));
+            let what = "a reference into a blob file, which RocksDB itself cannot replay";
+            return Ok(Some(format!("{}: {what}", place())));
         }
         let here = self.stream.boundary();
         match summary.sequence_advance() {
-            Some(advance) => {
-                let sequence = batch.sequence();
-                match self.state.model.record(sequence, advance) {
-                    Verdict::Continues => {}
-                    Verdict::Jumped { expected } => self.barrier(
-                        BarrierReason::SequenceJump,
-                        here,
-                        format!("{place}: sequence {sequence} where {expected} was due: writes that are not in the log"),
-                    ),
-                    Verdict::WentBack { expected } => self.barrier(
-                        BarrierReason::SequenceWentBack,
-                        here,
-                        format!("{place}: sequence {sequence} again, {expected} was due: the server took records back"),
-                    ),
-                    Verdict::Reused { highest } => self.barrier(
-                        BarrierReason::Reuse,
-                        here,
-                        format!("{place}: the session begins with sequence {sequence}; earlier records reach {highest}"),
-                    ),
-                }
-            }
-            None => self.two_phase(record, here, &place),
+            Some(advance) => self.judge(batch.sequence(), advance, here, place)?,
+            None => self.two_phase_record(record, here, place)?,
         }
-        self.close_by_first_use(&summary, here);
-        self.stream.record(record, &batch, &summary, self.state.model.last());
-        Ok(())
+        self.close_by_first_use(&summary, here)?;
+        self.stream.record(record, &batch, self.state.model.last())?;
+        Ok(None)
+    }
+
+    fn judge(
+        &mut self,
+        sequence: SequenceNumber,
+        advance: u64,
+        here: Boundary,
+        place: impl Fn() -> String,
+    ) -> Result<()> {
+        let (reason, what) = match self.state.model.record(sequence, advance) {
+            Verdict::Continues => return Ok(()),
+            Verdict::Jumped { expected } => (
+                BarrierReason::SequenceJump,
+                format!("sequence {sequence} where {expected} was due: writes that are not in the log"),
+            ),
+            Verdict::WentBack { expected } => (
+                BarrierReason::SequenceWentBack,
+                format!("sequence {sequence} again, {expected} was due: the server took records back"),
+            ),
+            Verdict::Reused { highest } => (
+                BarrierReason::Reuse,
+                format!("the session begins with sequence {sequence}; earlier records reach {highest}"),
+            ),
+        };
+        self.barrier(reason, here, format!("{}: {what}", place()))
     }
 
     /// Notes, once for each WAL, that replay of this record is not supported.
     ///
     /// Once is enough: a base's replay begins with the first record of a WAL, so a plan that replays any later record
     /// of this WAL also replays this one.
-    fn two_phase(&mut self, record: &Record, here: Boundary, place: &str) {
+    fn two_phase_record(&mut self, record: &Record, here: Boundary, place: impl Fn() -> String) -> Result<()> {
         if self.state.two_phase_wal != Some(record.wal) {
             self.state.two_phase_wal = Some(record.wal);
-            let detail = format!("{place}: a record of a two-phase-commit transaction");
-            self.barrier(BarrierReason::TwoPhaseCommit, here, detail);
+            let detail = format!("{}: a record of a two-phase-commit transaction", place());
+            self.barrier(BarrierReason::TwoPhaseCommit, here, detail)?;
         }
         // What such records consume depends on others; the next plain record sets the number again.
         self.state.model.forget_last();
+        Ok(())
     }
 
     /// A column family certainly existed before the first record that names it.
-    fn close_by_first_use(&mut self, summary: &Summary, here: Boundary) {
+    fn close_by_first_use(&mut self, summary: &Summary, here: Boundary) -> Result<()> {
         if self.open.is_empty() {
-            return;
+            return Ok(());
         }
         let used = |id: Option<ColumnFamilyId>| id.is_some_and(|id| summary.column_families.contains(&id));
         let (closed, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.open).into_iter().partition(|o| used(o.added));
         self.open = open;
         for interval in closed {
-            self.stream.event(Event::IntervalClosed { manifest: interval.manifest, hi: here });
+            self.stream.event(&Event::IntervalClosed { manifest: interval.manifest, hi: here })?;
         }
+        Ok(())
     }
 }

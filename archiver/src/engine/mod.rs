@@ -209,20 +209,21 @@ impl Engine {
             let detail = format!(
                 "flushed files reach sequence {flushed}, the log ends at {last}: writes with disableWAL, or an import"
             );
-            self.barrier(BarrierReason::SequenceJump, boundary, detail);
+            self.barrier(BarrierReason::SequenceJump, boundary, detail)?;
             self.state.model.accept_unlogged(flushed);
         }
         if !self.unread_is_possible() {
-            self.close_intervals(boundary);
+            self.close_intervals(boundary)?;
         }
         Ok(())
     }
 
     /// Ends every open interval at `hi`.
-    fn close_intervals(&mut self, hi: Boundary) {
+    fn close_intervals(&mut self, hi: Boundary) -> Result<()> {
         for interval in std::mem::take(&mut self.open) {
-            self.stream.event(Event::IntervalClosed { manifest: interval.manifest, hi });
+            self.stream.event(&Event::IntervalClosed { manifest: interval.manifest, hi })?;
         }
+        Ok(())
     }
 
     /// Whether committed writes can be missing from the files although the files were read to their ends.
@@ -231,11 +232,11 @@ impl Engine {
     }
 
     /// Notes a barrier that does not end the run.
-    fn barrier(&mut self, reason: BarrierReason, lo: Boundary, detail: String) {
-        self.barrier_within(reason, Interval { lo, hi: Some(lo) }, detail);
+    fn barrier(&mut self, reason: BarrierReason, lo: Boundary, detail: String) -> Result<()> {
+        self.barrier_within(reason, Interval { lo, hi: Some(lo) }, detail)
     }
 
-    fn barrier_within(&mut self, reason: BarrierReason, interval: Interval, detail: String) {
+    fn barrier_within(&mut self, reason: BarrierReason, interval: Interval, detail: String) -> Result<()> {
         tracing::warn!(?reason, at = %interval.lo, detail, "barrier");
         let place = match reason.blocks() {
             pitr_archive::segment::entry::Blocks::Floor => interval.hi.unwrap_or(Boundary::new(u64::MAX)),
@@ -243,8 +244,8 @@ impl Engine {
         };
         self.state.barriers.note(reason, place);
         self.barriers_noted += 1;
-        self.wanted = Some(BaseReason::Barrier(reason));
-        self.stream.event(Event::Barrier { reason, interval, detail, noticed: self.clock.now() });
+        self.want_base(BaseReason::Barrier(reason));
+        self.stream.event(&Event::Barrier { reason, interval, detail, noticed: self.clock.now() })
     }
 
     /// The database's files as the MANIFEST describes them.
@@ -316,9 +317,10 @@ impl Engine {
         state.last_record = self.stream.last_record();
         if let Place::In(tail) = &self.place
             && let Some(fact) = state.wals.get_mut(&tail.wal())
+            && let Some(prefix) = self.stream.wal_prefix(tail.wal())
         {
             fact.end = tail.end();
-            fact.prefix = tail.prefix();
+            fact.prefix = prefix;
             fact.recycled = tail.is_recycled();
         }
         state
@@ -350,11 +352,13 @@ impl Engine {
     /// A base that satisfies `reason` is being taken or was published.
     pub fn base_taken(&mut self) {
         self.wanted = None;
+        self.state.base_wanted = false;
     }
 
     /// Wants a base.
     pub fn want_base(&mut self, reason: BaseReason) {
         self.wanted = Some(reason);
+        self.state.base_wanted = true;
     }
 
     /// Keeps WALs from the first one needed now, until [`Engine::end_hold`].

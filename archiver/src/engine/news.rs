@@ -66,19 +66,19 @@ impl Engine {
         match change {
             Change::ColumnFamilyAdded { id, name } => {
                 let hi = self.first_use(id, items).or(hi);
-                self.stream.event(column_family_event(
+                self.stream.event(&column_family_event(
                     ColumnFamilyChange::Added,
                     id,
                     &name,
                     Interval { lo: self.lo, hi },
                     point,
                     payload,
-                ));
+                ))?;
                 self.leave_open(point, Some(id), hi);
             }
             Change::ColumnFamilyDropped { id, name } => {
                 let dropped = ColumnFamilyChange::Dropped;
-                self.stream.event(column_family_event(dropped, id, &name, interval, point, payload));
+                self.stream.event(&column_family_event(dropped, id, &name, interval, point, payload))?;
                 self.leave_open(point, None, hi);
             }
             Change::FilesIngested { column_family, files } => {
@@ -90,7 +90,7 @@ impl Engine {
                     "files {} entered column family {column_family} without the log (ingestion or import)",
                     numbers.join(", ")
                 );
-                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, detail);
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, detail)?;
                 self.leave_open(point, None, hi);
             }
             Change::FilesDropped { column_family, files } => {
@@ -99,7 +99,7 @@ impl Engine {
                     "files {} left column family {column_family} without the log (dropped range, FIFO or TTL)",
                     numbers.join(", ")
                 );
-                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, detail);
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, detail)?;
                 self.leave_open(point, None, hi);
             }
             Change::LogNumber { log_number, .. } | Change::Flush { log_number, .. } => {

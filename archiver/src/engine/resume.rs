@@ -61,6 +61,7 @@ impl Engine {
             Some(head) => (head.state, Some(head.manifest), head.same_boot),
             None => (EngineState::empty(), None, true),
         };
+        let base_wanted = state.base_wanted;
         let waiting = state.waiting_beyond.map(|beyond| Waiting { beyond, detail: format!("WAL {beyond} is unreadable") });
         let mut engine = Self {
             layout,
@@ -76,7 +77,7 @@ impl Engine {
             state,
             pending_session: None,
             waiting,
-            wanted: None,
+            wanted: base_wanted.then_some(super::BaseReason::Asked),
             barriers_noted: 0,
             caught_up_at: None,
             hold_from: None,
@@ -131,8 +132,9 @@ impl Engine {
             let detail = format!("WAL {wal} vanished while it was read only up to offset {}", fact.end);
             return Ok(Some((BarrierReason::RecordsMissing, detail)));
         };
-        match tail.skip_to(fact.end)? {
-            Some(prefix) if prefix == fact.prefix => {
+        match tail.skip_to(self.stream.keyring().hash_key(), fact.end)? {
+            Some(prefix) if prefix.value() == fact.prefix => {
+                self.stream.continue_wal(wal, prefix);
                 self.place = Place::In(Box::new(tail));
                 Ok(None)
             }
@@ -170,6 +172,7 @@ impl EngineState {
             open: Vec::new(),
             two_phase_wal: None,
             last_record: None,
+            base_wanted: false,
             waiting_beyond: None,
         }
     }

@@ -42,7 +42,7 @@ impl Engine {
     pub(super) fn end_run(&mut self, reason: BarrierReason, detail: String) -> Result<()> {
         let here = self.stream.boundary();
         let blocked = self.present_wal();
-        self.barrier_within(reason, Interval { lo: here, hi: Some(here) }, detail.clone());
+        self.barrier_within(reason, Interval { lo: here, hi: Some(here) }, detail.clone())?;
         self.pending_session = None;
         self.open.clear();
         if reason == BarrierReason::Unreadable {
@@ -112,18 +112,18 @@ impl Engine {
         self.open.clear();
         self.lo = self.stream.boundary();
         self.same_boot = true;
-        self.stream.event(Event::RunStarted {
+        self.stream.event(&Event::RunStarted {
             run: self.state.run,
             first_wal: needed,
             db_id: self.state.db_id.clone(),
-        });
-        self.stream.event(Event::SessionStarted {
+        })?;
+        self.stream.event(&Event::SessionStarted {
             session: self.state.session,
             db_session_id: self.state.session_id.clone(),
             manifest: self.manifest.point(),
             last_sequence: self.manifest.model().last_sequence(),
-        });
-        self.wanted = Some(BaseReason::RunStarted);
+        })?;
+        self.want_base(BaseReason::RunStarted);
         self.place = Place::After(FileNumber::new(first.get().saturating_sub(1)));
         if self.registry.seen(first).is_some() {
             self.begin_wal(first)?;

@@ -82,6 +82,9 @@ pub struct EngineState {
     /// The last record: its WAL and the offset after it.
     #[serde(default)]
     pub last_record: Option<(FileNumber, u64)>,
+    /// A base was wanted and not yet published.
+    #[serde(default)]
+    pub base_wanted: bool,
     /// Nothing is archived until RocksDB no longer needs this WAL.
     #[serde(default)]
     pub waiting_beyond: Option<FileNumber>,
