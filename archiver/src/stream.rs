@@ -130,6 +130,11 @@ impl Stream {
         self.next.wal = Some((wal, prefix));
     }
 
+    /// Whether nothing has been put in since the last cut.
+    pub fn is_empty(&self) -> bool {
+        self.builder.is_none()
+    }
+
     /// Plain bytes in the segment being filled.
     pub fn plain_bytes(&self) -> u64 {
         self.builder.as_ref().map_or(0, SegmentBuilder::plain_bytes)

@@ -85,6 +85,11 @@ pub struct Collected {
     pub small: Vec<(String, Vec<u8>)>,
     /// Whether the prefix ends with the open's own edits, as asked.
     pub opens_only: bool,
+    /// The prefix shows changes that no flush of the log explains: they may be ahead of what is readable in the log
+    /// where the server holds writes in its memory.
+    pub unlogged_edits: bool,
+    /// The highest WAL that was known after the prefix was read.
+    pub highest_wal: FileNumber,
     staging: PathBuf,
 }
 
@@ -104,6 +109,7 @@ struct Prefix {
     point: ManifestPoint,
     file: File,
     path: PathBuf,
+    unlogged_edits: bool,
 }
 
 /// Links a consistent set of files into `staging`, which is emptied first.
@@ -122,13 +128,13 @@ pub fn collect(
         && let Some(prefix) = prefix(registry, layout, Some(limit))?
         && let Some(files) = link_all(layout, staging, &prefix.model)?
     {
-        return finish(layout, staging, include, prefix, files, true);
+        return finish(registry, layout, staging, include, prefix, files, Ends::WithTheOpen);
     }
     clear(staging)?;
     for attempt in 0..ATTEMPTS {
         let Some(prefix) = prefix(registry, layout, None)? else { continue };
         if let Some(files) = link_all(layout, staging, &prefix.model)? {
-            return finish(layout, staging, include, prefix, files, false);
+            return finish(registry, layout, staging, include, prefix, files, Ends::Now);
         }
         // A compaction got ahead of us; links that are still valid are found again by the next attempt.
         if attempt > 100 {
@@ -168,6 +174,7 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
     let mut reader = LogReader::new(LogKind::Manifest);
     let mut model = ManifestModel::new();
     let mut end_of_prefix = 0;
+    let mut unlogged_edits = false;
     loop {
         let offset = usize::try_from(reader.offset()).unwrap_or(usize::MAX);
         match reader.read(bytes.get(offset..).unwrap_or_default(), Finality::Growing) {
@@ -181,6 +188,7 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
                 {
                     break;
                 }
+                unlogged_edits |= is_unlogged(&payload).map_err(|e| malformed(e.into()))?;
                 model.apply(&payload, end).map_err(malformed)?;
                 if !model.in_atomic_group() {
                     end_of_prefix = end;
@@ -200,7 +208,7 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
         return Ok(None);
     }
     let point = ManifestPoint { file: number, offset: end_of_prefix };
-    Ok(Some(Prefix { model, point, file, path }))
+    Ok(Some(Prefix { model, point, file, path, unlogged_edits }))
 }
 
 /// Whether an edit shows something of the session's own: a flush of its log, or a change outside the log.
@@ -216,6 +224,15 @@ fn beyond_the_open(
     let outside = edit.log_number().is_none() && !edit.new_files().is_empty() && edit.deleted_files().is_empty();
     let family = edit.is_column_family_add() || edit.is_column_family_drop();
     Ok(flushed || outside || family)
+}
+
+/// Whether an edit records a change outside the log at the moment it happened. The edits of a MANIFEST's opening snapshot
+/// look alike, but only an edit that was applied to a running database names the next file number.
+fn is_unlogged(payload: &[u8]) -> Result<bool, pitr_archive::rocks::version_edit::VersionEditError> {
+    let edit = VersionEdit::decode(payload)?;
+    let files = edit.log_number().is_none() && !edit.new_files().is_empty() && edit.deleted_files().is_empty();
+    let family = edit.is_column_family_add() || edit.is_column_family_drop();
+    Ok(edit.is_column_family_drop() || ((files || family) && edit.next_file_number().is_some()))
 }
 
 /// The directories of a column family's files, by path id.
@@ -296,13 +313,21 @@ fn size_of(held: &Held) -> Result<u64> {
     }
 }
 
+/// Where a prefix ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    WithTheOpen,
+    Now,
+}
+
 fn finish(
+    registry: &Registry,
     layout: &Layout,
     staging: &Path,
     include: &[String],
     prefix: Prefix,
     files: Vec<CollectedFile>,
-    opens_only: bool,
+    ends: Ends,
 ) -> Result<Collected> {
     use std::os::unix::fs::FileExt;
     let length = usize::try_from(prefix.point.offset)
@@ -329,6 +354,7 @@ fn finish(
             fs::remove_file(entry.path()).map_err(|e| error::io("removing", entry.path(), e))?;
         }
     }
+    registry.scan()?;
     crate::crash::point("base-linked");
     Ok(Collected {
         model: prefix.model,
@@ -336,7 +362,9 @@ fn finish(
         manifest,
         files,
         small,
-        opens_only,
+        opens_only: ends == Ends::WithTheOpen,
+        unlogged_edits: prefix.unlogged_edits,
+        highest_wal: registry.wals_from(FileNumber::default()).last().map(|(wal, _)| *wal).unwrap_or_default(),
         staging: staging.to_owned(),
     })
 }

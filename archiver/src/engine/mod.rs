@@ -29,7 +29,7 @@ mod resume;
 mod run;
 mod types;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use pitr_archive::{
     Result,
@@ -75,7 +75,8 @@ pub struct Engine {
     /// Intervals whose end is not known yet.
     open: Vec<OpenInterval>,
     waiting: Option<Waiting>,
-    wanted: Option<BaseReason>,
+    /// Bases that are wanted, and the end of the stream when each was.
+    wanted: VecDeque<(BaseReason, Boundary)>,
     barriers_noted: u64,
     caught_up_at: Option<Micros>,
     /// WALs from here on must stay pinned and known: a base is being taken.
@@ -346,19 +347,47 @@ impl Engine {
 
     /// Why a base is wanted, if one is.
     pub fn wanted_base(&self) -> Option<&BaseReason> {
-        self.wanted.as_ref()
+        self.wanted.front().map(|(reason, _)| reason)
     }
 
-    /// A base that satisfies `reason` is being taken or was published.
-    pub fn base_taken(&mut self) {
-        self.wanted = None;
-        self.state.base_wanted = false;
+    /// A base with this floor was published: it satisfies the oldest wish and every one that arose up to its floor.
+    pub fn base_taken(&mut self, floor: Boundary) {
+        self.wanted.pop_front();
+        self.wanted.retain(|(_, at)| *at > floor);
+        self.state.base_wanted = !self.wanted.is_empty();
+    }
+
+    /// The base that the oldest wish asked for serves no target: the wish becomes one for any base that does.
+    pub fn base_was_useless(&mut self) {
+        if let Some((reason, _)) = self.wanted.front_mut() {
+            *reason = BaseReason::Asked;
+        }
+    }
+
+    /// Whether a base taken now would reach targets from the present on.
+    pub fn base_would_serve(&self) -> bool {
+        let start = self.base_start(self.first_wal_needed());
+        self.serves(start.run, start.first_record, self.stream.boundary())
     }
 
     /// Wants a base.
     pub fn want_base(&mut self, reason: BaseReason) {
-        self.wanted = Some(reason);
+        let at = self.stream.boundary();
+        // Any base from here on satisfies wishes of these kinds together.
+        let same = |(other, _): &(BaseReason, Boundary)| {
+            !matches!(reason, BaseReason::SessionStarted { .. }) && !matches!(other, BaseReason::SessionStarted { .. })
+        };
+        self.wanted.retain(|other| !same(other));
+        self.wanted.push_back((reason, at));
         self.state.base_wanted = true;
+    }
+
+    /// Whether everything in `wal` has been read, to its final end.
+    pub fn is_past(&self, wal: FileNumber) -> bool {
+        match &self.place {
+            Place::In(tail) => tail.wal() > wal,
+            Place::After(last) => *last >= wal,
+        }
     }
 
     /// Keeps WALs from the first one needed now, until [`Engine::end_hold`].

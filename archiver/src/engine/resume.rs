@@ -77,12 +77,15 @@ impl Engine {
             state,
             pending_session: None,
             waiting,
-            wanted: base_wanted.then_some(super::BaseReason::Asked),
+            wanted: std::collections::VecDeque::new(),
             barriers_noted: 0,
             caught_up_at: None,
             hold_from: None,
             same_boot,
         };
+        if base_wanted {
+            engine.want_base(super::BaseReason::Asked);
+        }
         match progress {
             Some(progress) if engine.waiting.is_none() => engine.join(&progress)?,
             _ if engine.waiting.is_some() => {}
