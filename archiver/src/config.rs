@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pitr_archive::{
     clock::{Clock, SystemClock},
-    random::{Random, SystemRandom},
+    random::{Random, OsRandom},
 };
 
 use crate::{
@@ -77,6 +77,6 @@ pub struct Parts {
 impl Parts {
     /// The system's clock and randomness, and no owner.
     pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom), owner: Arc::new(NoOwner) }
+        Self { clock: Arc::new(SystemClock), random: Arc::new(OsRandom), owner: Arc::new(NoOwner) }
     }
 }

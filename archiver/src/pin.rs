@@ -176,7 +176,8 @@ impl Pins {
         let mut found = Vec::new();
         for entry in fs::read_dir(&dir).map_err(|e| error::io("listing the pins", &dir, e))? {
             let entry = entry.map_err(|e| error::io("listing the pins", &dir, e))?;
-            let number = entry.file_name().to_str().and_then(|n| n.strip_prefix("copy-")?.parse().ok());
+            let name = entry.file_name();
+            let number: Option<FileNumber> = name.to_str().and_then(|n| n.strip_prefix("copy-")?.parse().ok());
             found.extend(number);
         }
         found.sort();

@@ -17,10 +17,7 @@ use std::{
 };
 
 use pitr_archive::{Result, error};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
-};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::sync::Notify;
 
 use crate::registry::{Directory, Registry};
@@ -29,18 +26,21 @@ use crate::registry::{Directory, Registry};
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
+    queue: Arc<OwnedFd>,
+    db: i32,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
     /// Starts watching the registry's directories and scans them once. `changed` is notified after each batch of events.
     pub fn start(registry: Arc<Registry>, changed: Arc<Notify>) -> Result<Self> {
-        let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+        let queue = inotify::init(CreateFlags::CLOEXEC)
+            .map(Arc::new)
             .map_err(|e| error::io("watching", registry.db(), e.into()))?;
         let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-        let db = inotify::add_watch(&queue, registry.db(), flags)
+        let db = inotify::add_watch(&*queue, registry.db(), flags)
             .map_err(|e| error::io("watching", registry.db(), e.into()))?;
-        let wal = inotify::add_watch(&queue, registry.wal_dir(), flags)
+        let wal = inotify::add_watch(&*queue, registry.wal_dir(), flags)
             .map_err(|e| error::io("watching", registry.wal_dir(), e.into()))?;
         registry.scan()?;
         registry.watch_began();
@@ -48,17 +48,21 @@ impl Watch {
         let thread = std::thread::Builder::new()
             .name("pitr-watch".to_owned())
             .spawn({
-                let stop = stop.clone();
+                let (stop, queue) = (stop.clone(), queue.clone());
                 move || run(&queue, db, wal, &registry, &changed, &stop)
             })
             .map_err(|e| error::io("starting a thread for", "the watch", e))?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, queue, db, thread: Some(thread) })
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // Removing a watch is itself an event: it wakes the thread.
+        if let Err(e) = inotify::remove_watch(&*self.queue, self.db) {
+            tracing::debug!(error = %e, "the watch had ended by itself");
+        }
         if let Some(thread) = self.thread.take() {
             // A panic there has already been reported by the panic hook; the scan goes on without events.
             drop(thread.join());
@@ -68,46 +72,37 @@ impl Drop for Watch {
 
 fn run(queue: &OwnedFd, db: i32, wal: i32, registry: &Registry, changed: &Notify, stop: &AtomicBool) {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
-    while !stop.load(Ordering::Relaxed) {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-        match poll(&mut [PollFd::new(queue, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-            Ok(_) => {}
+    let mut events = inotify::Reader::new(queue, &mut buffer);
+    loop {
+        match events.next() {
+            Ok(_) if stop.load(Ordering::Relaxed) => return,
+            Ok(event) => {
+                if event.events().intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::IGNORED) {
+                    registry.watch_lapsed();
+                } else if let Some(name) = event.file_name().and_then(|n| n.to_str().ok()) {
+                    appeared(registry, event.wd(), [(db, Directory::Db), (wal, Directory::Wal)], name);
+                }
+            }
+            Err(rustix::io::Errno::INTR) => {}
             Err(e) => {
                 tracing::warn!(error = %e, "file events are no longer available; scanning instead");
                 registry.watch_lapsed();
                 return;
             }
         }
-        let mut events = inotify::Reader::new(queue, &mut buffer);
-        loop {
-            match events.next() {
-                Ok(event) => {
-                    if event.events().intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::IGNORED) {
-                        registry.watch_lapsed();
-                        continue;
-                    }
-                    let Some(name) = event.file_name().and_then(|n| n.to_str().ok()) else { continue };
-                    // With one directory for both, inotify gives one descriptor: tell both.
-                    for (descriptor, directory) in [(db, Directory::Db), (wal, Directory::Wal)] {
-                        if event.wd() == descriptor
-                            && let Err(e) = registry.appeared(directory, name)
-                        {
-                            // The engine's scan meets the same error and stops on it; here it only costs the hint.
-                            tracing::debug!(error = %e, name, "could not pin on an event");
-                            registry.watch_lapsed();
-                        }
-                    }
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => break,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => {
-                    tracing::warn!(error = %e, "file events are no longer available; scanning instead");
-                    registry.watch_lapsed();
-                    return;
-                }
-            }
+        if events.is_buffer_empty() {
+            changed.notify_one();
         }
-        changed.notify_one();
+    }
+}
+
+/// With one directory for both, inotify gives one descriptor: both are told.
+fn appeared(registry: &Registry, descriptor: i32, directories: [(i32, Directory); 2], name: &str) {
+    for (_, directory) in directories.into_iter().filter(|(watched, _)| *watched == descriptor) {
+        if let Err(e) = registry.appeared(directory, name) {
+            // The engine's scan meets the same error and stops on it; here it only costs the hint.
+            tracing::debug!(error = %e, name, "could not pin on an event");
+            registry.watch_lapsed();
+        }
     }
 }

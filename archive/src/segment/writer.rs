@@ -277,6 +277,11 @@ impl SegmentBuilder {
         self.boot_id = Some(id);
     }
 
+    /// The WAL that was started last, with the hash over its records so far.
+    pub const fn wal(&self) -> Option<&(FileNumber, WalPrefix)> {
+        self.wal.as_ref()
+    }
+
     /// The segment's name.
     pub const fn key(&self) -> &ObjectKey {
         &self.key

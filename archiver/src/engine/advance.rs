@@ -205,16 +205,15 @@ impl Engine {
 
     /// The proof that there is no WAL between two that are known.
     ///
-    /// Any of: the watch has been complete and lost nothing; every WAL that RocksDB had deleted when the directory was
-    /// listed has a number below the minimum log number that the MANIFEST named *afterwards*, and the earlier of the two
-    /// is not below it; inside one session, the next record's sequence number is the one that is due. Two sessions are
-    /// never joined by sequence numbers.
+    /// Any of: every WAL that RocksDB had deleted when the directory was listed has a number below the minimum log number
+    /// that the MANIFEST names *afterwards*, and no number between the two is; the watch has been complete and lost
+    /// nothing; inside one session, the next record's sequence number is the one that is due. Two sessions are never
+    /// joined by sequence numbers.
     fn none_between(&self, present: FileNumber, next: FileNumber, entering: bool, first: Option<&First>) -> bool {
         let end_is_certain = self.state.wals.get(&present).is_none_or(|fact| fact.ended);
-        if end_is_certain
-            && (self.registry.watched_between(present, next)
-                || present >= self.manifest.model().min_log_number_to_keep())
-        {
+        let deleted_below = self.manifest.model().min_log_number_to_keep();
+        let none_deleted = present.next().is_some_and(|after| deleted_below <= after);
+        if end_is_certain && (none_deleted || self.registry.watched_between(present, next)) {
             return true;
         }
         let due = self.state.model.last().and_then(|last| last.checked_add(1));
