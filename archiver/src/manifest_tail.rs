@@ -7,7 +7,7 @@
 //! Only the file that CURRENT names is authoritative: RocksDB may abandon a MANIFEST after a failed write, with an edit
 //! in it that never took effect.
 
-use std::fs::File;
+use std::{fs::File, path::Path};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -15,7 +15,7 @@ use pitr_archive::{
     rocks::{
         file_name,
         log_reader::{Finality, LogKind, LogReader, Read},
-        manifest::{Change, ManifestModel, TwoPhase},
+        manifest::{Change, ManifestError, ManifestModel, TwoPhase},
     },
     segment::entry::ManifestPoint,
 };
@@ -36,8 +36,6 @@ pub enum News {
         point: ManifestPoint,
         /// What it changed.
         change: Change,
-        /// The VersionEdit.
-        payload: Vec<u8>,
     },
     /// A new MANIFEST took over: the server was opened anew, or the old one had grown too large.
     Rolled {
@@ -71,8 +69,6 @@ pub struct ManifestTail {
     window: Window,
     reader: LogReader,
     model: ManifestModel,
-    /// End of the last record whose edit is part of the model.
-    applied: u64,
     /// How the server decides which WALs it needs.
     two_phase: TwoPhase,
 }
@@ -117,6 +113,12 @@ fn next_edit(window: &mut Window, reader: &mut LogReader) -> Result<Option<(u64,
     }
 }
 
+/// An edit that cannot be applied, as an error about its file.
+pub(crate) fn manifest_error(e: ManifestError, path: &Path) -> Error {
+    let code = if e.problem.is_unsupported() { Code::ManifestUnsupported } else { Code::ManifestCorrupt };
+    Error::new(code, "reading an edit of").on(path.display()).with("offset", e.end).because(e)
+}
+
 impl ManifestTail {
     /// Reads the MANIFEST that CURRENT names, from its snapshot to its present end.
     pub fn start(registry: &Registry, two_phase: TwoPhase) -> Result<Self> {
@@ -124,7 +126,7 @@ impl ManifestTail {
         for _ in 0..1000 {
             let number = current(registry.db())?;
             let Some((window, reader)) = open(registry, number)? else { continue };
-            let mut tail = Self { number, window, reader, model: ManifestModel::new(), applied: 0, two_phase };
+            let mut tail = Self { number, window, reader, model: ManifestModel::new(number), two_phase };
             tail.read_file(&mut Vec::new())?;
             if current(registry.db())? == number {
                 return Ok(tail);
@@ -142,8 +144,8 @@ impl ManifestTail {
     ) -> Result<Option<Self>> {
         let Some((window, reader)) = open(registry, point.file)? else { return Ok(None) };
         let mut tail =
-            Self { number: point.file, window, reader, model: ManifestModel::new(), applied: 0, two_phase };
-        while tail.applied < point.offset {
+            Self { number: point.file, window, reader, model: ManifestModel::new(point.file), two_phase };
+        while tail.model.applied_to() < point.offset {
             let Some((end, payload)) = next_edit(&mut tail.window, &mut tail.reader)? else { return Ok(None) };
             if end > point.offset {
                 return Ok(None);
@@ -160,24 +162,18 @@ impl ManifestTail {
 
     /// The end of the last edit in the model.
     pub fn point(&self) -> ManifestPoint {
-        ManifestPoint { file: self.number, offset: self.applied }
+        ManifestPoint { file: self.number, offset: self.model.applied_to() }
     }
 
     fn apply(&mut self, end: u64, payload: &[u8]) -> Result<Vec<Change>> {
-        let changes = self.model.apply(payload, end).map_err(|e| {
-            Error::new(e.code(), "reading an edit of").on(self.window.path().display()).with("offset", end).because(e)
-        })?;
-        if !self.model.in_atomic_group() {
-            self.applied = end;
-        }
-        Ok(changes)
+        self.model.apply(payload, end).map_err(|e| manifest_error(e, self.window.path()))
     }
 
     fn read_file(&mut self, news: &mut Vec<News>) -> Result<()> {
         while let Some((end, payload)) = next_edit(&mut self.window, &mut self.reader)? {
             let point = ManifestPoint { file: self.number, offset: end };
             for change in self.apply(end, &payload)? {
-                news.push(News::Change { point, change, payload: payload.clone() });
+                news.push(News::Change { point, change });
             }
         }
         Ok(())
@@ -211,7 +207,7 @@ impl ManifestTail {
                 None => {
                     let detail = format!(
                         "no MANIFEST up to {named} begins with the state that MANIFEST {} ends with at offset {}",
-                        self.number, self.applied
+                        self.number, self.model.applied_to()
                     );
                     return Ok(Follow::Missed { before: news, detail });
                 }
@@ -226,7 +222,7 @@ impl ManifestTail {
         for number in std::iter::once(named).chain(between) {
             let Some((window, reader)) = open(registry, number)? else { continue };
             let mut next =
-                Self { number, window, reader, model: ManifestModel::new(), applied: 0, two_phase: self.two_phase };
+                Self { number, window, reader, model: ManifestModel::new(number), two_phase: self.two_phase };
             while let Some((end, payload)) = next_edit(&mut next.window, &mut next.reader)? {
                 next.apply(end, &payload)?;
                 // Two empty databases look alike: the identity tells them apart.
@@ -234,7 +230,7 @@ impl ManifestTail {
                     (Some(a), Some(b)) => a == b,
                     _ => true,
                 };
-                if same_database && next.model.digest() == self.model.digest() && next.applied == end {
+                if same_database && next.model.digest() == self.model.digest() && next.model.applied_to() == end {
                     return Ok(Some(next));
                 }
             }

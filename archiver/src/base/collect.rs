@@ -19,13 +19,14 @@ use pitr_archive::{
         file_name,
         log_reader::{Finality, LogKind, LogReader, Read as LogRead},
         manifest::ManifestModel,
-        version_edit::VersionEdit,
+        version_edit::{SstUniqueId, VersionEdit, VersionEditError},
     },
     segment::entry::ManifestPoint,
 };
 
 use crate::{
     layout::{Layout, current, read_small},
+    manifest_tail::manifest_error,
     pin::{PinKind, open_if_there},
     registry::Registry,
 };
@@ -65,7 +66,7 @@ pub struct CollectedFile {
     /// Its size in bytes.
     pub size: u64,
     /// RocksDB's unique id, where the MANIFEST has one.
-    pub unique_id: Option<[u64; 2]>,
+    pub unique_id: Option<SstUniqueId>,
     /// Its bytes.
     pub held: Held,
 }
@@ -172,27 +173,23 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
     let mut bytes = Vec::new();
     (&file).read_to_end(&mut bytes).map_err(|e| error::io("reading", &path, e))?;
     let mut reader = LogReader::new(LogKind::Manifest);
-    let mut model = ManifestModel::new();
-    let mut end_of_prefix = 0;
+    let mut model = ManifestModel::new(number);
     let mut unlogged_edits = false;
     loop {
         let offset = usize::try_from(reader.offset()).unwrap_or(usize::MAX);
         match reader.read(bytes.get(offset..).unwrap_or_default(), Finality::Growing) {
             LogRead::Record { end, payload, .. } => {
-                let malformed = |e: pitr_archive::rocks::manifest::ManifestError| {
-                    Error::new(e.code(), "reading an edit of").on(path.display()).with("offset", end).because(e)
+                let malformed = |e: VersionEditError| {
+                    Error::new(Code::ManifestCorrupt, "reading an edit of").on(path.display()).with("offset", end).because(e)
                 };
                 if let Some(limit) = limit
                     && end > limit.manifest.offset
-                    && beyond_the_open(&payload, limit.first_wal).map_err(|e| malformed(e.into()))?
+                    && beyond_the_open(&payload, limit.first_wal).map_err(malformed)?
                 {
                     break;
                 }
-                unlogged_edits |= is_unlogged(&payload).map_err(|e| malformed(e.into()))?;
-                model.apply(&payload, end).map_err(malformed)?;
-                if !model.in_atomic_group() {
-                    end_of_prefix = end;
-                }
+                unlogged_edits |= is_unlogged(&payload).map_err(malformed)?;
+                model.apply(&payload, end).map_err(|e| manifest_error(e, &path))?;
             }
             LogRead::Metadata { .. } => {}
             LogRead::End { .. } | LogRead::Incomplete { .. } => break,
@@ -204,10 +201,12 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
             }
         }
     }
-    if end_of_prefix == 0 {
+    if model.applied_to() == 0 {
         return Ok(None);
     }
-    let point = ManifestPoint { file: number, offset: end_of_prefix };
+    // A group that is not complete lies behind the prefix.
+    model.abandon_atomic_group();
+    let point = ManifestPoint { file: number, offset: model.applied_to() };
     Ok(Some(Prefix { model, point, file, path, unlogged_edits }))
 }
 
@@ -215,24 +214,24 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
 ///
 /// An atomic group is one edit: its members carry their own log numbers, so a group that is cut here is one that the
 /// model has not applied, and the prefix ends before the whole of it.
-fn beyond_the_open(
-    payload: &[u8],
-    first_wal: FileNumber,
-) -> Result<bool, pitr_archive::rocks::version_edit::VersionEditError> {
+fn beyond_the_open(payload: &[u8], first_wal: FileNumber) -> Result<bool, VersionEditError> {
     let edit = VersionEdit::decode(payload)?;
-    let flushed = edit.log_number().is_some_and(|log| log > first_wal);
-    let outside = edit.log_number().is_none() && !edit.new_files().is_empty() && edit.deleted_files().is_empty();
-    let family = edit.is_column_family_add() || edit.is_column_family_drop();
-    Ok(flushed || outside || family)
+    let flushed = edit.log_number.is_some_and(|log| log > first_wal);
+    Ok(flushed || changes_outside(&edit) || edit.column_family_add.is_some() || edit.column_family_drop)
+}
+
+/// Files came in that no flush wrote.
+fn changes_outside(edit: &VersionEdit<'_>) -> bool {
+    edit.log_number.is_none() && !edit.new_files.is_empty() && edit.deleted_files.is_empty()
 }
 
 /// Whether an edit records a change outside the log at the moment it happened. The edits of a MANIFEST's opening snapshot
 /// look alike, but only an edit that was applied to a running database names the next file number.
-fn is_unlogged(payload: &[u8]) -> Result<bool, pitr_archive::rocks::version_edit::VersionEditError> {
+fn is_unlogged(payload: &[u8]) -> Result<bool, VersionEditError> {
     let edit = VersionEdit::decode(payload)?;
-    let files = edit.log_number().is_none() && !edit.new_files().is_empty() && edit.deleted_files().is_empty();
-    let family = edit.is_column_family_add() || edit.is_column_family_drop();
-    Ok(edit.is_column_family_drop() || ((files || family) && edit.next_file_number().is_some()))
+    let applied = edit.next_file_number.is_some();
+    let family = edit.column_family_add.is_some();
+    Ok(edit.column_family_drop || (applied && (family || changes_outside(&edit))))
 }
 
 /// The directories of a column family's files, by path id.
@@ -244,51 +243,34 @@ fn directories(layout: &Layout, family: &str) -> Vec<PathBuf> {
 /// Links every live file. `None` if one is gone.
 fn link_all(layout: &Layout, staging: &Path, model: &ManifestModel) -> Result<Option<Vec<CollectedFile>>> {
     let mut found = Vec::new();
-    let names: BTreeMap<_, _> = model.column_families().map(|cf| (cf.id, directories(layout, &cf.name))).collect();
-    let fallback = vec![layout.db.clone()];
-    for file in model.live_files() {
-        let dirs = names.get(&file.column_family).unwrap_or(&fallback);
-        let name = file_name::sst(file.number);
-        let Some(dir) = dirs.get(file.path_id as usize).or(dirs.first()) else { return Ok(None) };
+    let dirs: BTreeMap<_, _> = model
+        .column_families()
+        .iter()
+        .map(|(id, family)| (*id, directories(layout, &family.name.to_string())))
+        .collect();
+    let home = vec![layout.db.clone()];
+    for (column_family, number, sst) in model.live_files() {
+        let dirs = dirs.get(&column_family).unwrap_or(&home);
+        let name = file_name::sst(number);
+        let Some(dir) = dirs.get(usize::from(sst.path_id)).or(dirs.first()) else { return Ok(None) };
         let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else { return Ok(None) };
         let size = size_of(&held)?;
-        if size != file.size {
+        if size != sst.size {
             return Err(Error::new(Code::DatabaseUnsupported, "linking")
                 .on(dir.join(&name).display())
                 .with("size", size)
-                .with("size in the MANIFEST", file.size));
+                .with("size in the MANIFEST", sst.size));
         }
-        found.push(CollectedFile {
-            name,
-            number: file.number,
-            column_family: file.column_family,
-            path_id: file.path_id,
-            size,
-            unique_id: file.unique_id,
-            held,
-        });
+        let (path_id, unique_id) = (u32::from(sst.path_id), sst.unique_id);
+        found.push(CollectedFile { name, number, column_family, path_id, size, unique_id, held });
     }
-    for blob in model.blob_files() {
-        let dirs = names.get(&blob.column_family).unwrap_or(&fallback);
-        let name = file_name::blob(blob.number);
+    for (column_family, number, _) in model.live_blob_files() {
+        let dirs = dirs.get(&column_family).unwrap_or(&home);
+        let name = file_name::blob(number);
         let Some(dir) = dirs.first() else { return Ok(None) };
-        match hold(&dir.join(&name), &staging.join(&name))? {
-            Some(held) => {
-                let size = size_of(&held)?;
-                found.push(CollectedFile {
-                    name,
-                    number: blob.number,
-                    column_family: blob.column_family,
-                    path_id: 0,
-                    size,
-                    unique_id: None,
-                    held,
-                });
-            }
-            // A blob file has no record of its end; one that no live SST can refer to may be gone.
-            None if blob.obsolete_possible => {}
-            None => return Ok(None),
-        }
+        let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else { return Ok(None) };
+        let size = size_of(&held)?;
+        found.push(CollectedFile { name, number, column_family, path_id: 0, size, unique_id: None, held });
     }
     Ok(Some(found))
 }

@@ -50,13 +50,19 @@ pub fn describe(
     let model = &collected.model;
     let column_families = model
         .column_families()
-        .map(|cf| BaseColumnFamily {
-            id: cf.id,
-            name: cf.name.clone(),
-            comparator: cf.comparator.clone(),
-            merge_operator: options.and_then(|o| o.merge_operator(&cf.name)),
-            compaction_filter: options.and_then(|o| o.compaction_filter(&cf.name)),
-            log_number: cf.log_number,
+        .iter()
+        .map(|(id, family)| {
+            let name = family.name.to_string();
+            let comparator = family.comparator.as_ref().map(ToString::to_string);
+            BaseColumnFamily {
+                id: *id,
+                // The default family of a database that has never flushed has no comparator in the MANIFEST yet.
+                comparator: comparator.or_else(|| options.and_then(|o| o.comparator(&name))).unwrap_or_default(),
+                merge_operator: options.and_then(|o| o.merge_operator(&name)),
+                compaction_filter: options.and_then(|o| o.compaction_filter(&name)),
+                log_number: family.log_number,
+                name,
+            }
         })
         .collect();
     let encoder = base64::engine::general_purpose::STANDARD;
@@ -77,7 +83,7 @@ pub fn describe(
         last_sequence: model.last_sequence(),
         max_file_sequence: model
             .live_files()
-            .map(|file| file.largest_sequence)
+            .map(|(_, _, file)| file.largest_seqno)
             .max()
             .unwrap_or(SequenceNumber::new(0)),
         manifest: collected.point,

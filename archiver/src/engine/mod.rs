@@ -36,7 +36,7 @@ use pitr_archive::{
     catalog::schema::{ManifestProgress, Position, TimeSample},
     clock::{Clock, Micros},
     ids::{Boundary, FileNumber, RunningHash, SequenceNumber, TimelineId},
-    rocks::{log_reader::Finality, manifest::TwoPhase},
+    rocks::{log_reader::Finality, manifest::{Name, TwoPhase}},
     segment::entry::{BarrierReason, ColumnFamilyChange, Event, Interval, ManifestPoint},
 };
 
@@ -461,14 +461,14 @@ fn edge(start: Boundary, items: &[Item]) -> Boundary {
 fn column_family_event(
     change: ColumnFamilyChange,
     id: pitr_archive::ids::ColumnFamilyId,
-    name: &str,
+    name: &Name,
     interval: Interval,
     manifest: ManifestPoint,
     edit: &[u8],
 ) -> Event {
     use base64::Engine as _;
     let edit = base64::engine::general_purpose::STANDARD.encode(edit);
-    Event::ColumnFamily { change, id, name: name.to_owned(), interval, manifest, edit }
+    Event::ColumnFamily { change, id, name: name.to_string(), interval, manifest, edit }
 }
 
 /// A log of barriers that begins empty with each run.

@@ -6,7 +6,7 @@
 
 use pitr_archive::{
     Result,
-    ids::Boundary,
+    ids::{Boundary, ColumnFamilyId, FileNumber},
     rocks::{manifest::Change, write_batch::WriteBatch},
     segment::entry::{BarrierReason, ColumnFamilyChange, Interval, ManifestPoint},
 };
@@ -23,6 +23,7 @@ pub(super) fn has_interval(news: &News) -> bool {
             Change::ColumnFamilyAdded { .. }
                 | Change::ColumnFamilyDropped { .. }
                 | Change::FilesIngested { .. }
+                | Change::FilesReplaced { .. }
                 | Change::FilesDropped { .. }
         ),
     }
@@ -48,7 +49,7 @@ impl Engine {
                         });
                     }
                 }
-                News::Change { point, change, payload } => self.change(point, change, &payload, hi, items)?,
+                News::Change { point, change } => self.change(point, change, hi, items)?,
             }
         }
         Ok(())
@@ -58,51 +59,38 @@ impl Engine {
         &mut self,
         point: ManifestPoint,
         change: Change,
-        payload: &[u8],
         hi: Option<Boundary>,
         items: &[Item],
     ) -> Result<()> {
         let interval = Interval { lo: self.lo, hi };
         match change {
-            Change::ColumnFamilyAdded { id, name } => {
+            Change::ColumnFamilyAdded { id, name, edit, .. } => {
                 let hi = self.first_use(id, items).or(hi);
-                self.stream.event(&column_family_event(
-                    ColumnFamilyChange::Added,
-                    id,
-                    &name,
-                    Interval { lo: self.lo, hi },
-                    point,
-                    payload,
-                ))?;
+                let interval = Interval { lo: self.lo, hi };
+                let added = ColumnFamilyChange::Added;
+                self.stream.event(&column_family_event(added, id, &name, interval, point, &edit))?;
                 self.leave_open(point, Some(id), hi);
             }
-            Change::ColumnFamilyDropped { id, name } => {
+            Change::ColumnFamilyDropped { id, name, edit } => {
                 let dropped = ColumnFamilyChange::Dropped;
-                self.stream.event(&column_family_event(dropped, id, &name, interval, point, payload))?;
+                self.stream.event(&column_family_event(dropped, id, &name, interval, point, &edit))?;
                 self.leave_open(point, None, hi);
             }
-            Change::FilesIngested { column_family, files } => {
-                for file in &files {
-                    self.state.model.explain(file.smallest_sequence, file.largest_sequence);
-                }
-                let numbers: Vec<_> = files.iter().map(|f| f.number.to_string()).collect();
-                let detail = format!(
-                    "files {} entered column family {column_family} without the log (ingestion or import)",
-                    numbers.join(", ")
-                );
-                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, detail)?;
+            Change::FilesIngested { cf, files } | Change::FilesReplaced { cf, added: files, .. } => {
+                self.explain(cf, &files);
+                let what = format!("files {} entered {} without the log (ingestion or import)", list(&files), self.name_of(cf));
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, what)?;
                 self.leave_open(point, None, hi);
             }
-            Change::FilesDropped { column_family, files } => {
-                let numbers: Vec<_> = files.iter().map(ToString::to_string).collect();
-                let detail = format!(
-                    "files {} left column family {column_family} without the log (dropped range, FIFO or TTL)",
-                    numbers.join(", ")
-                );
-                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, detail)?;
+            // A compaction can leave nothing, and looks like this when it does. `DeleteFilesInRange` never takes files of
+            // level 0; FIFO expiry is the database's own forgetting, which `check` and `plan` name.
+            Change::FilesDropped { cf, files, level_zero } if !level_zero && !self.forgets_by_itself(cf) => {
+                let numbers: Vec<_> = files.iter().map(|file| file.number).collect();
+                let what = format!("files {} left {} without the log (dropped range)", list(&numbers), self.name_of(cf));
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, what)?;
                 self.leave_open(point, None, hi);
             }
-            Change::LogNumber { log_number, .. } | Change::Flush { log_number, .. } => {
+            Change::Flush { log_number, .. } => {
                 // The open's own edits name the first log number of the session, for every column family the same.
                 if let Some(session) = &mut self.pending_session
                     && !session.logs_known
@@ -116,7 +104,27 @@ impl Engine {
         Ok(())
     }
 
-    fn leave_open(&mut self, manifest: ManifestPoint, added: Option<pitr_archive::ids::ColumnFamilyId>, hi: Option<Boundary>) {
+    /// Sequence numbers that files outside the log were given: the log skips them.
+    fn explain(&mut self, cf: ColumnFamilyId, files: &[FileNumber]) {
+        let Some(family) = self.manifest.model().column_family(cf) else { return };
+        for file in files.iter().filter_map(|number| family.files.get(number)) {
+            self.state.model.explain(file.smallest_seqno, file.largest_seqno);
+        }
+    }
+
+    fn name_of(&self, cf: ColumnFamilyId) -> String {
+        let name = self.manifest.model().column_family(cf).map(|family| family.name.to_string());
+        format!("column family {}", name.unwrap_or_else(|| cf.to_string()))
+    }
+
+    /// Whether a column family drops its oldest files by its own settings.
+    fn forgets_by_itself(&self, cf: ColumnFamilyId) -> bool {
+        let Some(family) = self.manifest.model().column_family(cf) else { return false };
+        let (Some(options), Some(name)) = (self.layout.options_file(), family.name.as_str()) else { return false };
+        options.is_fifo(name)
+    }
+
+    fn leave_open(&mut self, manifest: ManifestPoint, added: Option<ColumnFamilyId>, hi: Option<Boundary>) {
         if hi.is_none() {
             let until_end_of = self.unread_is_possible().then(|| self.present_wal());
             self.open.push(OpenInterval { manifest, added, until_end_of });
@@ -124,7 +132,7 @@ impl Engine {
     }
 
     /// The boundary before the first of `items` that names column family `id`.
-    fn first_use(&self, id: pitr_archive::ids::ColumnFamilyId, items: &[Item]) -> Option<Boundary> {
+    fn first_use(&self, id: ColumnFamilyId, items: &[Item]) -> Option<Boundary> {
         let records = items.iter().filter_map(|item| match item {
             Item::Record(record) => Some(record),
             Item::Event(_) => None,
@@ -137,4 +145,8 @@ impl Engine {
         }
         None
     }
+}
+
+fn list(files: &[FileNumber]) -> String {
+    files.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -97,10 +97,10 @@ impl Engine {
         self.state.db_id = db_id;
         self.state.restore_marker = restore_marker::read(&self.layout.db)?;
         self.state.model = fresh_model();
-        for file in self.manifest.model().live_files() {
-            // A file whose keys all have one number was ingested: the log skips that number.
-            if file.smallest_sequence == file.largest_sequence {
-                self.state.model.explain(file.smallest_sequence, file.largest_sequence);
+        for (_, _, file) in self.manifest.model().live_files() {
+            // A file whose keys all have one number may have been ingested: the log skips that number.
+            if file.smallest_seqno == file.largest_seqno {
+                self.state.model.explain(file.smallest_seqno, file.largest_seqno);
             }
         }
         self.state.barriers = fresh_barriers();
