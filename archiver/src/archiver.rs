@@ -12,7 +12,7 @@
 //!
 //! The steps are methods, so that tests and one-shot commands drive them; [`Archiver::run`] drives them as a daemon.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -31,7 +31,7 @@ use crate::{
     base::{
         collect::{self, Collected, OpensOnly},
         describe::{self, Author},
-        upload,
+        upload::{self, KnownFiles},
     },
     config::{ArchiverConfig, Parts},
     control::{Status, TagRequest, Unflushed},
@@ -77,8 +77,8 @@ pub struct Archiver {
     /// Cut, and not acknowledged.
     pub(crate) pending: Option<Arc<Shipment>>,
     pub(crate) roll_up: RollUp,
-    /// Files of published bases: object name to what the base says of it.
-    pub(crate) known_files: HashMap<String, BaseFile>,
+    /// Files of published bases.
+    pub(crate) known_files: KnownFiles,
     pub(crate) last_base: Option<BaseId>,
     pub(crate) last_base_attempt: Option<Micros>,
     timeline: TimelineId,
@@ -92,7 +92,7 @@ impl Archiver {
     /// `writer.state-locked`, `rocksdb.not-a-database`, `pin.impossible`, and what the store answers.
     pub async fn open(config: ArchiverConfig, archive: Archive, parts: Parts) -> Result<Self> {
         let archive = Arc::new(archive);
-        let layout = Layout::read(&config.db)?;
+        let layout = Layout::read(&config.db, &config.db_paths)?;
         let state_dir = StateDir::lock(&config.state)?;
         let pins = Pins::open(state_dir.root().join("pins"), &[&layout.db, &layout.wal_dir])?;
         let registry = Arc::new(Registry::new(pins, layout.db.clone(), layout.wal_dir.clone())?);
@@ -113,7 +113,7 @@ impl Archiver {
             changed,
             pending: None,
             roll_up: joined.roll_up,
-            known_files: HashMap::new(),
+            known_files: KnownFiles::default(),
             last_base: None,
             last_base_attempt: None,
             timeline,
@@ -126,15 +126,15 @@ impl Archiver {
     /// Learns which files the archive has, and whether the run has a base.
     async fn learn_bases(&mut self) -> Result<()> {
         let bases = self.archive.bases().await?;
-        let run = self.engine.resume_state().run;
+        let run = self.engine.run();
         if !bases.iter().any(|base| base.run == run && base.floor.timeline == self.timeline)
             && self.engine.wanted_base().is_none()
         {
             self.engine.want_base(BaseReason::RunStarted);
         }
         self.last_base = bases.iter().map(|base| base.id.clone()).max();
-        for file in bases.into_iter().flat_map(|base| base.files) {
-            self.known_files.insert(file.object.clone(), file);
+        for base in &bases {
+            self.known_files.learn(&base.files, base.run, run);
         }
         Ok(())
     }
@@ -201,18 +201,11 @@ impl Archiver {
             }
             Delivered::JoinBehind => {
                 tracing::warn!(key = %shipment.segment.key, "joining behind a segment of an earlier process");
-                let layout = Layout::read(&self.config.db)?;
+                let layout = Layout::read(&self.config.db, &self.config.db_paths)?;
                 let registry = self.engine.registry().clone();
-                let joined = join(
-                    &self.archive,
-                    &self.claim,
-                    self.timeline,
-                    &self.config,
-                    &self.parts,
-                    layout,
-                    registry,
-                )
-                .await?;
+                let joined =
+                    join(&self.archive, &self.claim, self.timeline, &self.config, &self.parts, layout, registry)
+                        .await?;
                 self.engine = joined.engine;
                 self.roll_up = joined.roll_up;
                 self.acknowledged.position = joined.position;
@@ -375,16 +368,23 @@ impl Archiver {
             let polled = self.poll()?;
             self.ship_all().await?;
             if let Some(floor) = self.fix_floor(&collected, &reason, polled)? {
-                let files = upload::upload(&self.archive, &self.claim, &*self.parts.random, &collected.files, &self.known_files)
-                    .await?;
+                let files = self.upload(&collected, &floor).await?;
                 return self.publish(created, collected, files, floor).await;
             }
             if polled.records == 0 {
                 return Err(Error::new(Code::BaseNotPublishable, "fixing the base's floor")
                     .on(self.config.db.display())
-                    .hint("the server holds committed writes in its memory (manual_wal_flush): make it flush its log"));
+                    .hint(
+                        "the server holds committed writes in its memory (manual_wal_flush): make it flush its log",
+                    ));
             }
         }
+    }
+
+    async fn upload(&self, collected: &Collected, floor: &Floor) -> Result<Vec<BaseFile>> {
+        let random = &*self.parts.random;
+        let (files, known, run) = (&collected.files, &self.known_files, floor.start.run);
+        upload::upload(&self.archive, &self.claim, random, files, known, run).await
     }
 
     /// The effect of linking a base's files, apart from the archiver so that a thread can perform it.
@@ -422,7 +422,8 @@ impl Archiver {
             BaseReason::SessionStarted { floor, hash, sequence, .. } if collected.opens_only => {
                 let here = self.engine.position();
                 let start = self.engine.base_start(first_wal);
-                let position = Position { boundary: *floor, hash: *hash, sequence: *sequence, wal: None, offset: None, ..here };
+                let position =
+                    Position { boundary: *floor, hash: *hash, sequence: *sequence, wal: None, offset: None, ..here };
                 // What is replayed on it begins at the floor unless the open kept older WALs.
                 let start = if start.first_record > *floor {
                     BaseStart { first_record: *floor, first_hash: *hash, ..start }
@@ -480,8 +481,7 @@ impl Archiver {
             nonce: self.parts.random.nonce()?,
             created,
         };
-        let document =
-            describe::describe(author, self.engine.layout(), &collected, files, floor.start, floor.position);
+        let document = describe::describe(author, self.engine.layout(), &collected, files, floor.start, floor.position);
         crate::crash::point("base-before-publish");
         match self.archive.put_base(&document, &self.claim, &*self.parts.random).await? {
             PutDocument::Created { .. } => {}
@@ -491,12 +491,10 @@ impl Archiver {
         }
         crate::crash::point("base-after-publish");
         self.engine.end_hold();
-        self.engine.base_taken(document.floor.boundary);
+        self.engine.base_taken(document.first_record, document.floor.boundary);
         self.roll_up.bases.push(document.id.clone());
         self.last_base = Some(document.id.clone());
-        for file in &document.files {
-            self.known_files.insert(file.object.clone(), file.clone());
-        }
+        self.known_files.learn(&document.files, document.run, self.engine.run());
         tracing::info!(base = %document.id, floor = %document.floor.boundary, files = document.files.len(), "base published");
         Ok(document)
     }
@@ -572,8 +570,7 @@ impl Collector {
     /// Performs it. An owner that can keeps file deletions away meanwhile.
     pub(crate) fn collect(self) -> Result<Collected> {
         let held = self.owner.hold_file_deletions()?;
-        let collected =
-            collect::collect(&self.registry, &self.layout, &self.staging, &self.include, self.opens_only);
+        let collected = collect::collect(&self.registry, &self.layout, &self.staging, &self.include, self.opens_only);
         if held == crate::owner::Done::Yes {
             self.owner.release_file_deletions()?;
         }
@@ -615,8 +612,9 @@ async fn join(
             (start, None, None)
         }
         Some(footer) => {
-            let state: EngineState = serde_json::from_value(footer.sequence_model.clone())
-                .map_err(|e| Error::new(Code::ObjectUnsupported, "reading the archiver's state in the last segment").because(e))?;
+            let state: EngineState = serde_json::from_value(footer.sequence_model.clone()).map_err(|e| {
+                Error::new(Code::ObjectUnsupported, "reading the archiver's state in the last segment").because(e)
+            })?;
             let manifest = footer.manifest.clone().ok_or_else(|| {
                 Error::new(Code::SegmentDamaged, "reading the archiver's state in the last segment")
                     .on(footer.summary.ordinal)

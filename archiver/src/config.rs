@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pitr_archive::{
     clock::{Clock, SystemClock},
-    random::{Random, OsRandom},
+    random::{OsRandom, Random},
 };
 
 use crate::{
@@ -35,6 +35,8 @@ pub struct ArchiverConfig {
     pub base_spacing: Duration,
     /// zstd level of segments. Default: 1.
     pub compression_level: i32,
+    /// What the server was given as `db_paths`, in its order; OPTIONS files do not tell. Default: none.
+    pub db_paths: Vec<PathBuf>,
     /// Names of files beside RocksDB's own, in the database directory, that every base carries.
     pub include: Vec<String>,
     /// Who writes, for people. Default: host and process id.
@@ -57,6 +59,7 @@ impl ArchiverConfig {
             manifest_segments: 600,
             base_spacing: Duration::from_secs(10),
             compression_level: 1,
+            db_paths: Vec::new(),
             include: Vec::new(),
             writer: format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id()),
         }

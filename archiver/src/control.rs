@@ -268,8 +268,8 @@ pub async fn ask(state: &Path, request: &Request) -> Result<Option<Answer>> {
         Error::new(Code::ControlUnavailable, "asking the running archiver").on(shown.display()).because(e)
     };
     let (read, mut write) = stream.into_split();
-    let mut line = serde_json::to_string(request)
-        .map_err(|e| Error::new(Code::Internal, "encoding the request").because(e))?;
+    let mut line =
+        serde_json::to_string(request).map_err(|e| Error::new(Code::Internal, "encoding the request").because(e))?;
     line.push('\n');
     write.write_all(line.as_bytes()).await.map_err(failed)?;
     let mut text = String::new();

@@ -59,8 +59,7 @@ impl Archiver {
         let (sender, mut commands) = mpsc::channel(COMMANDS);
         let _server = ControlServer::start(&self.state_dir, sender)?;
         let last_beat = self.parts.clock.now();
-        let mut daemon =
-            Daemon { archiver: self, delivery: None, base: None, base_waiters: Vec::new(), last_beat };
+        let mut daemon = Daemon { archiver: self, delivery: None, base: None, base_waiters: Vec::new(), last_beat };
         tokio::pin!(shutdown);
         loop {
             let idle = daemon.step().await?;
@@ -112,7 +111,11 @@ impl Daemon {
         self.ship_if_due(now)?;
         self.base_step(now).await?;
         if self.delivery.is_none()
-            && self.archiver.roll_up.due(now, self.archiver.config.manifest_interval, self.archiver.config.manifest_segments)
+            && self.archiver.roll_up.due(
+                now,
+                self.archiver.config.manifest_interval,
+                self.archiver.config.manifest_segments,
+            )
             && let Err(e) = self.archiver.close_manifest().await
         {
             temporary(e, "the manifest could not be written; it is tried again")?;
@@ -145,9 +148,8 @@ impl Daemon {
             let (archive, epoch) = (self.archiver.archive.clone(), self.archiver.claim.epoch());
             let random = self.archiver.parts.random.clone();
             let jitter = move || random.bytes::<1>().map_or(1.0, |[byte]| f64::from(byte) / 255.0);
-            self.delivery = Some(tokio::spawn(async move {
-                ship::deliver_patiently(archive, epoch, shipment, jitter).await
-            }));
+            self.delivery =
+                Some(tokio::spawn(async move { ship::deliver_patiently(archive, epoch, shipment, jitter).await }));
         }
     }
 
@@ -218,7 +220,8 @@ impl Daemon {
 
     /// A look that began after a base's files were linked has read everything: its end is the floor.
     fn fix_floor(&mut self, polled: crate::engine::Polled) -> Result<()> {
-        let Some(BaseJob::Linked { reason, created, collected }) = self.base.take_if(|job| matches!(job, BaseJob::Linked { .. }))
+        let Some(BaseJob::Linked { reason, created, collected }) =
+            self.base.take_if(|job| matches!(job, BaseJob::Linked { .. }))
         else {
             return Ok(());
         };
@@ -227,8 +230,9 @@ impl Daemon {
                 let archiver = &self.archiver;
                 let (archive, claim) = (archiver.archive.clone(), archiver.claim.clone());
                 let (random, known) = (archiver.parts.random.clone(), archiver.known_files.clone());
+                let run = floor.start.run;
                 let task = tokio::spawn(async move {
-                    let files = upload::upload(&archive, &claim, &*random, &collected.files, &known).await?;
+                    let files = upload::upload(&archive, &claim, &*random, &collected.files, &known, run).await?;
                     Ok((collected, files))
                 });
                 self.base = Some(BaseJob::Uploading { created, floor, task });
@@ -327,4 +331,3 @@ fn temporary(e: Error, what: &str) -> Result<()> {
         Err(e)
     }
 }
-

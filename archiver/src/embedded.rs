@@ -39,10 +39,7 @@ impl<T: ThreadMode + Send + Sync> Owner for RocksDbOwner<T> {
     }
 
     fn hold_file_deletions(&self) -> Result<Done> {
-        self.db
-            .disable_file_deletions()
-            .map(|()| Done::Yes)
-            .map_err(|e| self.error("holding file deletions of", e))
+        self.db.disable_file_deletions().map(|()| Done::Yes).map_err(|e| self.error("holding file deletions of", e))
     }
 
     fn release_file_deletions(&self) -> Result<()> {

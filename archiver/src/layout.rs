@@ -4,6 +4,7 @@
 //! Refuses: to open the database, and to use any of the absolute paths in OPTIONS for anything but reading and linking.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
@@ -16,7 +17,7 @@ use pitr_archive::{
     ids::FileNumber,
     rocks::{
         file_name::{self, FileKind},
-        options_file::OptionsFile,
+        options_file::{ColumnFamilySettings, DbSettings, OptionsError, OptionsFile},
     },
 };
 
@@ -32,67 +33,112 @@ pub struct Layout {
     pub db: PathBuf,
     /// Where its WALs are.
     pub wal_dir: PathBuf,
-    /// The newest OPTIONS file: its number and text. A database always has one, unless writing it failed.
-    pub options: Option<(FileNumber, OptionsFile)>,
+    /// Directories of its table files by path id, where the operator named them: OPTIONS files never do.
+    pub db_paths: Vec<PathBuf>,
+    /// The newest OPTIONS file. A database always has one, unless writing it failed.
+    pub options: Option<Options>,
+}
+
+/// The newest OPTIONS file.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its number.
+    pub number: FileNumber,
+    /// The database's settings.
+    pub settings: DbSettings,
+    /// The column families' settings.
+    pub families: BTreeMap<String, ColumnFamilySettings>,
+}
+
+impl Options {
+    fn parse(number: FileNumber, text: &str) -> Result<Self, OptionsError> {
+        let file = OptionsFile::parse(text)?;
+        let mut families = BTreeMap::new();
+        for name in file.column_families() {
+            families.extend(file.column_family(name)?.map(|settings| (name.to_owned(), settings)));
+        }
+        Ok(Self { number, settings: file.db()?, families })
+    }
 }
 
 impl Layout {
-    /// Reads the database in `db`.
+    /// Reads the database in `db`. `db_paths` are what the server was given under that name, if it was.
     ///
     /// # Errors
-    /// `rocksdb.not-a-database` where there is no CURRENT.
-    pub fn read(db: &Path) -> Result<Self> {
+    /// `rocksdb.not-a-database` where there is no CURRENT; `rocksdb.unsupported` for what cannot be archived faithfully.
+    pub fn read(db: &Path, db_paths: &[PathBuf]) -> Result<Self> {
         let db = fs::canonicalize(db).map_err(|e| error::io("finding the database", db, e))?;
         if !db.join("CURRENT").exists() {
             return Err(Error::new(Code::NotADatabase, "opening the database").on(db.display()));
         }
-        let mut newest = None;
-        // The newest OPTIONS file can be deleted between the listing and the reading: list again then.
-        for _ in 0..100 {
-            newest = list(&db)?
-                .into_iter()
-                .filter_map(|(kind, path)| match kind {
-                    FileKind::Options(number) => Some((number, path)),
-                    _ => None,
-                })
-                .max();
-            let Some((number, path)) = &newest else { break };
-            match read_small(path)? {
-                Some(bytes) => {
-                    let text = String::from_utf8_lossy(&bytes);
-                    let options = OptionsFile::parse(&text).map_err(|e| {
-                        Error::new(Code::OptionsMalformed, "reading").on(path.display()).because(e)
-                    })?;
-                    let wal_dir = options.wal_dir().filter(|dir| !dir.is_empty()).map_or_else(|| db.clone(), PathBuf::from);
-                    return Ok(Self { db, wal_dir, options: Some((*number, options)) });
+        let options = newest_options(&db)?;
+        if let Some(options) = &options {
+            for (name, family) in &options.families {
+                if family.enable_blob_direct_write == Some(true) {
+                    return Err(Error::new(Code::DatabaseUnsupported, "opening the database")
+                        .on(db.display())
+                        .with("column family", name)
+                        .with("option", "enable_blob_direct_write")
+                        .hint("the log holds only references into blob files, which RocksDB itself cannot replay"));
                 }
-                None => continue,
             }
         }
-        match newest {
-            None => Ok(Self { wal_dir: db.clone(), db, options: None }),
-            Some((_, path)) => Err(Error::new(Code::FileIo, "reading").on(path.display()).with("attempts", 100)),
-        }
+        // A relative directory is relative to the server's working directory, which we do not know; versions before 7
+        // write the database's own directory as it was given to them.
+        let configured = options.as_ref().and_then(|o| o.settings.wal_dir.as_deref()).map(PathBuf::from);
+        let wal_dir = match configured {
+            Some(dir) if dir.is_absolute() => {
+                fs::canonicalize(&dir).map_err(|e| error::io("finding wal_dir", &dir, e))?
+            }
+            Some(dir) if db.ends_with(dir.strip_prefix(".").unwrap_or(&dir)) => db.clone(),
+            Some(dir) => {
+                return Err(Error::new(Code::DatabaseUnsupported, "finding the write-ahead log of")
+                    .on(db.display())
+                    .with("wal_dir", dir.display())
+                    .hint("wal_dir is relative to the server's working directory; give the server an absolute one"));
+            }
+            None => db.clone(),
+        };
+        Ok(Self { db, wal_dir, db_paths: db_paths.to_vec(), options })
     }
 
-    /// The parsed OPTIONS file.
-    pub fn options_file(&self) -> Option<&OptionsFile> {
-        self.options.as_ref().map(|(_, options)| options)
+    /// The database's settings.
+    pub fn settings(&self) -> Option<&DbSettings> {
+        self.options.as_ref().map(|options| &options.settings)
+    }
+
+    /// A column family's settings.
+    pub fn family(&self, name: &str) -> Option<&ColumnFamilySettings> {
+        self.options.as_ref()?.families.get(name)
     }
 
     /// Whether committed writes can stay in the server's memory until it flushes its log.
     pub fn manual_wal_flush(&self) -> bool {
-        self.options_file().is_some_and(OptionsFile::manual_wal_flush)
+        self.settings().is_some_and(|s| s.manual_wal_flush == Some(true))
     }
 
     /// Whether the server keeps WALs of prepared transactions.
     pub fn allow_2pc(&self) -> bool {
-        self.options_file().is_some_and(OptionsFile::allow_2pc)
+        self.settings().is_some_and(|s| s.allow_2pc == Some(true))
+    }
+
+    /// Whether a column family drops its oldest files by its own settings.
+    pub fn is_fifo(&self, family: &str) -> bool {
+        self.family(family).is_some_and(|f| f.compaction_style.as_deref() == Some("kCompactionStyleFIFO"))
     }
 
     /// Where the info log is when it is not in the database directory.
     pub fn db_log_dir(&self) -> Option<PathBuf> {
-        self.options_file().and_then(OptionsFile::db_log_dir).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+        self.settings().and_then(|s| s.db_log_dir.clone()).map(PathBuf::from)
+    }
+
+    /// The directory of table files with a path id.
+    pub fn table_dir(&self, path_id: u8) -> Option<&Path> {
+        match self.db_paths.get(usize::from(path_id)) {
+            Some(dir) => Some(dir),
+            None if path_id == 0 => Some(&self.db),
+            None => None,
+        }
     }
 
     /// The info log.
@@ -103,16 +149,13 @@ impl Layout {
     /// The directories outside the database's own.
     pub fn paths(&self) -> DatabasePaths {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let mut paths = DatabasePaths { db: text(&self.db), ..DatabasePaths::default() };
-        if self.wal_dir != self.db {
-            paths.wal_dir = Some(text(&self.wal_dir));
+        DatabasePaths {
+            db: text(&self.db),
+            wal_dir: (self.wal_dir != self.db).then(|| text(&self.wal_dir)),
+            db_log_dir: self.db_log_dir().as_deref().map(text),
+            db_paths: self.db_paths.iter().map(|path| text(path)).collect(),
+            cf_paths: Vec::new(),
         }
-        paths.db_log_dir = self.db_log_dir().as_deref().map(text);
-        if let Some(options) = self.options_file() {
-            paths.db_paths = options.db_paths();
-            paths.cf_paths = Vec::new();
-        }
-        paths
     }
 
     /// The number of the MANIFEST that CURRENT names.
@@ -130,6 +173,25 @@ impl Layout {
                 .map_err(|e| Error::new(Code::NotADatabase, "reading").on(path.display()).because(e)),
         }
     }
+}
+
+/// The newest OPTIONS file of a database.
+fn newest_options(db: &Path) -> Result<Option<Options>> {
+    // It can be deleted between the listing and the reading, when a newer one has come: list again then.
+    for _ in 0..100 {
+        let newest = list(db)?.into_iter().filter_map(|(kind, path)| match kind {
+            FileKind::Options(number) => Some((number, path)),
+            _ => None,
+        });
+        let Some((number, path)) = newest.max() else { return Ok(None) };
+        if let Some(bytes) = read_small(&path)? {
+            let parsed = Options::parse(number, &String::from_utf8_lossy(&bytes));
+            return parsed.map(Some).map_err(|e| {
+                Error::new(Code::OptionsMalformed, "reading").on(path.display()).with("line", e.line).because(e)
+            });
+        }
+    }
+    Err(Error::new(Code::FileIo, "reading the OPTIONS of").on(db.display()).with("attempts", 100))
 }
 
 /// The number of the MANIFEST that the database's CURRENT names.

@@ -16,7 +16,7 @@
 //!
 //! # async fn example() -> Result<()> {
 //! let parts = Parts::system();
-//! let store = store::url::open("file:/var/backups/orders").await?;
+//! let store = store::url::open("file:/var/backups/orders", &store::url::OpenOptions::of_process()).await?;
 //! let archive = Archive::open_or_create(store, None, &*parts.clock, &*parts.random).await?;
 //! let mut archiver = Archiver::open(ArchiverConfig::new("/var/lib/orders/db"), archive, parts).await?;
 //!
@@ -31,32 +31,32 @@
 #![warn(clippy::expect_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-//TMP pub mod archiver;
+pub mod archiver;
 mod barrier_log;
-//TMP pub mod base;
+pub mod base;
 pub mod config;
 pub mod control;
 pub mod crash;
-//TMP mod daemon;
+mod daemon;
 #[cfg(feature = "embedded")]
 pub mod embedded;
-//TMP pub mod engine;
+pub mod engine;
 pub mod layout;
-//TMP pub mod manifest_tail;
+pub mod manifest_tail;
 pub mod owner;
 pub mod pin;
 pub mod registry;
 mod restore_marker;
-//TMP mod roll_up;
+mod roll_up;
 mod sequence_model;
 pub mod session;
-//TMP pub mod ship;
+pub mod ship;
 pub mod state;
 mod stream;
 pub mod wal_tail;
 pub mod watch;
 mod window;
 
-//TMP pub use archiver::Archiver;
+pub use archiver::Archiver;
 pub use config::{ArchiverConfig, Parts};
 pub use owner::Owner;

@@ -115,7 +115,7 @@ fn next_edit(window: &mut Window, reader: &mut LogReader) -> Result<Option<(u64,
 
 /// An edit that cannot be applied, as an error about its file.
 pub(crate) fn manifest_error(e: ManifestError, path: &Path) -> Error {
-    let code = if e.problem.is_unsupported() { Code::ManifestUnsupported } else { Code::ManifestCorrupt };
+    let code = if e.is_unsupported() { Code::ManifestUnsupported } else { Code::ManifestCorrupt };
     Error::new(code, "reading an edit of").on(path.display()).with("offset", e.end).because(e)
 }
 
@@ -143,8 +143,7 @@ impl ManifestTail {
         digest: ContentHash,
     ) -> Result<Option<Self>> {
         let Some((window, reader)) = open(registry, point.file)? else { return Ok(None) };
-        let mut tail =
-            Self { number: point.file, window, reader, model: ManifestModel::new(point.file), two_phase };
+        let mut tail = Self { number: point.file, window, reader, model: ManifestModel::new(point.file), two_phase };
         while tail.model.applied_to() < point.offset {
             let Some((end, payload)) = next_edit(&mut tail.window, &mut tail.reader)? else { return Ok(None) };
             if end > point.offset {
@@ -207,7 +206,8 @@ impl ManifestTail {
                 None => {
                     let detail = format!(
                         "no MANIFEST up to {named} begins with the state that MANIFEST {} ends with at offset {}",
-                        self.number, self.model.applied_to()
+                        self.number,
+                        self.model.applied_to()
                     );
                     return Ok(Follow::Missed { before: news, detail });
                 }

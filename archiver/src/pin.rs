@@ -135,7 +135,9 @@ impl Pins {
             let name = entry.file_name();
             let Some(parsed) = name.to_str().and_then(file_name::parse) else { continue };
             let number = match (kind, parsed) {
-                (PinKind::Wal, file_name::FileKind::Wal(n)) | (PinKind::Manifest, file_name::FileKind::Manifest(n)) => n,
+                (PinKind::Wal, file_name::FileKind::Wal(n)) | (PinKind::Manifest, file_name::FileKind::Manifest(n)) => {
+                    n
+                }
                 _ => continue,
             };
             found.insert(number, entry.path());

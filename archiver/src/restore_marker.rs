@@ -13,7 +13,8 @@ use crate::layout::read_small;
 pub fn read(db: &Path) -> Result<Option<String>> {
     let path = db.join(FILE_NAME);
     let Some(bytes) = read_small(&path)? else { return Ok(None) };
-    let marker: RestoreMarker = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::new(Code::ObjectDamaged, "reading the marker of a restore").on(path.display()).because(e))?;
+    let marker: RestoreMarker = serde_json::from_slice(&bytes).map_err(|e| {
+        Error::new(Code::ObjectDamaged, "reading the marker of a restore").on(path.display()).because(e)
+    })?;
     Ok(Some(marker.marker.to_string()))
 }

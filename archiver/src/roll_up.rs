@@ -63,11 +63,13 @@ mod tests {
         let minute = Duration::from_secs(60);
         assert!(!roll_up.due(Micros(i64::MAX), minute, 1));
         roll_up.since = Some(Micros(0));
-        roll_up.segments = vec![serde_json::from_value(serde_json::json!({
-            "ordinal": 0, "epoch": 1, "first": 0, "end": 0, "last_sequence": 0, "wals": [], "plain_bytes": 0,
-            "hash_before": "0".repeat(64), "hash_after": "0".repeat(64),
-        }))
-        .unwrap()];
+        roll_up.segments = vec![
+            serde_json::from_value(serde_json::json!({
+                "ordinal": 0, "epoch": 1, "first": 0, "end": 0, "last_sequence": 0, "wals": [], "plain_bytes": 0,
+                "hash_before": "0".repeat(64), "hash_after": "0".repeat(64),
+            }))
+            .unwrap(),
+        ];
         assert!(!roll_up.due(Micros(59_999_999), minute, 2));
         assert!(roll_up.due(Micros(60_000_000), minute, 2));
         assert!(roll_up.due(Micros(0), minute, 1));

@@ -204,7 +204,8 @@ impl WalTail {
                 .file()
                 .read_exact_at(piece, *kept)
                 .map_err(|e| error::io("copying the recycled WAL", self.window.path(), e))?;
-            copy.write_all_at(piece, *kept).map_err(|e| error::io("copying the recycled WAL", self.window.path(), e))?;
+            copy.write_all_at(piece, *kept)
+                .map_err(|e| error::io("copying the recycled WAL", self.window.path(), e))?;
             *kept += left as u64;
         }
         Ok(())
@@ -225,8 +226,7 @@ impl WalTail {
 
     /// Whether the file has become shorter than what was read: the server cut it.
     pub fn was_cut(&self) -> Result<bool> {
-        let length =
-            self.window.file().metadata().map_err(|e| error::io("examining", self.window.path(), e))?.len();
+        let length = self.window.file().metadata().map_err(|e| error::io("examining", self.window.path(), e))?.len();
         Ok(length < self.end)
     }
 

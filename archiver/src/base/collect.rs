@@ -5,7 +5,6 @@
 //! bytes unless the server truncates it before deleting it, which the size and hash at upload tell.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::{ErrorKind, Read},
     path::{Path, PathBuf},
@@ -142,9 +141,7 @@ pub fn collect(
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    Err(Error::new(Code::BaseUnobtainable, "linking the files of")
-        .on(layout.db.display())
-        .with("attempts", ATTEMPTS))
+    Err(Error::new(Code::BaseUnobtainable, "linking the files of").on(layout.db.display()).with("attempts", ATTEMPTS))
 }
 
 fn clear(staging: &Path) -> Result<()> {
@@ -180,7 +177,10 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
         match reader.read(bytes.get(offset..).unwrap_or_default(), Finality::Growing) {
             LogRead::Record { end, payload, .. } => {
                 let malformed = |e: VersionEditError| {
-                    Error::new(Code::ManifestCorrupt, "reading an edit of").on(path.display()).with("offset", end).because(e)
+                    Error::new(Code::ManifestCorrupt, "reading an edit of")
+                        .on(path.display())
+                        .with("offset", end)
+                        .because(e)
                 };
                 if let Some(limit) = limit
                     && end > limit.manifest.offset
@@ -234,25 +234,16 @@ fn is_unlogged(payload: &[u8]) -> Result<bool, VersionEditError> {
     Ok(edit.column_family_drop || (applied && (family || changes_outside(&edit))))
 }
 
-/// The directories of a column family's files, by path id.
-fn directories(layout: &Layout, family: &str) -> Vec<PathBuf> {
-    let configured = layout.options_file().map(|o| o.paths_of(family)).unwrap_or_default();
-    if configured.is_empty() { vec![layout.db.clone()] } else { configured.into_iter().map(PathBuf::from).collect() }
-}
-
 /// Links every live file. `None` if one is gone.
 fn link_all(layout: &Layout, staging: &Path, model: &ManifestModel) -> Result<Option<Vec<CollectedFile>>> {
     let mut found = Vec::new();
-    let dirs: BTreeMap<_, _> = model
-        .column_families()
-        .iter()
-        .map(|(id, family)| (*id, directories(layout, &family.name.to_string())))
-        .collect();
-    let home = vec![layout.db.clone()];
     for (column_family, number, sst) in model.live_files() {
-        let dirs = dirs.get(&column_family).unwrap_or(&home);
         let name = file_name::sst(number);
-        let Some(dir) = dirs.get(usize::from(sst.path_id)).or(dirs.first()) else { return Ok(None) };
+        let dir = layout.table_dir(sst.path_id).ok_or_else(|| {
+            Error::new(Code::DatabaseUnsupported, "finding the table file").on(&name).with("path id", sst.path_id).hint(
+                "the database keeps table files in several directories (db_paths); name all of them in the server's order",
+            )
+        })?;
         let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else { return Ok(None) };
         let size = size_of(&held)?;
         if size != sst.size {
@@ -265,9 +256,8 @@ fn link_all(layout: &Layout, staging: &Path, model: &ManifestModel) -> Result<Op
         found.push(CollectedFile { name, number, column_family, path_id, size, unique_id, held });
     }
     for (column_family, number, _) in model.live_blob_files() {
-        let dirs = dirs.get(&column_family).unwrap_or(&home);
         let name = file_name::blob(number);
-        let Some(dir) = dirs.first() else { return Ok(None) };
+        let Some(dir) = layout.table_dir(0) else { return Ok(None) };
         let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else { return Ok(None) };
         let size = size_of(&held)?;
         found.push(CollectedFile { name, number, column_family, path_id: 0, size, unique_id: None, held });
@@ -318,7 +308,7 @@ fn finish(
     prefix.file.read_exact_at(&mut manifest, 0).map_err(|e| error::io("reading", &prefix.path, e))?;
     let mut small = vec![("CURRENT".to_owned(), file_name::current(prefix.point.file).into_bytes())];
     let mut names = vec!["IDENTITY".to_owned()];
-    names.extend(layout.options.iter().map(|(number, _)| file_name::options(*number)));
+    names.extend(layout.options.iter().map(|options| file_name::options(options.number)));
     names.extend(include.iter().cloned());
     for name in names {
         // OPTIONS files come and go with every change of settings; the parsed one is what the base is described by.

@@ -46,20 +46,21 @@ pub fn describe(
     start: BaseStart,
     floor: Position,
 ) -> BaseDocument {
-    let options = layout.options_file();
     let model = &collected.model;
     let column_families = model
         .column_families()
         .iter()
         .map(|(id, family)| {
             let name = family.name.to_string();
+            let settings = layout.family(&name);
             let comparator = family.comparator.as_ref().map(ToString::to_string);
             BaseColumnFamily {
                 id: *id,
                 // The default family of a database that has never flushed has no comparator in the MANIFEST yet.
-                comparator: comparator.or_else(|| options.and_then(|o| o.comparator(&name))).unwrap_or_default(),
-                merge_operator: options.and_then(|o| o.merge_operator(&name)),
-                compaction_filter: options.and_then(|o| o.compaction_filter(&name)),
+                comparator: comparator.or_else(|| settings?.comparator.clone()).unwrap_or_default(),
+                merge_operator: settings.and_then(|s| s.merge_operator.clone()),
+                compaction_filter: settings
+                    .and_then(|s| s.compaction_filter.clone().or_else(|| s.compaction_filter_factory.clone())),
                 log_number: family.log_number,
                 name,
             }
@@ -88,7 +89,7 @@ pub fn describe(
             .unwrap_or(SequenceNumber::new(0)),
         manifest: collected.point,
         db_id: model.db_id().map(ToOwned::to_owned).unwrap_or_default(),
-        rocksdb_version: options.and_then(|o| o.rocksdb_version()).unwrap_or_default(),
+        rocksdb_version: layout.settings().map(|s| s.rocksdb_version.to_string()).unwrap_or_default(),
         column_families,
         allow_2pc: layout.allow_2pc(),
         paths: layout.paths(),

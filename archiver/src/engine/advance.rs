@@ -74,7 +74,8 @@ impl Engine {
                 // Its first record can still prove it; there is nothing to archive until then.
                 return Ok(Advance::Stays);
             }
-            let detail = format!("WALs between {present} and {next} cannot be excluded: some may have been deleted unseen");
+            let detail =
+                format!("WALs between {present} and {next} cannot be excluded: some may have been deleted unseen");
             self.end_run(BarrierReason::RecordsMissing, detail)?;
             return Ok(Advance::Moved);
         }
@@ -94,7 +95,12 @@ impl Engine {
             return session.first_wal;
         }
         let older = self.registry.wals_from(FileNumber::default());
-        older.into_iter().map(|(wal, _)| wal).filter(|wal| *wal < session.manifest.file).max().unwrap_or(session.first_wal)
+        older
+            .into_iter()
+            .map(|(wal, _)| wal)
+            .filter(|wal| *wal < session.manifest.file)
+            .max()
+            .unwrap_or(session.first_wal)
     }
 
     /// The next WAL that is known.
@@ -127,7 +133,8 @@ impl Engine {
                 Step::Record(record) => {
                     let Ok(batch) = WriteBatch::parse(&record.payload) else { return Ok(None) };
                     let consumes = batch.scan().is_ok_and(|s| s.sequence_advance() != Some(0));
-                    let marker = batch.count() == 0 && batch.bytes().len() == pitr_archive::rocks::write_batch::HEADER_SIZE;
+                    let marker =
+                        batch.count() == 0 && batch.bytes().len() == pitr_archive::rocks::write_batch::HEADER_SIZE;
                     return Ok(Some(First { sequence: batch.sequence(), consumes, marker }));
                 }
                 Step::TimestampSizes { .. } => {}

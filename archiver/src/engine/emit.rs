@@ -7,7 +7,7 @@ use pitr_archive::{
     Result,
     ids::{Boundary, ColumnFamilyId, SequenceNumber},
     rocks::write_batch::{Summary, WriteBatch},
-    segment::entry::{BarrierReason, Event, Record},
+    segment::entry::{BarrierReason, Event, MAX_PAYLOAD, Record},
 };
 
 use super::{Engine, Item};
@@ -46,6 +46,9 @@ impl Engine {
             Ok(scanned) => scanned,
             Err(e) => return Ok(Some(format!("{}: {e}", place()))),
         };
+        if record.payload.len() as u64 > MAX_PAYLOAD {
+            return Ok(Some(format!("{}: a record of {} bytes", place(), record.payload.len())));
+        }
         if summary.blob_indexes > 0 {
             let what = "a reference into a blob file, which RocksDB itself cannot replay";
             return Ok(Some(format!("{}: {what}", place())));

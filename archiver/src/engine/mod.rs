@@ -25,7 +25,7 @@
 mod advance;
 mod emit;
 mod news;
-mod resume;
+pub mod resume;
 mod run;
 mod types;
 
@@ -36,8 +36,11 @@ use pitr_archive::{
     catalog::schema::{ManifestProgress, Position, TimeSample},
     clock::{Clock, Micros},
     ids::{Boundary, FileNumber, RunningHash, SequenceNumber, TimelineId},
-    rocks::{log_reader::Finality, manifest::{Name, TwoPhase}},
-    segment::entry::{BarrierReason, ColumnFamilyChange, Event, Interval, ManifestPoint},
+    rocks::{
+        log_reader::Finality,
+        manifest::{Name, TwoPhase},
+    },
+    segment::entry::{BarrierReason, Blocks, ColumnFamilyChange, Event, Interval, ManifestPoint},
 };
 
 pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
@@ -77,6 +80,8 @@ pub struct Engine {
     waiting: Option<Waiting>,
     /// Bases that are wanted, and the end of the stream when each was.
     wanted: VecDeque<(BaseReason, Boundary)>,
+    /// First record and floor of the last base that was published in this run.
+    last_base: Option<(Boundary, Boundary)>,
     barriers_noted: u64,
     caught_up_at: Option<Micros>,
     /// WALs from here on must stay pinned and known: a base is being taken.
@@ -234,19 +239,34 @@ impl Engine {
 
     /// Notes a barrier that does not end the run.
     fn barrier(&mut self, reason: BarrierReason, lo: Boundary, detail: String) -> Result<()> {
-        self.barrier_within(reason, Interval { lo, hi: Some(lo) }, detail)
+        self.barrier_within(reason, Interval { lo, hi: Some(lo) }, None, detail)
     }
 
-    fn barrier_within(&mut self, reason: BarrierReason, interval: Interval, detail: String) -> Result<()> {
+    /// Notes a barrier in an interval; `manifest` is the edit that showed it, if one did.
+    fn barrier_within(
+        &mut self,
+        reason: BarrierReason,
+        interval: Interval,
+        manifest: Option<ManifestPoint>,
+        detail: String,
+    ) -> Result<()> {
         tracing::warn!(?reason, at = %interval.lo, detail, "barrier");
         let place = match reason.blocks() {
-            pitr_archive::segment::entry::Blocks::Floor => interval.hi.unwrap_or(Boundary::new(u64::MAX)),
+            Blocks::Floor => interval.hi.unwrap_or(Boundary::new(u64::MAX)),
             _ => interval.lo,
         };
         self.state.barriers.note(reason, place);
         self.barriers_noted += 1;
-        self.want_base(BaseReason::Barrier(reason));
-        self.stream.event(&Event::Barrier { reason, interval, detail, noticed: self.clock.now() })
+        // A base whose replay begins behind the place reaches beyond it already: the one taken at an open, for reuse.
+        let reached = self.last_base.is_some_and(|(first, floor)| match reason.blocks() {
+            Blocks::Replay => first >= place,
+            Blocks::Record => first > place,
+            Blocks::Floor => floor >= place,
+        });
+        if !reached {
+            self.want_base(BaseReason::Barrier(reason));
+        }
+        self.stream.event(&Event::Barrier { reason, interval, manifest, detail, noticed: self.clock.now() })
     }
 
     /// The database's files as the MANIFEST describes them.
@@ -351,7 +371,8 @@ impl Engine {
     }
 
     /// A base with this floor was published: it satisfies the oldest wish and every one that arose up to its floor.
-    pub fn base_taken(&mut self, floor: Boundary) {
+    pub fn base_taken(&mut self, first: Boundary, floor: Boundary) {
+        self.last_base = Some((first, floor));
         self.wanted.pop_front();
         self.wanted.retain(|(_, at)| *at > floor);
         self.state.base_wanted = !self.wanted.is_empty();
@@ -428,6 +449,11 @@ impl Engine {
     /// The clock before the last look that found the end of everything readable.
     pub fn caught_up_at(&self) -> Option<Micros> {
         self.caught_up_at
+    }
+
+    /// The present run.
+    pub fn run(&self) -> u64 {
+        self.state.run
     }
 
     /// The database's own identity.

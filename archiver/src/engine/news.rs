@@ -55,13 +55,7 @@ impl Engine {
         Ok(())
     }
 
-    fn change(
-        &mut self,
-        point: ManifestPoint,
-        change: Change,
-        hi: Option<Boundary>,
-        items: &[Item],
-    ) -> Result<()> {
+    fn change(&mut self, point: ManifestPoint, change: Change, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
         let interval = Interval { lo: self.lo, hi };
         match change {
             Change::ColumnFamilyAdded { id, name, edit, .. } => {
@@ -78,16 +72,21 @@ impl Engine {
             }
             Change::FilesIngested { cf, files } | Change::FilesReplaced { cf, added: files, .. } => {
                 self.explain(cf, &files);
-                let what = format!("files {} entered {} without the log (ingestion or import)", list(&files), self.name_of(cf));
-                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, what)?;
+                let what = format!(
+                    "files {} entered {} without the log (ingestion or import)",
+                    list(&files),
+                    self.name_of(cf)
+                );
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), what)?;
                 self.leave_open(point, None, hi);
             }
             // A compaction can leave nothing, and looks like this when it does. `DeleteFilesInRange` never takes files of
             // level 0; FIFO expiry is the database's own forgetting, which `check` and `plan` name.
             Change::FilesDropped { cf, files, level_zero } if !level_zero && !self.forgets_by_itself(cf) => {
                 let numbers: Vec<_> = files.iter().map(|file| file.number).collect();
-                let what = format!("files {} left {} without the log (dropped range)", list(&numbers), self.name_of(cf));
-                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, what)?;
+                let what =
+                    format!("files {} left {} without the log (dropped range)", list(&numbers), self.name_of(cf));
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), what)?;
                 self.leave_open(point, None, hi);
             }
             Change::Flush { log_number, .. } => {
@@ -120,8 +119,7 @@ impl Engine {
     /// Whether a column family drops its oldest files by its own settings.
     fn forgets_by_itself(&self, cf: ColumnFamilyId) -> bool {
         let Some(family) = self.manifest.model().column_family(cf) else { return false };
-        let (Some(options), Some(name)) = (self.layout.options_file(), family.name.as_str()) else { return false };
-        options.is_fifo(name)
+        family.name.as_str().is_some_and(|name| self.layout.is_fifo(name))
     }
 
     fn leave_open(&mut self, manifest: ManifestPoint, added: Option<ColumnFamilyId>, hi: Option<Boundary>) {

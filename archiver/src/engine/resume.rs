@@ -8,11 +8,7 @@
 use std::sync::Arc;
 
 use pitr_archive::{
-    Result,
-    catalog::schema::ManifestProgress,
-    clock::Clock,
-    ids::TimelineId,
-    segment::entry::BarrierReason,
+    Result, catalog::schema::ManifestProgress, clock::Clock, ids::TimelineId, segment::entry::BarrierReason,
 };
 
 use super::{Engine, EngineState, Place, Waiting, run::starting_point, types::STATE_VERSION};
@@ -62,7 +58,8 @@ impl Engine {
             None => (EngineState::empty(), None, true),
         };
         let base_wanted = state.base_wanted;
-        let waiting = state.waiting_beyond.map(|beyond| Waiting { beyond, detail: format!("WAL {beyond} is unreadable") });
+        let waiting =
+            state.waiting_beyond.map(|beyond| Waiting { beyond, detail: format!("WAL {beyond} is unreadable") });
         let mut engine = Self {
             layout,
             registry,
@@ -78,6 +75,7 @@ impl Engine {
             pending_session: None,
             waiting,
             wanted: std::collections::VecDeque::new(),
+            last_base: None,
             barriers_noted: 0,
             caught_up_at: None,
             hold_from: None,
@@ -141,15 +139,18 @@ impl Engine {
                 self.place = Place::In(Box::new(tail));
                 Ok(None)
             }
-            Some(_) => {
-                Ok(Some((BarrierReason::Fork, format!("WAL {wal} holds other records than the archive up to {}", fact.end))))
-            }
+            Some(_) => Ok(Some((
+                BarrierReason::Fork,
+                format!("WAL {wal} holds other records than the archive up to {}", fact.end),
+            ))),
             None if fact.recycled && self.same_boot => {
                 // Overwritten. The next WAL's first record can still prove that nothing followed.
                 self.place = Place::After(wal);
                 Ok(None)
             }
-            None => Ok(Some((BarrierReason::Fork, format!("WAL {wal} is shorter than what is archived ({})", fact.end)))),
+            None => {
+                Ok(Some((BarrierReason::Fork, format!("WAL {wal} is shorter than what is archived ({})", fact.end))))
+            }
         }
     }
 }

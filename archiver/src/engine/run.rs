@@ -28,7 +28,9 @@ pub(super) fn starting_point(registry: &Registry, layout: &Layout) -> Result<(Ma
             continue;
         }
         let still = manifest.model().first_wal_needed(mode);
-        if still == needed || registry.watched_between(FileNumber::new(needed.get().saturating_sub(1)), FileNumber::new(u64::MAX)) {
+        if still == needed
+            || registry.watched_between(FileNumber::new(needed.get().saturating_sub(1)), FileNumber::new(u64::MAX))
+        {
             return Ok((manifest, needed));
         }
     }
@@ -42,7 +44,7 @@ impl Engine {
     pub(super) fn end_run(&mut self, reason: BarrierReason, detail: String) -> Result<()> {
         let here = self.stream.boundary();
         let blocked = self.present_wal();
-        self.barrier_within(reason, Interval { lo: here, hi: Some(here) }, detail.clone())?;
+        self.barrier_within(reason, Interval { lo: here, hi: Some(here) }, None, detail.clone())?;
         self.pending_session = None;
         self.open.clear();
         if reason == BarrierReason::Unreadable {
@@ -79,7 +81,7 @@ impl Engine {
     /// Begins a run at the first WAL that RocksDB needs now.
     pub(super) fn start_run(&mut self) -> Result<()> {
         // Settings can have changed with a restart of the server, and the database itself can be another one.
-        self.layout = Layout::read(&self.layout.db)?;
+        self.layout = Layout::read(&self.layout.db, &self.layout.db_paths)?;
         let db_id = self.layout.identity()?;
         if !self.state.db_id.is_empty() && db_id != self.state.db_id {
             tracing::warn!(was = self.state.db_id, is = db_id, "another database is in the directory now");
@@ -105,6 +107,7 @@ impl Engine {
         }
         self.state.barriers = fresh_barriers();
         self.state.wals.clear();
+        self.last_base = None;
         self.state.two_phase_wal = None;
         self.state.session_id = session::session_id(&self.layout.info_log())?;
         self.state.options = self.registry.newest_options();
