@@ -57,6 +57,7 @@ async fn memory_does_not_grow_with_the_object() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
+    #[cfg_attr(not(feature = "cloud"), expect(unused_mut, reason = "then there is only the directory"))]
     let mut stores: Vec<(&str, Arc<dyn Store>)> =
         vec![("directory", Arc::new(LocalStore::open(dir.path(), &SystemClock).unwrap()))];
     #[cfg(feature = "cloud")]
