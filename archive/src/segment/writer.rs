@@ -421,7 +421,8 @@ impl SegmentBuilder {
         .map_err(internal)?;
         let body_len = u32::try_from(self.body.len() - offset - FRAME_HEADER_LEN).map_err(|_| too_long())?;
         let stored = u32::try_from(self.body.len() - offset).map_err(|_| too_long())?;
-        let header = FrameHeader { index, body_len, plain_len: plain, entries };
+        let body_crc = crc32c::crc32c(self.body.get(offset + FRAME_HEADER_LEN..).unwrap_or_default());
+        let header = FrameHeader { index, body_len, plain_len: plain, entries, body_crc };
         let slot = self.body.get_mut(offset..offset + FRAME_HEADER_LEN).ok_or_else(too_long)?;
         slot.copy_from_slice(&header.encode());
         let (first, hash_before) = self.pending_first;
