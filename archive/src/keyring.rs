@@ -318,3 +318,6 @@ impl Keyring {
         ContentHash(*hasher.finalize().as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests;
