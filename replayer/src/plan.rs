@@ -12,9 +12,16 @@
 //! | `target.unsupported` | two-phase-commit records on the way |
 //! | `tag.unknown`, `archive.chain-broken` | no such tag; the archive is not the one that the tag was made on |
 
+use archive_source::FromArchive;
+use assemble::{Inputs, assemble};
 use chrono::{DateTime, Utc};
 use pitr_archive::{
-    catalog::schema::Position,
+    Code, Error, Result,
+    catalog::{
+        archive::Archive,
+        model::Catalog,
+        schema::{BaseDocument, Position},
+    },
     ids::{
         ArchiveId, BaseId, Boundary, ColumnFamilyId, FileNumber, Ordinal, RecordNumber, RunningHash, SequenceNumber,
         TimelineId,
@@ -22,8 +29,76 @@ use pitr_archive::{
     segment::entry::{ColumnFamilyChange, ManifestPoint},
 };
 use serde::Serialize;
+use stream::{Ancestor, Stream};
 
 use crate::target::Target;
+
+pub(crate) mod archive_source;
+pub(crate) mod assemble;
+pub(crate) mod choose;
+pub(crate) mod facts;
+pub(crate) mod resolve;
+pub(crate) mod sequence;
+pub(crate) mod source;
+pub(crate) mod stream;
+
+/// Makes the plan for `target`, or refuses with the precise reason. Reads a few segments at most; changes nothing.
+pub async fn plan(archive: &Archive, catalog: &Catalog, target: &Target, options: &PlanOptions) -> Result<RestorePlan> {
+    let tag = match target {
+        Target::Tag(name) => Some(catalog.tag(name).ok_or_else(|| {
+            let mut e = Error::new(Code::TagUnknown, "finding the tag").on(name);
+            for tag in catalog.tags().iter().take(20) {
+                e = e.with("there is", &tag.name);
+            }
+            e
+        })?),
+        _ => None,
+    };
+    let timeline = tag.map(|tag| tag.position.timeline).or(options.timeline);
+    let stream = stream_of(catalog, timeline)?;
+    let bases = bases_of(catalog, &stream, options.base.as_ref())?;
+    let source = FromArchive(archive);
+    let inputs = Inputs { archive: archive.id(), stream: &stream, bases: &bases, source: &source, tag };
+    assemble(&inputs, target, options).await
+}
+
+/// The stream of a timeline (by default the newest) with its ancestors below the places where it left them.
+pub(crate) fn stream_of(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Stream> {
+    let unknown = |id: &dyn std::fmt::Display| Error::new(Code::TargetMalformed, "finding the timeline").on(id);
+    let newest = match timeline {
+        Some(id) => catalog.timeline(id).ok_or_else(|| unknown(&id))?,
+        None => catalog.newest_timeline().ok_or_else(|| {
+            Error::new(Code::TargetBeforeStart, "finding the newest timeline").with("archived", "nothing yet")
+        })?,
+    };
+    let mut lineage = vec![Ancestor { timeline: newest.id(), segments: newest.segments(), until: None }];
+    let mut child = newest;
+    while let Some(fork) = child.document().parent {
+        // A parent's number is smaller than its child's: the walk ends.
+        let parent =
+            catalog.timeline(fork.timeline).filter(|p| p.id() < child.id()).ok_or_else(|| unknown(&fork.timeline))?;
+        lineage.push(Ancestor { timeline: parent.id(), segments: parent.segments(), until: Some(fork.boundary) });
+        child = parent;
+    }
+    lineage.reverse();
+    Ok(Stream::new(newest.id(), &lineage))
+}
+
+/// The bases of a stream in the order of their floors; only `named` when one is.
+fn bases_of(catalog: &Catalog, stream: &Stream, named: Option<&BaseId>) -> Result<Vec<BaseDocument>> {
+    if let Some(id) = named.filter(|id| catalog.base(id).is_none()) {
+        return Err(Error::new(Code::Usage, "finding the base").on(id).hint("pitr list shows all bases"));
+    }
+    let mut bases: Vec<BaseDocument> = catalog
+        .bases()
+        .iter()
+        .filter(|base| named.is_none_or(|id| *id == base.id))
+        .filter(|base| stream.holds(base.floor.timeline, base.floor.boundary))
+        .cloned()
+        .collect();
+    bases.sort_by(|a, b| (a.floor.boundary, &a.id).cmp(&(b.floor.boundary, &b.id)));
+    Ok(bases)
+}
 
 /// How to plan, beside the target.
 #[derive(Clone, Debug, Default)]
@@ -156,6 +231,10 @@ pub struct PlannedSegment {
     pub first: Boundary,
     /// Boundary after its last.
     pub end: Boundary,
+    /// Running hash before its first entry.
+    pub hash_before: RunningHash,
+    /// Running hash after its last entry.
+    pub hash_after: RunningHash,
     /// Its size in the store.
     pub bytes: u64,
 }
@@ -176,7 +255,7 @@ pub struct ColumnFamilyEdit {
 }
 
 /// A WAL file to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedWal {
     /// Its number.
     pub number: FileNumber,
@@ -184,6 +263,18 @@ pub struct PlannedWal {
     pub first: Boundary,
     /// Boundary after its last record here.
     pub end: Boundary,
+    /// Sizes of user-defined timestamps that the source's WAL announced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub timestamp_sizes: Vec<WalTimestampSizes>,
+}
+
+/// Sizes of user-defined timestamps from a place in a WAL on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WalTimestampSizes {
+    /// Offset in the source's WAL: records that begin at or after it are subject to the sizes.
+    pub offset: u64,
+    /// Column family and size in bytes.
+    pub sizes: Vec<(ColumnFamilyId, u16)>,
 }
 
 /// Something to know before relying on a plan.
@@ -214,3 +305,6 @@ pub enum NoteKind {
     /// The end of the interval of a change is not known yet.
     OpenInterval,
 }
+
+#[cfg(test)]
+mod tests;

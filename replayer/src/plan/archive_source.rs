@@ -1,0 +1,78 @@
+//! Reading for plans, restores and scans from a real archive.
+//!
+//! Owns: nothing but the joint between this crate's small reading interfaces and [`Archive`].
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pitr_archive::{
+    Result,
+    base::FileDownload,
+    catalog::{
+        archive::Archive,
+        schema::{BaseFile, SegmentSummary, TimeSample},
+    },
+    ids::{Ordinal, TimelineId},
+    object_key::ObjectKey,
+    segment::reader::SegmentReader,
+};
+
+use super::source::{ReadEntry, Source};
+use crate::restore::{
+    files::{FileSource, Pieces, blocking},
+    replay::SegmentSource,
+};
+
+/// An archive as a source.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FromArchive<'a>(pub &'a Archive);
+
+#[async_trait]
+impl Source for FromArchive<'_> {
+    async fn entries(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<ReadEntry>> {
+        let reader = self.0.read_segment(timeline, segment.ordinal).await?;
+        blocking(move || {
+            reader
+                .entries()
+                .map(|placed| placed.map(|p| ReadEntry { at: p.at, entry: p.entry, hash: p.hash_after }))
+                .collect()
+        })
+        .await
+    }
+
+    async fn samples(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
+        Ok(self.0.read_footer(timeline, segment.ordinal).await?.samples)
+    }
+}
+
+#[async_trait]
+impl SegmentSource for FromArchive<'_> {
+    async fn segment(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentReader> {
+        self.0.read_segment(timeline, ordinal).await
+    }
+}
+
+#[async_trait]
+impl FileSource for FromArchive<'_> {
+    fn local(&self, file: &BaseFile) -> Option<std::path::PathBuf> {
+        if self.0.keyring().is_encrypted() {
+            return None;
+        }
+        let root = self.0.store().local_path()?;
+        // Only a name that this format can have: it becomes a path.
+        let identity = pitr_archive::base::FileIdentity::from_object(&file.object)?;
+        Some(root.join(ObjectKey::file(identity.as_str()).as_str()))
+    }
+
+    async fn open<'b>(&'b self, file: &'b BaseFile) -> Result<Box<dyn Pieces + 'b>> {
+        Ok(Box::new(Download(self.0.download_file(file).await?)))
+    }
+}
+
+struct Download<'a>(FileDownload<'a>);
+
+#[async_trait]
+impl Pieces for Download<'_> {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.0.next().await
+    }
+}

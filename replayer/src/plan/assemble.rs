@@ -1,0 +1,362 @@
+//! Puts a plan together: resolve, choose, then list what will be read and written.
+//!
+//! Owns: the order of those steps and the notes for people. Everything it needs comes as values, but for the few reads
+//! through `source`.
+
+use std::collections::BTreeMap;
+
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::schema::{BaseDocument, TagDocument},
+    ids::{ArchiveId, Boundary, FileNumber, RunningHash, SequenceNumber},
+};
+
+use super::{
+    ColumnFamilyEdit, InsideEvent, Note, NoteKind, PlanOptions, PlannedBase, PlannedPosition, PlannedSegment,
+    PlannedWal, RestorePlan, WalTimestampSizes,
+    choose::{Choice, Chooser, Expected, Obstacle},
+    facts,
+    resolve::{self, Resolved, by_time},
+    source::Source,
+    stream::{Place, Run, Side, Stream, side},
+};
+use crate::{restore::paths, target::Target};
+
+/// What planning looks at.
+pub(crate) struct Inputs<'a> {
+    pub archive: ArchiveId,
+    pub stream: &'a Stream,
+    /// Bases of this lineage, oldest first.
+    pub bases: &'a [BaseDocument],
+    pub source: &'a dyn Source,
+    /// The tag's document, when the target is a tag that exists.
+    pub tag: Option<&'a TagDocument>,
+}
+
+/// Makes the plan, or says exactly why there is none.
+pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &PlanOptions) -> Result<RestorePlan> {
+    let Inputs { stream, bases, source, .. } = *inputs;
+    if stream.pieces.is_empty() {
+        return Err(Error::new(Code::TargetBeforeStart, "finding").on(target).with("archived", "nothing yet"));
+    }
+    let mut resolved = resolve::resolve(stream, source, target, inputs.tag).await?;
+    let chooser = Chooser { stream, bases };
+    let (place, choice, sequence) = loop {
+        let refused = match pick(inputs, &chooser, target, &resolved).await? {
+            Ok(found) => break found,
+            Err(refused) => refused,
+        };
+        match (options.inside_event, refused.inside) {
+            (InsideEvent::Before, Some(lo)) => step_back(&mut resolved, lo),
+            _ => return Err(refused.error),
+        }
+    };
+    let hash = facts::at(stream, source, place).await?.hash;
+    joins(stream, source, choice.base).await?;
+    describe(inputs, target, resolved, place, choice, sequence, hash).await
+}
+
+/// A refusal, and the end of the interval that holds the target, if that is the reason.
+struct Refused {
+    error: Error,
+    inside: Option<Boundary>,
+}
+
+type Found<'a> = (Place, Choice<'a>, SequenceNumber);
+
+/// The first of the resolved places that a base reaches.
+async fn pick<'a>(
+    inputs: &Inputs<'a>,
+    chooser: &Chooser<'a>,
+    target: &Target,
+    resolved: &Resolved,
+) -> Result<Result<Found<'a>, Refused>> {
+    let Inputs { stream, source, .. } = *inputs;
+    let places = match resolved.hash {
+        None => resolved.places.clone(),
+        Some(hash) => tagged(stream, source, target, resolved, hash).await?,
+    };
+    let mut first_refusal = None;
+    for place in places {
+        let there = facts::at(stream, source, place).await?.sequence;
+        let after_record = facts::at(stream, source, Place::before_events(place.boundary)).await?.sequence;
+        match chooser.choose(place, Expected { there, after_record }) {
+            Ok(choice) => {
+                let base = choice.base;
+                let sequence = if base.first_record < place.boundary {
+                    there.unwrap_or(base.last_sequence)
+                } else {
+                    // Nothing is replayed: the base's own number, or a higher one that the stream knows of.
+                    there.map_or(base.last_sequence, |there| there.max(base.last_sequence))
+                };
+                return Ok(Ok((place, choice, sequence)));
+            }
+            Err(obstacle) => {
+                first_refusal.get_or_insert_with(|| {
+                    let error = chooser.refuse(target, place, obstacle.as_ref());
+                    Refused { error, inside: inside(place, obstacle.as_ref()) }
+                });
+            }
+        }
+    }
+    let internal = || Refused {
+        error: Error::new(Code::Internal, "planning a restore to a target without a place").on(target),
+        inside: None,
+    };
+    Ok(Err(first_refusal.unwrap_or_else(internal)))
+}
+
+/// The places at which the tag's running hash is the archive's.
+async fn tagged(
+    stream: &Stream,
+    source: &dyn Source,
+    target: &Target,
+    resolved: &Resolved,
+    hash: RunningHash,
+) -> Result<Vec<Place>> {
+    let Some(boundary) = resolved.places.first().map(|p| p.boundary) else { return Ok(Vec::new()) };
+    let mut places: Vec<Place> = facts::hashes_at(stream, source, boundary)
+        .await?
+        .into_iter()
+        .filter(|(_, there)| *there == hash)
+        .map(|(place, _)| place)
+        .collect();
+    if places.is_empty() {
+        return Err(Error::new(Code::ChainBroken, "comparing the running hash at")
+            .on(target)
+            .with("boundary", boundary));
+    }
+    places.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(places)
+}
+
+fn inside(place: Place, obstacle: Option<&Obstacle<'_>>) -> Option<Boundary> {
+    let interval = match obstacle? {
+        Obstacle::Inside(event) => event.interval,
+        Obstacle::Barrier(barrier) => barrier.interval,
+        _ => return None,
+    };
+    (side(interval, place.boundary) == Side::Inside).then_some(interval.lo)
+}
+
+fn step_back(resolved: &mut Resolved, lo: Boundary) {
+    let from = resolved.places.first().map_or(lo, |p| p.boundary);
+    resolved.places = vec![Place::before_events(lo)];
+    resolved.hash = None;
+    let records = from.get().saturating_sub(lo.get());
+    resolved.moved(records, format!(
+        "the target lies inside the interval of a change outside the log; the last position certainly before it is {records} record(s) earlier"
+    ));
+}
+
+/// The base's own words about its places are the archive's.
+async fn joins(stream: &Stream, source: &dyn Source, base: &BaseDocument) -> Result<()> {
+    for (boundary, hash, what) in
+        [(base.first_record, base.first_hash, "first record"), (base.floor.boundary, base.floor.hash, "floor")]
+    {
+        if !facts::hashes_at(stream, source, boundary).await?.iter().any(|(_, there)| *there == hash) {
+            return Err(Error::new(Code::ChainBroken, "comparing the running hash of base")
+                .on(&base.id)
+                .with("place", what)
+                .with("boundary", boundary));
+        }
+    }
+    Ok(())
+}
+
+async fn describe(
+    inputs: &Inputs<'_>,
+    target: &Target,
+    resolved: Resolved,
+    place: Place,
+    choice: Choice<'_>,
+    sequence: SequenceNumber,
+    hash: RunningHash,
+) -> Result<RestorePlan> {
+    let Inputs { stream, source, .. } = *inputs;
+    let (base, boundary) = (choice.base, place.boundary);
+    let segments = segments(stream, base.first_record, place);
+    let run =
+        stream.run_at(place).ok_or_else(|| Error::new(Code::Internal, "planning outside every run").on(target))?;
+    let wals = wals(stream, run, base, boundary)?;
+    let column_families = column_families(stream, run, base, boundary);
+    let time = by_time::certain(stream, source, boundary).await?;
+    let file_bytes: u64 = base.files.iter().map(|f| f.size).sum();
+    let inline_bytes: u64 = base.inline.iter().map(|f| f.content.len() as u64).sum();
+    let plain: u64 = stream.covering(base.first_record, boundary).map(|p| p.summary.plain_bytes).sum();
+    // Framing costs at most one header for a record and one for each block; a record has at least twelve bytes.
+    let wal_bytes = plain + plain / 2 + 32_768 * (wals.len() as u64 + 1);
+    let withdrawn =
+        stream.withdrawn.iter().filter(|(from, to)| *from < boundary && base.first_record < *to).copied().collect();
+    let mut distance = resolved.distance;
+    distance.exact &= distance.text.is_empty();
+    let mut notes = resolved.notes;
+    notes.extend(cautions(stream, base, boundary, &time));
+    Ok(RestorePlan {
+        archive: inputs.archive,
+        target: target.clone(),
+        position: PlannedPosition {
+            timeline: stream.timeline,
+            record: boundary.last_record(),
+            wal: facts::wal_before(stream, boundary),
+            sequence,
+            boundary,
+            run: run.number,
+            hash,
+        },
+        distance,
+        time,
+        base: PlannedBase {
+            id: base.id.clone(),
+            created: base.created.to_datetime(),
+            floor: base.floor,
+            first_record: base.first_record,
+            first_hash: base.first_hash,
+            first_wal: base.first_wal,
+            files: base.files.len(),
+            bytes: file_bytes,
+            reason: reason(choice),
+        },
+        download_bytes: file_bytes + inline_bytes + segments.iter().map(|s| s.bytes).sum::<u64>(),
+        disk_bytes: file_bytes + inline_bytes + wal_bytes,
+        segments,
+        column_families,
+        wals,
+        withdrawn,
+        notes,
+    })
+}
+
+fn reason(choice: Choice<'_>) -> String {
+    match choice.last_reason {
+        None => "the newest base at or before the target".to_owned(),
+        Some(why) => format!("the newest base that reaches the target; {} newer passed over ({why})", choice.passed),
+    }
+}
+
+/// What a restore reads: from where the base's records begin to the target, with the events at both ends, because
+/// running hashes may have been taken between them.
+fn segments(stream: &Stream, first: Boundary, place: Place) -> Vec<PlannedSegment> {
+    let from = stream.pieces.partition_point(|p| p.end.boundary < first);
+    let until = stream.pieces.partition_point(|p| p.end < place);
+    stream
+        .pieces
+        .iter()
+        .enumerate()
+        .skip(from)
+        .take_while(|(index, _)| *index <= until)
+        .filter(|(_, p)| {
+            let records = p.summary.first < p.summary.end && p.end.boundary > first;
+            let events_at_an_end = p.summary.events.iter().any(|e| e.at == first || e.at == place.boundary);
+            records || events_at_an_end
+        })
+        .map(|(_, p)| PlannedSegment {
+            timeline: p.timeline,
+            ordinal: p.summary.ordinal,
+            first: p.summary.first,
+            end: p.summary.end,
+            hash_before: p.summary.hash_before,
+            hash_after: p.summary.hash_after,
+            bytes: p.summary.object_bytes,
+        })
+        .collect()
+}
+
+fn wals(stream: &Stream, run: Run, base: &BaseDocument, target: Boundary) -> Result<Vec<PlannedWal>> {
+    let mut wals: BTreeMap<FileNumber, PlannedWal> = BTreeMap::new();
+    for piece in stream.covering(base.first_record, target) {
+        let spans = &piece.summary.wals;
+        let ends = spans.iter().skip(1).map(|s| s.first).chain([piece.summary.end]);
+        for (span, end) in spans.iter().zip(ends) {
+            let (first, end) = (span.first.max(base.first_record), end.min(target));
+            if first >= end {
+                continue;
+            }
+            if span.wal < base.first_wal {
+                return Err(Error::new(Code::ObjectDamaged, "reading base")
+                    .on(&base.id)
+                    .with("first WAL needed", base.first_wal)
+                    .with("WAL of a record after its first", span.wal));
+            }
+            let wal = wals.entry(span.wal).or_insert_with(|| PlannedWal {
+                number: span.wal,
+                first,
+                end,
+                timestamp_sizes: Vec::new(),
+            });
+            wal.end = wal.end.max(end);
+        }
+    }
+    for noted in stream.timestamp_sizes.iter().filter(|t| stream.in_run(run, t.place)) {
+        if let Some(wal) = wals.get_mut(&noted.wal) {
+            wal.timestamp_sizes.push(WalTimestampSizes { offset: noted.offset, sizes: noted.sizes.clone() });
+        }
+    }
+    Ok(wals.into_values().collect())
+}
+
+fn column_families(stream: &Stream, run: Run, base: &BaseDocument, target: Boundary) -> Vec<ColumnFamilyEdit> {
+    let mut edits: Vec<ColumnFamilyEdit> = stream
+        .families_of(run)
+        .filter(|f| f.manifest > base.manifest && side(f.interval, target) == Side::After)
+        .map(|f| ColumnFamilyEdit {
+            change: f.change,
+            id: f.id,
+            name: f.name.clone(),
+            manifest: f.manifest,
+            edit: f.edit.clone(),
+        })
+        .collect();
+    edits.sort_by_key(|e| e.manifest);
+    edits.dedup_by_key(|e| e.manifest);
+    edits
+}
+
+fn cautions(stream: &Stream, base: &BaseDocument, target: Boundary, time: &super::CertainTime) -> Vec<Note> {
+    let mut notes = Vec::new();
+    for family in &base.column_families {
+        if let Some(filter) = &family.compaction_filter {
+            notes.push(Note {
+                kind: NoteKind::CompactionFilter,
+                text: format!(
+                    "column family {:?} has the compaction filter {filter}, which drops keys without a record: keys it has dropped may be there again",
+                    family.name
+                ),
+            });
+        }
+    }
+    let reuse =
+        stream.barriers.iter().filter(|b| b.reason == pitr_archive::segment::entry::BarrierReason::Reuse).count();
+    if reuse > 0 {
+        notes.push(Note {
+            kind: NoteKind::SequenceReuse,
+            text: format!("sequence numbers were used again {reuse} time(s) on this timeline, after clean reopens: a sequence number alone does not name a position"),
+        });
+    }
+    for family in stream.families.iter().filter(|f| f.interval.hi.is_none() && target >= f.interval.lo) {
+        notes.push(Note {
+            kind: NoteKind::OpenInterval,
+            text: format!(
+                "when exactly column family {:?} was {} is not known yet",
+                family.name,
+                match family.change {
+                    pitr_archive::segment::entry::ColumnFamilyChange::Added => "added",
+                    pitr_archive::segment::entry::ColumnFamilyChange::Dropped => "dropped",
+                }
+            ),
+        });
+    }
+    if !matches!((time.from, time.to), (Some(from), Some(to)) if from <= to) {
+        notes.push(Note {
+            kind: NoteKind::Unwatched,
+            text: "when the database was in this state is only known as a bound: records before and after it became readable between two looks".to_owned(),
+        });
+    }
+    for (what, path) in paths::foreign(&base.paths) {
+        notes.push(Note {
+            kind: NoteKind::ForeignPath,
+            text: format!("the source's {what} is {path}, outside its database directory"),
+        });
+    }
+    notes
+}

@@ -1,0 +1,146 @@
+//! What is true at a place: running hash, latest sequence number, the WAL of the record before it.
+//!
+//! Owns: finding it with as little reading as possible. Where a segment ends, its summary says everything; inside one,
+//! its entries are read up to the place.
+
+use std::ops::ControlFlow;
+
+use pitr_archive::{
+    Code, Error, Result,
+    ids::{Boundary, FileNumber, RunningHash, SequenceNumber},
+    segment::entry::{Entry, Event},
+};
+
+use super::{
+    sequence,
+    source::Source,
+    stream::{Piece, Place, Stream},
+};
+
+/// What is true at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub hash: RunningHash,
+    /// Unknown from the start of a run to its first record or session.
+    pub sequence: Option<SequenceNumber>,
+}
+
+/// The facts at `place`.
+pub(crate) async fn at(stream: &Stream, source: &dyn Source, place: Place) -> Result<Facts> {
+    let index = stream.pieces.partition_point(|p| p.end < place);
+    let Some(piece) = stream.pieces.get(index) else {
+        return Err(Error::new(Code::Internal, "finding a place beyond the archive").on(place.boundary));
+    };
+    if piece.end == place && piece.end.boundary == piece.summary.end {
+        return Ok(at_end(stream, piece));
+    }
+    let before = index.checked_sub(1).and_then(|i| stream.pieces.get(i));
+    let mut found =
+        Facts { hash: piece.summary.hash_before, sequence: before.and_then(|p| at_end(stream, p).sequence) };
+    walk(stream, source, piece, |now, facts| {
+        if now <= place {
+            found = facts;
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Every running hash at `boundary`, with its place: before and after each event that lies there.
+pub(crate) async fn hashes_at(
+    stream: &Stream,
+    source: &dyn Source,
+    boundary: Boundary,
+) -> Result<Vec<(Place, RunningHash)>> {
+    let mut hashes: Vec<(Place, RunningHash)> = Vec::new();
+    let from = stream.pieces.partition_point(|p| p.end.boundary < boundary);
+    for piece in stream.pieces.iter().skip(from).take_while(|p| p.start.boundary <= boundary) {
+        let whole = piece.end.boundary == piece.summary.end;
+        if piece.start.boundary == boundary {
+            hashes.push((piece.start, piece.summary.hash_before));
+        }
+        let inside = piece.start.boundary < boundary && boundary < piece.end.boundary;
+        let events = piece.summary.events.iter().any(|e| e.at == boundary);
+        if inside || events || (!whole && piece.end.boundary == boundary) {
+            walk(stream, source, piece, |now, facts| {
+                if now.boundary == boundary {
+                    hashes.push((now, facts.hash));
+                }
+                if now.boundary > boundary { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .await?;
+        } else if piece.end.boundary == boundary {
+            hashes.push((piece.end, piece.summary.hash_after));
+        }
+    }
+    hashes.sort_by_key(|(place, _)| *place);
+    hashes.dedup();
+    Ok(hashes)
+}
+
+/// The WAL of the last record before `boundary`.
+pub(crate) fn wal_before(stream: &Stream, boundary: Boundary) -> Option<FileNumber> {
+    let record = boundary.last_record()?.before();
+    let index = stream.pieces.partition_point(|p| p.end.boundary <= record);
+    let piece = stream.pieces.get(index)?;
+    piece.summary.wals.iter().rev().find(|span| span.first <= record).map(|span| span.wal)
+}
+
+fn at_end(stream: &Stream, piece: &Piece) -> Facts {
+    let s = &piece.summary;
+    let known = stream.run_at(piece.end).is_none_or(|run| {
+        piece.end.boundary > run.start.boundary
+            || stream.sessions.iter().any(|(at, _)| run.start < *at && *at < piece.end)
+    });
+    Facts { hash: s.hash_after, sequence: known.then_some(s.last_sequence) }
+}
+
+/// Calls `visit` with the place after each entry of a segment and what is true there.
+async fn walk(
+    stream: &Stream,
+    source: &dyn Source,
+    piece: &Piece,
+    mut visit: impl FnMut(Place, Facts) -> ControlFlow<()>,
+) -> Result<()> {
+    let index = stream.pieces.partition_point(|p| p.end < piece.end);
+    let before = index.checked_sub(1).and_then(|i| stream.pieces.get(i));
+    let mut sequence = before.and_then(|p| at_end(stream, p).sequence);
+    let mut now = piece.start;
+    for read in source.entries(piece.timeline, &piece.summary).await? {
+        match &read.entry {
+            Entry::Event(event) => {
+                match event {
+                    Event::RunStarted { .. } => sequence = None,
+                    Event::SessionStarted { last_sequence, .. } => sequence = Some(*last_sequence),
+                    _ => {}
+                }
+                now = if now.boundary == read.at {
+                    Place { events: now.events + 1, ..now }
+                } else {
+                    Place { boundary: read.at, events: 1 }
+                };
+            }
+            Entry::Record(record) => {
+                let number = read.at.next_record();
+                match sequence::step(number, &record.payload) {
+                    Ok(step) => sequence = Some(step.end),
+                    // Nothing beyond such a record is replayed, so what it does to the number does not matter.
+                    Err(e) if e.code() == Code::TargetUnsupported => {}
+                    Err(e) => return Err(e),
+                }
+                now = Place::before_events(
+                    number
+                        .after()
+                        .ok_or_else(|| Error::new(Code::SegmentDamaged, "reading a segment").with("record", number))?,
+                );
+            }
+        }
+        if visit(now, Facts { hash: read.hash, sequence }).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,172 @@
+//! From a target to places in the stream.
+//!
+//! Owns: what each kind of target means, and the distance between asked and reached. A boundary at which a run or a
+//! session begins has several places; they are given in order of preference. Whether a place can be *restored* is
+//! decided by `choose`.
+
+use chrono::{DateTime, Utc};
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::schema::TagDocument,
+    clock::Micros,
+    ids::{Boundary, RecordNumber, RunningHash, SequenceNumber},
+};
+
+use super::{
+    Distance, Note, NoteKind,
+    source::Source,
+    stream::{Place, Stream},
+};
+use crate::target::Target;
+
+mod by_sequence;
+pub(crate) mod by_time;
+
+/// What a target means.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    /// The places that answer to it, the preferred one first; all at one boundary.
+    pub places: Vec<Place>,
+    pub distance: Distance,
+    pub notes: Vec<Note>,
+    /// The running hash that a tag says is there.
+    pub hash: Option<RunningHash>,
+}
+
+impl Resolved {
+    fn exactly(places: Vec<Place>) -> Self {
+        let distance = Distance { exact: true, ..Distance::default() };
+        Self { places, distance, notes: Vec::new(), hash: None }
+    }
+
+    /// Says that the target moved to an earlier record, and why.
+    pub(crate) fn moved(&mut self, records: u64, why: String) {
+        self.distance.exact = false;
+        self.distance.records += records;
+        if self.distance.text.is_empty() {
+            self.distance.text.clone_from(&why);
+        } else {
+            self.distance.text = format!("{}; {why}", self.distance.text);
+        }
+        self.notes.push(Note { kind: NoteKind::Moved, text: why });
+    }
+}
+
+/// Resolves a target; `tag` is its document when it is a tag.
+pub(crate) async fn resolve(
+    stream: &Stream,
+    source: &dyn Source,
+    target: &Target,
+    tag: Option<&TagDocument>,
+) -> Result<Resolved> {
+    let mut resolved = match target {
+        Target::Latest => Resolved::exactly(places_up_to(stream, stream.head())),
+        Target::Record(record) => by_record(stream, *record)?,
+        Target::Sequence(sequence) => by_sequence::resolve(stream, source, *sequence).await?,
+        Target::Time(time) => by_time::resolve(stream, source, *time).await?,
+        Target::Tag(name) => by_tag(stream, name, tag)?,
+    };
+    leave_withdrawn(stream, &mut resolved);
+    Ok(resolved)
+}
+
+/// The places at the boundary of `place`, newest first, none after `place`.
+fn places_up_to(stream: &Stream, place: Place) -> Vec<Place> {
+    let mut places: Vec<Place> = stream.places_at(place.boundary).into_iter().filter(|p| *p <= place).collect();
+    if places.first() != Some(&place) {
+        // Events that begin neither run nor session make no other state.
+        places.insert(0, place);
+        places.dedup_by_key(|p| (stream.run_at(*p), stream.sessions.iter().filter(|(at, _)| at < p).count()));
+    }
+    places
+}
+
+fn by_record(stream: &Stream, record: RecordNumber) -> Result<Resolved> {
+    let head = stream.head().boundary;
+    match record.after() {
+        Some(boundary) if boundary <= head => {
+            if boundary <= stream.start() {
+                return Err(before_start(stream, &Target::Record(record)));
+            }
+            Ok(Resolved::exactly(vec![Place::before_events(boundary)]))
+        }
+        _ => Err(after_end(stream, &Target::Record(record))),
+    }
+}
+
+fn by_tag(stream: &Stream, name: &str, tag: Option<&TagDocument>) -> Result<Resolved> {
+    let tag = tag.ok_or_else(|| Error::new(Code::TagUnknown, "finding the tag").on(name))?;
+    let boundary = tag.position.boundary;
+    if boundary > stream.head().boundary {
+        return Err(Error::new(Code::SegmentMissing, "finding the tag")
+            .on(name)
+            .with("position", boundary)
+            .with("end of the archive", stream.head().boundary));
+    }
+    let mut resolved = Resolved::exactly(stream.places_at(boundary));
+    resolved.hash = Some(tag.position.hash);
+    if tag.observed_only {
+        resolved.notes.push(Note {
+            kind: NoteKind::ObservedOnly,
+            text: "the tag holds what was in the server's files; committed writes that were still in its memory are not included".to_owned(),
+        });
+    }
+    Ok(resolved)
+}
+
+/// A target behind a record that the server took back goes to the last record before it, and says so.
+fn leave_withdrawn(stream: &Stream, resolved: &mut Resolved) {
+    let Some(boundary) = resolved.places.first().map(|p| p.boundary) else { return };
+    let kept = stream.before_withdrawn(boundary);
+    if kept == boundary {
+        return;
+    }
+    resolved.places = vec![Place::before_events(kept)];
+    // The tag's hash covers the withdrawn records, which are part of the stream.
+    resolved.hash = None;
+    let count = boundary.get() - kept.get();
+    resolved
+        .moved(count, format!("the server took back the last {count} record(s) before the target; they are left out"));
+}
+
+/// The target lies after everything that is archived.
+pub(super) fn after_end(stream: &Stream, target: &Target) -> Error {
+    let head = stream.head();
+    let mut e = Error::new(Code::TargetAfterEnd, "finding").on(target);
+    if let Some(record) = head.boundary.last_record() {
+        e = e.with("last record", record);
+    }
+    if let Some(last) = stream.pieces.last() {
+        e = e.with("last sequence", last.summary.last_sequence);
+    }
+    if let Some(time) = observed_through(stream) {
+        e = e.with("observed through", time);
+    }
+    e
+}
+
+/// The target lies before everything that is archived.
+pub(super) fn before_start(stream: &Stream, target: &Target) -> Error {
+    Error::new(Code::TargetBeforeStart, "finding").on(target).with("first record", stream.start())
+}
+
+/// The last time of which the archive knows something.
+pub(crate) fn observed_through(stream: &Stream) -> Option<Micros> {
+    stream.pieces.iter().rev().find_map(|p| {
+        let s = &p.summary;
+        s.observed_through.max(s.observed.map(|(_, last)| last.at))
+    })
+}
+
+/// Shows a place to people who must choose.
+pub(super) fn candidate(boundary: Boundary, sequence: SequenceNumber) -> String {
+    match boundary.last_record() {
+        Some(record) => format!("--to-record {record} (sequence {sequence})"),
+        None => "the start of the archive".to_owned(),
+    }
+}
+
+/// Microseconds as chrono's time.
+pub(super) fn time(micros: Micros) -> DateTime<Utc> {
+    micros.to_datetime()
+}

@@ -1,0 +1,167 @@
+//! `--to-seq N`: the last place whose latest sequence number is at most N.
+//!
+//! Owns: finding every place that answers to it. Sequence numbers go back: after a reopen that lowered them, after a
+//! failed write, and where a new run archives records again. The stream is therefore walked in stretches in which they
+//! only grow, and N is looked for in each. Segments whose summaries show that N is not in them are not read.
+
+use pitr_archive::{
+    Code, Error, Result,
+    ids::{Boundary, SequenceNumber},
+    segment::entry::{Entry, Event},
+};
+
+use super::{Distance, Resolved, after_end, before_start, candidate};
+use crate::{
+    plan::{
+        sequence,
+        source::Source,
+        stream::{Piece, Place, Stream},
+    },
+    target::Target,
+};
+
+pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: SequenceNumber) -> Result<Resolved> {
+    let mut walk = Walk { wanted, latest: None, fresh: true, found: Vec::new(), lowest: None };
+    for piece in &stream.pieces {
+        if walk.can_skip(stream, piece) {
+            walk.skip(piece);
+        } else {
+            for read in source.entries(piece.timeline, &piece.summary).await? {
+                let record = matches!(read.entry, Entry::Record(_));
+                if record && read.at >= piece.end.boundary {
+                    // A child left its parent here.
+                    break;
+                }
+                walk.entry(stream, read.at, &read.entry)?;
+            }
+        }
+    }
+    walk.end_of_stretch(stream.head());
+    let target = Target::Sequence(wanted);
+    match walk.found.as_slice() {
+        [(place, reached)] => {
+            let mut resolved = Resolved::exactly(vec![*place]);
+            let beyond = wanted.get().saturating_sub(reached.get());
+            resolved.distance = Distance { exact: beyond == 0, sequences: Some(beyond), ..Distance::default() };
+            if beyond > 0 {
+                resolved.moved(0, format!(
+                    "sequence number {wanted} lies inside a record, which is never split; the record before ends at {reached}"
+                ));
+            }
+            Ok(resolved)
+        }
+        [] if walk.lowest.is_some_and(|lowest| wanted < lowest) => {
+            let e = before_start(stream, &target);
+            Err(match walk.lowest {
+                Some(lowest) => e.with("lowest sequence", lowest),
+                None => e,
+            })
+        }
+        [] => Err(after_end(stream, &target)),
+        several => {
+            let mut e = Error::new(Code::TargetAmbiguous, "finding").on(target);
+            for (place, reached) in several {
+                e = e.with("candidate", candidate(place.boundary, *reached));
+            }
+            Err(e)
+        }
+    }
+}
+
+struct Walk {
+    wanted: SequenceNumber,
+    /// Latest sequence number so far in this stretch; unknown at the start of a run.
+    latest: Option<SequenceNumber>,
+    /// The stretch began at the present boundary.
+    fresh: bool,
+    found: Vec<(Place, SequenceNumber)>,
+    lowest: Option<SequenceNumber>,
+}
+
+impl Walk {
+    /// Nothing in the segment can be N's place, and its effect on the walk is in its summary.
+    fn can_skip(&self, stream: &Stream, piece: &Piece) -> bool {
+        let s = &piece.summary;
+        let Some(latest) = self.latest else { return false };
+        let quiet =
+            s.events.iter().all(|e| !matches!(e.event, Event::RunStarted { .. } | Event::SessionStarted { .. }));
+        let cut = piece.end.boundary < s.end;
+        if !quiet || cut || stream.touches_withdrawn(s.first, s.end) {
+            return false;
+        }
+        // A segment without records changes nothing.
+        let (Some(min), Some(max)) = (s.min_sequence, s.max_sequence) else { return s.first == s.end };
+        min > latest && max == s.last_sequence && (max <= self.wanted || latest > self.wanted)
+    }
+
+    fn skip(&mut self, piece: &Piece) {
+        if piece.summary.first < piece.summary.end {
+            self.latest = Some(piece.summary.last_sequence);
+            self.fresh = false;
+        }
+    }
+
+    fn entry(&mut self, stream: &Stream, at: Boundary, entry: &Entry) -> Result<()> {
+        match entry {
+            Entry::Event(Event::RunStarted { .. }) => {
+                self.end_of_stretch(Place::before_events(at));
+                self.latest = None;
+                self.fresh = true;
+            }
+            Entry::Event(Event::SessionStarted { last_sequence, .. }) => {
+                if self.latest.is_some_and(|latest| *last_sequence < latest) {
+                    self.end_of_stretch(Place::before_events(at));
+                    self.fresh = true;
+                    self.latest = Some(*last_sequence);
+                }
+            }
+            Entry::Event(_) => {}
+            Entry::Record(record) => {
+                if stream.touches_withdrawn(at, Boundary::new(at.get().saturating_add(1))) {
+                    return Ok(());
+                }
+                self.record(stream, at, &record.payload)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, stream: &Stream, at: Boundary, payload: &[u8]) -> Result<()> {
+        let step = match sequence::step(at.next_record(), payload) {
+            Ok(step) => step,
+            // What two-phase commit does to the numbers is not known here; a barrier stands before such a record.
+            Err(e) if e.code() == Code::TargetUnsupported => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let before = step.first.get().checked_sub(1).map(SequenceNumber::new).unwrap_or_default();
+        let latest = self.latest.unwrap_or(before);
+        self.lowest = Some(self.lowest.map_or(latest, |lowest| lowest.min(latest)));
+        if step.consumed {
+            let went_back = step.first <= latest;
+            if went_back {
+                self.end_of_stretch(Place::before_events(at));
+                self.fresh = true;
+            }
+            let from = if went_back { before } else { latest };
+            self.lowest = self.lowest.min(Some(from));
+            if from <= self.wanted && self.wanted < step.end {
+                let place = if self.fresh { newest(stream, at) } else { Place::before_events(at) };
+                self.found.push((place, from));
+            }
+        }
+        self.latest = Some(step.end);
+        self.fresh = false;
+        Ok(())
+    }
+
+    /// N is the last number of a stretch: its place is the stretch's end.
+    fn end_of_stretch(&mut self, place: Place) {
+        if self.latest == Some(self.wanted) {
+            self.found.push((place, self.wanted));
+        }
+    }
+}
+
+fn newest(stream: &Stream, at: Boundary) -> Place {
+    stream.places_at(at).first().copied().unwrap_or(Place::before_events(at))
+}

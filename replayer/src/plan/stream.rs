@@ -1,0 +1,310 @@
+//! A timeline as planning sees it: segments, and the events between records, in their order.
+//!
+//! Owns: places (a boundary has several when events lie at it), runs, sessions, barriers, intervals, withdrawn ranges,
+//! all as pure functions over summaries. Refuses: reading anything.
+//!
+//! Why places: at one boundary the stream can end a run and begin the next, or a session of the server. "After record
+//! n" is the place before every event at that boundary; "the end of the archive" is the place after all of them.
+
+use pitr_archive::{
+    catalog::schema::{BaseDocument, SegmentSummary},
+    ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
+    segment::entry::{BarrierReason, Blocks, ColumnFamilyChange, Event, Interval, ManifestPoint},
+};
+
+/// A place in the stream: after the records before `boundary` and after the first `events` events that lie there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub boundary: Boundary,
+    pub events: usize,
+}
+
+impl Place {
+    /// Directly after the record before `boundary`.
+    pub const fn before_events(boundary: Boundary) -> Self {
+        Self { boundary, events: 0 }
+    }
+}
+
+/// A segment, with the places that it covers.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub timeline: TimelineId,
+    pub summary: SegmentSummary,
+    pub start: Place,
+    pub end: Place,
+}
+
+/// An event; it lies directly after `place`.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    pub place: Place,
+    pub event: Event,
+}
+
+/// A contiguous run of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub timeline: TimelineId,
+    pub number: u64,
+    pub start: Place,
+}
+
+/// A place that replay cannot cross in one piece.
+#[derive(Clone, Debug)]
+pub(crate) struct Barrier {
+    pub place: Place,
+    pub reason: BarrierReason,
+    pub interval: Interval,
+    /// The MANIFEST record that showed it.
+    pub manifest: Option<ManifestPoint>,
+    pub detail: String,
+}
+
+/// A column family added or dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct FamilyEvent {
+    pub place: Place,
+    pub change: ColumnFamilyChange,
+    pub id: ColumnFamilyId,
+    pub name: String,
+    pub interval: Interval,
+    pub manifest: ManifestPoint,
+    pub edit: String,
+}
+
+/// User-timestamp sizes noted in a WAL.
+#[derive(Clone, Debug)]
+pub(crate) struct TimestampSizes {
+    pub place: Place,
+    pub wal: FileNumber,
+    pub offset: u64,
+    pub sizes: Vec<(ColumnFamilyId, u16)>,
+}
+
+/// On which side of a change a target lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Before,
+    Inside,
+    After,
+}
+
+/// A change whose two ends coincide counts as done there: what somebody restores to is the later state of a position.
+pub(crate) fn side(interval: Interval, target: Boundary) -> Side {
+    match interval.hi {
+        Some(hi) if hi <= target => Side::After,
+        _ if target <= interval.lo => Side::Before,
+        _ => Side::Inside,
+    }
+}
+
+/// A timeline, with its ancestors below the places where it left them.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub timeline: TimelineId,
+    pub pieces: Vec<Piece>,
+    pub events: Vec<Placed>,
+    pub runs: Vec<Run>,
+    pub barriers: Vec<Barrier>,
+    pub families: Vec<FamilyEvent>,
+    pub timestamp_sizes: Vec<TimestampSizes>,
+    /// Sorted, merged.
+    pub withdrawn: Vec<(Boundary, Boundary)>,
+    pub sessions: Vec<(Place, SequenceNumber)>,
+}
+
+/// The segments of one timeline, up to where a child left it.
+pub(crate) struct Ancestor<'a> {
+    pub timeline: TimelineId,
+    pub segments: &'a [SegmentSummary],
+    pub until: Option<Boundary>,
+}
+
+impl Stream {
+    /// `lineage` runs from the oldest ancestor to the timeline itself.
+    pub fn new(timeline: TimelineId, lineage: &[Ancestor<'_>]) -> Self {
+        let mut stream = Self {
+            timeline,
+            pieces: Vec::new(),
+            events: Vec::new(),
+            runs: Vec::new(),
+            barriers: Vec::new(),
+            families: Vec::new(),
+            timestamp_sizes: Vec::new(),
+            withdrawn: Vec::new(),
+            sessions: Vec::new(),
+        };
+        for ancestor in lineage {
+            let in_lineage = |at: Boundary| ancestor.until.is_none_or(|until| at < until);
+            for summary in ancestor.segments.iter().filter(|s| s.first == Boundary::START || in_lineage(s.first)) {
+                stream.push(ancestor, summary.clone());
+            }
+        }
+        stream.close_intervals();
+        stream.withdrawn.sort_unstable();
+        stream
+    }
+
+    fn push(&mut self, ancestor: &Ancestor<'_>, mut summary: SegmentSummary) {
+        // What lies exactly where a child left its parent belongs to the parent's further life, except column family
+        // edits: those name the interval they lie in.
+        if let Some(until) = ancestor.until {
+            summary.end = summary.end.min(until);
+            summary.events.retain(|e| {
+                e.at < until
+                    || (e.at == until && matches!(e.event, Event::ColumnFamily { .. } | Event::IntervalClosed { .. }))
+            });
+        }
+        let start = self.place_at(summary.first);
+        for placed in &summary.events {
+            let place = self.place_at(placed.at);
+            self.note(ancestor.timeline, place, &placed.event);
+            self.events.push(Placed { place, event: placed.event.clone() });
+        }
+        let end = self.place_at(summary.end);
+        self.pieces.push(Piece { timeline: ancestor.timeline, summary, start, end });
+    }
+
+    /// The place after every event so far that lies at `boundary`.
+    fn place_at(&self, boundary: Boundary) -> Place {
+        match self.events.last() {
+            Some(last) if last.place.boundary == boundary => Place { boundary, events: last.place.events + 1 },
+            _ => Place::before_events(boundary),
+        }
+    }
+
+    fn note(&mut self, timeline: TimelineId, place: Place, event: &Event) {
+        match event {
+            Event::RunStarted { run, .. } => self.runs.push(Run { timeline, number: *run, start: place }),
+            Event::SessionStarted { last_sequence, .. } => self.sessions.push((place, *last_sequence)),
+            Event::TimestampSizes { wal, offset, sizes } => {
+                self.timestamp_sizes.push(TimestampSizes { place, wal: *wal, offset: *offset, sizes: sizes.clone() })
+            }
+            Event::ColumnFamily { change, id, name, interval, manifest, edit } => self.families.push(FamilyEvent {
+                place,
+                change: *change,
+                id: *id,
+                name: name.clone(),
+                interval: *interval,
+                manifest: *manifest,
+                edit: edit.clone(),
+            }),
+            Event::Withdrawn { from, to, .. } => self.withdrawn.push((*from, *to)),
+            Event::Barrier { reason, interval, manifest, detail, .. } => self.barriers.push(Barrier {
+                place,
+                reason: *reason,
+                interval: *interval,
+                manifest: *manifest,
+                detail: detail.clone(),
+            }),
+            // Collected once all intervals are known.
+            Event::IntervalClosed { .. } => {}
+            // Where a WAL begins and ends shows in the records.
+            Event::WalStarted { .. } | Event::WalEnded { .. } => {}
+        }
+    }
+
+    fn close_intervals(&mut self) {
+        for placed in &self.events {
+            let Event::IntervalClosed { manifest, hi } = &placed.event else { continue };
+            let families = self.families.iter_mut().filter(|f| f.manifest == *manifest).map(|f| &mut f.interval);
+            let barriers = self.barriers.iter_mut().filter(|b| b.manifest == Some(*manifest)).map(|b| &mut b.interval);
+            for interval in families.chain(barriers) {
+                interval.hi.get_or_insert(*hi);
+            }
+        }
+    }
+
+    /// The end of the archive on this timeline.
+    pub fn head(&self) -> Place {
+        self.pieces.last().map_or(Place::before_events(Boundary::START), |p| p.end)
+    }
+
+    /// The first boundary of the archive on this timeline.
+    pub fn start(&self) -> Boundary {
+        self.pieces.first().map_or(Boundary::START, |p| p.summary.first)
+    }
+
+    /// Whether a boundary of `timeline` lies on this stream.
+    pub fn holds(&self, timeline: TimelineId, boundary: Boundary) -> bool {
+        let of_timeline = |p: &&Piece| p.timeline == timeline;
+        let first = self.pieces.iter().find(of_timeline).map(|p| p.start.boundary);
+        let last = self.pieces.iter().rev().find(of_timeline).map(|p| p.end.boundary);
+        first.is_some_and(|first| first <= boundary) && last.is_some_and(|last| boundary <= last)
+    }
+
+    /// The run that a place lies in.
+    pub fn run_at(&self, place: Place) -> Option<Run> {
+        self.runs.iter().rev().find(|r| r.start < place).copied()
+    }
+
+    /// The places at `boundary` that differ in run or session, newest first; always ends with the one before every
+    /// event.
+    pub fn places_at(&self, boundary: Boundary) -> Vec<Place> {
+        let mut places: Vec<Place> = self
+            .events
+            .iter()
+            .filter(|e| e.place.boundary == boundary)
+            .filter(|e| matches!(e.event, Event::RunStarted { .. } | Event::SessionStarted { .. }))
+            .map(|e| Place { boundary, events: e.place.events + 1 })
+            .collect();
+        places.push(Place::before_events(boundary));
+        places.sort_unstable_by(|a, b| b.cmp(a));
+        places.dedup();
+        places
+    }
+
+    /// `boundary`, or the last one before it that does not follow a withdrawn record.
+    pub fn before_withdrawn(&self, boundary: Boundary) -> Boundary {
+        let mut at = boundary;
+        while let Some((from, _)) = self.withdrawn.iter().rev().find(|(from, to)| *from < at && at <= *to) {
+            at = *from;
+        }
+        at
+    }
+
+    /// Whether any record of `first .. end` was withdrawn.
+    pub fn touches_withdrawn(&self, first: Boundary, end: Boundary) -> bool {
+        self.withdrawn.iter().any(|(from, to)| *from < end && first < *to)
+    }
+
+    /// Whether what lies at `place` was written in `run`. Another run can be of another database, whose MANIFESTs and
+    /// WALs are numbered on their own.
+    pub fn in_run(&self, run: Run, place: Place) -> bool {
+        let next = self.runs.iter().find(|r| r.start > run.start);
+        run.start < place && next.is_none_or(|next| place < next.start)
+    }
+
+    /// The column family events of a run.
+    pub fn families_of(&self, run: Run) -> impl Iterator<Item = &FamilyEvent> {
+        self.families.iter().filter(move |f| self.in_run(run, f.place))
+    }
+
+    /// The barrier that stops a replay on `base` up to `target`, all in `run`.
+    pub fn blocking(&self, run: Run, base: &BaseDocument, target: Boundary) -> Option<&Barrier> {
+        self.barriers.iter().filter(|b| self.in_run(run, b.place)).find(|b| {
+            let lo = b.interval.lo;
+            match b.reason.blocks() {
+                Blocks::Replay => base.first_record < lo && lo < target,
+                Blocks::Record => base.first_record <= lo && lo < target,
+                Blocks::Floor => {
+                    // A base that holds the MANIFEST record was taken after the change, and so is all from its floor on.
+                    let base_has_it = b.manifest.is_some_and(|point| point <= base.manifest)
+                        || b.interval.hi.is_some_and(|hi| hi <= base.floor.boundary);
+                    !base_has_it && side(b.interval, target) != Side::Before
+                }
+            }
+        })
+    }
+
+    /// The segments that hold records of `first .. end`.
+    pub fn covering(&self, first: Boundary, end: Boundary) -> impl Iterator<Item = &Piece> {
+        let from = self.pieces.partition_point(|p| p.summary.end <= first);
+        self.pieces
+            .iter()
+            .skip(from)
+            .take_while(move |p| p.summary.first < end)
+            .filter(|p| p.summary.first < p.summary.end)
+    }
+}

@@ -1,0 +1,350 @@
+//! Hand-made streams: a script of records, events and looks at the clock, cut into segments, with bases and a tag.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pitr_archive::{
+    Result,
+    catalog::schema::{
+        BaseDocument, DatabasePaths, Extra, PlacedEvent, Position, SegmentSummary, TagDocument, TimeSample, WalSpan,
+    },
+    clock::Micros,
+    ids::{
+        ArchiveId, BaseId, Boundary, ColumnFamilyId, ContentHash, Epoch, FileNumber, Nonce, Ordinal, RunningHash,
+        SequenceNumber, TimelineId,
+    },
+    rocks::write_batch::{Op, WriteBatchBuilder, WritePolicy},
+    segment::entry::{BarrierReason, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint, Record},
+};
+
+use crate::{
+    plan::{
+        PlanOptions, RestorePlan,
+        assemble::{Inputs, assemble},
+        source::{ReadEntry, Source},
+        stream::{Ancestor, Stream},
+    },
+    target::Target,
+};
+
+pub(super) fn b(n: u64) -> Boundary {
+    Boundary::new(n)
+}
+
+pub(super) fn seq(n: u64) -> SequenceNumber {
+    SequenceNumber::new(n)
+}
+
+/// An archive with one timeline, in memory.
+pub(super) struct Scene {
+    segments: Vec<SegmentSummary>,
+    contents: BTreeMap<Ordinal, (Vec<ReadEntry>, Vec<TimeSample>)>,
+    pub bases: Vec<BaseDocument>,
+    pub tag: Option<TagDocument>,
+    open: Open,
+    hash: RunningHash,
+    at: u64,
+    latest: u64,
+    wal: u64,
+    offset: u64,
+    run: u64,
+}
+
+#[derive(Default)]
+struct Open {
+    entries: Vec<ReadEntry>,
+    events: Vec<PlacedEvent>,
+    spans: Vec<WalSpan>,
+    samples: Vec<TimeSample>,
+    through: Option<Micros>,
+    sequences: Vec<(u64, u64)>,
+    first: u64,
+    before: Option<RunningHash>,
+}
+
+impl Scene {
+    /// A stream whose first run begins at WAL 10.
+    pub fn new() -> Self {
+        let mut scene = Self::empty();
+        scene.run_started(0, 10);
+        scene
+    }
+
+    /// No segment at all.
+    pub fn empty() -> Self {
+        Self {
+            segments: Vec::new(),
+            contents: BTreeMap::new(),
+            bases: Vec::new(),
+            tag: None,
+            open: Open::default(),
+            hash: RunningHash::ZERO,
+            at: 0,
+            latest: 0,
+            wal: 10,
+            offset: 0,
+            run: 0,
+        }
+    }
+
+    fn entry(&mut self, entry: Entry) {
+        self.open.before.get_or_insert(self.hash);
+        let at = b(self.at);
+        self.hash = RunningHash(*blake3::hash(format!("{} {at} {entry:?}", self.hash).as_bytes()).as_bytes());
+        self.open.entries.push(ReadEntry { at, entry, hash: self.hash });
+    }
+
+    pub fn event(&mut self, event: Event) -> &mut Self {
+        self.open.events.push(PlacedEvent { at: b(self.at), event: event.clone() });
+        self.entry(Entry::Event(event));
+        self
+    }
+
+    pub fn run_started(&mut self, run: u64, wal: u64) -> &mut Self {
+        (self.run, self.wal, self.offset) = (run, wal, 0);
+        self.event(Event::RunStarted { run, first_wal: FileNumber::new(wal), db_id: "id".to_owned() })
+    }
+
+    pub fn session(&mut self, session: u64, last: u64) -> &mut Self {
+        self.latest = last;
+        self.event(Event::SessionStarted {
+            session,
+            db_session_id: None,
+            manifest: point(session),
+            last_sequence: seq(last),
+        })
+    }
+
+    pub fn wal(&mut self, wal: u64) -> &mut Self {
+        (self.wal, self.offset) = (wal, 0);
+        self
+    }
+
+    fn payload(&mut self, payload: Vec<u8>, first: u64, end: u64) -> &mut Self {
+        let (wal, start) = (FileNumber::new(self.wal), self.offset);
+        self.offset += payload.len() as u64 + 7;
+        let end_offset = self.offset;
+        match self.open.spans.last_mut() {
+            Some(span) if span.wal == wal => span.end = end_offset,
+            _ => self.open.spans.push(WalSpan {
+                wal,
+                first: b(self.at),
+                start,
+                end: end_offset,
+                prefix: ContentHash([0; 32]),
+            }),
+        }
+        self.open.sequences.push((first, end));
+        self.entry(Entry::Record(Record { wal, start, end: end_offset, payload: Bytes::from(payload) }));
+        self.at += 1;
+        self.latest = end;
+        self
+    }
+
+    /// A record of `n` puts, numbered on from the one before.
+    pub fn put(&mut self, n: u64) -> &mut Self {
+        let first = self.latest + 1;
+        self.put_at(first, n)
+    }
+
+    /// A record of `n` puts that starts at `first`.
+    pub fn put_at(&mut self, first: u64, n: u64) -> &mut Self {
+        let mut batch = WriteBatchBuilder::new(seq(first));
+        for _ in 0..n {
+            batch.push(&Op::Put { cf: ColumnFamilyId::DEFAULT, key: b"k", value: b"v" });
+        }
+        if n == 0 {
+            batch.push(&Op::LogData { blob: b"remark" });
+        }
+        self.payload(batch.finish(), first, first + n - 1)
+    }
+
+    pub fn prepare(&mut self) -> &mut Self {
+        let first = self.latest + 1;
+        let mut batch = WriteBatchBuilder::new(seq(first));
+        batch.push(&Op::BeginPrepare { policy: WritePolicy::WriteCommitted });
+        batch.push(&Op::EndPrepare { xid: b"x" });
+        self.payload(batch.finish(), first, first - 1)
+    }
+
+    pub fn barrier(&mut self, reason: BarrierReason, lo: u64, hi: Option<u64>) -> &mut Self {
+        self.event(Event::Barrier {
+            reason,
+            interval: Interval { lo: b(lo), hi: hi.map(b) },
+            manifest: None,
+            detail: "seen".to_owned(),
+            noticed: Micros(0),
+        })
+    }
+
+    /// Files ingested, seen in the MANIFEST at `offset`.
+    pub fn ingested(&mut self, offset: u64, lo: u64, hi: Option<u64>) -> &mut Self {
+        self.event(Event::Barrier {
+            reason: BarrierReason::ChangeOutsideWal,
+            interval: Interval { lo: b(lo), hi: hi.map(b) },
+            manifest: Some(point(offset)),
+            detail: "seen".to_owned(),
+            noticed: Micros(0),
+        })
+    }
+
+    /// A column family edit at MANIFEST offset `offset`.
+    pub fn family(&mut self, change: ColumnFamilyChange, offset: u64, lo: u64, hi: Option<u64>) -> &mut Self {
+        self.event(Event::ColumnFamily {
+            change,
+            id: ColumnFamilyId::new(1),
+            name: "x".to_owned(),
+            interval: Interval { lo: b(lo), hi: hi.map(b) },
+            manifest: point(offset),
+            edit: String::new(),
+        })
+    }
+
+    pub fn withdraw(&mut self, from: u64, to: u64) -> &mut Self {
+        self.event(Event::Withdrawn { from: b(from), to: b(to), evidence: "seen".to_owned() })
+    }
+
+    /// A look at the readable end: from `from` to `at`, in microseconds.
+    pub fn look(&mut self, from: i64, at: i64) -> &mut Self {
+        self.open.samples.push(TimeSample { from: Micros(from), at: Micros(at), boundary: b(self.at) });
+        self
+    }
+
+    pub fn through(&mut self, at: i64) -> &mut Self {
+        self.open.through = Some(Micros(at));
+        self
+    }
+
+    /// Ends the segment.
+    pub fn cut(&mut self) -> &mut Self {
+        let open = std::mem::take(&mut self.open);
+        let ordinal = Ordinal::new(self.segments.len() as u64);
+        self.segments.push(SegmentSummary {
+            ordinal,
+            epoch: Epoch::new(1),
+            first: b(open.first),
+            end: b(self.at),
+            hash_before: open.before.unwrap_or(self.hash),
+            hash_after: self.hash,
+            min_sequence: open.sequences.iter().map(|s| s.0).min().map(seq),
+            max_sequence: open.sequences.iter().map(|s| s.1).max().map(seq),
+            last_sequence: seq(self.latest),
+            wals: open.spans,
+            observed: open.samples.first().copied().zip(open.samples.last().copied()),
+            observed_through: open.through,
+            plain_bytes: 100,
+            events: open.events,
+            object_bytes: 50,
+        });
+        self.contents.insert(ordinal, (open.entries, open.samples));
+        self.open.first = self.at;
+        self
+    }
+
+    /// A base whose floor is here and whose records begin at `first`; its MANIFEST prefix ends at `manifest`.
+    pub fn base(&mut self, first: u64, manifest: u64, last_sequence: u64) -> &mut Self {
+        let hash_at = |at: u64| {
+            let before = |entries: &[ReadEntry]| entries.iter().rev().find(|e| e.at < b(at)).map(|e| e.hash);
+            before(&self.open.entries)
+                .or_else(|| self.contents.values().rev().find_map(|(entries, _)| before(entries)))
+                .unwrap_or(RunningHash::ZERO)
+        };
+        let number = self.bases.len() as u32;
+        let base = BaseDocument {
+            version: 1,
+            archive: ArchiveId([1; 16]),
+            id: BaseId::new(chrono::DateTime::UNIX_EPOCH, number),
+            run: self.run,
+            floor: Position {
+                timeline: TimelineId::FIRST,
+                boundary: b(self.at),
+                hash: self.hash,
+                wal: None,
+                offset: None,
+                sequence: seq(self.latest),
+            },
+            first_wal: FileNumber::new(self.wal),
+            first_record: b(first),
+            first_hash: if first == self.at { self.hash } else { hash_at(first) },
+            last_sequence: seq(last_sequence),
+            max_file_sequence: seq(last_sequence),
+            manifest: point(manifest),
+            db_id: "id".to_owned(),
+            rocksdb_version: "11.8.1".to_owned(),
+            column_families: Vec::new(),
+            allow_2pc: false,
+            paths: DatabasePaths { db: "/db".to_owned(), ..DatabasePaths::default() },
+            inline: Vec::new(),
+            files: Vec::new(),
+            created: Micros(0),
+            epoch: Epoch::new(1),
+            nonce: Nonce([0; 16]),
+            extra: Extra::new(),
+        };
+        self.bases.push(base);
+        self
+    }
+
+    /// A tag here.
+    pub fn tag(&mut self, name: &str) -> &mut Self {
+        self.tag = Some(TagDocument {
+            version: 1,
+            archive: ArchiveId([1; 16]),
+            name: name.to_owned(),
+            position: Position {
+                timeline: TimelineId::FIRST,
+                boundary: b(self.at),
+                hash: self.hash,
+                wal: None,
+                offset: None,
+                sequence: seq(self.latest),
+            },
+            created: Micros(0),
+            note: String::new(),
+            observed_only: false,
+            nonce: Nonce([0; 16]),
+            extra: Extra::new(),
+        });
+        self
+    }
+
+    pub fn stream(&self) -> Stream {
+        Stream::new(
+            TimelineId::FIRST,
+            &[Ancestor { timeline: TimelineId::FIRST, segments: &self.segments, until: None }],
+        )
+    }
+
+    /// Plans with these options.
+    pub fn plan_with(&self, target: &Target, options: &PlanOptions) -> Result<RestorePlan> {
+        let stream = self.stream();
+        let inputs = Inputs {
+            archive: ArchiveId([1; 16]),
+            stream: &stream,
+            bases: &self.bases,
+            source: self,
+            tag: self.tag.as_ref(),
+        };
+        futures::executor::block_on(assemble(&inputs, target, options))
+    }
+
+    pub fn plan(&self, target: &Target) -> Result<RestorePlan> {
+        self.plan_with(target, &PlanOptions::default())
+    }
+}
+
+pub(super) fn point(offset: u64) -> ManifestPoint {
+    ManifestPoint { file: FileNumber::new(1), offset }
+}
+
+#[async_trait]
+impl Source for Scene {
+    async fn entries(&self, _: TimelineId, segment: &SegmentSummary) -> Result<Vec<ReadEntry>> {
+        Ok(self.contents[&segment.ordinal].0.clone())
+    }
+
+    async fn samples(&self, _: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
+        Ok(self.contents[&segment.ordinal].1.clone())
+    }
+}
