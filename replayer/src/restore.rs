@@ -3,18 +3,49 @@
 //! Owns: the order of effects. (1) Everything that can be refused is refused before anything is touched. (2) A staging
 //! directory beside the destination is filled, every byte verified. (3) Files, then directories are made durable.
 //! (4) The staging directory is renamed to the destination, and the directory above it made durable. An interruption
-//! leaves the staging directory and nothing else; the next run replaces it.
+//! leaves the staging directory and nothing else; the next run replaces it. An error removes it, but for one: when the
+//! recovered database has another sequence number than planned, the copy is kept there for whoever looks into it.
 //! Refuses: destinations that hold anything; paths of the source that nobody mapped.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use pitr_archive::ids::{BaseId, Nonce};
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::{archive::Archive, schema::BaseDocument},
+    clock::Micros,
+    error::io,
+    ids::{BaseId, Nonce},
+    object_key::ObjectKey,
+};
 use serde::Serialize;
 
 use crate::{
+    finish,
     owner::Owner,
-    plan::{Note, PlannedPosition},
+    plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive},
+    progress::{Phase, Progress},
 };
+
+pub(crate) mod files;
+pub(crate) mod manifest;
+pub(crate) mod options;
+pub(crate) mod paths;
+pub(crate) mod recover;
+pub(crate) mod replay;
+pub(crate) mod small_files;
+pub(crate) mod staging;
+pub(crate) mod wal;
+
+use files::{Job, blocking};
+use paths::Layout;
+use small_files::SmallFiles;
+use staging::Staging;
+use wal::WalTotals;
 
 /// How to restore.
 #[derive(Clone, Debug)]
@@ -29,14 +60,16 @@ pub struct RestoreOptions {
     pub finish: Finish,
     /// A random id for the marker file that tells an archiver where this copy comes from.
     pub marker: Nonce,
+    /// The present time, for the marker file.
+    pub now: Micros,
     /// Files laid down at once.
     pub workers: usize,
 }
 
 impl RestoreOptions {
     /// Into `into`, owner unchanged, no paths mapped, recovery left to the server. `marker` must be random.
-    pub fn new(into: impl Into<PathBuf>, marker: Nonce) -> Self {
-        Self { into: into.into(), owner: None, map_paths: Vec::new(), finish: Finish::Leave, marker, workers: 4 }
+    pub fn new(into: impl Into<PathBuf>, marker: Nonce, now: Micros) -> Self {
+        Self { into: into.into(), owner: None, map_paths: Vec::new(), finish: Finish::Leave, marker, now, workers: 4 }
     }
 }
 
@@ -80,6 +113,163 @@ pub struct RestoreReport {
     pub wal_bytes: u64,
     /// RocksDB recovered it here and reported the planned sequence number.
     pub recovered: bool,
-    /// The plan's notes, and what came to light.
+    /// The plan's notes.
     pub notes: Vec<Note>,
 }
+
+/// Performs a plan.
+///
+/// # Errors
+/// Before anything is touched: `restore.destination-not-empty`, `restore.foreign-path`, `restore.no-space`,
+/// `rocksdb.unsupported` (finishing here with a comparator or merge operator that this library lacks). On the way:
+/// whatever is missing or damaged, by its own code; nothing is left behind.
+pub async fn restore(
+    archive: &Archive,
+    plan: &RestorePlan,
+    options: &RestoreOptions,
+    progress: Arc<dyn Progress>,
+) -> Result<RestoreReport> {
+    let into = std::path::absolute(&options.into).map_err(|e| io("naming the destination", &options.into, e))?;
+    let base = base_of(archive, plan).await?;
+    let layout = paths::layout(&base.paths, &into, &options.map_paths)?;
+    for directory in layout.directories() {
+        staging::check_free(directory)?;
+    }
+    let small = SmallFiles::prepare(&base, plan, &layout, options)?;
+    if options.finish == Finish::Recover {
+        finish::check_known(&small.families)?;
+    }
+    check_space(&base, plan, &layout)?;
+
+    let staging = Staging::create(&layout.directories())?;
+    let work = Work { archive, plan, base: &base, layout: &layout, staging: &staging, options, progress };
+    match work.fill(small).await {
+        Ok(totals) => {
+            staging.publish()?;
+            Ok(RestoreReport {
+                into,
+                position: plan.position,
+                base: base.id.clone(),
+                marker: options.marker,
+                files: base.files.len(),
+                file_bytes: base.files.iter().map(|f| f.size).sum(),
+                records: totals.records,
+                wal_bytes: totals.bytes,
+                recovered: options.finish == Finish::Recover,
+                notes: plan.notes.clone(),
+            })
+        }
+        Err(e) if e.code() == Code::SequenceMismatch && options.finish == Finish::Recover => {
+            Err(e.with("kept in", staging.path(&layout.db)?.display()))
+        }
+        Err(e) => {
+            // The error at hand says why; that the staging directory could not be removed would only hide it, and the
+            // next restore removes it.
+            let _ = staging.discard();
+            Err(e)
+        }
+    }
+}
+
+/// The base that the plan was made with: the same name must still hold the same places.
+async fn base_of(archive: &Archive, plan: &RestorePlan) -> Result<BaseDocument> {
+    let planned = &plan.base;
+    let base = archive
+        .get_base(&planned.id)
+        .await?
+        .ok_or_else(|| Error::new(Code::ObjectMissing, "reading the base").on(ObjectKey::base(&planned.id)))?;
+    if base.floor != planned.floor || base.first_record != planned.first_record || base.first_hash != planned.first_hash
+    {
+        return Err(Error::new(Code::ChainBroken, "comparing the base with the plan").on(&planned.id));
+    }
+    Ok(base)
+}
+
+/// Compares what each file system needs with what it has.
+fn check_space(base: &BaseDocument, plan: &RestorePlan, layout: &Layout) -> Result<()> {
+    let mut needs: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
+    let mut need = |directory: &Path, bytes: u64| -> Result<()> {
+        let mut existing = directory;
+        while !existing.exists() {
+            existing = staging::parent(existing)?;
+        }
+        let device = std::fs::metadata(existing).map_err(|e| io("looking at", existing, e))?.dev();
+        needs.entry(device).or_insert_with(|| (existing.to_owned(), 0)).1 += bytes;
+        Ok(())
+    };
+    let mut files = 0;
+    for file in &base.files {
+        need(layout.directory_of(file)?, file.size)?;
+        files += file.size;
+    }
+    need(&layout.wal, plan.disk_bytes.saturating_sub(files))?;
+    for (place, needed) in needs.into_values() {
+        let free = staging::free_bytes(&place)?;
+        if needed > free {
+            return Err(Error::new(Code::DestinationTooSmall, "checking the free space of")
+                .on(place.display())
+                .with("needed bytes", needed)
+                .with("free bytes", free));
+        }
+    }
+    Ok(())
+}
+
+struct Work<'a> {
+    archive: &'a Archive,
+    plan: &'a RestorePlan,
+    base: &'a BaseDocument,
+    layout: &'a Layout,
+    staging: &'a Staging,
+    options: &'a RestoreOptions,
+    progress: Arc<dyn Progress>,
+}
+
+impl Work<'_> {
+    /// Everything between the first and the last effect that anybody else could see.
+    async fn fill(&self, small: SmallFiles) -> Result<WalTotals> {
+        let source = FromArchive(self.archive);
+        let jobs = self.jobs()?;
+        let files = files::lay_down(&source, jobs, self.options.workers, &*self.progress);
+        let wals = self.staging.path(&self.layout.wal)?;
+        let records = replay::replay(&source, self.plan, wals, self.progress.clone());
+        let ((), totals) = futures::try_join!(files, records)?;
+        let families = small.families.clone();
+        let last_sequence = totals.last_sequence;
+        let (expected, newest) = (self.plan.position.sequence, self.base.max_file_sequence);
+        let staged = self.staging.path(&self.layout.db)?;
+        blocking({
+            let staged = staged.clone();
+            move || small.write(&staged, expected, last_sequence, newest)
+        })
+        .await?;
+        if self.options.finish == Finish::Recover {
+            self.progress.begin(Phase::Recovery, None);
+            let spec = recover::spec(self.layout, self.staging, families)?;
+            blocking(move || recover::recover(&spec, expected)).await?;
+            self.progress.end(Phase::Recovery);
+        }
+        if let Some(owner) = self.options.owner {
+            self.staging.give_to(owner)?;
+        }
+        Ok(totals)
+    }
+
+    fn jobs(&self) -> Result<Vec<Job>> {
+        self.base
+            .files
+            .iter()
+            .map(|file| {
+                let plain = Path::new(&file.name).components().count() == 1 && !file.name.starts_with('.');
+                if !plain {
+                    return Err(Error::new(Code::ObjectDamaged, "reading the base's files").on(&file.name));
+                }
+                let directory = self.staging.path(self.layout.directory_of(file)?)?;
+                Ok(Job { file: file.clone(), to: directory.join(&file.name) })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! The restored database's MANIFEST: the base's prefix, and what must be appended to it.
+//!
+//! Owns: appending column family edits as the source wrote them but for their sequence number, and the last sequence
+//! number itself. Rules: RocksDB takes the *last* LastSequence of a MANIFEST, so every appended edit carries the running
+//! maximum, and recovery reports the larger of that and the end of the last record. Where that is less than the
+//! database had, one more edit raises it; where it would be more, the restore is refused. A MANIFEST that tracks the
+//! synced sizes of WALs is told that they are gone: the restored ones have other sizes.
+//! Pure: bytes in, bytes out.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use pitr_archive::{
+    Code, Error, Result,
+    ids::{FileNumber, SequenceNumber},
+    rocks::{
+        log_reader::{Finality, LogKind, LogReader, Read},
+        log_writer::LogWriter,
+        manifest::ManifestModel,
+        version_edit::VersionEdit,
+    },
+};
+
+use crate::plan::ColumnFamilyEdit;
+
+/// A complete MANIFEST and what it amounts to.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    pub bytes: Vec<u8>,
+    pub model: ManifestModel,
+}
+
+impl Manifest {
+    /// Reads a MANIFEST to its end, which must be a record's and no atomic group's inside.
+    pub fn read(number: FileNumber, bytes: Vec<u8>) -> Result<Self> {
+        let damaged = || Error::new(Code::ManifestCorrupt, "reading the MANIFEST").on(number);
+        let mut model = ManifestModel::new(number);
+        let mut reader = LogReader::new(LogKind::Manifest);
+        for answer in reader.read_all(&bytes, Finality::Final) {
+            match answer {
+                Read::Record { payload, end, .. } => {
+                    model.apply(&payload, end).map_err(|e| damaged().because(e))?;
+                }
+                Read::End { void_bytes: 0, .. } => {}
+                Read::Metadata { start, .. } => return Err(damaged().with("metadata at", start)),
+                Read::End { at, void_bytes, .. } => {
+                    return Err(damaged().with("at", at).with("bytes after it", void_bytes));
+                }
+                Read::Incomplete { at, .. } => return Err(damaged().with("incomplete record at", at)),
+                Read::Corrupt { at, reason } => return Err(damaged().with("at", at).because(reason)),
+            }
+        }
+        if model.in_atomic_group() {
+            return Err(damaged().with("ends inside", "an atomic group"));
+        }
+        Ok(Self { bytes, model })
+    }
+
+    /// Appends an edit and applies it.
+    fn append(&mut self, edit: &VersionEdit<'_>) -> Result<()> {
+        let end = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
+        let mut writer = LogWriter::new(end);
+        let payload = edit.encode();
+        writer.append(&payload, &mut self.bytes);
+        self.model.apply(&payload, writer.offset()).map(drop).map_err(|e| {
+            Error::new(Code::ManifestCorrupt, "appending to the MANIFEST").on(self.model.file()).because(e)
+        })
+    }
+
+    /// Appends the plan's column family edits.
+    pub fn append_families(&mut self, edits: &[ColumnFamilyEdit]) -> Result<()> {
+        for planned in edits {
+            let malformed = || {
+                Error::new(Code::SegmentDamaged, "reading the edit of column family")
+                    .on(&planned.name)
+                    .with("MANIFEST", planned.manifest.file)
+                    .with("offset", planned.manifest.offset)
+            };
+            let payload = STANDARD.decode(&planned.edit).map_err(|e| malformed().because(e))?;
+            let mut edit = VersionEdit::decode(&payload).map_err(|e| malformed().because(e))?;
+            let touches_files = !edit.new_files.is_empty() || !edit.deleted_files.is_empty();
+            if edit.column_family != planned.id || edit.in_atomic_group.is_some() || touches_files {
+                return Err(malformed().with("it is", "not only a column family edit"));
+            }
+            edit.last_sequence = Some(self.model.last_sequence().max(edit.last_sequence.unwrap_or_default()));
+            // Numbers given to files since may be smaller in an older edit.
+            edit.next_file_number = edit.next_file_number.max(self.model.next_file_number());
+            self.append(&edit)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the tracked sizes of WALs.
+    pub fn forget_tracked_wals(&mut self) -> Result<()> {
+        let Some((newest, _)) = self.model.tracked_wals().last_key_value() else { return Ok(()) };
+        let after = newest.next().ok_or_else(|| {
+            Error::new(Code::ManifestCorrupt, "reading the tracked WALs of the MANIFEST").on(self.model.file())
+        })?;
+        self.append(&VersionEdit { wal_deletion: Some(after), ..VersionEdit::default() })
+    }
+
+    /// Makes recovery report exactly `expected`, given the end of the last record that it will replay.
+    pub fn settle_sequence(
+        &mut self,
+        expected: SequenceNumber,
+        replayed: Option<SequenceNumber>,
+        newest_file: SequenceNumber,
+    ) -> Result<()> {
+        let recovered = self.model.last_sequence().max(replayed.unwrap_or_default());
+        let most = recovered.max(newest_file);
+        if most > expected {
+            return Err(Error::new(Code::SequenceMismatch, "settling the restored database's sequence number")
+                .with("the database had", expected)
+                .with("recovery would report", most)
+                .hint("restore to a neighbouring position; pitr plan shows them"));
+        }
+        if recovered < expected {
+            self.append(&VersionEdit { last_sequence: Some(expected), ..VersionEdit::default() })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

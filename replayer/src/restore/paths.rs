@@ -1,0 +1,233 @@
+//! Where everything of a restored database goes.
+//!
+//! Owns: turning the source's directories into the destination's. The rule: nothing restored ever names a directory
+//! of the source. What lies in the source's database directory goes below the destination; `--map-path` moves the
+//! rest; a WAL or log directory that nobody mapped becomes the database directory itself; any other directory that
+//! nobody mapped is refused, because its files would have no place that the server knows.
+//! Refuses: relative targets, targets inside one another that would mix two directories' files.
+
+use std::path::{Component, Path, PathBuf};
+
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::schema::{BaseFile, DatabasePaths},
+};
+
+use super::PathMap;
+
+/// The directories of a restored database, all absolute and final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// The database directory.
+    pub db: PathBuf,
+    /// Where WALs go.
+    pub wal: PathBuf,
+    /// Where the info log goes, if not the database directory.
+    pub log: Option<PathBuf>,
+    /// `db_paths` in order; empty when only the database directory is used.
+    pub db_paths: Vec<PathBuf>,
+    /// `cf_paths`.
+    pub cf_paths: Vec<(pitr_archive::ids::ColumnFamilyId, Vec<PathBuf>)>,
+}
+
+/// Lays out `source` at `into`, which must be absolute.
+pub(crate) fn layout(source: &DatabasePaths, into: &Path, maps: &[PathMap]) -> Result<Layout> {
+    for map in maps {
+        if !map.new.is_absolute() || !Path::new(&map.old).is_absolute() {
+            return Err(Error::new(Code::Usage, "reading --map-path")
+                .on(format_args!("{}={}", map.old, map.new.display()))
+                .hint("both sides are absolute paths: --map-path /data/wal=/restored/wal"));
+        }
+    }
+    let mover = Mover { db: clean(&source.db), into, maps };
+    let or_db = |path: &Option<String>| path.as_deref().map(|p| mover.moved(p).unwrap_or_else(|| into.to_owned()));
+    let wal = or_db(&source.wal_dir).unwrap_or_else(|| into.to_owned());
+    let log = or_db(&source.db_log_dir);
+    let mut unmapped = Vec::new();
+    let mut all = |paths: &[String]| -> Vec<PathBuf> {
+        paths
+            .iter()
+            .map(|path| {
+                mover.moved(path).unwrap_or_else(|| {
+                    unmapped.push(path.clone());
+                    PathBuf::new()
+                })
+            })
+            .collect()
+    };
+    let db_paths = all(&source.db_paths);
+    let cf_paths = source.cf_paths.iter().map(|(id, paths)| (*id, all(paths))).collect();
+    if let Some(first) = unmapped.first() {
+        let mut e = Error::new(Code::ForeignPath, "laying out the database").on(first);
+        for path in unmapped.iter().skip(1) {
+            e = e.with("also", path);
+        }
+        return Err(e);
+    }
+    Ok(Layout { db: into.to_owned(), wal, log, db_paths, cf_paths })
+}
+
+impl Layout {
+    /// The directory that a file of the base belongs in.
+    pub fn directory_of(&self, file: &BaseFile) -> Result<&Path> {
+        let own = self.cf_paths.iter().find(|(id, paths)| *id == file.column_family && !paths.is_empty());
+        let paths = own.map_or(&self.db_paths, |(_, paths)| paths);
+        // Blob files and files of the first path of a database without paths lie in its own directory.
+        if paths.is_empty() && file.path_id == 0 {
+            return Ok(&self.db);
+        }
+        usize::try_from(file.path_id).ok().and_then(|index| paths.get(index)).map(PathBuf::as_path).ok_or_else(|| {
+            Error::new(Code::ObjectDamaged, "placing the base's file").on(&file.name).with("path id", file.path_id)
+        })
+    }
+
+    /// Every directory that files are laid in, the database directory first, each once.
+    pub fn directories(&self) -> Vec<&Path> {
+        let mut all = vec![self.db.as_path(), self.wal.as_path()];
+        all.extend(self.db_paths.iter().map(PathBuf::as_path));
+        all.extend(self.cf_paths.iter().flat_map(|(_, paths)| paths.iter().map(PathBuf::as_path)));
+        let mut seen: Vec<&Path> = Vec::new();
+        for path in all {
+            if !seen.contains(&path) {
+                seen.push(path);
+            }
+        }
+        seen
+    }
+}
+
+/// The directories of the source that lie outside its database directory: what, and which.
+pub(crate) fn foreign(source: &DatabasePaths) -> Vec<(&'static str, &str)> {
+    let db = clean(&source.db);
+    let outside = |path: &str| !clean(path).starts_with(&db);
+    let mut all: Vec<(&'static str, &str)> = Vec::new();
+    all.extend(source.wal_dir.iter().map(|p| ("wal_dir", p.as_str())));
+    all.extend(source.db_log_dir.iter().map(|p| ("db_log_dir", p.as_str())));
+    all.extend(source.db_paths.iter().map(|p| ("db_paths", p.as_str())));
+    all.extend(source.cf_paths.iter().flat_map(|(_, paths)| paths.iter().map(|p| ("cf_paths", p.as_str()))));
+    all.retain(|(_, path)| outside(path));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+struct Mover<'a> {
+    db: PathBuf,
+    into: &'a Path,
+    maps: &'a [PathMap],
+}
+
+impl Mover<'_> {
+    fn moved(&self, path: &str) -> Option<PathBuf> {
+        let path = clean(path);
+        // The most specific mapping wins, and a mapping wins over the database directory.
+        let map = self
+            .maps
+            .iter()
+            .filter_map(|map| path.strip_prefix(clean(&map.old)).ok().map(|rest| (rest.to_owned(), map)))
+            .min_by_key(|(rest, _)| rest.components().count());
+        if let Some((rest, map)) = map {
+            return Some(join(&map.new, &rest));
+        }
+        path.strip_prefix(&self.db).ok().map(|rest| join(self.into, rest))
+    }
+}
+
+/// `a.join("")` would add a slash at the end, and two spellings of one directory.
+fn join(base: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { base.to_owned() } else { base.join(rest) }
+}
+
+/// Without `.`, doubled and trailing slashes, and with `..` taken literally: the text names a directory of another
+/// machine or time, so links cannot be followed.
+fn clean(path: impl AsRef<Path>) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.as_ref().components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use pitr_archive::ids::{ColumnFamilyId, ContentHash, Epoch};
+
+    use super::*;
+
+    fn source() -> DatabasePaths {
+        DatabasePaths { db: "/var/lib/db/".to_owned(), ..DatabasePaths::default() }
+    }
+
+    fn map(old: &str, new: &str) -> PathMap {
+        PathMap { old: old.to_owned(), new: new.into() }
+    }
+
+    fn file(path_id: u32) -> BaseFile {
+        BaseFile {
+            name: "000001.sst".to_owned(),
+            column_family: ColumnFamilyId::DEFAULT,
+            path_id,
+            size: 0,
+            hash: ContentHash([0; 32]),
+            object: String::new(),
+            epoch: Epoch::new(1),
+        }
+    }
+
+    #[test]
+    fn what_lies_below_the_database_directory_goes_below_the_destination() {
+        let mut paths = source();
+        paths.wal_dir = Some("/var/lib/db/wal/".to_owned());
+        paths.db_paths = vec!["/var/lib/db".to_owned(), "/var/lib/db/./cold".to_owned()];
+        let layout = layout(&paths, Path::new("/new"), &[]).unwrap();
+        assert_eq!(layout.wal, Path::new("/new/wal"));
+        assert_eq!(layout.directory_of(&file(0)).unwrap(), Path::new("/new"));
+        assert_eq!(layout.directory_of(&file(1)).unwrap(), Path::new("/new/cold"));
+        assert_eq!(layout.directory_of(&file(2)).unwrap_err().code(), Code::ObjectDamaged);
+        assert!(foreign(&paths).is_empty());
+    }
+
+    #[test]
+    fn an_unmapped_wal_directory_becomes_the_database_directory_and_never_stays_the_source_s() {
+        let mut paths = source();
+        paths.wal_dir = Some("/fast/wal".to_owned());
+        paths.db_log_dir = Some("/logs".to_owned());
+        let plain = layout(&paths, Path::new("/new"), &[]).unwrap();
+        assert_eq!((plain.wal.as_path(), plain.log.as_deref()), (Path::new("/new"), Some(Path::new("/new"))));
+        let mapped = layout(&paths, Path::new("/new"), &[map("/fast", "/other"), map("/fast/wal", "/w")]).unwrap();
+        assert_eq!(mapped.wal, Path::new("/w"), "the most specific mapping wins");
+        assert_eq!(foreign(&paths), [("db_log_dir", "/logs"), ("wal_dir", "/fast/wal")]);
+    }
+
+    #[test]
+    fn a_data_directory_that_nobody_mapped_is_refused_by_name() {
+        let mut paths = source();
+        paths.db_paths = vec!["/var/lib/db".to_owned(), "/cold/db".to_owned()];
+        let e = layout(&paths, Path::new("/new"), &[]).unwrap_err();
+        assert_eq!((e.code(), e.object()), (Code::ForeignPath, Some("/cold/db")));
+        // A name that merely begins alike is another directory.
+        paths.db_paths = vec!["/var/lib/db2".to_owned()];
+        assert_eq!(layout(&paths, Path::new("/new"), &[]).unwrap_err().code(), Code::ForeignPath);
+        let ok = layout(&paths, Path::new("/new"), &[map("/var/lib/db2", "/new2")]).unwrap();
+        assert_eq!(ok.directories(), [Path::new("/new"), Path::new("/new2")]);
+    }
+
+    #[test]
+    fn dots_in_the_source_s_paths_cannot_lead_out_of_the_destination() {
+        let mut paths = source();
+        paths.wal_dir = Some("/var/lib/db/../../../etc".to_owned());
+        assert_eq!(layout(&paths, Path::new("/new"), &[]).unwrap().wal, Path::new("/new"));
+    }
+
+    #[test]
+    fn a_relative_mapping_is_refused() {
+        let e = layout(&source(), Path::new("/new"), &[map("/a", "b")]).unwrap_err();
+        assert_eq!(e.code(), Code::Usage);
+    }
+}

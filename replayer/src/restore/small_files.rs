@@ -1,0 +1,175 @@
+//! The restored database's small files: MANIFEST, CURRENT, IDENTITY, OPTIONS, what the operator included, our marker.
+//!
+//! Owns: what each of them holds. Everything that can be wrong with them is found by `prepare`, before anything is
+//! touched; `write` only writes.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io::Write,
+    path::{Component, Path},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::schema::BaseDocument,
+    error::io,
+    ids::{ColumnFamilyId, SequenceNumber},
+    restore_marker::{self, RestoreMarker},
+    rocks::{
+        file_name::{self, FileKind},
+        options_file::OptionsFile,
+    },
+};
+
+use super::{RestoreOptions, manifest::Manifest, options, paths::Layout};
+use crate::{finish::FamilySpec, plan::RestorePlan};
+
+/// The small files, ready to be written.
+pub(crate) struct SmallFiles {
+    files: BTreeMap<String, Vec<u8>>,
+    manifest: Manifest,
+    /// The column families that the restored database has.
+    pub families: Vec<FamilySpec>,
+}
+
+impl SmallFiles {
+    /// Checks and changes what must be changed, but for the last sequence number, which the records decide.
+    pub fn prepare(base: &BaseDocument, plan: &RestorePlan, layout: &Layout, restore: &RestoreOptions) -> Result<Self> {
+        let damaged =
+            |name: &str| Error::new(Code::ObjectDamaged, "reading the base's file").on(name).with("base", &base.id);
+        let manifest_name = file_name::manifest(base.manifest.file);
+        let mut manifest = None;
+        let mut option_files = BTreeMap::new();
+        let mut files = BTreeMap::new();
+        for inline in &base.inline {
+            let name = &inline.name;
+            let plain = !name.is_empty() && Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+            let content = STANDARD.decode(&inline.content).map_err(|e| damaged(name).because(e))?;
+            if !plain || *name == restore_marker::FILE_NAME {
+                return Err(damaged(name).with("it has", "a name that no such file can have"));
+            }
+            if *name == manifest_name {
+                manifest = Some(content);
+                continue;
+            }
+            let content = match file_name::parse(name) {
+                Some(FileKind::Options(number)) => {
+                    let text = String::from_utf8(content).map_err(|e| damaged(name).because(e))?;
+                    let moved = options::rewrite(name, &text, layout)?;
+                    let bytes = moved.text().as_bytes().to_vec();
+                    option_files.insert(number, moved);
+                    bytes
+                }
+                Some(FileKind::Lock | FileKind::Manifest(_) | FileKind::Wal(_)) => {
+                    return Err(damaged(name).with("it is", "no small file of a base"));
+                }
+                _ => content,
+            };
+            files.insert(name.clone(), content);
+        }
+        let mut manifest = Manifest::read(base.manifest.file, manifest.ok_or_else(|| damaged(&manifest_name))?)?;
+        if manifest.model.applied_to() != base.manifest.offset {
+            return Err(damaged(&manifest_name)
+                .with("ends at", manifest.model.applied_to())
+                .with("the base says", base.manifest.offset));
+        }
+        check_files(base, &manifest)?;
+        manifest.forget_tracked_wals()?;
+        manifest.append_families(&plan.column_families)?;
+        let newest_options = option_files.last_key_value().map(|(_, file)| file);
+        let families = families(base, &manifest, layout, newest_options);
+        files.insert("CURRENT".to_owned(), file_name::current(base.manifest.file).into_bytes());
+        files.insert(restore_marker::FILE_NAME.to_owned(), marker(plan, restore)?);
+        Ok(Self { files, manifest, families })
+    }
+
+    /// Writes everything durably below `directory`; CURRENT comes last, because it makes the directory a database.
+    pub fn write(
+        mut self,
+        directory: &Path,
+        expected: SequenceNumber,
+        replayed: Option<SequenceNumber>,
+        newest_file: SequenceNumber,
+    ) -> Result<()> {
+        self.manifest.settle_sequence(expected, replayed, newest_file)?;
+        let manifest_name = file_name::manifest(self.manifest.model.file());
+        put(&directory.join(manifest_name), &self.manifest.bytes)?;
+        let current = self.files.remove("CURRENT");
+        for (name, content) in &self.files {
+            let path = directory.join(name);
+            if let Some(above) = path.parent() {
+                fs::create_dir_all(above).map_err(|e| io("creating", above, e))?;
+            }
+            put(&path, content)?;
+        }
+        put(&directory.join("CURRENT"), &current.unwrap_or_default())
+    }
+}
+
+/// A new file with this content, durable.
+pub(crate) fn put(path: &Path, content: &[u8]) -> Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| io("creating", path, e))?;
+    file.write_all(content).map_err(|e| io("writing", path, e))?;
+    file.sync_all().map_err(|e| io("making durable", path, e))
+}
+
+/// The base holds exactly the files that its MANIFEST needs, with their sizes.
+fn check_files(base: &BaseDocument, manifest: &Manifest) -> Result<()> {
+    let sizes: BTreeMap<&str, u64> = base.files.iter().map(|f| (f.name.as_str(), f.size)).collect();
+    for (_, number, sst) in manifest.model.live_files() {
+        let name = file_name::sst(number);
+        if sizes.get(name.as_str()) != Some(&sst.size) {
+            return Err(Error::new(Code::ObjectDamaged, "comparing the base's files with its MANIFEST")
+                .on(&base.id)
+                .with("file", name)
+                .with("size in the MANIFEST", sst.size));
+        }
+    }
+    Ok(())
+}
+
+fn families(
+    base: &BaseDocument,
+    manifest: &Manifest,
+    layout: &Layout,
+    newest: Option<&OptionsFile>,
+) -> Vec<FamilySpec> {
+    let described = |id: ColumnFamilyId| base.column_families.iter().find(|f| f.id == id);
+    manifest
+        .model
+        .column_families()
+        .iter()
+        .map(|(id, family)| {
+            let name = family.name.to_string();
+            FamilySpec {
+                id: *id,
+                comparator: family
+                    .comparator
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .or_else(|| described(*id).map(|d| d.comparator.clone()))
+                    .unwrap_or_else(|| "leveldb.BytewiseComparator".to_owned()),
+                merge_operator: described(*id).and_then(|d| d.merge_operator.clone()),
+                format_version: newest.and_then(|file| options::format_version(file, &name)),
+                paths: layout.cf_paths.iter().find(|(cf, _)| cf == id).map(|(_, p)| p.clone()).unwrap_or_default(),
+                name,
+            }
+        })
+        .collect()
+}
+
+fn marker(plan: &RestorePlan, restore: &RestoreOptions) -> Result<Vec<u8>> {
+    let marker = RestoreMarker {
+        version: restore_marker::VERSION,
+        marker: restore.marker,
+        archive: plan.archive,
+        timeline: plan.position.timeline,
+        boundary: plan.position.boundary,
+        sequence: plan.position.sequence,
+        created: restore.now,
+    };
+    serde_json::to_vec_pretty(&marker)
+        .map_err(|e| Error::new(Code::Internal, "writing the restore's marker").because(e))
+}

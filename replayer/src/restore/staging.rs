@@ -1,0 +1,276 @@
+//! The directories that a restore fills before anything gets its final name.
+//!
+//! Owns: one staging directory beside each final directory, in the same file system, so that a rename publishes it;
+//! the lock that keeps two restores apart; the order of fsync and rename. Files are made durable by whoever writes
+//! them; here directories are, from the deepest up, before the rename, and the directory above after it.
+//! Refuses: a final directory that holds anything.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, TryLockError},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use pitr_archive::{Code, Error, Result, error::io};
+
+use crate::owner::Owner;
+
+/// One directory being filled.
+#[derive(Debug)]
+struct Pair {
+    staging: PathBuf,
+    place: PathBuf,
+    /// Held until the rename; other restores into the same place see it.
+    _lock: File,
+}
+
+/// All directories of a restore that is under way.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    pairs: Vec<Pair>,
+}
+
+/// Refuses `place` unless it does not exist or is an empty directory that a rename can replace.
+pub(crate) fn check_free(place: &Path) -> Result<()> {
+    let metadata = match fs::symlink_metadata(place) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(io("looking at the destination", place, e)),
+    };
+    let taken =
+        |what: &'static str| Error::new(Code::DestinationNotEmpty, "checking").on(place.display()).with("it is", what);
+    if !metadata.is_dir() {
+        return Err(taken("not a directory"));
+    }
+    let mut entries = fs::read_dir(place).map_err(|e| io("reading the destination", place, e))?;
+    if entries.next().is_some() {
+        return Err(taken("not empty"));
+    }
+    let above = fs::metadata(parent(place)?).map_err(|e| io("looking at the directory above", place, e))?;
+    if above.dev() != metadata.dev() {
+        return Err(Error::new(Code::Usage, "checking")
+            .on(place.display())
+            .with("it is", "a mount point")
+            .hint("a restore is built beside its destination and renamed: name a directory below the mount point"));
+    }
+    Ok(())
+}
+
+/// The directory that holds `place`.
+pub(crate) fn parent(place: &Path) -> Result<&Path> {
+    place.parent().filter(|p| !p.as_os_str().is_empty()).ok_or_else(|| {
+        Error::new(Code::Usage, "reading the destination").on(place.display()).hint("name a directory below /")
+    })
+}
+
+/// `/a/b` is built in `/a/.b.pitr-restoring`.
+fn beside(place: &Path) -> Result<PathBuf> {
+    let name = place.file_name().ok_or_else(|| {
+        Error::new(Code::Usage, "reading the destination").on(place.display()).hint("name a directory below /")
+    })?;
+    let mut staged = OsString::from(".");
+    staged.push(name);
+    staged.push(".pitr-restoring");
+    Ok(parent(place)?.join(staged))
+}
+
+impl Staging {
+    /// Staging directories for these final ones. A directory below another is staged inside it. What an interrupted
+    /// restore left behind is removed first.
+    pub fn create(places: &[&Path]) -> Result<Self> {
+        let mut pairs: Vec<Pair> = Vec::new();
+        let mut inside = Vec::new();
+        for place in places {
+            if places.iter().any(|other| other != place && place.starts_with(other)) {
+                inside.push(*place);
+                continue;
+            }
+            let staging = beside(place)?;
+            let above = parent(place)?;
+            fs::create_dir_all(above).map_err(|e| io("creating", above, e))?;
+            let lock = claim(&staging)?;
+            pairs.push(Pair { staging, place: (*place).to_owned(), _lock: lock });
+        }
+        let staging = Self { pairs };
+        for place in inside {
+            let path = staging.path(place)?;
+            fs::create_dir_all(&path).map_err(|e| io("creating", &path, e))?;
+        }
+        Ok(staging)
+    }
+
+    /// Where a final path is while it is staged.
+    pub fn path(&self, place: &Path) -> Result<PathBuf> {
+        self.pairs
+            .iter()
+            .find_map(|pair| {
+                let rest = place.strip_prefix(&pair.place).ok()?;
+                Some(if rest.as_os_str().is_empty() { pair.staging.clone() } else { pair.staging.join(rest) })
+            })
+            .ok_or_else(|| Error::new(Code::Internal, "staging").on(place.display()))
+    }
+
+    /// Gives every staged file and directory to `owner`.
+    pub fn give_to(&self, owner: Owner) -> Result<()> {
+        for pair in &self.pairs {
+            for path in below(&pair.staging)? {
+                owner.apply(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes every directory durable and gives all their final names, the database directory (the first) last:
+    /// without it nothing looks like a database.
+    pub fn publish(self) -> Result<()> {
+        for pair in &self.pairs {
+            for path in below(&pair.staging)?.iter().rev().filter(|p| p.is_dir()) {
+                sync_directory(path)?;
+            }
+        }
+        for pair in self.pairs.iter().rev() {
+            fs::rename(&pair.staging, &pair.place).map_err(|e| match e.kind() {
+                // Somebody filled it meanwhile; rename(2) refuses to replace a directory that is not empty.
+                std::io::ErrorKind::DirectoryNotEmpty => {
+                    Error::new(Code::DestinationNotEmpty, "publishing").on(pair.place.display()).because(e)
+                }
+                _ => io("renaming the restored directory to", &pair.place, e),
+            })?;
+            sync_directory(parent(&pair.place)?)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything staged.
+    pub fn discard(self) -> Result<()> {
+        for pair in &self.pairs {
+            fs::remove_dir_all(&pair.staging).map_err(|e| io("removing", &pair.staging, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// A fresh directory of this name, locked.
+fn claim(staging: &Path) -> Result<File> {
+    loop {
+        match fs::create_dir(staging) {
+            Ok(()) => return lock(staging),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                // Whoever left it is gone, or its lock would be held.
+                let _stale = lock(staging)?;
+                fs::remove_dir_all(staging).map_err(|e| io("removing what an interrupted restore left", staging, e))?;
+            }
+            Err(e) => return Err(io("creating the staging directory", staging, e)),
+        }
+    }
+}
+
+fn lock(directory: &Path) -> Result<File> {
+    let file = File::open(directory).map_err(|e| io("opening the staging directory", directory, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::new(Code::Usage, "locking")
+            .on(directory.display())
+            .hint("another pitr restore fills the same destination: wait for it, or choose another directory")),
+        Err(TryLockError::Error(e)) => Err(io("locking", directory, e)),
+    }
+}
+
+/// The directory and everything below it, each directory before what it holds.
+fn below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = vec![directory.to_owned()];
+    let mut next = 0;
+    while let Some(path) = all.get(next).cloned() {
+        next += 1;
+        let kind = fs::symlink_metadata(&path).map_err(|e| io("looking at", &path, e))?;
+        if kind.is_dir() {
+            for entry in fs::read_dir(&path).map_err(|e| io("reading", &path, e))? {
+                all.push(entry.map_err(|e| io("reading", &path, e))?.path());
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
+    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| io("making durable", directory, e))
+}
+
+/// Bytes that can still be written in the file system of `place`, which need not exist yet.
+pub(crate) fn free_bytes(place: &Path) -> Result<u64> {
+    let mut existing = place;
+    while !existing.exists() {
+        existing = parent(existing)?;
+    }
+    let stat = rustix::fs::statvfs(existing).map_err(|e| io("reading the free space of", existing, e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_has_its_final_name_before_publish_and_everything_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, wal) = (dir.path().join("db"), dir.path().join("wals/fast"));
+        let inner = db.join("cold");
+        let staging = Staging::create(&[&db, &wal, &inner]).unwrap();
+        fs::write(staging.path(&db).unwrap().join("CURRENT"), b"x").unwrap();
+        fs::write(staging.path(&inner).unwrap().join("1"), b"y").unwrap();
+        fs::write(staging.path(&wal).unwrap().join("2"), b"z").unwrap();
+        assert!(!db.exists() && !wal.exists());
+        staging.publish().unwrap();
+        for path in [db.join("CURRENT"), db.join("cold/1"), wal.join("2")] {
+            assert!(path.exists(), "{}", path.display());
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no staging directory stays");
+    }
+
+    #[test]
+    fn what_an_interrupted_restore_left_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let first = Staging::create(&[&db]).unwrap();
+        fs::write(first.path(&db).unwrap().join("half"), b"x").unwrap();
+        drop(first);
+        let second = Staging::create(&[&db]).unwrap();
+        assert_eq!(fs::read_dir(second.path(&db).unwrap()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn two_restores_into_one_place_do_not_mix() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let first = Staging::create(&[&db]).unwrap();
+        fs::write(first.path(&db).unwrap().join("file"), b"x").unwrap();
+        assert_eq!(Staging::create(&[&db]).unwrap_err().code(), Code::Usage);
+        assert!(first.path(&db).unwrap().join("file").exists());
+    }
+
+    #[test]
+    fn a_place_that_holds_anything_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        check_free(&dir.path().join("new")).unwrap();
+        let empty = dir.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        check_free(&empty).unwrap();
+        fs::write(empty.join(".hidden"), b"").unwrap();
+        assert_eq!(check_free(&empty).unwrap_err().code(), Code::DestinationNotEmpty);
+        assert_eq!(check_free(&empty.join(".hidden")).unwrap_err().code(), Code::DestinationNotEmpty);
+        assert_eq!(check_free(Path::new("/proc")).unwrap_err().code(), Code::DestinationNotEmpty);
+    }
+
+    #[test]
+    fn a_destination_filled_meanwhile_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let staging = Staging::create(&[&db]).unwrap();
+        fs::create_dir(&db).unwrap();
+        fs::write(db.join("precious"), b"x").unwrap();
+        assert_eq!(staging.publish().unwrap_err().code(), Code::DestinationNotEmpty);
+        assert!(db.join("precious").exists());
+    }
+}

@@ -1,0 +1,166 @@
+//! Writes the WAL files of a restored database.
+//!
+//! Owns: one file for each WAL of the plan, from offset 0, with complete records only, in short headers and without
+//! compression, so that every RocksDB reads it to its end in its strictest mode; the sizes of user-defined timestamps
+//! where the source announced them; the check of every record's sequence number.
+//! Refuses: records out of order, and every record that RocksDB could not replay exactly.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use pitr_archive::{
+    Code, Error, Result,
+    error::io,
+    ids::{FileNumber, RecordNumber, SequenceNumber},
+    rocks::{file_name, log_writer::LogWriter},
+    segment::entry::Record,
+};
+
+use super::staging::sync_directory;
+use crate::plan::{PlannedWal, WalTimestampSizes, sequence};
+
+/// Written in pieces of this many bytes.
+const BUFFER: usize = 1 << 20;
+
+/// The WALs being written.
+pub(crate) struct WalFiles {
+    directory: PathBuf,
+    planned: Vec<PlannedWal>,
+    open: Option<Open>,
+    totals: WalTotals,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WalTotals {
+    pub files: usize,
+    pub records: u64,
+    pub bytes: u64,
+    /// The latest sequence number that RocksDB recovers from the records; `None` without any.
+    pub last_sequence: Option<SequenceNumber>,
+}
+
+struct Open {
+    number: FileNumber,
+    path: PathBuf,
+    file: File,
+    writer: LogWriter,
+    buffer: Vec<u8>,
+    /// Announcements still to be made, in the order of their offsets.
+    sizes: std::vec::IntoIter<WalTimestampSizes>,
+    next_sizes: Option<WalTimestampSizes>,
+    source_end: u64,
+}
+
+impl WalFiles {
+    /// Writes the planned WALs into `directory`.
+    pub fn new(directory: &Path, planned: &[PlannedWal]) -> Self {
+        Self { directory: directory.to_owned(), planned: planned.to_vec(), open: None, totals: WalTotals::default() }
+    }
+
+    /// The next record of the stream.
+    pub fn record(&mut self, number: RecordNumber, record: &Record) -> Result<()> {
+        self.check_sequence(number, record)?;
+        if self.open.as_ref().is_none_or(|open| open.number != record.wal) {
+            self.switch_to(number, record)?;
+        }
+        let Some(open) = &mut self.open else {
+            return Err(Error::new(Code::Internal, "writing a record without a WAL").on(number));
+        };
+        if record.start < open.source_end || record.end <= record.start {
+            return Err(Error::new(Code::SegmentDamaged, "writing record")
+                .on(number)
+                .with("offset", record.start)
+                .with("end of the record before", open.source_end));
+        }
+        while let Some(sizes) = open.next_sizes.take_if(|s| s.offset <= record.start) {
+            open.writer.append_timestamp_sizes(&sizes.sizes, &mut open.buffer);
+            open.next_sizes = open.sizes.next();
+        }
+        open.writer.append(&record.payload, &mut open.buffer);
+        open.source_end = record.end;
+        self.totals.records += 1;
+        if open.buffer.len() >= BUFFER {
+            open.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Sequence numbers grow from record to record: where they did not, a barrier stands and no plan crosses it.
+    fn check_sequence(&mut self, number: RecordNumber, record: &Record) -> Result<()> {
+        let step = sequence::step(number, &record.payload)?;
+        let latest = self.totals.last_sequence;
+        if step.consumed && latest.is_some_and(|latest| step.first <= latest) {
+            return Err(Error::new(Code::TargetUnsupported, "replaying record")
+                .on(number)
+                .with("its sequence number", step.first)
+                .with("the record before ends at", latest.unwrap_or_default()));
+        }
+        // RocksDB takes the number of the last batch, whether it consumed any or not.
+        self.totals.last_sequence = Some(latest.map_or(step.end, |latest| latest.max(step.end)));
+        Ok(())
+    }
+
+    fn switch_to(&mut self, number: RecordNumber, record: &Record) -> Result<()> {
+        let before = self.open.as_ref().map(|open| open.number);
+        let planned = self.planned.iter().find(|wal| wal.number == record.wal);
+        let Some(planned) = planned.filter(|_| before.is_none_or(|before| before < record.wal)) else {
+            return Err(Error::new(Code::SegmentDamaged, "writing record")
+                .on(number)
+                .with("its WAL", record.wal)
+                .with("WAL before", before.unwrap_or_default()));
+        };
+        let mut sizes = planned.timestamp_sizes.clone();
+        sizes.sort_by_key(|s| s.offset);
+        self.close()?;
+        self.open = Some(Open::create(&self.directory, record.wal, sizes)?);
+        self.totals.files += 1;
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        if let Some(mut open) = self.open.take() {
+            open.flush()?;
+            open.file.sync_all().map_err(|e| io("making durable", &open.path, e))?;
+            self.totals.bytes += open.writer.offset();
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable. RocksDB with `track_and_verify_wals` refuses a database without any WAL, so an empty
+    /// one is left where there are no records: RocksDB itself leaves such files.
+    pub fn finish(mut self, first_wal: FileNumber) -> Result<WalTotals> {
+        self.close()?;
+        if self.totals.files == 0 {
+            let empty = Open::create(&self.directory, first_wal, Vec::new())?;
+            empty.file.sync_all().map_err(|e| io("making durable", &empty.path, e))?;
+            self.totals.files = 1;
+        }
+        sync_directory(&self.directory)?;
+        Ok(self.totals)
+    }
+}
+
+impl Open {
+    fn create(directory: &Path, number: FileNumber, sizes: Vec<WalTimestampSizes>) -> Result<Self> {
+        let path = directory.join(file_name::wal(number));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| io("creating the WAL", &path, e))?;
+        let mut sizes = sizes.into_iter();
+        let next_sizes = sizes.next();
+        let buffer = Vec::with_capacity(BUFFER + (1 << 16));
+        Ok(Self { number, path, file, writer: LogWriter::new(0), buffer, sizes, next_sizes, source_end: 0 })
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file.write_all(&self.buffer).map_err(|e| io("writing the WAL", &self.path, e))?;
+        self.buffer.clear();
+        Ok(())
+    }
+}
