@@ -9,6 +9,9 @@
 //! Order of effects: everything is read and checked before a destination is touched; a restore is built in a staging
 //! directory beside the destination, made durable, and renamed at the very end.
 
+pub mod digest;
+pub mod finish;
+pub mod log;
 pub mod owner;
 pub mod plan;
 pub mod progress;

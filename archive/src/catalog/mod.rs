@@ -17,6 +17,3 @@ pub mod invariants;
 pub mod load;
 pub mod model;
 pub mod schema;
-
-#[cfg(test)]
-mod tests;

@@ -12,6 +12,3 @@ pub mod frame;
 pub mod header;
 pub mod reader;
 pub mod writer;
-
-#[cfg(test)]
-mod tests;
