@@ -275,7 +275,7 @@ impl Archive {
             Fault::unless_equal("length of the file", &size, &header.size).map_err(fault)?;
             Fault::unless_equal("epoch of the file", &epoch, &header.epoch).map_err(fault)?;
             self.admit_epoch(header.epoch).await?;
-            let cipher = self.keyring().cipher_to_read(true, header.epoch, &key, &header.salt)?;
+            let cipher = self.keyring().cipher_to_read(Family::Object, true, header.epoch, &key, &header.salt)?;
             let cipher = cipher.ok_or_else(|| Error::new(Code::KeyRequired, READING).on(&key))?;
             Some(Seal { cipher, header: header.encode(), chunks: chunks(size) })
         } else {

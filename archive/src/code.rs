@@ -145,6 +145,7 @@ codes! {
     // Stores.
     StoreUnavailable = "store.unavailable", Store, Error, Later, "the object store did not answer as it should", "nothing is lost while the database's disk has room; pitr goes on by itself when the store is back";
     StoreDenied = "store.denied", Store, Error, Never, "the object store refused the request", "check the credentials and the bucket's policy: pitr check --archive URL shows which request is refused";
+    StoreRefused = "store.refused", Store, Error, Never, "the object store answered with an error that does not pass by itself", "its own words are above; check the URL's options and the bucket's settings";
     StoreNotFound = "store.bucket-not-found", Store, Error, Never, "the bucket or container does not exist", "create it, or correct the URL";
     StoreUrl = "store.url", Usage, Error, Never, "the archive's URL cannot be used", "examples: file:/var/backups/db  s3://bucket/prefix?region=eu-west-1  azblob://container/prefix  gs://bucket/prefix";
     StoreOption = "store.unknown-option", Usage, Error, Never, "the archive's URL has an option this store does not know", "the known options are listed above";

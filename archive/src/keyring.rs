@@ -23,6 +23,7 @@ use crate::{
     code::Code,
     error::{Error, Result, io},
     ids::{ArchiveId, ContentHash, Epoch},
+    layout::Family,
     object_key::ObjectKey,
     random::Random,
     segment::chain::HashKey,
@@ -288,6 +289,7 @@ impl Keyring {
     /// The same for reading an object whose header says whether it is `sealed`.
     pub fn cipher_to_read(
         &self,
+        family: Family,
         sealed: bool,
         epoch: Epoch,
         key: &ObjectKey,
@@ -300,7 +302,11 @@ impl Keyring {
             return Err(Error::new(Code::KeyRequired, "opening").on(key));
         }
         // Somebody put a clear object into an encrypted archive: nothing vouches for it.
-        Err(Error::new(Code::ObjectDamaged, "opening").on(key).with("found", "a clear object in an encrypted archive"))
+        let damaged = match family {
+            Family::Segment => Code::SegmentDamaged,
+            Family::Object => Code::ObjectDamaged,
+        };
+        Err(Error::new(damaged, "opening").on(key).with("found", "a clear object in an encrypted archive"))
     }
 
     /// A hash that names something without revealing it in an encrypted archive; `kind` keeps names apart.
@@ -312,3 +318,6 @@ impl Keyring {
         ContentHash(*hasher.finalize().as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,62 @@
-//! x
+//! Archives a RocksDB database while its server runs: follows the write-ahead log and the MANIFEST by reading files,
+//! takes bases by hard links, and ships both into an archive.
+//!
+//! - [`Archiver`] is the whole thing: open it, then [`Archiver::run`] it as a daemon or drive it step by step.
+//! - [`engine`] decides: what is continuous, what is a barrier, when a base is wanted. [`pin`], [`registry`] and
+//!   [`watch`] hold files before the server deletes them; [`wal_tail`] and [`manifest_tail`] read them.
+//! - [`base`] takes bases, [`ship`] delivers segments, [`control`] is the socket that `pitr tag` talks to.
+//!
+//! In the database's directories it reads and hard-links out, nothing else. Nothing here links a RocksDB library, except
+//! the ready [`Owner`] in `embedded` (behind the feature of that name).
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use pitr_archive::{Result, catalog::archive::Archive, store};
+//! use pitr_archiver::{Archiver, ArchiverConfig, Parts};
+//!
+//! # async fn example() -> Result<()> {
+//! let parts = Parts::system();
+//! let store = store::url::open("file:/var/backups/orders", &store::url::OpenOptions::of_process()).await?;
+//! let archive = Archive::open_or_create(store, None, &*parts.clock, &*parts.random).await?;
+//! let mut archiver = Archiver::open(ArchiverConfig::new("/var/lib/orders/db"), archive, parts).await?;
+//!
+//! // Everything committed before this call is durable in the archive when it returns.
+//! let position = archiver.catch_up().await?;
+//! println!("archived through sequence {}", position.sequence);
+//!
+//! // Or leave it running until a signal comes.
+//! archiver.run(async { let _ = tokio::signal::ctrl_c().await; }).await
+//! # }
+//! ```
+#![warn(clippy::expect_used)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod archiver;
+mod barrier_log;
+pub mod base;
+pub mod config;
+pub mod control;
+pub mod crash;
+mod daemon;
+#[cfg(feature = "embedded")]
+pub mod embedded;
+pub mod engine;
+pub mod layout;
+pub mod manifest_tail;
+pub mod owner;
+pub mod pin;
+pub mod registry;
+mod restore_marker;
+mod roll_up;
+mod sequence_model;
+pub mod session;
+pub mod ship;
+pub mod state;
+mod stream;
+pub mod wal_tail;
+pub mod watch;
+mod window;
+
+pub use archiver::Archiver;
+pub use config::{ArchiverConfig, Parts};
+pub use owner::Owner;

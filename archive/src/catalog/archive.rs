@@ -587,7 +587,7 @@ impl Archive {
                 if sealed {
                     self.admit_epoch_boxed(header.epoch).await?;
                 }
-                self.keyring.cipher_to_read(sealed, header.epoch, key, &header.salt)?
+                self.keyring.cipher_to_read(Family::Object, sealed, header.epoch, key, &header.salt)?
             }
         };
         let json = header.open(key, &object, cipher.as_ref()).map_err(fault)?;

@@ -17,3 +17,6 @@ pub mod invariants;
 pub mod load;
 pub mod model;
 pub mod schema;
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use crate::{
 /// Plain bytes after which a frame is closed; a longer entry makes a longer frame.
 pub const FRAME_PLAIN: usize = 256 * 1024;
 /// Bytes of a frame's header.
-pub const FRAME_HEADER_LEN: usize = 20;
+pub const FRAME_HEADER_LEN: usize = 24;
 /// The longest plain frame: one entry of the longest kind on top of an almost full frame.
 pub const MAX_FRAME_PLAIN: u64 = MAX_PAYLOAD + 2 * FRAME_PLAIN as u64;
 
@@ -36,6 +36,8 @@ pub struct FrameHeader {
     pub plain_len: u32,
     /// Entries.
     pub entries: u32,
+    /// crc32c of the body as it is stored: other bytes that expand to the same entries are damage all the same.
+    pub body_crc: u32,
 }
 
 impl FrameHeader {
@@ -47,8 +49,9 @@ impl FrameHeader {
         fill.put(&self.body_len.to_le_bytes());
         fill.put(&self.plain_len.to_le_bytes());
         fill.put(&self.entries.to_le_bytes());
-        let crc = crc32c::crc32c(out.get(..16).unwrap_or_default());
-        Fill(out.get_mut(16..).unwrap_or_default()).put(&crc.to_le_bytes());
+        fill.put(&self.body_crc.to_le_bytes());
+        let crc = crc32c::crc32c(out.get(..20).unwrap_or_default());
+        Fill(out.get_mut(20..).unwrap_or_default()).put(&crc.to_le_bytes());
         out
     }
 
@@ -56,8 +59,9 @@ impl FrameHeader {
     pub fn decode(bytes: &[u8], offset: u64) -> Result<Self, Fault> {
         const WHAT: &str = "a frame header";
         let mut f = Fields::new(WHAT, offset, bytes);
-        let checked = Fields::new(WHAT, offset, bytes).slice(16)?;
-        let header = Self { index: f.u32()?, body_len: f.u32()?, plain_len: f.u32()?, entries: f.u32()? };
+        let checked = Fields::new(WHAT, offset, bytes).slice(20)?;
+        let header =
+            Self { index: f.u32()?, body_len: f.u32()?, plain_len: f.u32()?, entries: f.u32()?, body_crc: f.u32()? };
         check_crc(WHAT, checked, f.u32()?)?;
         Ok(header)
     }
@@ -91,6 +95,7 @@ impl Frame {
         Fault::unless_equal("number of the frame", &index, &header.index)?;
         let body = stored.slice(FRAME_HEADER_LEN.min(stored.len())..);
         Fault::unless_equal("length of the frame", &(body.len() as u64), &u64::from(header.body_len))?;
+        check_crc("a frame's body", &body, header.body_crc)?;
         let aad = frame_aad(key, opening, index, header.plain_len, header.entries);
         let place = Place { what: WHAT, purpose: Purpose::Frame, counter: u64::from(index), aad: &aad };
         let plain = envelope::unwrap(cipher, place, body, u64::from(header.plain_len), MAX_FRAME_PLAIN)?;

@@ -12,3 +12,6 @@ pub mod frame;
 pub mod header;
 pub mod reader;
 pub mod writer;
+
+#[cfg(test)]
+mod tests;

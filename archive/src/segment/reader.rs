@@ -83,7 +83,7 @@ impl SegmentIndex {
     pub fn open(wanted: &Wanted, head: &[u8], tail: &Bytes, keyring: &Keyring) -> Result<Self> {
         let header = wanted.header(head)?;
         let key = wanted.key();
-        let cipher = keyring.cipher_to_read(header.is_sealed(), header.epoch, &key, &header.salt)?;
+        let cipher = keyring.cipher_to_read(Family::Segment, header.is_sealed(), header.epoch, &key, &header.salt)?;
         let fault = |e: Fault| e.on(Family::Segment, DOING, &key);
         let head = head.get(..HEADER_LEN).unwrap_or_default();
         let footer = read_tail(&key, &header, head, tail, cipher.as_ref()).map_err(fault)?;

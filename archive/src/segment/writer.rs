@@ -277,6 +277,11 @@ impl SegmentBuilder {
         self.boot_id = Some(id);
     }
 
+    /// The WAL that was started last, with the hash over its records so far.
+    pub const fn wal(&self) -> Option<&(FileNumber, WalPrefix)> {
+        self.wal.as_ref()
+    }
+
     /// The segment's name.
     pub const fn key(&self) -> &ObjectKey {
         &self.key
@@ -416,7 +421,8 @@ impl SegmentBuilder {
         .map_err(internal)?;
         let body_len = u32::try_from(self.body.len() - offset - FRAME_HEADER_LEN).map_err(|_| too_long())?;
         let stored = u32::try_from(self.body.len() - offset).map_err(|_| too_long())?;
-        let header = FrameHeader { index, body_len, plain_len: plain, entries };
+        let body_crc = crc32c::crc32c(self.body.get(offset + FRAME_HEADER_LEN..).unwrap_or_default());
+        let header = FrameHeader { index, body_len, plain_len: plain, entries, body_crc };
         let slot = self.body.get_mut(offset..offset + FRAME_HEADER_LEN).ok_or_else(too_long)?;
         slot.copy_from_slice(&header.encode());
         let (first, hash_before) = self.pending_first;

@@ -99,7 +99,8 @@ impl Shared {
     }
 
     fn failed(&self, doing: &'static str, e: opendal::Error) -> Error {
-        let (code, hint) = classify(e.kind(), &e.to_string(), self.has_worked.load(Ordering::Relaxed));
+        let (code, hint) =
+            classify(e.kind(), e.is_permanent(), &e.to_string(), self.has_worked.load(Ordering::Relaxed));
         let error = Error::new(code, doing).with("store", self.location.describe());
         let error = if hint.is_empty() { error } else { error.hint(hint) };
         error.because(short(&e))
@@ -181,7 +182,7 @@ fn short(e: &opendal::Error) -> String {
 }
 
 /// What a failure means: its code, and a hint where the code's own does not fit (else empty).
-fn classify(kind: ErrorKind, text: &str, has_worked: bool) -> (Code, &'static str) {
+fn classify(kind: ErrorKind, permanent: bool, text: &str, has_worked: bool) -> (Code, &'static str) {
     let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
     match kind {
         _ if says(&["NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"]) => {
@@ -191,6 +192,7 @@ fn classify(kind: ErrorKind, text: &str, has_worked: bool) -> (Code, &'static st
             let code = if has_worked { Code::StoreUnavailable } else { Code::StoreDenied };
             (code, "no usable credentials were found: set them in the environment, or check the profile or role")
         }
+        _ if says(&["RequestTimeTooSkewed"]) => (Code::StoreDenied, "this machine's clock is wrong: set it"),
         ErrorKind::PermissionDenied => (Code::StoreDenied, ""),
         // Services that answer 401, and tokens that have run out.
         _ if says(&["status: 401", "ExpiredToken", "InvalidAccessKeyId", "AuthenticationFailed"]) => {
@@ -203,6 +205,12 @@ fn classify(kind: ErrorKind, text: &str, has_worked: bool) -> (Code, &'static st
         ErrorKind::NotFound => (Code::StoreNotFound, ""),
         ErrorKind::ConfigInvalid => (Code::StoreUrl, ""),
         ErrorKind::Unsupported => (Code::StoreNotExclusive, "the service lacks an operation that archives need"),
+        _ if says(&["NotImplemented", "status: 501"]) => (
+            Code::StoreNotExclusive,
+            "the service lacks an operation that archives need, most likely conditional writes",
+        ),
+        // Whatever else it refuses it will refuse again. Trouble on the way has no status.
+        ErrorKind::Unexpected if permanent && says(&["status: 4"]) => (Code::StoreRefused, ""),
         _ => (Code::StoreUnavailable, ""),
     }
 }
@@ -436,13 +444,18 @@ mod tests {
             (K::Unexpected, "loading credential to sign http request", false, Code::StoreDenied),
             (K::Unexpected, "loading credential to sign http request", true, Code::StoreUnavailable),
             (K::Unexpected, "signing http request: failed to load signing credential", false, Code::StoreDenied),
+            (K::Unexpected, "response: Parts { status: 400, InvalidArgument", true, Code::StoreRefused),
+            (K::Unexpected, "response: Parts { status: 501, NotImplemented", true, Code::StoreNotExclusive),
+            (K::PermissionDenied, "status: 403 RequestTimeTooSkewed", true, Code::StoreDenied),
             (K::Unexpected, "connection refused", true, Code::StoreUnavailable),
             (K::RateLimited, "SlowDown", true, Code::StoreUnavailable),
             (K::Conflict, "ConditionalRequestConflict", true, Code::StoreUnavailable),
             (K::Unexpected, "PermanentRedirect", true, Code::StoreUrl),
         ];
         for (kind, text, has_worked, code) in cases {
-            assert_eq!(classify(kind, text, has_worked).0, code, "{kind}: {text}");
+            assert_eq!(classify(kind, true, text, has_worked).0, code, "{kind}: {text}");
         }
+        let tried_often = classify(K::Unexpected, false, "response: Parts { status: 408", true);
+        assert_eq!(tried_often.0, Code::StoreUnavailable, "what the driver calls temporary stays so");
     }
 }

@@ -43,10 +43,7 @@ pub struct CloudLocation {
     /// Without `/` at its ends; empty for the whole bucket.
     pub(super) prefix: String,
     /// The options of the URL. No secrets: they are refused there.
-    #[cfg_attr(
-        not(feature = "cloud"),
-        expect(dead_code, reason = "URLs are checked also where they cannot be opened")
-    )]
+    #[cfg_attr(not(feature = "cloud"), allow(dead_code, reason = "URLs are checked also where they cannot be opened"))]
     pub(super) options: Settings,
 }
 

@@ -134,6 +134,52 @@ async fn strange_files_in_the_directory_are_left_alone() {
     assert_eq!(store.get(&key("tags/b.doc"), 10).await.unwrap_err().code(), Code::ObjectDamaged);
 }
 
+/// A file system of 4 MiB, unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mount = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
+            .arg(dir.path())
+            .output();
+        mount.is_ok_and(|o| o.status.success()).then_some(Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(self.0.path()).output();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_leaves_nothing_behind() {
+    let Some(disk) = SmallDisk::mount() else {
+        let _ =
+            std::io::Write::write_all(&mut std::io::stderr(), b"SKIPPED: only the superuser can mount a small disk\n");
+        return;
+    };
+    let root = disk.0.path().join("archive");
+    let store = open_in(&root);
+    assert_eq!(store.put(&key("a/small"), Bytes::from(vec![1; 1 << 20])).await.unwrap(), Put::Created);
+    let full = store.put(&key("a/large"), Bytes::from(vec![1; 8 << 20])).await;
+    assert_eq!(full.unwrap_err().code(), Code::DiskFull);
+    // A hint tells it before anything is sent; without one the writes do.
+    assert_eq!(store.upload(&key("a/large"), 8 << 20).await.map(drop).unwrap_err().code(), Code::DiskFull);
+    let mut upload = store.upload(&key("a/large"), 0).await.unwrap();
+    let mut full = Ok(());
+    for _ in 0..8 {
+        full = full.and(upload.write(Bytes::from(vec![1; 1 << 20])).await);
+    }
+    let full = full.and(upload.finish().await.map(drop));
+    assert_eq!(full.unwrap_err().code(), Code::DiskFull);
+    assert_eq!(fs::read_dir(root.join(temporary::DIRECTORY)).unwrap().count(), 0);
+    assert_eq!(store.list("", None).await.unwrap().len(), 1);
+    assert_eq!(store.put(&key("a/next"), Bytes::from(vec![1; 1 << 20])).await.unwrap(), Put::Created, "room again");
+}
+
 #[test]
 fn a_file_in_the_place_of_the_directory_is_refused() {
     let dir = tempfile::tempdir().unwrap();

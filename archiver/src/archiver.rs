@@ -1,0 +1,663 @@
+//! The archiver: engine, shipping, bases, tags and manifests put together.
+//!
+//! Owns: the order of effects and the watermarks `read >= shipped >= acknowledged`. Data first, then what names it, then
+//! the release of the local copy:
+//! 1. records are read (and copied, where the server recycles) and put into a segment;
+//! 2. the segment is created in the archive;
+//! 3. tags, bases and manifests that name a position in it are created;
+//! 4. pins of what it holds are released.
+//!
+//! A crash between any two leaves either something that is done again (2: the same ordinal is found taken by our own
+//! dead self and joined behind) or something unneeded that the next process finds (a pin, a link, an unnamed object).
+//!
+//! The steps are methods, so that tests and one-shot commands drive them; [`Archiver::run`] drives them as a daemon.
+
+use std::{path::PathBuf, sync::Arc};
+
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::{
+        archive::{Archive, EpochClaim, PutDocument},
+        schema::{BaseDocument, BaseFile, Extra, ManifestDocument, Position, SegmentSummary, TagDocument},
+    },
+    clock::Micros,
+    ids::{BaseId, TimelineId},
+    segment::{envelope::Level, writer::SegmentStart},
+    tag,
+};
+use tokio::sync::Notify;
+
+use crate::{
+    base::{
+        collect::{self, Collected, OpensOnly},
+        describe::{self, Author},
+        upload::{self, KnownFiles},
+    },
+    config::{ArchiverConfig, Parts},
+    control::{Status, TagRequest, Unflushed},
+    engine::{BaseReason, BaseStart, Engine, EngineState, Polled, resume},
+    layout::Layout,
+    pin::Pins,
+    registry::Registry,
+    roll_up::RollUp,
+    ship::{self, Delivered, Shipment},
+    state::StateDir,
+    stream::{Stream, boot_id},
+    watch::Watch,
+};
+
+/// Version of tags and manifests.
+const DOCUMENT_VERSION: u32 = 1;
+
+/// What the archive has acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Acknowledged {
+    pub position: Position,
+    pub at: Option<Micros>,
+}
+
+/// A floor that was fixed for a collected base.
+#[derive(Clone, Debug)]
+pub(crate) struct Floor {
+    pub position: Position,
+    pub start: BaseStart,
+}
+
+/// An archiver of one database into one archive.
+#[derive(Debug)]
+pub struct Archiver {
+    pub(crate) config: ArchiverConfig,
+    pub(crate) parts: Parts,
+    pub(crate) archive: Arc<Archive>,
+    pub(crate) claim: EpochClaim,
+    pub(crate) engine: Engine,
+    pub(crate) state_dir: StateDir,
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) acknowledged: Acknowledged,
+    /// Cut, and not acknowledged.
+    pub(crate) pending: Option<Arc<Shipment>>,
+    pub(crate) roll_up: RollUp,
+    /// Files of published bases.
+    pub(crate) known_files: KnownFiles,
+    pub(crate) last_base: Option<BaseId>,
+    pub(crate) last_base_attempt: Option<Micros>,
+    timeline: TimelineId,
+    _watch: Watch,
+}
+
+impl Archiver {
+    /// Locks the state directory, claims the archive, and joins its end or begins a run.
+    ///
+    /// # Errors
+    /// `writer.state-locked`, `rocksdb.not-a-database`, `pin.impossible`, and what the store answers.
+    pub async fn open(config: ArchiverConfig, archive: Archive, parts: Parts) -> Result<Self> {
+        let archive = Arc::new(archive);
+        let layout = Layout::read(&config.db, &config.db_paths)?;
+        let state_dir = StateDir::lock(&config.state)?;
+        let pins = Pins::open(state_dir.root().join("pins"), &[&layout.db, &layout.wal_dir])?;
+        let registry = Arc::new(Registry::new(pins, layout.db.clone(), layout.wal_dir.clone())?);
+        let changed = Arc::new(Notify::new());
+        // Pinning begins before anything else: what is deleted from here on stays readable.
+        let watch = Watch::start(registry.clone(), changed.clone())?;
+        let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
+        let timeline = archive.ensure_timeline(&layout.identity()?, &claim, &*parts.clock, &*parts.random).await?;
+        let joined = join(&archive, &claim, timeline, &config, &parts, layout, registry).await?;
+        let mut archiver = Self {
+            acknowledged: Acknowledged { position: joined.position, at: None },
+            config,
+            parts,
+            archive,
+            claim,
+            engine: joined.engine,
+            state_dir,
+            changed,
+            pending: None,
+            roll_up: joined.roll_up,
+            known_files: KnownFiles::default(),
+            last_base: None,
+            last_base_attempt: None,
+            timeline,
+            _watch: watch,
+        };
+        archiver.learn_bases().await?;
+        Ok(archiver)
+    }
+
+    /// Learns which files the archive has, and whether the run has a base.
+    async fn learn_bases(&mut self) -> Result<()> {
+        let bases = self.archive.bases().await?;
+        let run = self.engine.run();
+        if !bases.iter().any(|base| base.run == run && base.floor.timeline == self.timeline)
+            && self.engine.wanted_base().is_none()
+        {
+            self.engine.want_base(BaseReason::RunStarted);
+        }
+        self.last_base = bases.iter().map(|base| base.id.clone()).max();
+        for base in &bases {
+            self.known_files.learn(&base.files, base.run, run);
+        }
+        Ok(())
+    }
+
+    /// Reads everything that is readable, unless a segment's worth comes first.
+    pub fn poll(&mut self) -> Result<Polled> {
+        let mut total = Polled::default();
+        while self.engine.stream.plain_bytes() < self.config.segment_bytes {
+            let room = self.config.segment_bytes - self.engine.stream.plain_bytes();
+            let polled = self.engine.poll(room)?;
+            total.records += polled.records;
+            total.bytes += polled.bytes;
+            total.caught_up = polled.caught_up;
+            if polled.caught_up || polled.records == 0 {
+                break;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Cuts a segment of what was read; with nothing read, only when a heartbeat is asked for.
+    pub(crate) fn cut(&mut self, heartbeat: Heartbeat) -> Result<()> {
+        if self.pending.is_some() || (self.engine.stream.is_empty() && heartbeat == Heartbeat::No) {
+            return Ok(());
+        }
+        let position = self.engine.position();
+        let state = self.engine.resume_state();
+        let progress = self.engine.manifest_progress();
+        let manifest = progress.point;
+        let oldest = self.engine.stream.oldest();
+        let segment = self.engine.stream.cut(&state, progress, position.sequence)?;
+        self.pending = Some(Arc::new(Shipment { segment, state, manifest, position, oldest }));
+        Ok(())
+    }
+
+    /// Cuts and ships what was read; `None` if there was nothing. After an error the same segment is tried again.
+    pub async fn ship(&mut self) -> Result<Option<SegmentSummary>> {
+        self.ship_or_beat(Heartbeat::No).await
+    }
+
+    /// Ships a segment even if nothing was read: a sign of life.
+    pub async fn heartbeat(&mut self) -> Result<()> {
+        self.ship_or_beat(Heartbeat::Yes).await.map(drop)
+    }
+
+    async fn ship_or_beat(&mut self, heartbeat: Heartbeat) -> Result<Option<SegmentSummary>> {
+        self.cut(heartbeat)?;
+        let Some(shipment) = self.pending.clone() else { return Ok(None) };
+        let delivered = ship::deliver(&self.archive, self.claim.epoch(), &shipment).await?;
+        self.delivered(delivered).await?;
+        Ok((delivered == Delivered::Acknowledged).then(|| shipment.segment.summary.clone()))
+    }
+
+    /// Notes what became of the pending shipment.
+    pub(crate) async fn delivered(&mut self, delivered: Delivered) -> Result<()> {
+        let Some(shipment) = self.pending.take() else { return Ok(()) };
+        match delivered {
+            Delivered::Acknowledged => {
+                debug_assert!(shipment.position.boundary >= self.acknowledged.position.boundary);
+                let now = self.parts.clock.now();
+                self.acknowledged = Acknowledged { position: shipment.position, at: Some(now) };
+                self.roll_up.segment(shipment.segment.summary.clone(), now);
+                self.engine.release(&shipment.state, shipment.manifest)
+            }
+            Delivered::JoinBehind => {
+                tracing::warn!(key = %shipment.segment.key, "joining behind a segment of an earlier process");
+                let layout = Layout::read(&self.config.db, &self.config.db_paths)?;
+                let registry = self.engine.registry().clone();
+                let joined =
+                    join(&self.archive, &self.claim, self.timeline, &self.config, &self.parts, layout, registry)
+                        .await?;
+                self.engine = joined.engine;
+                self.roll_up = joined.roll_up;
+                self.acknowledged.position = joined.position;
+                self.learn_bases().await
+            }
+        }
+    }
+
+    /// Ships until everything read is acknowledged.
+    pub(crate) async fn ship_all(&mut self) -> Result<()> {
+        while self.pending.is_some() || !self.engine.stream.is_empty() {
+            self.ship().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads and ships until nothing is left to read.
+    pub(crate) async fn drain(&mut self) -> Result<()> {
+        loop {
+            let polled = self.poll()?;
+            self.ship_all().await?;
+            if polled.caught_up || self.engine.waiting().is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Archives everything that is readable now: `run --once`. Takes a base if one is wanted and would serve.
+    pub async fn catch_up(&mut self) -> Result<Position> {
+        self.drain().await?;
+        self.take_wanted_base().await?;
+        self.drain().await?;
+        self.heartbeat().await?;
+        self.close_manifest().await?;
+        Ok(self.acknowledged.position)
+    }
+
+    /// Ships the rest and closes the manifest.
+    pub async fn close(mut self) -> Result<()> {
+        self.drain().await?;
+        if self.roll_up.segments.is_empty() {
+            self.heartbeat().await?;
+        }
+        self.close_manifest().await
+    }
+
+    /// Writes a roll-up manifest over everything acknowledged since the last one.
+    pub async fn close_manifest(&mut self) -> Result<()> {
+        if self.roll_up.segments.is_empty() {
+            return Ok(());
+        }
+        let document = ManifestDocument {
+            version: DOCUMENT_VERSION,
+            archive: self.archive.id(),
+            timeline: self.timeline,
+            number: self.roll_up.number,
+            previous: self.roll_up.previous,
+            rebuilt: false,
+            segments: self.roll_up.segments.clone(),
+            bases: self.roll_up.bases.clone(),
+            tags: self.roll_up.tags.clone(),
+            pruned: Vec::new(),
+            created: self.parts.clock.now(),
+            epoch: self.claim.epoch(),
+            nonce: self.parts.random.nonce()?,
+            extra: Extra::new(),
+        };
+        crate::crash::point("manifest-before-put");
+        let put = self.archive.put_manifest(&document, &self.claim, &*self.parts.random).await?;
+        crate::crash::point("manifest-after-put");
+        let next = document
+            .number
+            .next()
+            .ok_or_else(|| Error::new(Code::Internal, "numbering the next manifest").on(document.number))?;
+        match put {
+            PutDocument::Created { hash } => self.roll_up.written(hash, next),
+            PutDocument::Conflict(_) => {
+                return Err(Error::new(Code::Fenced, "writing the manifest").on(document.number));
+            }
+        }
+        Ok(())
+    }
+
+    /// Names the present position. Returns when everything committed before the call is durable in the archive.
+    ///
+    /// # Errors
+    /// `tag.unflushed-wal` where the server may hold committed writes in its memory, `tag.exists`, `tag.malformed-name`.
+    pub async fn tag(&mut self, request: &TagRequest) -> Result<TagDocument> {
+        let name = tag::Name::parse(&request.name)?;
+        let created = self.parts.clock.now();
+        let flushed = self.engine.flush_owner()?;
+        if !flushed && request.unflushed == Unflushed::Refuse {
+            return Err(Error::new(Code::UnflushedWal, "creating the tag").on(&request.name));
+        }
+        self.drain().await?;
+        if let Some(why) = self.engine.waiting() {
+            return Err(Error::new(Code::WalCorrupt, "creating the tag").on(&request.name).with("waiting", why));
+        }
+        let document = TagDocument {
+            version: DOCUMENT_VERSION,
+            archive: self.archive.id(),
+            name: request.name.clone(),
+            position: self.acknowledged.position,
+            created,
+            note: request.note.clone(),
+            observed_only: !flushed,
+            nonce: self.parts.random.nonce()?,
+            extra: Extra::new(),
+        };
+        crate::crash::point("tag-before-put");
+        match self.archive.put_tag(&document, &self.claim, &*self.parts.random).await? {
+            PutDocument::Created { .. } => {
+                self.roll_up.tags.push((self.archive.tag_hash(&name), document.position));
+                Ok(document)
+            }
+            PutDocument::Conflict(other) => {
+                let boundary = other.position.boundary;
+                Err(Error::new(Code::TagExists, "creating the tag").on(&request.name).with("names boundary", boundary))
+            }
+        }
+    }
+
+    /// Takes a base now and publishes it.
+    ///
+    /// # Errors
+    /// `base.not-publishable` when no target could be reached from it (a barrier lies between the first record that
+    /// RocksDB would replay and the present).
+    pub async fn take_base(&mut self) -> Result<BaseDocument> {
+        self.drain().await?;
+        self.base_for(BaseReason::Asked).await
+    }
+
+    /// Takes the base that a run, a session or a barrier asks for, if it would serve. `None` when none is wanted, or
+    /// none would serve yet.
+    pub async fn take_wanted_base(&mut self) -> Result<Option<BaseDocument>> {
+        let Some(reason) = self.wanted_and_useful() else { return Ok(None) };
+        match self.base_for(reason.clone()).await {
+            Ok(base) => Ok(Some(base)),
+            Err(e) if e.code() == Code::BaseNotPublishable => {
+                tracing::info!(error = %e, "the base would serve no target yet");
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The base to take now: one is wanted, and targets could be reached from it.
+    pub(crate) fn wanted_and_useful(&self) -> Option<BaseReason> {
+        let reason = self.engine.wanted_base()?.clone();
+        let session = matches!(reason, BaseReason::SessionStarted { .. });
+        (self.engine.waiting().is_none() && (session || self.engine.base_would_serve())).then_some(reason)
+    }
+
+    async fn base_for(&mut self, reason: BaseReason) -> Result<BaseDocument> {
+        let created = self.parts.clock.now();
+        self.last_base_attempt = Some(created);
+        let collected = self.collector(&reason).collect()?;
+        // The floor is what is readable after the MANIFEST prefix was read.
+        loop {
+            let polled = self.poll()?;
+            self.ship_all().await?;
+            if let Some(floor) = self.fix_floor(&collected, &reason, polled)? {
+                let files = self.upload(&collected, &floor).await?;
+                return self.publish(created, collected, files, floor).await;
+            }
+            if polled.records == 0 {
+                return Err(Error::new(Code::BaseNotPublishable, "fixing the base's floor")
+                    .on(self.config.db.display())
+                    .hint(
+                        "the server holds committed writes in its memory (manual_wal_flush): make it flush its log",
+                    ));
+            }
+        }
+    }
+
+    async fn upload(&self, collected: &Collected, floor: &Floor) -> Result<Vec<BaseFile>> {
+        let random = &*self.parts.random;
+        let (files, known, run) = (&collected.files, &self.known_files, floor.start.run);
+        upload::upload(&self.archive, &self.claim, random, files, known, run).await
+    }
+
+    /// The effect of linking a base's files, apart from the archiver so that a thread can perform it.
+    pub(crate) fn collector(&mut self, reason: &BaseReason) -> Collector {
+        self.engine.hold();
+        let opens_only = match reason {
+            BaseReason::SessionStarted { manifest, first_wal, .. } => {
+                Some(OpensOnly { manifest: *manifest, first_wal: *first_wal })
+            }
+            _ => None,
+        };
+        Collector {
+            registry: self.engine.registry().clone(),
+            layout: self.engine.layout().clone(),
+            staging: self.state_dir.staging(),
+            include: self.config.include.clone(),
+            opens_only,
+            owner: self.parts.owner.clone(),
+        }
+    }
+
+    /// Fixes the floor of a collected base, given a look that began after it was collected. `None`: not yet.
+    ///
+    /// # Errors
+    /// `base.not-publishable` when the base would serve no target.
+    pub(crate) fn fix_floor(
+        &mut self,
+        collected: &Collected,
+        reason: &BaseReason,
+        polled: Polled,
+    ) -> Result<Option<Floor>> {
+        let first_wal = describe::first_wal(collected, self.engine.layout());
+        let floor = match reason {
+            // Nothing in the set was written by the session, so it is the state at the end of the session before.
+            BaseReason::SessionStarted { floor, hash, sequence, .. } if collected.opens_only => {
+                let here = self.engine.position();
+                let start = self.engine.base_start(first_wal);
+                let position =
+                    Position { boundary: *floor, hash: *hash, sequence: *sequence, wal: None, offset: None, ..here };
+                // What is replayed on it begins at the floor unless the open kept older WALs.
+                let start = if start.first_record > *floor {
+                    BaseStart { first_record: *floor, first_hash: *hash, ..start }
+                } else {
+                    start
+                };
+                Floor { position, start }
+            }
+            _ => {
+                if !polled.caught_up {
+                    return Ok(None);
+                }
+                if collected.unlogged_edits
+                    && self.engine.unread_is_possible()
+                    && !self.engine.flush_owner()?
+                    && !self.engine.is_past(collected.highest_wal)
+                {
+                    return Ok(None);
+                }
+                Floor { position: self.engine.position(), start: self.engine.base_start(first_wal) }
+            }
+        };
+        if !self.engine.serves(floor.start.run, floor.start.first_record, floor.position.boundary) {
+            self.engine.end_hold();
+            self.engine.base_was_useless();
+            return Err(Error::new(Code::BaseNotPublishable, "taking a base of")
+                .on(self.config.db.display())
+                .with("first record", floor.start.first_record)
+                .with("floor", floor.position.boundary)
+                .hint("a barrier lies in the log that this base still needs; it serves once the server has flushed"));
+        }
+        Ok(Some(floor))
+    }
+
+    /// Publishes a base whose files are uploaded, once the archive has acknowledged its floor.
+    pub(crate) async fn publish(
+        &mut self,
+        created: Micros,
+        collected: Collected,
+        files: Vec<BaseFile>,
+        floor: Floor,
+    ) -> Result<BaseDocument> {
+        while self.acknowledged.position.boundary < floor.position.boundary || self.pending.is_some() {
+            self.ship_all().await?;
+        }
+        if !self.engine.serves(floor.start.run, floor.start.first_record, floor.position.boundary) {
+            self.engine.end_hold();
+            return Err(Error::new(Code::BaseNotPublishable, "publishing a base of").on(self.config.db.display()));
+        }
+        let random: [u8; 4] = self.parts.random.bytes()?;
+        let author = Author {
+            archive: self.archive.id(),
+            id: BaseId::new(created.to_datetime(), u32::from_le_bytes(random)),
+            epoch: self.claim.epoch(),
+            nonce: self.parts.random.nonce()?,
+            created,
+        };
+        let document = describe::describe(author, self.engine.layout(), &collected, files, floor.start, floor.position);
+        crate::crash::point("base-before-publish");
+        match self.archive.put_base(&document, &self.claim, &*self.parts.random).await? {
+            PutDocument::Created { .. } => {}
+            PutDocument::Conflict(_) => {
+                return Err(Error::new(Code::Internal, "publishing the base").on(&document.id));
+            }
+        }
+        crate::crash::point("base-after-publish");
+        self.engine.end_hold();
+        self.engine.base_taken(document.first_record, document.floor.boundary);
+        self.roll_up.bases.push(document.id.clone());
+        self.last_base = Some(document.id.clone());
+        self.known_files.learn(&document.files, document.run, self.engine.run());
+        tracing::info!(base = %document.id, floor = %document.floor.boundary, files = document.files.len(), "base published");
+        Ok(document)
+    }
+
+    /// The end of what was read.
+    pub fn position(&self) -> Position {
+        self.engine.position()
+    }
+
+    /// The end of what the archive has acknowledged.
+    pub fn acknowledged(&self) -> Position {
+        self.acknowledged.position
+    }
+
+    /// Why a base is wanted, if one is.
+    pub fn wanted_base(&self) -> Option<&BaseReason> {
+        self.engine.wanted_base()
+    }
+
+    /// The archive.
+    pub fn archive(&self) -> &Arc<Archive> {
+        &self.archive
+    }
+
+    /// How things are.
+    pub fn status(&self) -> Result<Status> {
+        let read = self.engine.position();
+        let acknowledged = self.acknowledged.position;
+        Ok(Status {
+            database: self.config.db.display().to_string(),
+            archive: self.archive.store().describe(),
+            epoch: self.claim.epoch(),
+            read,
+            acknowledged,
+            unacknowledged_records: read.boundary.get().saturating_sub(acknowledged.boundary.get()),
+            oldest_unacknowledged: match &self.pending {
+                Some(shipment) => shipment.oldest,
+                None => self.engine.stream.oldest(),
+            },
+            caught_up: self.engine.caught_up_at(),
+            last_acknowledged: self.acknowledged.at,
+            last_base: self.last_base.clone(),
+            base: self.engine.wanted_base().map(|reason| format!("wanted: {reason:?}")),
+            pinned_bytes: self.engine.registry().pins().held_bytes()?,
+            barriers: self.engine.barriers_noted(),
+            waiting: self.engine.waiting().map(ToOwned::to_owned),
+            now: self.parts.clock.now(),
+        })
+    }
+}
+
+/// Whether an empty segment is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heartbeat {
+    /// As a sign of life.
+    Yes,
+    /// Not.
+    No,
+}
+
+/// Links a base's files when told to.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    registry: Arc<Registry>,
+    layout: Layout,
+    staging: PathBuf,
+    include: Vec<String>,
+    opens_only: Option<OpensOnly>,
+    owner: Arc<dyn crate::Owner>,
+}
+
+impl Collector {
+    /// Performs it. An owner that can keeps file deletions away meanwhile.
+    pub(crate) fn collect(self) -> Result<Collected> {
+        let held = self.owner.hold_file_deletions()?;
+        let collected = collect::collect(&self.registry, &self.layout, &self.staging, &self.include, self.opens_only);
+        if held == crate::owner::Done::Yes {
+            self.owner.release_file_deletions()?;
+        }
+        collected
+    }
+}
+
+/// An engine at the archive's end.
+struct Joined {
+    engine: Engine,
+    roll_up: RollUp,
+    position: Position,
+}
+
+async fn join(
+    archive: &Arc<Archive>,
+    claim: &EpochClaim,
+    timeline: TimelineId,
+    config: &ArchiverConfig,
+    parts: &Parts,
+    layout: Layout,
+    registry: Arc<Registry>,
+) -> Result<Joined> {
+    let tail = archive.tail(timeline).await?;
+    let roll_up = RollUp::new(tail.next_manifest, tail.previous_manifest, tail.segments);
+    let level = Level::new(config.compression_level);
+    let (start, head, last_record) = match tail.head {
+        None => {
+            let start = SegmentStart {
+                archive: archive.id(),
+                timeline,
+                ordinal: pitr_archive::ids::Ordinal::new(0),
+                epoch: claim.epoch(),
+                first: pitr_archive::ids::Boundary::START,
+                hash_before: pitr_archive::ids::RunningHash::ZERO,
+                last_sequence: pitr_archive::ids::SequenceNumber::new(0),
+                wal: None,
+            };
+            (start, None, None)
+        }
+        Some(footer) => {
+            let state: EngineState = serde_json::from_value(footer.sequence_model.clone()).map_err(|e| {
+                Error::new(Code::ObjectUnsupported, "reading the archiver's state in the last segment").because(e)
+            })?;
+            let manifest = footer.manifest.clone().ok_or_else(|| {
+                Error::new(Code::SegmentDamaged, "reading the archiver's state in the last segment")
+                    .on(footer.summary.ordinal)
+            })?;
+            let start = SegmentStart {
+                archive: archive.id(),
+                timeline,
+                ordinal: footer
+                    .summary
+                    .ordinal
+                    .next()
+                    .ok_or_else(|| Error::new(Code::Internal, "numbering the next segment"))?,
+                epoch: claim.epoch(),
+                first: footer.summary.end,
+                hash_before: footer.summary.hash_after,
+                last_sequence: footer.summary.last_sequence,
+                wal: None,
+            };
+            let same_boot = footer.boot_id.is_some() && footer.boot_id == boot_id();
+            let last_record = state.last_record;
+            (start, Some(resume::Head { state, manifest, same_boot }), last_record)
+        }
+    };
+    // Barriers that joining finds are read, not acknowledged: the acknowledged end is the last segment's.
+    let (wal, offset) = last_record.unzip();
+    let position = Position {
+        timeline,
+        boundary: start.first,
+        hash: start.hash_before,
+        wal,
+        offset,
+        sequence: start.last_sequence,
+    };
+    let stream =
+        Stream::new(start, last_record, archive.keyring().clone(), parts.random.clone(), parts.clock.clone(), level);
+    let engine = Engine::open(resume::Opening {
+        layout,
+        registry,
+        clock: parts.clock.clone(),
+        owner: parts.owner.clone(),
+        timeline,
+        stream,
+        head,
+    })?;
+    Ok(Joined { engine, roll_up, position })
+}

@@ -1,0 +1,342 @@
+//! The MANIFEST prefix and links of every file that it names.
+//!
+//! Owns: the staging directory while it runs, and the rule which edits a base after an open of the server may contain.
+//! Refuses: to copy. A file that cannot be linked (another file system) is held open instead: an open file keeps its
+//! bytes unless the server truncates it before deleting it, which the size and hash at upload tell.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use pitr_archive::{
+    Code, Error, Result, error,
+    ids::{ColumnFamilyId, FileNumber},
+    rocks::{
+        file_name,
+        log_reader::{Finality, LogKind, LogReader, Read as LogRead},
+        manifest::ManifestModel,
+        version_edit::{SstUniqueId, VersionEdit, VersionEditError},
+    },
+    segment::entry::ManifestPoint,
+};
+
+use crate::{
+    layout::{Layout, current, read_small},
+    manifest_tail::manifest_error,
+    pin::{PinKind, open_if_there},
+    registry::Registry,
+};
+
+/// Prefixes tried before giving up; each failure means that the server deleted a file in between.
+const ATTEMPTS: usize = 2000;
+
+/// A base after an open of the server shows nothing of the session's own writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpensOnly {
+    /// The session's MANIFEST; the prefix ends in it.
+    pub manifest: ManifestPoint,
+    /// The session's first WAL: an edit with a higher log number is a flush of what the session wrote.
+    pub first_wal: FileNumber,
+}
+
+/// Where a file's bytes are kept for the upload.
+#[derive(Debug)]
+pub enum Held {
+    /// In a hard link of ours.
+    Link(PathBuf),
+    /// In an open file.
+    Open(File, PathBuf),
+}
+
+/// An SST or blob file.
+#[derive(Debug)]
+pub struct CollectedFile {
+    /// Its name in the database.
+    pub name: String,
+    /// Its number.
+    pub number: FileNumber,
+    /// Its column family.
+    pub column_family: ColumnFamilyId,
+    /// Index into the column family's paths.
+    pub path_id: u32,
+    /// Its size in bytes.
+    pub size: u64,
+    /// RocksDB's unique id, where the MANIFEST has one.
+    pub unique_id: Option<SstUniqueId>,
+    /// Its bytes.
+    pub held: Held,
+}
+
+/// A consistent set of files.
+#[derive(Debug)]
+pub struct Collected {
+    /// The database's files at the end of the prefix.
+    pub model: ManifestModel,
+    /// The end of the prefix.
+    pub point: ManifestPoint,
+    /// The prefix.
+    pub manifest: Vec<u8>,
+    /// SST and blob files.
+    pub files: Vec<CollectedFile>,
+    /// Small files by name: CURRENT, IDENTITY, OPTIONS and what the operator named.
+    pub small: Vec<(String, Vec<u8>)>,
+    /// Whether the prefix ends with the open's own edits, as asked.
+    pub opens_only: bool,
+    /// The prefix shows changes that no flush of the log explains: they may be ahead of what is readable in the log
+    /// where the server holds writes in its memory.
+    pub unlogged_edits: bool,
+    /// The highest WAL that was known after the prefix was read.
+    pub highest_wal: FileNumber,
+    staging: PathBuf,
+}
+
+impl Drop for Collected {
+    fn drop(&mut self) {
+        // Links that stay behind cost space until the next base clears the directory.
+        if let Err(e) = fs::remove_dir_all(&self.staging)
+            && e.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(error = %e, staging = %self.staging.display(), "links of a base could not be removed");
+        }
+    }
+}
+
+struct Prefix {
+    model: ManifestModel,
+    point: ManifestPoint,
+    file: File,
+    path: PathBuf,
+    unlogged_edits: bool,
+}
+
+/// Links a consistent set of files into `staging`, which is emptied first.
+///
+/// With `opens_only`, the prefix ends before the session's own writes, if those files are still there; otherwise, and
+/// when that has become impossible, it is as long as the MANIFEST is now.
+pub fn collect(
+    registry: &Registry,
+    layout: &Layout,
+    staging: &Path,
+    include: &[String],
+    opens_only: Option<OpensOnly>,
+) -> Result<Collected> {
+    clear(staging)?;
+    if let Some(limit) = opens_only
+        && let Some(prefix) = prefix(registry, layout, Some(limit))?
+        && let Some(files) = link_all(layout, staging, &prefix.model)?
+    {
+        return finish(registry, layout, staging, include, prefix, files, Ends::WithTheOpen);
+    }
+    clear(staging)?;
+    for attempt in 0..ATTEMPTS {
+        let Some(prefix) = prefix(registry, layout, None)? else { continue };
+        if let Some(files) = link_all(layout, staging, &prefix.model)? {
+            return finish(registry, layout, staging, include, prefix, files, Ends::Now);
+        }
+        // A compaction got ahead of us; links that are still valid are found again by the next attempt.
+        if attempt > 100 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Err(Error::new(Code::BaseUnobtainable, "linking the files of").on(layout.db.display()).with("attempts", ATTEMPTS))
+}
+
+fn clear(staging: &Path) -> Result<()> {
+    match fs::remove_dir_all(staging) {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(error::io("clearing the staging directory", staging, e)),
+    }
+    fs::create_dir_all(staging).map_err(|e| error::io("creating the staging directory", staging, e))
+}
+
+/// Reads a MANIFEST as far as it goes, or as far as `limit` allows. `None` if it vanished.
+fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Result<Option<Prefix>> {
+    let number = match limit {
+        Some(limit) => limit.manifest.file,
+        None => current(&layout.db)?,
+    };
+    let path = layout.db.join(file_name::manifest(number));
+    let file = match open_if_there(&path)? {
+        Some(file) => file,
+        None => match registry.pins().open_pin(PinKind::Manifest, number)? {
+            Some(file) => file,
+            None => return Ok(None),
+        },
+    };
+    let mut bytes = Vec::new();
+    (&file).read_to_end(&mut bytes).map_err(|e| error::io("reading", &path, e))?;
+    let mut reader = LogReader::new(LogKind::Manifest);
+    let mut model = ManifestModel::new(number);
+    let mut unlogged_edits = false;
+    loop {
+        let offset = usize::try_from(reader.offset()).unwrap_or(usize::MAX);
+        match reader.read(bytes.get(offset..).unwrap_or_default(), Finality::Growing) {
+            LogRead::Record { end, payload, .. } => {
+                let malformed = |e: VersionEditError| {
+                    Error::new(Code::ManifestCorrupt, "reading an edit of")
+                        .on(path.display())
+                        .with("offset", end)
+                        .because(e)
+                };
+                if let Some(limit) = limit
+                    && end > limit.manifest.offset
+                    && beyond_the_open(&payload, limit.first_wal).map_err(malformed)?
+                {
+                    break;
+                }
+                unlogged_edits |= is_unlogged(&payload).map_err(malformed)?;
+                model.apply(&payload, end).map_err(|e| manifest_error(e, &path))?;
+            }
+            LogRead::Metadata { .. } => {}
+            LogRead::End { .. } | LogRead::Incomplete { .. } => break,
+            LogRead::Corrupt { at, reason } => {
+                return Err(Error::new(Code::ManifestCorrupt, "reading")
+                    .on(path.display())
+                    .with("offset", at)
+                    .because(reason));
+            }
+        }
+    }
+    if model.applied_to() == 0 {
+        return Ok(None);
+    }
+    // A group that is not complete lies behind the prefix.
+    model.abandon_atomic_group();
+    let point = ManifestPoint { file: number, offset: model.applied_to() };
+    Ok(Some(Prefix { model, point, file, path, unlogged_edits }))
+}
+
+/// Whether an edit shows something of the session's own: a flush of its log, or a change outside the log.
+///
+/// An atomic group is one edit: its members carry their own log numbers, so a group that is cut here is one that the
+/// model has not applied, and the prefix ends before the whole of it.
+fn beyond_the_open(payload: &[u8], first_wal: FileNumber) -> Result<bool, VersionEditError> {
+    let edit = VersionEdit::decode(payload)?;
+    let flushed = edit.log_number.is_some_and(|log| log > first_wal);
+    Ok(flushed || changes_outside(&edit) || edit.column_family_add.is_some() || edit.column_family_drop)
+}
+
+/// Files came in that no flush wrote.
+fn changes_outside(edit: &VersionEdit<'_>) -> bool {
+    edit.log_number.is_none() && !edit.new_files.is_empty() && edit.deleted_files.is_empty()
+}
+
+/// Whether an edit records a change outside the log at the moment it happened. The edits of a MANIFEST's opening snapshot
+/// look alike, but only an edit that was applied to a running database names the next file number.
+fn is_unlogged(payload: &[u8]) -> Result<bool, VersionEditError> {
+    let edit = VersionEdit::decode(payload)?;
+    let applied = edit.next_file_number.is_some();
+    let family = edit.column_family_add.is_some();
+    Ok(edit.column_family_drop || (applied && (family || changes_outside(&edit))))
+}
+
+/// Links every live file. `None` if one is gone.
+fn link_all(layout: &Layout, staging: &Path, model: &ManifestModel) -> Result<Option<Vec<CollectedFile>>> {
+    let mut found = Vec::new();
+    for (column_family, number, sst) in model.live_files() {
+        let name = file_name::sst(number);
+        let dir = layout.table_dir(sst.path_id).ok_or_else(|| {
+            Error::new(Code::DatabaseUnsupported, "finding the table file").on(&name).with("path id", sst.path_id).hint(
+                "the database keeps table files in several directories (db_paths); name all of them in the server's order",
+            )
+        })?;
+        let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else { return Ok(None) };
+        let size = size_of(&held)?;
+        if size != sst.size {
+            return Err(Error::new(Code::DatabaseUnsupported, "linking")
+                .on(dir.join(&name).display())
+                .with("size", size)
+                .with("size in the MANIFEST", sst.size));
+        }
+        let (path_id, unique_id) = (u32::from(sst.path_id), sst.unique_id);
+        found.push(CollectedFile { name, number, column_family, path_id, size, unique_id, held });
+    }
+    for (column_family, number, _) in model.live_blob_files() {
+        let name = file_name::blob(number);
+        let Some(dir) = layout.table_dir(0) else { return Ok(None) };
+        let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else { return Ok(None) };
+        let size = size_of(&held)?;
+        found.push(CollectedFile { name, number, column_family, path_id: 0, size, unique_id: None, held });
+    }
+    Ok(Some(found))
+}
+
+/// Links a file, or holds it open where it cannot be linked. `None` if it is gone.
+fn hold(source: &Path, link: &Path) -> Result<Option<Held>> {
+    match fs::hard_link(source, link) {
+        Ok(()) => Ok(Some(Held::Link(link.to_owned()))),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(Some(Held::Link(link.to_owned()))),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == ErrorKind::CrossesDevices => {
+            Ok(open_if_there(source)?.map(|file| Held::Open(file, source.to_owned())))
+        }
+        Err(e) => Err(Error::new(Code::PinImpossible, "linking").on(source.display()).because(e)),
+    }
+}
+
+fn size_of(held: &Held) -> Result<u64> {
+    match held {
+        Held::Link(path) => Ok(fs::metadata(path).map_err(|e| error::io("examining", path, e))?.len()),
+        Held::Open(file, path) => Ok(file.metadata().map_err(|e| error::io("examining", path, e))?.len()),
+    }
+}
+
+/// Where a prefix ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    WithTheOpen,
+    Now,
+}
+
+fn finish(
+    registry: &Registry,
+    layout: &Layout,
+    staging: &Path,
+    include: &[String],
+    prefix: Prefix,
+    files: Vec<CollectedFile>,
+    ends: Ends,
+) -> Result<Collected> {
+    use std::os::unix::fs::FileExt;
+    let length = usize::try_from(prefix.point.offset)
+        .map_err(|e| Error::new(Code::DatabaseUnsupported, "reading").on(prefix.path.display()).because(e))?;
+    let mut manifest = vec![0; length];
+    prefix.file.read_exact_at(&mut manifest, 0).map_err(|e| error::io("reading", &prefix.path, e))?;
+    let mut small = vec![("CURRENT".to_owned(), file_name::current(prefix.point.file).into_bytes())];
+    let mut names = vec!["IDENTITY".to_owned()];
+    names.extend(layout.options.iter().map(|options| file_name::options(options.number)));
+    names.extend(include.iter().cloned());
+    for name in names {
+        // OPTIONS files come and go with every change of settings; the parsed one is what the base is described by.
+        if let Some(bytes) = read_small(&layout.db.join(&name))? {
+            small.push((name, bytes));
+        } else if include.contains(&name) {
+            return Err(Error::new(Code::FileNotFound, "including").on(layout.db.join(&name).display()));
+        }
+    }
+    // Links of attempts before the last that are no longer part of the set.
+    let wanted: std::collections::BTreeSet<_> = files.iter().map(|f| f.name.as_str()).collect();
+    for entry in fs::read_dir(staging).map_err(|e| error::io("listing", staging, e))? {
+        let entry = entry.map_err(|e| error::io("listing", staging, e))?;
+        if !entry.file_name().to_str().is_some_and(|name| wanted.contains(name)) {
+            fs::remove_file(entry.path()).map_err(|e| error::io("removing", entry.path(), e))?;
+        }
+    }
+    registry.scan()?;
+    crate::crash::point("base-linked");
+    Ok(Collected {
+        model: prefix.model,
+        point: prefix.point,
+        manifest,
+        files,
+        small,
+        opens_only: ends == Ends::WithTheOpen,
+        unlogged_edits: prefix.unlogged_edits,
+        highest_wal: registry.wals_from(FileNumber::default()).last().map(|(wal, _)| *wal).unwrap_or_default(),
+        staging: staging.to_owned(),
+    })
+}

@@ -1,0 +1,85 @@
+//! What an archiver is told, and the parts that are given to it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use pitr_archive::{
+    clock::{Clock, SystemClock},
+    random::{OsRandom, Random},
+};
+
+use crate::{
+    owner::{NoOwner, Owner},
+    state::StateDir,
+};
+
+/// Settings of one archiver. Immutable once it runs.
+#[derive(Clone, Debug)]
+pub struct ArchiverConfig {
+    /// The database directory.
+    pub db: PathBuf,
+    /// The state directory. Default: `<db>.pitr`, beside the database.
+    pub state: PathBuf,
+    /// A segment is shipped when its oldest record is this old. Default: 1 s.
+    pub interval: Duration,
+    /// A segment is shipped when it holds this many plain bytes. Default: 8 MiB.
+    pub segment_bytes: u64,
+    /// How often the end of the log is looked at. Default: 25 ms.
+    pub poll: Duration,
+    /// How often a quiet archiver says that it is alive. Default: 5 minutes.
+    pub heartbeat: Duration,
+    /// A roll-up manifest is written after this time. Default: 5 minutes.
+    pub manifest_interval: Duration,
+    /// A roll-up manifest is written after this many segments. Default: 600.
+    pub manifest_segments: u64,
+    /// The least time between two bases that follow sessions and barriers by themselves. Default: 10 s.
+    pub base_spacing: Duration,
+    /// zstd level of segments. Default: 1.
+    pub compression_level: i32,
+    /// What the server was given as `db_paths`, in its order; OPTIONS files do not tell. Default: none.
+    pub db_paths: Vec<PathBuf>,
+    /// Names of files beside RocksDB's own, in the database directory, that every base carries.
+    pub include: Vec<String>,
+    /// Who writes, for people. Default: host and process id.
+    pub writer: String,
+}
+
+impl ArchiverConfig {
+    /// The defaults for a database.
+    pub fn new(db: impl Into<PathBuf>) -> Self {
+        let db = db.into();
+        let uname = rustix::system::uname();
+        Self {
+            state: StateDir::default_for(&db),
+            db,
+            interval: Duration::from_secs(1),
+            segment_bytes: 8 << 20,
+            poll: Duration::from_millis(25),
+            heartbeat: Duration::from_secs(300),
+            manifest_interval: Duration::from_secs(300),
+            manifest_segments: 600,
+            base_spacing: Duration::from_secs(10),
+            compression_level: 1,
+            db_paths: Vec::new(),
+            include: Vec::new(),
+            writer: format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id()),
+        }
+    }
+}
+
+/// What differs between a real run and a test.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// The owner of the open database, if it is this program.
+    pub owner: Arc<dyn Owner>,
+}
+
+impl Parts {
+    /// The system's clock and randomness, and no owner.
+    pub fn system() -> Self {
+        Self { clock: Arc::new(SystemClock), random: Arc::new(OsRandom), owner: Arc::new(NoOwner) }
+    }
+}

@@ -1,0 +1,52 @@
+//! Named places at which tests stop the process as a power cut would.
+//!
+//! Owns: the names. `PITR_CRASH_AT=NAME` or `NAME:COUNT` ends the process by SIGKILL when the place is reached for the
+//! COUNT-th time. The variable is read once. Only files that perform effects call [`point`], never codecs.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Every name, in the order in which a segment and a base pass them.
+pub const POINTS: &[&str] = &[
+    "after-pin",
+    "before-put",
+    "after-put",
+    "before-release",
+    "base-linked",
+    "base-uploaded-one",
+    "base-before-publish",
+    "base-after-publish",
+    "manifest-before-put",
+    "manifest-after-put",
+    "tag-before-put",
+];
+
+struct Armed {
+    name: String,
+    left: AtomicU64,
+}
+
+fn armed() -> Option<&'static Armed> {
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+    ARMED
+        .get_or_init(|| {
+            let text = std::env::var("PITR_CRASH_AT").ok()?;
+            let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
+            Some(Armed { name: name.to_owned(), left: AtomicU64::new(count.parse().unwrap_or(1)) })
+        })
+        .as_ref()
+}
+
+/// Ends the process here if the environment asks for it.
+pub fn point(name: &str) {
+    debug_assert!(POINTS.contains(&name), "{name} is not in the list");
+    if let Some(armed) = armed()
+        && armed.name == name
+        && armed.left.fetch_sub(1, Ordering::SeqCst) == 1
+    {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        std::process::abort();
+    }
+}

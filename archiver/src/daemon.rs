@@ -1,0 +1,333 @@
+//! The archiver as a daemon.
+//!
+//! Owns: when things happen. One task owns the engine; deliveries, the linking and the upload of a base run beside it,
+//! so that the log is read and pinned whatever the store does. At most one segment is under way and one is being filled:
+//! when both are full, reading stops and the pins hold what is not read yet.
+//! Refuses: to decide what is right (the engine) or to format anything (the command line).
+
+use std::{future::Future, time::Duration};
+
+use pitr_archive::{Code, Error, Result, catalog::schema::BaseFile, clock::Micros};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::{
+    Archiver,
+    archiver::{Floor, Heartbeat},
+    base::{collect::Collected, upload},
+    control::{Answer, Command, ControlServer, Request},
+    engine::BaseReason,
+    ship::{self, Delivered},
+};
+
+/// Control requests waiting; more requesters wait at the socket.
+const COMMANDS: usize = 16;
+
+/// A base on its way.
+enum BaseJob {
+    /// Files are being linked.
+    Linking { reason: BaseReason, created: Micros, task: JoinHandle<Result<Collected>> },
+    /// Linked; the floor is fixed by the next look that reads everything.
+    Linked { reason: BaseReason, created: Micros, collected: Collected },
+    /// Files are being uploaded.
+    Uploading { created: Micros, floor: Floor, task: JoinHandle<Result<(Collected, Vec<BaseFile>)>> },
+    /// Uploaded; waits until the archive has acknowledged the floor.
+    Uploaded { created: Micros, floor: Floor, collected: Collected, files: Vec<BaseFile> },
+}
+
+struct Daemon {
+    archiver: Archiver,
+    delivery: Option<JoinHandle<Result<Delivered>>>,
+    base: Option<BaseJob>,
+    base_waiters: Vec<oneshot::Sender<Result<Answer>>>,
+    last_beat: Micros,
+}
+
+fn elapsed(since: Micros, now: Micros) -> Duration {
+    // A clock that went back makes the wait longer by the step at most once: nothing depends on it but liveness.
+    Duration::from_micros(u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0))
+}
+
+impl Archiver {
+    /// Runs until `shutdown`: then ships the rest, closes the manifest and returns.
+    ///
+    /// # Errors
+    /// `writer.fenced` when another archiver has taken over; errors of the local machine that do not pass by themselves.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let (sender, mut commands) = mpsc::channel(COMMANDS);
+        let _server = ControlServer::start(&self.state_dir, sender)?;
+        let last_beat = self.parts.clock.now();
+        let mut daemon = Daemon { archiver: self, delivery: None, base: None, base_waiters: Vec::new(), last_beat };
+        tokio::pin!(shutdown);
+        loop {
+            let idle = daemon.step().await?;
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                Some(command) = commands.recv() => {
+                    tokio::select! {
+                        done = daemon.command(command) => done?,
+                        () = &mut shutdown => break,
+                    }
+                }
+                delivered = wait(&mut daemon.delivery) => daemon.delivered(delivered).await?,
+                () = daemon.archiver.changed.notified(), if idle => {}
+                () = tokio::time::sleep(daemon.archiver.config.poll), if idle => {}
+                () = std::future::ready(()), if !idle => {}
+            }
+        }
+        daemon.finish().await
+    }
+}
+
+/// Waits for a task, for ever if there is none.
+async fn wait<T>(task: &mut Option<JoinHandle<Result<T>>>) -> Result<T> {
+    match task {
+        None => std::future::pending().await,
+        Some(running) => {
+            let done = running.await;
+            *task = None;
+            joined(done)
+        }
+    }
+}
+
+fn joined<T>(done: std::result::Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    done.unwrap_or_else(|e| Err(Error::new(Code::Internal, "waiting for a task of the archiver").because(e)))
+}
+
+impl Daemon {
+    /// One look, and everything that is due. Answers whether there is nothing more to do at once.
+    async fn step(&mut self) -> Result<bool> {
+        let now = self.archiver.parts.clock.now();
+        let archiver = &mut self.archiver;
+        // Reading and compressing takes up to a few milliseconds a megabyte: other tasks of this thread move elsewhere.
+        let polled = tokio::task::block_in_place(|| archiver.poll())?;
+        if polled.caught_up || archiver.engine.waiting().is_some() {
+            self.fix_floor(polled)?;
+        }
+        self.ship_if_due(now)?;
+        self.base_step(now).await?;
+        if self.delivery.is_none()
+            && self.archiver.roll_up.due(
+                now,
+                self.archiver.config.manifest_interval,
+                self.archiver.config.manifest_segments,
+            )
+            && let Err(e) = self.archiver.close_manifest().await
+        {
+            temporary(e, "the manifest could not be written; it is tried again")?;
+        }
+        Ok(polled.caught_up || polled.records == 0)
+    }
+
+    fn ship_if_due(&mut self, now: Micros) -> Result<()> {
+        if self.delivery.is_some() {
+            return Ok(());
+        }
+        let archiver = &mut self.archiver;
+        if archiver.pending.is_none() {
+            let full = archiver.engine.stream.plain_bytes() >= archiver.config.segment_bytes;
+            let old = archiver.engine.stream.oldest().is_some_and(|t| elapsed(t, now) >= archiver.config.interval);
+            let quiet = archiver.engine.stream.is_empty() && elapsed(self.last_beat, now) >= archiver.config.heartbeat;
+            if full || old || quiet {
+                archiver.cut(Heartbeat::Yes)?;
+            }
+        }
+        self.send_pending();
+        Ok(())
+    }
+
+    fn send_pending(&mut self) {
+        if let Some(shipment) = self.archiver.pending.clone()
+            && self.delivery.is_none()
+        {
+            self.last_beat = self.archiver.parts.clock.now();
+            let (archive, epoch) = (self.archiver.archive.clone(), self.archiver.claim.epoch());
+            let random = self.archiver.parts.random.clone();
+            let jitter = move || random.bytes::<1>().map_or(1.0, |[byte]| f64::from(byte) / 255.0);
+            self.delivery =
+                Some(tokio::spawn(async move { ship::deliver_patiently(archive, epoch, shipment, jitter).await }));
+        }
+    }
+
+    async fn delivered(&mut self, delivered: Result<Delivered>) -> Result<()> {
+        self.archiver.delivered(delivered?).await
+    }
+
+    /// Waits until everything read at this moment is acknowledged.
+    async fn ship_now(&mut self) -> Result<()> {
+        let target = self.archiver.engine.position().boundary;
+        while self.archiver.acknowledged().boundary < target
+            || !self.archiver.engine.stream.is_empty()
+            || self.archiver.pending.is_some()
+        {
+            if self.delivery.is_none() {
+                self.archiver.cut(Heartbeat::No)?;
+                self.send_pending();
+            }
+            let delivered = wait(&mut self.delivery).await;
+            self.delivered(delivered).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads everything, and waits until it is acknowledged.
+    async fn drain(&mut self) -> Result<()> {
+        loop {
+            let archiver = &mut self.archiver;
+            let polled = tokio::task::block_in_place(|| archiver.poll())?;
+            self.ship_now().await?;
+            if polled.caught_up || self.archiver.engine.waiting().is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) -> Result<()> {
+        let answer = match command.request {
+            Request::Status => self.archiver.status().map(|status| Answer::Status(Box::new(status))),
+            Request::Flush => match self.archiver.engine.flush_owner() {
+                Ok(_) => self.drain().await.map(|()| Answer::Flush(self.archiver.acknowledged())),
+                Err(e) => Err(e),
+            },
+            Request::Tag(request) => match self.drain().await {
+                // The delivery is done, so the archiver's own steps do not meet one that is under way.
+                Ok(()) => self.archiver.tag(&request).await.map(|tag| Answer::Tag(Box::new(tag))),
+                Err(e) => Err(e),
+            },
+            Request::Base => {
+                self.base_waiters.push(command.reply);
+                if self.base.is_none() {
+                    self.archiver.engine.want_base(BaseReason::Asked);
+                    self.archiver.last_base_attempt = None;
+                }
+                return Ok(());
+            }
+        };
+        let fatal = answer.as_ref().err().is_some_and(|e| e.code() == Code::Fenced);
+        let error = answer.as_ref().err().map(ToString::to_string);
+        if command.reply.send(answer).is_err() {
+            tracing::debug!(error, "the requester did not wait for the answer");
+        }
+        if fatal {
+            return Err(Error::new(Code::Fenced, "serving a request"));
+        }
+        Ok(())
+    }
+
+    /// A look that began after a base's files were linked has read everything: its end is the floor.
+    fn fix_floor(&mut self, polled: crate::engine::Polled) -> Result<()> {
+        let Some(BaseJob::Linked { reason, created, collected }) =
+            self.base.take_if(|job| matches!(job, BaseJob::Linked { .. }))
+        else {
+            return Ok(());
+        };
+        match self.archiver.fix_floor(&collected, &reason, polled) {
+            Ok(Some(floor)) => {
+                let archiver = &self.archiver;
+                let (archive, claim) = (archiver.archive.clone(), archiver.claim.clone());
+                let (random, known) = (archiver.parts.random.clone(), archiver.known_files.clone());
+                let run = floor.start.run;
+                let task = tokio::spawn(async move {
+                    let files = upload::upload(&archive, &claim, &*random, &collected.files, &known, run).await?;
+                    Ok((collected, files))
+                });
+                self.base = Some(BaseJob::Uploading { created, floor, task });
+            }
+            Ok(None) => self.base = Some(BaseJob::Linked { reason, created, collected }),
+            Err(e) => self.base_failed(e)?,
+        }
+        Ok(())
+    }
+
+    async fn base_step(&mut self, now: Micros) -> Result<()> {
+        match self.base.take() {
+            None => {
+                let spaced = self
+                    .archiver
+                    .last_base_attempt
+                    .is_none_or(|last| elapsed(last, now) >= self.archiver.config.base_spacing);
+                if spaced && let Some(reason) = self.archiver.wanted_and_useful() {
+                    self.archiver.last_base_attempt = Some(now);
+                    let collector = self.archiver.collector(&reason);
+                    let task = tokio::task::spawn_blocking(move || collector.collect());
+                    self.base = Some(BaseJob::Linking { reason, created: now, task });
+                }
+            }
+            Some(BaseJob::Linking { reason, created, task }) if task.is_finished() => match joined(task.await) {
+                Ok(collected) => self.base = Some(BaseJob::Linked { reason, created, collected }),
+                Err(e) => self.base_failed(e)?,
+            },
+            Some(BaseJob::Uploading { created, floor, task }) if task.is_finished() => match joined(task.await) {
+                Ok((collected, files)) => {
+                    self.base = Some(BaseJob::Uploaded { created, floor, collected, files });
+                }
+                Err(e) => self.base_failed(e)?,
+            },
+            Some(BaseJob::Uploaded { created, floor, collected, files })
+                if self.archiver.acknowledged().boundary >= floor.position.boundary
+                    && self.delivery.is_none()
+                    && self.archiver.pending.is_none() =>
+            {
+                match self.archiver.publish(created, collected, files, floor).await {
+                    Ok(base) => {
+                        for waiter in self.base_waiters.drain(..) {
+                            let answer = Answer::Base { id: base.id.clone(), floor: base.floor };
+                            if waiter.send(Ok(answer)).is_err() {
+                                tracing::debug!("the requester of the base did not wait for it");
+                            }
+                        }
+                    }
+                    Err(e) => self.base_failed(e)?,
+                }
+            }
+            Some(other) => self.base = Some(other),
+        }
+        Ok(())
+    }
+
+    /// A base that could not be taken is tried again later; whoever asked for it is told.
+    fn base_failed(&mut self, e: Error) -> Result<()> {
+        self.archiver.engine.end_hold();
+        for waiter in self.base_waiters.drain(..) {
+            let told = Error::new(e.code(), "taking the base").hint(e.hint_text()).because(e.to_string());
+            if waiter.send(Err(told)).is_err() {
+                tracing::debug!("the requester of the base did not wait for it");
+            }
+        }
+        if e.code() == Code::Fenced {
+            return Err(e);
+        }
+        if e.code() == Code::BaseNotPublishable {
+            tracing::info!(error = %e, "the base would serve no target yet");
+        } else {
+            tracing::warn!(error = %e, "the base could not be taken; it is tried again");
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<()> {
+        if let Some(BaseJob::Linking { task, .. }) = &self.base {
+            task.abort();
+        }
+        if let Some(BaseJob::Uploading { task, .. }) = &self.base {
+            task.abort();
+        }
+        self.base = None;
+        self.drain().await?;
+        self.archiver.close().await
+    }
+}
+
+/// Passes on errors that do not pass by themselves.
+fn temporary(e: Error, what: &str) -> Result<()> {
+    if e.code().retry() == pitr_archive::code::Retry::Later {
+        tracing::warn!(error = %e, "{what}");
+        Ok(())
+    } else {
+        Err(e)
+    }
+}

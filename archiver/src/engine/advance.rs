@@ -1,0 +1,342 @@
+//! From one WAL to the next, and from one session of the server to the next.
+//!
+//! Owns: when a WAL is final, the proof that no WAL lies between it and the next one, and the check that tells a session
+//! that continues the history from one that forked it.
+//!
+//! A WAL is final when a higher-numbered one holds a record, when it lies in RocksDB's `archive/`, or when its number is
+//! below the MANIFEST's minimum log number to keep. That a higher number merely exists proves nothing: RocksDB creates
+//! the next WAL early, and writes to it before the old one's buffer is flushed.
+
+use pitr_archive::{
+    Result,
+    ids::FileNumber,
+    rocks::{log_reader::Finality, write_batch::WriteBatch},
+    segment::{
+        chain::WalPrefix,
+        entry::{BarrierReason, Event},
+    },
+};
+
+use super::{BaseReason, Engine, Item, PendingSession, Place, WalFact, emit};
+use crate::{
+    manifest_tail::Follow,
+    registry::Seen,
+    session,
+    wal_tail::{Origin, Step, WalTail},
+};
+
+/// Whether the engine is in another WAL now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Advance {
+    /// No.
+    Stays,
+    /// Yes, or a new run has begun.
+    Moved,
+}
+
+/// The first record of a WAL, as far as continuity asks.
+struct First {
+    sequence: pitr_archive::ids::SequenceNumber,
+    consumes: bool,
+    marker: bool,
+}
+
+impl Engine {
+    /// Moves on if the present WAL is final and the next one is known.
+    pub(super) fn advance(&mut self) -> Result<Advance> {
+        let present = self.present_wal();
+        let Some(next) = self.following(present) else { return Ok(Advance::Stays) };
+        if matches!(self.place, Place::In(_)) && !self.is_final(present)? {
+            return Ok(Advance::Stays);
+        }
+        if self.finish_wal()? == emit::Run::Ended {
+            return Ok(Advance::Moved);
+        }
+        // The MANIFEST is read after the directory was listed and before anything of the next WAL is believed: a
+        // session's MANIFEST is written before the session's first record.
+        self.registry.scan()?;
+        let news = match self.manifest.follow(&self.registry)? {
+            Follow::News(news) => news,
+            Follow::Missed { before, detail } => {
+                self.publish_news(before, None, &[])?;
+                self.end_run(BarrierReason::ManifestMissed, detail)?;
+                return Ok(Advance::Moved);
+            }
+        };
+        self.publish_news(news, None, &[])?;
+        // The scan may have found one that the events had not shown yet.
+        let next = self.following(present).unwrap_or(next);
+        self.notice_session_without_manifest(next)?;
+        let entering = self.pending_session.as_ref().is_some_and(|s| next >= self.first_wal_of(s));
+        let first = self.first_record(next)?;
+        if !self.none_between(present, next, entering, first.as_ref()) {
+            if first.is_none() && self.registry.seen(next) == Some(Seen::Live) {
+                // Its first record can still prove it; there is nothing to archive until then.
+                return Ok(Advance::Stays);
+            }
+            let detail =
+                format!("WALs between {present} and {next} cannot be excluded: some may have been deleted unseen");
+            self.end_run(BarrierReason::RecordsMissing, detail)?;
+            return Ok(Advance::Moved);
+        }
+        if entering
+            && let Some(session) = self.pending_session.take()
+            && self.begin_session(&session, first.as_ref())? == emit::Run::Ended
+        {
+            return Ok(Advance::Moved);
+        }
+        self.begin_wal(next)?;
+        Ok(Advance::Moved)
+    }
+
+    /// The session's first WAL: named by the open's own edits, else the newest that was created before its MANIFEST.
+    fn first_wal_of(&self, session: &PendingSession) -> FileNumber {
+        if session.logs_known {
+            return session.first_wal;
+        }
+        let older = self.registry.wals_from(FileNumber::default());
+        older
+            .into_iter()
+            .map(|(wal, _)| wal)
+            .filter(|wal| *wal < session.manifest.file)
+            .max()
+            .unwrap_or(session.first_wal)
+    }
+
+    /// The next WAL that is known.
+    fn following(&self, present: FileNumber) -> Option<FileNumber> {
+        Some(self.registry.wals_from(present.next()?).first()?.0)
+    }
+
+    /// Whether any WAL behind the present one holds a record that is not read yet.
+    pub(super) fn newer_wal_has_records(&self) -> Result<bool> {
+        let Some(from) = self.present_wal().next() else { return Ok(false) };
+        for (wal, _) in self.registry.wals_from(from) {
+            if self.first_record(wal)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_final(&self, wal: FileNumber) -> Result<bool> {
+        if self.registry.seen(wal) == Some(Seen::Archived) || wal < self.manifest.model().min_log_number_to_keep() {
+            return Ok(true);
+        }
+        self.newer_wal_has_records()
+    }
+
+    fn first_record(&self, wal: FileNumber) -> Result<Option<First>> {
+        let Some(mut tail) = WalTail::open(&self.registry, wal)? else { return Ok(None) };
+        loop {
+            match tail.next(Finality::Growing)? {
+                Step::Record(record) => {
+                    let Ok(batch) = WriteBatch::parse(&record.payload) else { return Ok(None) };
+                    let consumes = batch.scan().is_ok_and(|s| s.sequence_advance() != Some(0));
+                    let marker =
+                        batch.count() == 0 && batch.bytes().len() == pitr_archive::rocks::write_batch::HEADER_SIZE;
+                    return Ok(Some(First { sequence: batch.sequence(), consumes, marker }));
+                }
+                Step::TimestampSizes { .. } => {}
+                Step::EndSoFar | Step::FinalEnd { .. } | Step::Corrupt { .. } => return Ok(None),
+            }
+        }
+    }
+
+    /// Reads the present WAL to its final end and puts the end into the stream.
+    fn finish_wal(&mut self) -> Result<emit::Run> {
+        loop {
+            let Place::In(tail) = &mut self.place else { return Ok(emit::Run::GoesOn) };
+            let mut items = Vec::new();
+            let mut bytes = 0usize;
+            tail.look_again();
+            let ended = loop {
+                match tail.next(Finality::Final)? {
+                    Step::Record(record) => {
+                        bytes += record.payload.len();
+                        items.push(Item::Record(record));
+                        if bytes > 4 << 20 {
+                            break None;
+                        }
+                    }
+                    Step::TimestampSizes { offset, sizes } => {
+                        items.push(Item::Event(Event::TimestampSizes { wal: tail.wal(), offset, sizes }));
+                    }
+                    Step::FinalEnd { void_bytes } => break Some(Ok(void_bytes)),
+                    Step::EndSoFar => break Some(Ok(0)),
+                    Step::Corrupt { at, reason } => break Some(Err((at, reason))),
+                }
+            };
+            if !items.is_empty() {
+                tail.keep_copy(self.registry.pins())?;
+            }
+            let (wal, end, cut) = (tail.wal(), tail.end(), tail.was_cut()?);
+            let certain = tail.still_itself(&self.registry)?;
+            let recycled = tail.is_recycled();
+            if self.emit(items)? == emit::Run::Ended {
+                return Ok(emit::Run::Ended);
+            }
+            let void_bytes = match ended {
+                None => continue,
+                Some(Ok(void_bytes)) => void_bytes,
+                Some(Err((at, reason))) => {
+                    self.end_run(BarrierReason::Unreadable, format!("WAL {wal} at offset {at}: {reason}"))?;
+                    return Ok(emit::Run::Ended);
+                }
+            };
+            if cut {
+                let detail = format!("WAL {wal} was cut below offset {end}, which is archived");
+                self.end_run(BarrierReason::Fork, detail)?;
+                return Ok(emit::Run::Ended);
+            }
+            let prefix = self.stream.wal_prefix(wal);
+            if let Some(fact) = self.state.wals.get_mut(&wal) {
+                fact.end = end;
+                fact.prefix = prefix.unwrap_or(fact.prefix);
+                fact.ended = certain;
+                fact.recycled = recycled;
+            }
+            let void_bytes = if certain { void_bytes } else { 0 };
+            self.stream.event(&Event::WalEnded { wal, end, void_bytes })?;
+            let boundary = self.stream.boundary();
+            let (closed, open): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.open).into_iter().partition(|o| o.until_end_of.is_some_and(|w| w <= wal));
+            self.open = open;
+            for interval in closed {
+                self.stream.event(&Event::IntervalClosed { manifest: interval.manifest, hi: boundary })?;
+            }
+            self.place = Place::After(wal);
+            return Ok(emit::Run::GoesOn);
+        }
+    }
+
+    /// The proof that there is no WAL between two that are known.
+    ///
+    /// Any of: every WAL that RocksDB had deleted when the directory was listed has a number below the minimum log number
+    /// that the MANIFEST names *afterwards*, and no number between the two is; the watch has been complete and lost
+    /// nothing; inside one session, the next record's sequence number is the one that is due. Two sessions are never
+    /// joined by sequence numbers.
+    fn none_between(&self, present: FileNumber, next: FileNumber, entering: bool, first: Option<&First>) -> bool {
+        let end_is_certain = self.state.wals.get(&present).is_none_or(|fact| fact.ended);
+        let deleted_below = self.manifest.model().min_log_number_to_keep();
+        let none_deleted = present.next().is_some_and(|after| deleted_below <= after);
+        if end_is_certain && (none_deleted || self.registry.watched_between(present, next)) {
+            return true;
+        }
+        let due = self.state.model.last().and_then(|last| last.checked_add(1));
+        !entering && first.is_some_and(|f| f.consumes && Some(f.sequence) == due)
+    }
+
+    /// Begins reading a WAL at offset 0.
+    pub(super) fn begin_wal(&mut self, wal: FileNumber) -> Result<()> {
+        let Some(tail) = WalTail::open(&self.registry, wal)? else {
+            let detail = format!("WAL {wal} vanished before it could be read");
+            return self.end_run(BarrierReason::RecordsMissing, detail);
+        };
+        self.stream.event(&Event::WalStarted { wal })?;
+        let fact = WalFact {
+            first: self.stream.boundary(),
+            hash: self.stream.hash(),
+            end: 0,
+            prefix: WalPrefix::new(self.stream.keyring().hash_key()).value(),
+            ended: false,
+            recycled: false,
+        };
+        self.state.wals.insert(wal, fact);
+        self.place = Place::In(Box::new(tail));
+        Ok(())
+    }
+
+    /// An open that reuses the MANIFEST (`reuse_manifest_on_open`) shows in the info log and by a new OPTIONS file. Both
+    /// are asked for: a read-only open begins an info log too, `SetOptions` writes an OPTIONS file too.
+    fn notice_session_without_manifest(&mut self, next: FileNumber) -> Result<()> {
+        if self.pending_session.is_some() || self.registry.newest_options() <= self.state.options {
+            return Ok(());
+        }
+        let id = session::session_id(&self.layout.info_log())?;
+        if let (Some(old), Some(new)) = (&self.state.session_id, &id)
+            && old != new
+        {
+            let needed = self.first_wal_needed();
+            self.pending_session = Some(PendingSession {
+                manifest: self.manifest.point(),
+                id,
+                first_wal: next,
+                needed_before: needed,
+                flushed: self.manifest.model().last_sequence(),
+                logs_known: true,
+            });
+        }
+        Ok(())
+    }
+
+    /// A session of the server begins at the end of the stream, if it continues what is archived.
+    fn begin_session(&mut self, session: &PendingSession, first: Option<&First>) -> Result<emit::Run> {
+        let last = self.last_sequence();
+        if let Some(first) = first
+            && first.marker
+            && first.sequence <= last
+        {
+            let detail = format!(
+                "the session begins by taking back everything from sequence {}; records up to {last} are archived",
+                first.sequence
+            );
+            self.end_run(BarrierReason::Fork, detail)?;
+            return Ok(emit::Run::Ended);
+        }
+        if let Some((reason, detail)) = self.compare_with_files(session.needed_before)? {
+            self.end_run(reason, detail)?;
+            return Ok(emit::Run::Ended);
+        }
+        // Records that RocksDB replayed at the open count, also where their keys vanished in the flush; records in WALs
+        // that it no longer needed count only as far as flushed files show them.
+        let replayed = self.stream.last_record().is_some_and(|(wal, _)| wal >= session.needed_before);
+        let recovered = if replayed { last.max(session.flushed) } else { session.flushed };
+        self.state.session += 1;
+        self.state.session_id = session.id.clone();
+        self.state.options = self.registry.newest_options();
+        self.state.model.start_session(recovered);
+        self.stream.event(&Event::SessionStarted {
+            session: self.state.session,
+            db_session_id: session.id.clone(),
+            manifest: session.manifest,
+            last_sequence: recovered,
+        })?;
+        self.want_base(BaseReason::SessionStarted {
+            manifest: session.manifest,
+            first_wal: self.following(self.present_wal()).unwrap_or(session.first_wal).max(session.first_wal),
+            floor: self.stream.boundary(),
+            hash: self.stream.hash(),
+            sequence: recovered,
+        });
+        Ok(emit::Run::GoesOn)
+    }
+
+    /// Whether every archived record of every WAL from `from` on is still in the files, byte for byte.
+    pub(super) fn compare_with_files(&self, from: FileNumber) -> Result<Option<(BarrierReason, String)>> {
+        for (wal, fact) in self.state.wals.range(from..) {
+            if fact.end == 0 {
+                continue;
+            }
+            let Some(mut tail) = WalTail::open(&self.registry, *wal)? else {
+                let detail = format!("WAL {wal} is gone and was not pinned: it cannot be compared with the archive");
+                return Ok(Some((BarrierReason::RecordsMissing, detail)));
+            };
+            match tail.skip_to(self.stream.keyring().hash_key(), fact.end)?.map(|prefix| prefix.value()) {
+                Some(prefix) if prefix == fact.prefix => {}
+                // The file of a recycled WAL is overwritten once the server no longer needs it. Within one boot of the
+                // machine, what was read from it cannot have been lost.
+                None if fact.recycled && self.same_boot() => {}
+                found => {
+                    let what = match (found, tail.origin()) {
+                        (Some(_), Origin::File) => "holds other records than the archive",
+                        (None, Origin::File) => "is shorter than what is archived",
+                        (_, Origin::Copy) => "has only a copy that differs from the archive",
+                    };
+                    return Ok(Some((BarrierReason::Fork, format!("WAL {wal} {what} (up to offset {})", fact.end))));
+                }
+            }
+        }
+        Ok(None)
+    }
+}

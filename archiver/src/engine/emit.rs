@@ -1,0 +1,119 @@
+//! Judging records and putting them into the stream.
+//!
+//! Owns: what a record's sequence number and operations mean for replay. Every record that was read goes into the
+//! stream, also one that cannot be replayed: the barrier before it says so.
+
+use pitr_archive::{
+    Result,
+    ids::{Boundary, ColumnFamilyId, SequenceNumber},
+    rocks::write_batch::{Summary, WriteBatch},
+    segment::entry::{BarrierReason, Event, MAX_PAYLOAD, Record},
+};
+
+use super::{Engine, Item};
+use crate::sequence_model::Verdict;
+
+/// Whether the run goes on after a round's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// It does.
+    GoesOn,
+    /// A record could not be taken: a new run has begun, or is waited for.
+    Ended,
+}
+
+impl Engine {
+    pub(super) fn emit(&mut self, items: Vec<Item>) -> Result<Run> {
+        for item in items {
+            match item {
+                Item::Event(event) => self.stream.event(&event)?,
+                Item::Record(record) => {
+                    if let Some(detail) = self.record(&record)? {
+                        self.end_run(BarrierReason::Unreadable, detail)?;
+                        return Ok(Run::Ended);
+                    }
+                }
+            }
+        }
+        Ok(Run::GoesOn)
+    }
+
+    /// Takes one record, or says why it cannot be taken.
+    fn record(&mut self, record: &Record) -> Result<Option<String>> {
+        let place = || format!("WAL {} at offset {}", record.wal, record.start);
+        let scanned = WriteBatch::parse(&record.payload).and_then(|batch| Ok((batch.scan()?, batch)));
+        let (summary, batch) = match scanned {
+            Ok(scanned) => scanned,
+            Err(e) => return Ok(Some(format!("{}: {e}", place()))),
+        };
+        if record.payload.len() as u64 > MAX_PAYLOAD {
+            return Ok(Some(format!("{}: a record of {} bytes", place(), record.payload.len())));
+        }
+        if summary.blob_indexes > 0 {
+            let what = "a reference into a blob file, which RocksDB itself cannot replay";
+            return Ok(Some(format!("{}: {what}", place())));
+        }
+        let here = self.stream.boundary();
+        match summary.sequence_advance() {
+            Some(advance) => self.judge(batch.sequence(), advance, here, place)?,
+            None => self.two_phase_record(record, here, place)?,
+        }
+        self.close_by_first_use(&summary, here)?;
+        self.stream.record(record, &batch, self.state.model.last())?;
+        Ok(None)
+    }
+
+    fn judge(
+        &mut self,
+        sequence: SequenceNumber,
+        advance: u64,
+        here: Boundary,
+        place: impl Fn() -> String,
+    ) -> Result<()> {
+        let (reason, what) = match self.state.model.record(sequence, advance) {
+            Verdict::Continues => return Ok(()),
+            Verdict::Jumped { expected } => (
+                BarrierReason::SequenceJump,
+                format!("sequence {sequence} where {expected} was due: writes that are not in the log"),
+            ),
+            Verdict::WentBack { expected } => (
+                BarrierReason::SequenceWentBack,
+                format!("sequence {sequence} again, {expected} was due: the server took records back"),
+            ),
+            Verdict::Reused { highest } => (
+                BarrierReason::Reuse,
+                format!("the session begins with sequence {sequence}; earlier records reach {highest}"),
+            ),
+        };
+        self.barrier(reason, here, format!("{}: {what}", place()))
+    }
+
+    /// Notes, once for each WAL, that replay of this record is not supported.
+    ///
+    /// Once is enough: a base's replay begins with the first record of a WAL, so a plan that replays any later record
+    /// of this WAL also replays this one.
+    fn two_phase_record(&mut self, record: &Record, here: Boundary, place: impl Fn() -> String) -> Result<()> {
+        if self.state.two_phase_wal != Some(record.wal) {
+            self.state.two_phase_wal = Some(record.wal);
+            let detail = format!("{}: a record of a two-phase-commit transaction", place());
+            self.barrier(BarrierReason::TwoPhaseCommit, here, detail)?;
+        }
+        // What such records consume depends on others; the next plain record sets the number again.
+        self.state.model.forget_last();
+        Ok(())
+    }
+
+    /// A column family certainly existed before the first record that names it.
+    fn close_by_first_use(&mut self, summary: &Summary, here: Boundary) -> Result<()> {
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        let used = |id: Option<ColumnFamilyId>| id.is_some_and(|id| summary.column_families.contains(&id));
+        let (closed, open): (Vec<_>, Vec<_>) = std::mem::take(&mut self.open).into_iter().partition(|o| used(o.added));
+        self.open = open;
+        for interval in closed {
+            self.stream.event(&Event::IntervalClosed { manifest: interval.manifest, hi: here })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,510 @@
+//! The engine: reads the server's files in the right order and turns them into the archived stream.
+//!
+//! Owns: the position in the stream, the run, the session, and every decision about continuity. It is synchronous and
+//! single-threaded; shipping and bases are driven from outside ([`crate::archiver`]).
+//! Refuses: to guess. Whatever cannot be joined becomes a barrier; what ends a run begins a new one at offset 0 of the
+//! first WAL that a base would need.
+//!
+//! One look ([`Engine::poll`]) is a sequence of rounds. Each round reads in this order, and the order is what makes the
+//! intervals of events true:
+//!
+//! 1. the present WAL to its readable end (or the budget);
+//! 2. the MANIFEST to its end: an edit that is new now was not there when step 2 of the round before read it, so it
+//!    happened after the readable end of the *round before* (`lo`);
+//! 3. if there was such an edit: the WAL once more; what is readable now includes everything before the edit (`hi`);
+//! 4. events go into the stream before the records of the round, so that no archive holds records beyond an event's
+//!    `lo` without holding the event;
+//! 5. if the WAL is final, the next one is begun, after the proof that there is none in between.
+//!
+//! - [`emit`]: judges records and puts them into the stream.
+//! - [`news`]: what the MANIFEST said becomes events and barriers.
+//! - [`advance`]: from one WAL to the next, from one session to the next.
+//! - [`run`]: beginning a run.
+//! - [`resume`]: going on where an earlier process stopped.
+
+mod advance;
+mod emit;
+mod news;
+pub mod resume;
+mod run;
+mod types;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use pitr_archive::{
+    Result,
+    catalog::schema::{ManifestProgress, Position, TimeSample},
+    clock::{Clock, Micros},
+    ids::{Boundary, FileNumber, RunningHash, SequenceNumber, TimelineId},
+    rocks::{
+        log_reader::Finality,
+        manifest::{Name, TwoPhase},
+    },
+    segment::entry::{BarrierReason, Blocks, ColumnFamilyChange, Event, Interval, ManifestPoint},
+};
+
+pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
+use self::types::{Item, OpenInterval, PendingSession, Place, Waiting};
+use crate::{
+    barrier_log::BarrierLog,
+    layout::Layout,
+    manifest_tail::{Follow, ManifestTail},
+    owner::Owner,
+    registry::Registry,
+    sequence_model::SequenceModel,
+    stream::Stream,
+    wal_tail::Step,
+};
+
+/// Plain bytes that one round reads at most, so that memory stays bounded while an archiver catches up.
+const ROUND_BYTES: u64 = 4 << 20;
+
+/// The engine of one archive of one database.
+#[derive(Debug)]
+pub struct Engine {
+    layout: Layout,
+    registry: Arc<Registry>,
+    clock: Arc<dyn Clock>,
+    owner: Arc<dyn Owner>,
+    timeline: TimelineId,
+    /// The stream and the segment being filled.
+    pub stream: Stream,
+    manifest: ManifestTail,
+    place: Place,
+    state: EngineState,
+    pending_session: Option<PendingSession>,
+    /// Readable end before the last look at the MANIFEST.
+    lo: Boundary,
+    /// Intervals whose end is not known yet.
+    open: Vec<OpenInterval>,
+    waiting: Option<Waiting>,
+    /// Bases that are wanted, and the end of the stream when each was.
+    wanted: VecDeque<(BaseReason, Boundary)>,
+    /// First record and floor of the last base that was published in this run.
+    last_base: Option<(Boundary, Boundary)>,
+    barriers_noted: u64,
+    caught_up_at: Option<Micros>,
+    /// WALs from here on must stay pinned and known: a base is being taken.
+    hold_from: Option<FileNumber>,
+    /// Whether every archived record was read since the machine was booted.
+    same_boot: bool,
+}
+
+impl Engine {
+    /// Everything readable is read, or `limit` plain bytes of it.
+    pub fn poll(&mut self, limit: u64) -> Result<Polled> {
+        let mut polled = Polled::default();
+        if !self.leave_waiting()? {
+            return Ok(polled);
+        }
+        loop {
+            let before = self.stream.plain_bytes();
+            let from = self.clock.now();
+            let round = self.round(from)?;
+            polled.records += round.records;
+            let added = self.stream.plain_bytes().saturating_sub(before);
+            polled.bytes += added;
+            if round.caught_up {
+                polled.caught_up = true;
+                self.caught_up_at = Some(from);
+                if round.records == 0 {
+                    self.stream.observed_through(from);
+                }
+                return Ok(polled);
+            }
+            if self.waiting.is_some() || polled.bytes >= limit || (round.records == 0 && !round.moved) {
+                return Ok(polled);
+            }
+        }
+    }
+
+    fn round(&mut self, from: Micros) -> Result<types::Round> {
+        let mut items = Vec::new();
+        let start = self.stream.boundary();
+        let mut read = self.read_wal(&mut items)?;
+        let first_edge = edge(start, &items);
+        let (news, missed) = match self.manifest.follow(&self.registry)? {
+            Follow::News(news) => (news, None),
+            Follow::Missed { before, detail } => (before, Some(detail)),
+        };
+        let second_look = read == types::Ended::SoFar && news.iter().any(news::has_interval);
+        if second_look {
+            read = self.read_wal(&mut items)?;
+        }
+        let at = self.clock.now();
+        let edge = edge(start, &items);
+        let mut at_end = read == types::Ended::SoFar && !self.newer_wal_has_records()?;
+        let hi = (at_end && second_look && !self.unread_is_possible()).then_some(edge);
+        self.publish_news(news, hi, &items)?;
+        self.lo = first_edge;
+        let records = edge.get() - start.get();
+        if self.emit(items)? == emit::Run::Ended {
+            return Ok(types::Round { records: 0, moved: true, caught_up: false });
+        }
+        if records > 0 {
+            self.stream.sample(TimeSample { from, at, boundary: self.stream.boundary() });
+        }
+        if let Some(detail) = missed {
+            self.end_run(BarrierReason::ManifestMissed, detail)?;
+            return Ok(types::Round { records, moved: true, caught_up: false });
+        }
+        let mut moved = false;
+        match read {
+            types::Ended::Budget => at_end = false,
+            types::Ended::SoFar => match self.advance()? {
+                advance::Advance::Stays => {}
+                advance::Advance::Moved => {
+                    moved = true;
+                    at_end = false;
+                }
+            },
+            types::Ended::Corrupt { at, reason } => {
+                let detail = format!("WAL {} at offset {at}: {reason}", self.present_wal());
+                self.end_run(BarrierReason::Unreadable, detail)?;
+                moved = true;
+                at_end = false;
+            }
+        }
+        if at_end {
+            self.at_readable_end()?;
+        }
+        Ok(types::Round { records, moved, caught_up: at_end })
+    }
+
+    /// Reads the present WAL to its end so far, or until the round's budget is used up.
+    fn read_wal(&mut self, items: &mut Vec<Item>) -> Result<types::Ended> {
+        let Place::In(tail) = &mut self.place else { return Ok(types::Ended::SoFar) };
+        let mut bytes = 0u64;
+        let mut records = 0usize;
+        let ended = loop {
+            if bytes >= ROUND_BYTES {
+                break types::Ended::Budget;
+            }
+            match tail.next(Finality::Growing)? {
+                Step::Record(record) => {
+                    bytes += record.payload.len() as u64 + 32;
+                    records += 1;
+                    items.push(Item::Record(record));
+                }
+                Step::TimestampSizes { offset, sizes } => {
+                    items.push(Item::Event(Event::TimestampSizes { wal: tail.wal(), offset, sizes }));
+                }
+                Step::EndSoFar | Step::FinalEnd { .. } => {
+                    tail.look_again();
+                    break types::Ended::SoFar;
+                }
+                Step::Corrupt { at, reason } => break types::Ended::Corrupt { at, reason },
+            }
+        };
+        if records > 0 {
+            tail.keep_copy(self.registry.pins())?;
+            crate::crash::point("after-pin");
+        }
+        Ok(ended)
+    }
+
+    /// Everything that was readable has been read.
+    fn at_readable_end(&mut self) -> Result<()> {
+        let boundary = self.stream.boundary();
+        self.state.model.settle();
+        let flushed = self.manifest.model().last_sequence();
+        if let Some(last) = self.state.model.last()
+            && flushed > last
+            && self.pending_session.is_none()
+        {
+            let detail = format!(
+                "flushed files reach sequence {flushed}, the log ends at {last}: writes with disableWAL, or an import"
+            );
+            self.barrier(BarrierReason::SequenceJump, boundary, detail)?;
+            self.state.model.accept_unlogged(flushed);
+        }
+        if !self.unread_is_possible() {
+            self.close_intervals(boundary)?;
+        }
+        Ok(())
+    }
+
+    /// Ends every open interval at `hi`.
+    fn close_intervals(&mut self, hi: Boundary) -> Result<()> {
+        for interval in std::mem::take(&mut self.open) {
+            self.stream.event(&Event::IntervalClosed { manifest: interval.manifest, hi })?;
+        }
+        Ok(())
+    }
+
+    /// Whether committed writes can be missing from the files although the files were read to their ends.
+    pub fn unread_is_possible(&self) -> bool {
+        self.layout.manual_wal_flush()
+    }
+
+    /// Notes a barrier that does not end the run.
+    fn barrier(&mut self, reason: BarrierReason, lo: Boundary, detail: String) -> Result<()> {
+        self.barrier_within(reason, Interval { lo, hi: Some(lo) }, None, detail)
+    }
+
+    /// Notes a barrier in an interval; `manifest` is the edit that showed it, if one did.
+    fn barrier_within(
+        &mut self,
+        reason: BarrierReason,
+        interval: Interval,
+        manifest: Option<ManifestPoint>,
+        detail: String,
+    ) -> Result<()> {
+        tracing::warn!(?reason, at = %interval.lo, detail, "barrier");
+        let place = match reason.blocks() {
+            Blocks::Floor => interval.hi.unwrap_or(Boundary::new(u64::MAX)),
+            _ => interval.lo,
+        };
+        self.state.barriers.note(reason, place);
+        self.barriers_noted += 1;
+        // A base whose replay begins behind the place reaches beyond it already: the one taken at an open, for reuse.
+        let reached = self.last_base.is_some_and(|(first, floor)| match reason.blocks() {
+            Blocks::Replay => first >= place,
+            Blocks::Record => first > place,
+            Blocks::Floor => floor >= place,
+        });
+        if !reached {
+            self.want_base(BaseReason::Barrier(reason));
+        }
+        self.stream.event(&Event::Barrier { reason, interval, manifest, detail, noticed: self.clock.now() })
+    }
+
+    /// The database's files as the MANIFEST describes them.
+    pub fn manifest(&self) -> &ManifestTail {
+        &self.manifest
+    }
+
+    /// Directories and settings.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The known files.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The WAL being read, or the last one that was.
+    fn present_wal(&self) -> FileNumber {
+        match &self.place {
+            Place::In(tail) => tail.wal(),
+            Place::After(wal) => *wal,
+        }
+    }
+
+    fn same_boot(&self) -> bool {
+        self.same_boot
+    }
+
+    fn two_phase(&self) -> TwoPhase {
+        two_phase(&self.layout)
+    }
+
+    /// `LastSequence` of the database at the end of the stream.
+    pub fn last_sequence(&self) -> SequenceNumber {
+        self.state.model.last().unwrap_or_else(|| self.manifest.model().last_sequence())
+    }
+
+    /// The end of the stream.
+    pub fn position(&self) -> Position {
+        let (wal, offset) = self.stream.last_record().unzip();
+        Position {
+            timeline: self.timeline,
+            boundary: self.stream.boundary(),
+            hash: self.stream.hash(),
+            wal,
+            offset,
+            sequence: self.last_sequence(),
+        }
+    }
+
+    /// How far the MANIFEST was consumed.
+    pub fn manifest_progress(&self) -> ManifestProgress {
+        ManifestProgress {
+            point: self.manifest.point(),
+            digest: self.manifest.model().digest(),
+            session: self.state.session,
+            db_session_id: self.state.session_id.clone(),
+        }
+    }
+
+    /// What a later process needs to go on here; stored in every segment.
+    pub fn resume_state(&self) -> EngineState {
+        let mut state = self.state.clone();
+        state.first_wal_needed = self.first_wal_needed();
+        state.place = self.present_wal();
+        state.lo = self.lo;
+        state.open = self.open.clone();
+        state.last_record = self.stream.last_record();
+        if let Place::In(tail) = &self.place
+            && let Some(fact) = state.wals.get_mut(&tail.wal())
+            && let Some(prefix) = self.stream.wal_prefix(tail.wal())
+        {
+            fact.end = tail.end();
+            fact.prefix = prefix;
+            fact.recycled = tail.is_recycled();
+        }
+        state
+    }
+
+    /// RocksDB's first WAL needed at the last edit that was read.
+    pub fn first_wal_needed(&self) -> FileNumber {
+        self.manifest.model().first_wal_needed(self.two_phase())
+    }
+
+    /// Where replay on a base whose first WAL is `first_wal` begins, seen from the end of the stream.
+    pub fn base_start(&self, first_wal: FileNumber) -> BaseStart {
+        let here = (self.stream.boundary(), self.stream.hash());
+        let (first_record, first_hash) =
+            self.state.wals.range(first_wal..).next().map_or(here, |(_, fact)| (fact.first, fact.hash));
+        BaseStart { run: self.state.run, first_record, first_hash }
+    }
+
+    /// Whether targets from `floor` on can be reached from a base whose replay begins at `first`.
+    pub fn serves(&self, run: u64, first: Boundary, floor: Boundary) -> bool {
+        run == self.state.run && self.state.barriers.serves(first, floor)
+    }
+
+    /// Why a base is wanted, if one is.
+    pub fn wanted_base(&self) -> Option<&BaseReason> {
+        self.wanted.front().map(|(reason, _)| reason)
+    }
+
+    /// A base with this floor was published: it satisfies the oldest wish and every one that arose up to its floor.
+    pub fn base_taken(&mut self, first: Boundary, floor: Boundary) {
+        self.last_base = Some((first, floor));
+        self.wanted.pop_front();
+        self.wanted.retain(|(_, at)| *at > floor);
+        self.state.base_wanted = !self.wanted.is_empty();
+    }
+
+    /// The base that the oldest wish asked for serves no target: the wish becomes one for any base that does.
+    pub fn base_was_useless(&mut self) {
+        if let Some((reason, _)) = self.wanted.front_mut() {
+            *reason = BaseReason::Asked;
+        }
+    }
+
+    /// Whether a base taken now would reach targets from the present on.
+    pub fn base_would_serve(&self) -> bool {
+        let start = self.base_start(self.first_wal_needed());
+        self.serves(start.run, start.first_record, self.stream.boundary())
+    }
+
+    /// Wants a base.
+    pub fn want_base(&mut self, reason: BaseReason) {
+        let at = self.stream.boundary();
+        // Any base from here on satisfies wishes of these kinds together.
+        let same = |(other, _): &(BaseReason, Boundary)| {
+            !matches!(reason, BaseReason::SessionStarted { .. }) && !matches!(other, BaseReason::SessionStarted { .. })
+        };
+        self.wanted.retain(|other| !same(other));
+        self.wanted.push_back((reason, at));
+        self.state.base_wanted = true;
+    }
+
+    /// Whether everything in `wal` has been read, to its final end.
+    pub fn is_past(&self, wal: FileNumber) -> bool {
+        match &self.place {
+            Place::In(tail) => tail.wal() > wal,
+            Place::After(last) => *last >= wal,
+        }
+    }
+
+    /// Keeps WALs from the first one needed now, until [`Engine::end_hold`].
+    pub fn hold(&mut self) {
+        self.hold_from = Some(self.first_wal_needed());
+    }
+
+    /// Ends [`Engine::hold`].
+    pub fn end_hold(&mut self) {
+        self.hold_from = None;
+    }
+
+    /// The archive holds everything up to `acknowledged`, the state of a segment's end: gives up what is not needed.
+    ///
+    /// WALs are kept from the first one that RocksDB itself would need (they are what a fork is recognised by), and from
+    /// the first one whose end is not acknowledged.
+    pub fn release(&mut self, acknowledged: &EngineState, manifest: ManifestPoint) -> Result<()> {
+        crate::crash::point("before-release");
+        let mut below = acknowledged.first_wal_needed.min(acknowledged.place);
+        if let Some(hold) = self.hold_from {
+            below = below.min(hold);
+        }
+        self.registry.release_wals_below(below)?;
+        self.state.wals.retain(|wal, _| *wal >= below);
+        self.registry.release_manifests_below(manifest.file)
+    }
+
+    /// Why nothing is archived at the moment.
+    pub fn waiting(&self) -> Option<&str> {
+        self.waiting.as_ref().map(|w| w.detail.as_str())
+    }
+
+    /// Barriers recorded by this process.
+    pub fn barriers_noted(&self) -> u64 {
+        self.barriers_noted
+    }
+
+    /// The clock before the last look that found the end of everything readable.
+    pub fn caught_up_at(&self) -> Option<Micros> {
+        self.caught_up_at
+    }
+
+    /// The present run.
+    pub fn run(&self) -> u64 {
+        self.state.run
+    }
+
+    /// The database's own identity.
+    pub fn db_id(&self) -> &str {
+        &self.state.db_id
+    }
+
+    /// The running hash at the end of the stream.
+    pub fn hash(&self) -> RunningHash {
+        self.stream.hash()
+    }
+
+    /// Asks the owner to write its WAL buffer; whether everything committed is in the files afterwards.
+    pub fn flush_owner(&self) -> Result<bool> {
+        Ok(self.owner.flush_wal()? == crate::owner::Done::Yes || !self.unread_is_possible())
+    }
+}
+
+/// How the server decides which WALs it needs.
+fn two_phase(layout: &Layout) -> TwoPhase {
+    if layout.allow_2pc() { TwoPhase::On } else { TwoPhase::Off }
+}
+
+/// The boundary after `items`.
+fn edge(start: Boundary, items: &[Item]) -> Boundary {
+    let records = items.iter().filter(|i| matches!(i, Item::Record(_))).count();
+    Boundary::new(start.get() + records as u64)
+}
+
+/// An event for a column family's change.
+fn column_family_event(
+    change: ColumnFamilyChange,
+    id: pitr_archive::ids::ColumnFamilyId,
+    name: &Name,
+    interval: Interval,
+    manifest: ManifestPoint,
+    edit: &[u8],
+) -> Event {
+    use base64::Engine as _;
+    let edit = base64::engine::general_purpose::STANDARD.encode(edit);
+    Event::ColumnFamily { change, id, name: name.to_string(), interval, manifest, edit }
+}
+
+/// A log of barriers that begins empty with each run.
+fn fresh_barriers() -> BarrierLog {
+    BarrierLog::default()
+}
+
+/// A sequence model that begins unknown with each run.
+fn fresh_model() -> SequenceModel {
+    let mut model = SequenceModel::default();
+    model.start_run();
+    model
+}

@@ -1,0 +1,150 @@
+//! What RocksDB's MANIFEST said becomes events and barriers.
+//!
+//! Owns: which changes of the database's files matter to replay. Flushes and compactions do not: they rearrange what
+//! records wrote. Column families coming and going must be replayed; files that enter or leave without the log are
+//! barriers.
+
+use pitr_archive::{
+    Result,
+    ids::{Boundary, ColumnFamilyId, FileNumber},
+    rocks::{manifest::Change, write_batch::WriteBatch},
+    segment::entry::{BarrierReason, ColumnFamilyChange, Interval, ManifestPoint},
+};
+
+use super::{Engine, Item, OpenInterval, PendingSession, column_family_event};
+use crate::{manifest_tail::News, session};
+
+/// Whether the news needs to know where in the log it happened.
+pub(super) fn has_interval(news: &News) -> bool {
+    match news {
+        News::Rolled { .. } => false,
+        News::Change { change, .. } => matches!(
+            change,
+            Change::ColumnFamilyAdded { .. }
+                | Change::ColumnFamilyDropped { .. }
+                | Change::FilesIngested { .. }
+                | Change::FilesReplaced { .. }
+                | Change::FilesDropped { .. }
+        ),
+    }
+}
+
+impl Engine {
+    /// Puts the events of one look at the MANIFEST into the stream. `hi` is the readable end after that look, where
+    /// everything readable is in `items`; they are not in the stream yet.
+    pub(super) fn publish_news(&mut self, news: Vec<News>, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
+        for one in news {
+            match one {
+                News::Rolled { point, first_wal_needed, last_sequence } => {
+                    let id = session::session_id(&self.layout.info_log())?;
+                    let same = matches!((&self.state.session_id, &id), (Some(a), Some(b)) if a == b);
+                    if !same {
+                        self.pending_session = Some(PendingSession {
+                            manifest: point,
+                            id,
+                            first_wal: first_wal_needed,
+                            needed_before: first_wal_needed,
+                            flushed: last_sequence,
+                            logs_known: false,
+                        });
+                    }
+                }
+                News::Change { point, change } => self.change(point, change, hi, items)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, point: ManifestPoint, change: Change, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
+        let interval = Interval { lo: self.lo, hi };
+        match change {
+            Change::ColumnFamilyAdded { id, name, edit, .. } => {
+                let hi = self.first_use(id, items).or(hi);
+                let interval = Interval { lo: self.lo, hi };
+                let added = ColumnFamilyChange::Added;
+                self.stream.event(&column_family_event(added, id, &name, interval, point, &edit))?;
+                self.leave_open(point, Some(id), hi);
+            }
+            Change::ColumnFamilyDropped { id, name, edit } => {
+                let dropped = ColumnFamilyChange::Dropped;
+                self.stream.event(&column_family_event(dropped, id, &name, interval, point, &edit))?;
+                self.leave_open(point, None, hi);
+            }
+            Change::FilesIngested { cf, files } | Change::FilesReplaced { cf, added: files, .. } => {
+                self.explain(cf, &files);
+                let what = format!(
+                    "files {} entered {} without the log (ingestion or import)",
+                    list(&files),
+                    self.name_of(cf)
+                );
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), what)?;
+                self.leave_open(point, None, hi);
+            }
+            // A compaction can leave nothing, and looks like this when it does. `DeleteFilesInRange` never takes files of
+            // level 0; FIFO expiry is the database's own forgetting, which `check` and `plan` name.
+            Change::FilesDropped { cf, files, level_zero } if !level_zero && !self.forgets_by_itself(cf) => {
+                let numbers: Vec<_> = files.iter().map(|file| file.number).collect();
+                let what =
+                    format!("files {} left {} without the log (dropped range)", list(&numbers), self.name_of(cf));
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), what)?;
+                self.leave_open(point, None, hi);
+            }
+            Change::Flush { log_number, .. } => {
+                // The open's own edits name the first log number of the session, for every column family the same.
+                if let Some(session) = &mut self.pending_session
+                    && !session.logs_known
+                {
+                    session.logs_known = true;
+                    session.first_wal = log_number;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Sequence numbers that files outside the log were given: the log skips them.
+    fn explain(&mut self, cf: ColumnFamilyId, files: &[FileNumber]) {
+        let Some(family) = self.manifest.model().column_family(cf) else { return };
+        for file in files.iter().filter_map(|number| family.files.get(number)) {
+            self.state.model.explain(file.smallest_seqno, file.largest_seqno);
+        }
+    }
+
+    fn name_of(&self, cf: ColumnFamilyId) -> String {
+        let name = self.manifest.model().column_family(cf).map(|family| family.name.to_string());
+        format!("column family {}", name.unwrap_or_else(|| cf.to_string()))
+    }
+
+    /// Whether a column family drops its oldest files by its own settings.
+    fn forgets_by_itself(&self, cf: ColumnFamilyId) -> bool {
+        let Some(family) = self.manifest.model().column_family(cf) else { return false };
+        family.name.as_str().is_some_and(|name| self.layout.is_fifo(name))
+    }
+
+    fn leave_open(&mut self, manifest: ManifestPoint, added: Option<ColumnFamilyId>, hi: Option<Boundary>) {
+        if hi.is_none() {
+            let until_end_of = self.unread_is_possible().then(|| self.present_wal());
+            self.open.push(OpenInterval { manifest, added, until_end_of });
+        }
+    }
+
+    /// The boundary before the first of `items` that names column family `id`.
+    fn first_use(&self, id: ColumnFamilyId, items: &[Item]) -> Option<Boundary> {
+        let records = items.iter().filter_map(|item| match item {
+            Item::Record(record) => Some(record),
+            Item::Event(_) => None,
+        });
+        for (index, record) in records.enumerate() {
+            let names = WriteBatch::parse(&record.payload).and_then(|b| b.scan());
+            if names.is_ok_and(|summary| summary.column_families.contains(&id)) {
+                return Some(Boundary::new(self.stream.boundary().get() + index as u64));
+            }
+        }
+        None
+    }
+}
+
+fn list(files: &[FileNumber]) -> String {
+    files.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

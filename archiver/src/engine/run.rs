@@ -1,0 +1,136 @@
+//! Beginning a run: a part of the stream in which every WAL follows the one before it without a gap.
+//!
+//! Owns: where a run begins (offset 0 of the first WAL that RocksDB itself would need now) and the proof that every WAL
+//! from there on is held. A run ends where continuity ends; the next one archives again what the server still has.
+
+use pitr_archive::{
+    Code, Error, Result,
+    ids::FileNumber,
+    segment::entry::{BarrierReason, Event, Interval},
+};
+
+use super::{BaseReason, Engine, Place, Waiting, fresh_barriers, fresh_model, two_phase};
+use crate::{layout::Layout, manifest_tail::ManifestTail, registry::Registry, restore_marker, session};
+
+/// Looks at the MANIFEST this often before giving up finding a moment at which nothing it needs was deleted.
+const ATTEMPTS: usize = 1000;
+
+/// The MANIFEST at a moment at which every WAL that it needs is known and pinned.
+pub(super) fn starting_point(registry: &Registry, layout: &Layout) -> Result<(ManifestTail, FileNumber)> {
+    let mode = two_phase(layout);
+    for _ in 0..ATTEMPTS {
+        let mut manifest = ManifestTail::start(registry, mode)?;
+        let needed = manifest.model().first_wal_needed(mode);
+        registry.scan()?;
+        // WALs that were deleted before this listing had numbers below what the MANIFEST needs *after* it. If that is
+        // not above what the first look needs, nothing from there on is missing.
+        if !matches!(manifest.follow(registry)?, crate::manifest_tail::Follow::News(_)) {
+            continue;
+        }
+        let still = manifest.model().first_wal_needed(mode);
+        if still == needed
+            || registry.watched_between(FileNumber::new(needed.get().saturating_sub(1)), FileNumber::new(u64::MAX))
+        {
+            return Ok((manifest, needed));
+        }
+    }
+    Err(Error::new(Code::BaseUnobtainable, "finding a moment to begin at")
+        .on(registry.db().display())
+        .with("attempts", ATTEMPTS))
+}
+
+impl Engine {
+    /// Ends the run with a barrier at the end of the stream and begins the next one, or waits until that is possible.
+    pub(super) fn end_run(&mut self, reason: BarrierReason, detail: String) -> Result<()> {
+        let here = self.stream.boundary();
+        let blocked = self.present_wal();
+        self.barrier_within(reason, Interval { lo: here, hi: Some(here) }, None, detail.clone())?;
+        self.pending_session = None;
+        self.open.clear();
+        if reason == BarrierReason::Unreadable {
+            // Beginning again would meet the same record: wait until the server no longer needs that WAL.
+            let (manifest, needed) = starting_point(&self.registry, &self.layout)?;
+            self.manifest = manifest;
+            if needed <= blocked {
+                tracing::warn!(wal = %blocked, "nothing is archived until the server no longer needs this WAL");
+                self.place = Place::After(blocked);
+                self.state.waiting_beyond = Some(blocked);
+                self.waiting = Some(Waiting { beyond: blocked, detail });
+                return Ok(());
+            }
+        }
+        self.start_run()
+    }
+
+    /// Whether archiving can go on: true unless it waits for the server to leave a WAL behind.
+    pub(super) fn leave_waiting(&mut self) -> Result<bool> {
+        let Some(waiting) = &self.waiting else { return Ok(true) };
+        let beyond = waiting.beyond;
+        self.registry.scan()?;
+        let (manifest, needed) = starting_point(&self.registry, &self.layout)?;
+        self.manifest = manifest;
+        if needed <= beyond {
+            return Ok(false);
+        }
+        self.waiting = None;
+        self.state.waiting_beyond = None;
+        self.start_run()?;
+        Ok(true)
+    }
+
+    /// Begins a run at the first WAL that RocksDB needs now.
+    pub(super) fn start_run(&mut self) -> Result<()> {
+        // Settings can have changed with a restart of the server, and the database itself can be another one.
+        self.layout = Layout::read(&self.layout.db, &self.layout.db_paths)?;
+        let db_id = self.layout.identity()?;
+        if !self.state.db_id.is_empty() && db_id != self.state.db_id {
+            tracing::warn!(was = self.state.db_id, is = db_id, "another database is in the directory now");
+            self.registry.forget()?;
+            self.registry.scan()?;
+        }
+        let (manifest, needed) = starting_point(&self.registry, &self.layout)?;
+        self.manifest = manifest;
+        let first = self.registry.wals_from(needed).first().map_or(needed, |(wal, _)| *wal);
+        if self.state.run_begun {
+            self.state.run += 1;
+            self.state.session += 1;
+        }
+        self.state.run_begun = true;
+        self.state.db_id = db_id;
+        self.state.restore_marker = restore_marker::read(&self.layout.db)?;
+        self.state.model = fresh_model();
+        for (_, _, file) in self.manifest.model().live_files() {
+            // A file whose keys all have one number may have been ingested: the log skips that number.
+            if file.smallest_seqno == file.largest_seqno {
+                self.state.model.explain(file.smallest_seqno, file.largest_seqno);
+            }
+        }
+        self.state.barriers = fresh_barriers();
+        self.state.wals.clear();
+        self.last_base = None;
+        self.state.two_phase_wal = None;
+        self.state.session_id = session::session_id(&self.layout.info_log())?;
+        self.state.options = self.registry.newest_options();
+        self.pending_session = None;
+        self.open.clear();
+        self.lo = self.stream.boundary();
+        self.same_boot = true;
+        self.stream.event(&Event::RunStarted {
+            run: self.state.run,
+            first_wal: needed,
+            db_id: self.state.db_id.clone(),
+        })?;
+        self.stream.event(&Event::SessionStarted {
+            session: self.state.session,
+            db_session_id: self.state.session_id.clone(),
+            manifest: self.manifest.point(),
+            last_sequence: self.manifest.model().last_sequence(),
+        })?;
+        self.want_base(BaseReason::RunStarted);
+        self.place = Place::After(FileNumber::new(first.get().saturating_sub(1)));
+        if self.registry.seen(first).is_some() {
+            self.begin_wal(first)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! RocksDB's MANIFEST, followed edit by edit and from file to file.
+//!
+//! Owns: the model of the database's files at the last edit that was read, and the proof that nothing was missed between
+//! two MANIFESTs: a new one opens with a snapshot, which must equal the model at the end of the one before.
+//! Refuses: to skip. Where the proof fails the answer is [`Follow::Missed`], and the engine begins a new run.
+//!
+//! Only the file that CURRENT names is authoritative: RocksDB may abandon a MANIFEST after a failed write, with an edit
+//! in it that never took effect.
+
+use std::{fs::File, path::Path};
+
+use pitr_archive::{
+    Code, Error, Result,
+    ids::{ContentHash, FileNumber, SequenceNumber},
+    rocks::{
+        file_name,
+        log_reader::{Finality, LogKind, LogReader, Read},
+        manifest::{Change, ManifestError, ManifestModel, TwoPhase},
+    },
+    segment::entry::ManifestPoint,
+};
+
+use crate::{
+    layout::current,
+    pin::{PinKind, open_if_there},
+    registry::Registry,
+    window::Window,
+};
+
+/// One thing that the MANIFEST said.
+#[derive(Debug)]
+pub enum News {
+    /// An edit (of an atomic group: all its edits, when the group was complete) changed the database's files.
+    Change {
+        /// The end of its record.
+        point: ManifestPoint,
+        /// What it changed.
+        change: Change,
+    },
+    /// A new MANIFEST took over: the server was opened anew, or the old one had grown too large.
+    Rolled {
+        /// Where its snapshot ends.
+        point: ManifestPoint,
+        /// RocksDB's first WAL needed by that snapshot.
+        first_wal_needed: FileNumber,
+        /// `LastSequence` of that snapshot.
+        last_sequence: SequenceNumber,
+    },
+}
+
+/// The result of a look.
+#[derive(Debug)]
+pub enum Follow {
+    /// Everything that is there now, in order.
+    News(Vec<News>),
+    /// Edits cannot be followed any more; what was read before that.
+    Missed {
+        /// What could be read.
+        before: Vec<News>,
+        /// Why, for people.
+        detail: String,
+    },
+}
+
+/// A MANIFEST being followed.
+#[derive(Debug)]
+pub struct ManifestTail {
+    number: FileNumber,
+    window: Window,
+    reader: LogReader,
+    model: ManifestModel,
+    /// How the server decides which WALs it needs.
+    two_phase: TwoPhase,
+}
+
+/// A reader of one MANIFEST file.
+fn open(registry: &Registry, number: FileNumber) -> Result<Option<(Window, LogReader)>> {
+    let path = registry.db().join(file_name::manifest(number));
+    let file: Option<File> = match registry.pins().open_pin(PinKind::Manifest, number)? {
+        Some(file) => Some(file),
+        None => open_if_there(&path)?,
+    };
+    Ok(file.map(|file| (Window::new(file, path), LogReader::new(LogKind::Manifest))))
+}
+
+/// The next edit of a MANIFEST, with the end of its record.
+fn next_edit(window: &mut Window, reader: &mut LogReader) -> Result<Option<(u64, Vec<u8>)>> {
+    let mut read_afresh = false;
+    loop {
+        let offset = reader.offset();
+        match reader.read(window.from(offset), Finality::Growing) {
+            Read::Record { end, payload, .. } => return Ok(Some((end, payload.into_owned()))),
+            Read::Metadata { .. } => {}
+            Read::End { .. } | Read::Incomplete { .. } => {
+                if window.at_end() {
+                    window.rewind();
+                    return Ok(None);
+                }
+                window.extend(offset)?;
+            }
+            Read::Corrupt { at, reason } => {
+                if read_afresh {
+                    return Err(Error::new(Code::ManifestCorrupt, "reading")
+                        .on(window.path().display())
+                        .with("offset", at)
+                        .because(reason));
+                }
+                read_afresh = true;
+                window.rewind();
+                window.extend(offset)?;
+            }
+        }
+    }
+}
+
+/// An edit that cannot be applied, as an error about its file.
+pub(crate) fn manifest_error(e: ManifestError, path: &Path) -> Error {
+    let code = if e.is_unsupported() { Code::ManifestUnsupported } else { Code::ManifestCorrupt };
+    Error::new(code, "reading an edit of").on(path.display()).with("offset", e.end).because(e)
+}
+
+impl ManifestTail {
+    /// Reads the MANIFEST that CURRENT names, from its snapshot to its present end.
+    pub fn start(registry: &Registry, two_phase: TwoPhase) -> Result<Self> {
+        // CURRENT can move on between reading it and opening the file, never twice in a row for long.
+        for _ in 0..1000 {
+            let number = current(registry.db())?;
+            let Some((window, reader)) = open(registry, number)? else { continue };
+            let mut tail = Self { number, window, reader, model: ManifestModel::new(number), two_phase };
+            tail.read_file(&mut Vec::new())?;
+            if current(registry.db())? == number {
+                return Ok(tail);
+            }
+        }
+        Err(Error::new(Code::ManifestCorrupt, "following CURRENT").on(registry.db().display()).with("attempts", 1000))
+    }
+
+    /// Goes on where an earlier archiver stopped. `None` if the file is gone or no longer gives the same model.
+    pub fn resume(
+        registry: &Registry,
+        two_phase: TwoPhase,
+        point: ManifestPoint,
+        digest: ContentHash,
+    ) -> Result<Option<Self>> {
+        let Some((window, reader)) = open(registry, point.file)? else { return Ok(None) };
+        let mut tail = Self { number: point.file, window, reader, model: ManifestModel::new(point.file), two_phase };
+        while tail.model.applied_to() < point.offset {
+            let Some((end, payload)) = next_edit(&mut tail.window, &mut tail.reader)? else { return Ok(None) };
+            if end > point.offset {
+                return Ok(None);
+            }
+            tail.apply(end, &payload)?;
+        }
+        Ok((tail.model.digest() == digest).then_some(tail))
+    }
+
+    /// The model at [`ManifestTail::point`].
+    pub fn model(&self) -> &ManifestModel {
+        &self.model
+    }
+
+    /// The end of the last edit in the model.
+    pub fn point(&self) -> ManifestPoint {
+        ManifestPoint { file: self.number, offset: self.model.applied_to() }
+    }
+
+    fn apply(&mut self, end: u64, payload: &[u8]) -> Result<Vec<Change>> {
+        self.model.apply(payload, end).map_err(|e| manifest_error(e, self.window.path()))
+    }
+
+    fn read_file(&mut self, news: &mut Vec<News>) -> Result<()> {
+        while let Some((end, payload)) = next_edit(&mut self.window, &mut self.reader)? {
+            let point = ManifestPoint { file: self.number, offset: end };
+            for change in self.apply(end, &payload)? {
+                news.push(News::Change { point, change });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything that is there now, through as many MANIFESTs as there are.
+    pub fn follow(&mut self, registry: &Registry) -> Result<Follow> {
+        let mut news = Vec::new();
+        loop {
+            self.read_file(&mut news)?;
+            let named = current(registry.db())?;
+            if named == self.number {
+                return Ok(Follow::News(news));
+            }
+            // CURRENT has moved on, so nothing will be added to this one: now its end is its end.
+            self.read_file(&mut news)?;
+            if named < self.number {
+                let detail = format!("CURRENT went back from MANIFEST {} to {named}", self.number);
+                return Ok(Follow::Missed { before: news, detail });
+            }
+            match self.successor(registry, named)? {
+                Some(next) => {
+                    *self = next;
+                    news.push(News::Rolled {
+                        point: self.point(),
+                        first_wal_needed: self.model.first_wal_needed(self.two_phase),
+                        last_sequence: self.model.last_sequence(),
+                    });
+                }
+                None if current(registry.db())? != named => {}
+                None => {
+                    let detail = format!(
+                        "no MANIFEST up to {named} begins with the state that MANIFEST {} ends with at offset {}",
+                        self.number,
+                        self.model.applied_to()
+                    );
+                    return Ok(Follow::Missed { before: news, detail });
+                }
+            }
+        }
+    }
+
+    /// The MANIFEST that begins where this one ends: the one that CURRENT names, else the first in between.
+    fn successor(&self, registry: &Registry, named: FileNumber) -> Result<Option<Self>> {
+        let Some(after) = self.number.next() else { return Ok(None) };
+        let between = registry.manifests_from(after).into_iter().filter(|n| *n < named);
+        for number in std::iter::once(named).chain(between) {
+            let Some((window, reader)) = open(registry, number)? else { continue };
+            let mut next =
+                Self { number, window, reader, model: ManifestModel::new(number), two_phase: self.two_phase };
+            while let Some((end, payload)) = next_edit(&mut next.window, &mut next.reader)? {
+                next.apply(end, &payload)?;
+                // Two empty databases look alike: the identity tells them apart.
+                let same_database = match (next.model.db_id(), self.model.db_id()) {
+                    (Some(a), Some(b)) => a == b,
+                    _ => true,
+                };
+                if same_database && next.model.digest() == self.model.digest() && next.model.applied_to() == end {
+                    return Ok(Some(next));
+                }
+            }
+        }
+        Ok(None)
+    }
+}

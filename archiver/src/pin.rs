@@ -1,0 +1,292 @@
+//! Pins: our own hard links to the server's WAL and MANIFEST files.
+//!
+//! Owns: the pin directory and every link in it. A pin keeps the *bytes* of a file that the server deletes, renames
+//! into its own archive or truncates after unlinking (its delete scheduler leaves files with a second link alone), so
+//! pins are the durable buffer between the server and the archive: there is no other spool.
+//!
+//! A recycled WAL is overwritten in place, so its link would hold other bytes later; its records are kept in a *copy*
+//! beside the link ([`Pins::copy_of`]), written as they are read.
+//!
+//! Refuses: to write anything inside the database's directories, to open a source file for writing, and to keep a second
+//! copy of anything but recycled WALs. Links are not fsynced: after a power loss the files themselves tell the truth,
+//! and what is missing then becomes a barrier.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use pitr_archive::{Code, Error, Result, error, ids::FileNumber, rocks::file_name};
+
+/// Which kind of file a pin holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PinKind {
+    /// A write-ahead log.
+    Wal,
+    /// A MANIFEST.
+    Manifest,
+}
+
+impl PinKind {
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Wal => "wal",
+            Self::Manifest => "manifest",
+        }
+    }
+
+    fn name(self, number: FileNumber) -> String {
+        match self {
+            Self::Wal => file_name::wal(number),
+            Self::Manifest => file_name::manifest(number),
+        }
+    }
+}
+
+/// What became of an attempt to pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Pinned {
+    /// The file is now pinned.
+    New,
+    /// It was pinned before.
+    Already,
+    /// A file of this number was pinned before, but it is another file now. The old pin is gone.
+    Replaced,
+    /// The source is no longer there.
+    Vanished,
+}
+
+/// The pin directories.
+#[derive(Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Opens or creates the pin directories below `root` and proves that files of `sources` can be linked there.
+    ///
+    /// # Errors
+    /// `pin.impossible` where hard links cannot be made: another file system, another owner.
+    pub fn open(root: PathBuf, sources: &[&Path]) -> Result<Self> {
+        for kind in [PinKind::Wal, PinKind::Manifest] {
+            let dir = root.join(kind.directory());
+            fs::create_dir_all(&dir).map_err(|e| error::io("creating the pin directory", &dir, e))?;
+        }
+        let here = device(&root)?;
+        for source in sources {
+            if device(source)? != here {
+                return Err(Error::new(Code::PinImpossible, "linking the database's files")
+                    .on(source.display())
+                    .with("pins", root.display())
+                    .because(std::io::Error::from(ErrorKind::CrossesDevices)));
+            }
+        }
+        Ok(Self { root })
+    }
+
+    /// The directory of the links of one kind.
+    fn path(&self, kind: PinKind, number: FileNumber) -> PathBuf {
+        self.root.join(kind.directory()).join(kind.name(number))
+    }
+
+    /// Pins `source`.
+    pub fn pin(&self, kind: PinKind, number: FileNumber, source: &Path) -> Result<Pinned> {
+        let link = self.path(kind, number);
+        match fs::hard_link(source, &link) {
+            Ok(()) => Ok(Pinned::New),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Pinned::Vanished),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                let (Some(pinned), Some(there)) = (inode(&link)?, inode(source)?) else { return Ok(Pinned::Already) };
+                if pinned == there {
+                    return Ok(Pinned::Already);
+                }
+                fs::remove_file(&link).map_err(|e| error::io("removing the stale pin", &link, e))?;
+                match fs::hard_link(source, &link) {
+                    Ok(()) => Ok(Pinned::Replaced),
+                    Err(e) if e.kind() == ErrorKind::NotFound => Ok(Pinned::Vanished),
+                    Err(e) => Err(error::io("pinning", source, e)),
+                }
+            }
+            Err(e) => {
+                let code = match e.kind() {
+                    ErrorKind::StorageFull => Code::DiskFull,
+                    _ => Code::PinImpossible,
+                };
+                Err(Error::new(code, "pinning").on(source.display()).with("pin", link.display()).because(e))
+            }
+        }
+    }
+
+    /// Opens a pinned file; `None` if it is not pinned.
+    pub fn open_pin(&self, kind: PinKind, number: FileNumber) -> Result<Option<File>> {
+        open_if_there(&self.path(kind, number))
+    }
+
+    /// Every pin of a kind, by number.
+    pub fn list(&self, kind: PinKind) -> Result<BTreeMap<FileNumber, PathBuf>> {
+        let dir = self.root.join(kind.directory());
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(&dir).map_err(|e| error::io("listing the pins", &dir, e))? {
+            let entry = entry.map_err(|e| error::io("listing the pins", &dir, e))?;
+            let name = entry.file_name();
+            let Some(parsed) = name.to_str().and_then(file_name::parse) else { continue };
+            let number = match (kind, parsed) {
+                (PinKind::Wal, file_name::FileKind::Wal(n)) | (PinKind::Manifest, file_name::FileKind::Manifest(n)) => {
+                    n
+                }
+                _ => continue,
+            };
+            found.insert(number, entry.path());
+        }
+        Ok(found)
+    }
+
+    /// Removes a pin and its copy; removing what is not there is success.
+    pub fn release(&self, kind: PinKind, number: FileNumber) -> Result<()> {
+        let link = self.path(kind, number);
+        remove_if_there(&link)?;
+        if kind == PinKind::Wal {
+            remove_if_there(&self.copy_path(number))?;
+        }
+        Ok(())
+    }
+
+    /// Removes every pin: the database they belonged to is not the one that is there now.
+    pub fn release_all(&self) -> Result<()> {
+        for kind in [PinKind::Wal, PinKind::Manifest] {
+            for number in self.list(kind)?.into_keys() {
+                self.release(kind, number)?;
+            }
+        }
+        for number in self.copies()? {
+            remove_if_there(&self.copy_path(number))?;
+        }
+        Ok(())
+    }
+
+    fn copy_path(&self, number: FileNumber) -> PathBuf {
+        self.root.join("wal").join(format!("copy-{:06}", number.get()))
+    }
+
+    /// Numbers of the recycled WALs of which there are copies.
+    pub fn copies(&self) -> Result<Vec<FileNumber>> {
+        let dir = self.root.join("wal");
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(|e| error::io("listing the pins", &dir, e))? {
+            let entry = entry.map_err(|e| error::io("listing the pins", &dir, e))?;
+            let name = entry.file_name();
+            let number: Option<FileNumber> = name.to_str().and_then(|n| n.strip_prefix("copy-")?.parse().ok());
+            found.extend(number);
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The copy of a recycled WAL for reading, if there is one.
+    pub fn copy_of(&self, number: FileNumber) -> Result<Option<File>> {
+        open_if_there(&self.copy_path(number))
+    }
+
+    /// The copy of a recycled WAL for writing, created when missing.
+    pub fn copy_for(&self, number: FileNumber) -> Result<File> {
+        let path = self.copy_path(number);
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|e| error::io("opening the copy of a recycled WAL", &path, e))
+    }
+
+    /// Bytes on disk that only our pins hold (files that the server no longer has, and copies).
+    pub fn held_bytes(&self) -> Result<u64> {
+        let mut total = 0;
+        for kind in [PinKind::Wal, PinKind::Manifest] {
+            for path in self.list(kind)?.into_values() {
+                match fs::metadata(&path) {
+                    Ok(meta) if meta.nlink() == 1 => total += meta.len(),
+                    Ok(_) => {}
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
+                    Err(e) => return Err(error::io("measuring the pin", &path, e)),
+                }
+            }
+        }
+        for number in self.copies()? {
+            let path = self.copy_path(number);
+            match fs::metadata(&path) {
+                Ok(meta) => total += meta.len(),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(error::io("measuring the pin", &path, e)),
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// The device a path is on.
+pub fn device(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path).map_err(|e| error::io("examining", path, e))?.dev())
+}
+
+/// Device and inode of a path; `None` if it is not there.
+pub fn inode(path: &Path) -> Result<Option<(u64, u64)>> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(Some((meta.dev(), meta.ino()))),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(error::io("examining", path, e)),
+    }
+}
+
+/// Device and inode of an open file.
+pub fn inode_of(file: &File, path: &Path) -> Result<(u64, u64)> {
+    let meta = file.metadata().map_err(|e| error::io("examining", path, e))?;
+    Ok((meta.dev(), meta.ino()))
+}
+
+/// Opens a file for reading; `None` if it is not there.
+pub fn open_if_there(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(error::io("opening", path, e)),
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(error::io("removing", path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_keeps_the_bytes_of_a_deleted_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, state) = (dir.path().join("db"), dir.path().join("state"));
+        fs::create_dir_all(&db).unwrap();
+        fs::create_dir_all(&state).unwrap();
+        let wal = db.join("000007.log");
+        fs::write(&wal, b"records").unwrap();
+        let pins = Pins::open(state, &[&db]).unwrap();
+        let seven = FileNumber::new(7);
+        assert_eq!(pins.pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::New);
+        assert_eq!(pins.pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::Already);
+        fs::remove_file(&wal).unwrap();
+        assert_eq!(pins.held_bytes().unwrap(), 7);
+        assert_eq!(pins.pin(PinKind::Wal, FileNumber::new(8), &db.join("000008.log")).unwrap(), Pinned::Vanished);
+        fs::write(&wal, b"another").unwrap();
+        assert_eq!(pins.pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::Replaced);
+        pins.release(PinKind::Wal, seven).unwrap();
+        assert!(pins.open_pin(PinKind::Wal, seven).unwrap().is_none());
+    }
+}

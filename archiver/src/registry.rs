@@ -1,0 +1,271 @@
+//! Which WALs and MANIFESTs exist or existed, as far as this process knows.
+//!
+//! Owns: the set of known files, the set of files known to be lost, and whether the watch on the directories ever
+//! lapsed. The directory scan is the truth, file events are the hint that makes it early; both only add.
+//! Refuses: to read files. [`Registry::scan`] links and lists, nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
+};
+
+use pitr_archive::{
+    Result, error,
+    ids::FileNumber,
+    rocks::file_name::{self, FileKind},
+};
+
+use crate::pin::{PinKind, Pinned, Pins};
+
+/// Where a WAL was last seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// In the WAL directory, under its own name.
+    Live,
+    /// In RocksDB's `archive/`: it gets no more records.
+    Archived,
+    /// Only in our pins.
+    PinnedOnly,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    wals: BTreeMap<FileNumber, Seen>,
+    lost: BTreeSet<FileNumber>,
+    replaced: BTreeSet<FileNumber>,
+    manifests: BTreeSet<FileNumber>,
+    newest_options: Option<FileNumber>,
+    watching_from: Option<FileNumber>,
+    /// Files below these numbers are archived and given up; a scan that still sees them leaves them alone.
+    wals_below: FileNumber,
+    manifests_below: FileNumber,
+}
+
+/// The shared knowledge of the watcher and the engine.
+#[derive(Debug)]
+pub struct Registry {
+    pins: Pins,
+    db: PathBuf,
+    wal_dir: PathBuf,
+    inner: Mutex<Inner>,
+}
+
+impl Registry {
+    /// Knows what is pinned already; call [`Registry::scan`] next.
+    pub fn new(pins: Pins, db: PathBuf, wal_dir: PathBuf) -> Result<Self> {
+        let mut inner = Inner::default();
+        inner.wals.extend(pins.list(PinKind::Wal)?.into_keys().map(|n| (n, Seen::PinnedOnly)));
+        inner.wals.extend(pins.copies()?.into_iter().map(|n| (n, Seen::PinnedOnly)));
+        inner.manifests.extend(pins.list(PinKind::Manifest)?.into_keys());
+        Ok(Self { pins, db, wal_dir, inner: Mutex::new(inner) })
+    }
+
+    /// The pins.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The database directory.
+    pub fn db(&self) -> &Path {
+        &self.db
+    }
+
+    /// The WAL directory.
+    pub fn wal_dir(&self) -> &Path {
+        &self.wal_dir
+    }
+
+    // A panic while the lock is held leaves plain sets that are still true: what they hold was seen.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Pins a file that an event named. Called by the watcher, as early as it can.
+    pub fn appeared(&self, dir: Directory, name: &str) -> Result<()> {
+        match (dir, file_name::parse(name)) {
+            (Directory::Wal, Some(FileKind::Wal(n))) => self.pin_wal(n, &self.wal_dir.join(name), Seen::Live),
+            (Directory::Db, Some(FileKind::Manifest(n))) => self.pin_manifest(n, &self.db.join(name)),
+            (Directory::Db, Some(FileKind::Options(n))) => {
+                let mut inner = self.lock();
+                inner.newest_options = inner.newest_options.max(Some(n));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The watch missed events: what was created and deleted meanwhile is unknown.
+    pub fn watch_lapsed(&self) {
+        self.lock().watching_from = None;
+    }
+
+    /// Every creation since before the last [`Registry::scan`] has been and will be reported; call after that scan.
+    pub fn watch_began(&self) {
+        let mut inner = self.lock();
+        let newest = inner.wals.keys().next_back().copied().unwrap_or_default();
+        inner.watching_from = Some(newest);
+    }
+
+    fn pin_wal(&self, number: FileNumber, path: &Path, seen: Seen) -> Result<()> {
+        if number < self.lock().wals_below {
+            return Ok(());
+        }
+        let pinned = self.pins.pin(PinKind::Wal, number, path)?;
+        let mut inner = self.lock();
+        match pinned {
+            Pinned::Vanished if !inner.wals.contains_key(&number) => {
+                inner.lost.insert(number);
+            }
+            Pinned::Vanished => {}
+            Pinned::New | Pinned::Already | Pinned::Replaced => {
+                inner.lost.remove(&number);
+                if pinned == Pinned::Replaced {
+                    inner.replaced.insert(number);
+                }
+                inner.wals.insert(number, seen);
+            }
+        }
+        Ok(())
+    }
+
+    fn pin_manifest(&self, number: FileNumber, path: &Path) -> Result<()> {
+        if number < self.lock().manifests_below {
+            return Ok(());
+        }
+        if self.pins.pin(PinKind::Manifest, number, path)? != Pinned::Vanished {
+            self.lock().manifests.insert(number);
+        }
+        Ok(())
+    }
+
+    /// Lists the directories and pins everything that is there.
+    ///
+    /// The order matters: `archive/` is listed after the WAL directory, so that a WAL that moves between the two
+    /// listings is seen in at least one.
+    pub fn scan(&self) -> Result<()> {
+        let mut live = BTreeSet::new();
+        for (number, path) in list(&self.wal_dir)?.into_iter().filter_map(|(kind, path)| match kind {
+            FileKind::Wal(n) => Some((n, path)),
+            _ => None,
+        }) {
+            live.insert(number);
+            self.pin_wal(number, &path, Seen::Live)?;
+        }
+        for (kind, path) in list(&self.wal_dir.join("archive"))? {
+            if let FileKind::Wal(number) = kind {
+                live.insert(number);
+                self.pin_wal(number, &path, Seen::Archived)?;
+            }
+        }
+        let mut newest_options = None;
+        for (kind, path) in list(&self.db)? {
+            match kind {
+                FileKind::Manifest(number) => self.pin_manifest(number, &path)?,
+                FileKind::Options(number) => newest_options = newest_options.max(Some(number)),
+                _ => {}
+            }
+        }
+        let mut inner = self.lock();
+        inner.newest_options = inner.newest_options.max(newest_options);
+        for (number, seen) in &mut inner.wals {
+            if !live.contains(number) {
+                *seen = Seen::PinnedOnly;
+            }
+        }
+        Ok(())
+    }
+
+    /// WALs that can be read, from `from` on, in order.
+    pub fn wals_from(&self, from: FileNumber) -> Vec<(FileNumber, Seen)> {
+        self.lock().wals.range(from..).map(|(n, s)| (*n, s.clone())).collect()
+    }
+
+    /// Where a WAL was last seen.
+    pub fn seen(&self, wal: FileNumber) -> Option<Seen> {
+        self.lock().wals.get(&wal).cloned()
+    }
+
+    /// Whether every WAL that was created after `after` and has a number below `before` is known: the watch has been
+    /// complete since before `after` was the newest, and no file that it named was lost.
+    pub fn watched_between(&self, after: FileNumber, before: FileNumber) -> bool {
+        let inner = self.lock();
+        let lost = after < before && inner.lost.range(after..before).any(|n| *n > after);
+        inner.watching_from.is_some_and(|from| from <= after) && !lost
+    }
+
+    /// Whether a WAL of this number was replaced by another file of the same name since it was pinned.
+    pub fn was_replaced(&self, wal: FileNumber) -> bool {
+        self.lock().replaced.contains(&wal)
+    }
+
+    /// MANIFESTs that can be read, from `from` on, in order.
+    pub fn manifests_from(&self, from: FileNumber) -> Vec<FileNumber> {
+        self.lock().manifests.range(from..).copied().collect()
+    }
+
+    /// Number of the newest OPTIONS file that was seen.
+    pub fn newest_options(&self) -> Option<FileNumber> {
+        self.lock().newest_options
+    }
+
+    /// Gives up WALs below `number`: they are archived and no longer needed for comparing.
+    pub fn release_wals_below(&self, number: FileNumber) -> Result<()> {
+        let gone: Vec<_> = {
+            let mut inner = self.lock();
+            inner.wals_below = inner.wals_below.max(number);
+            let kept = inner.wals.split_off(&number);
+            inner.lost.retain(|n| *n >= number);
+            inner.replaced.retain(|n| *n >= number);
+            std::mem::replace(&mut inner.wals, kept).into_keys().collect()
+        };
+        gone.into_iter().try_for_each(|wal| self.pins.release(PinKind::Wal, wal))
+    }
+
+    /// Gives up MANIFESTs below `number`.
+    pub fn release_manifests_below(&self, number: FileNumber) -> Result<()> {
+        let gone: Vec<_> = {
+            let mut inner = self.lock();
+            inner.manifests_below = inner.manifests_below.max(number);
+            let kept = inner.manifests.split_off(&number);
+            std::mem::replace(&mut inner.manifests, kept).into_iter().collect()
+        };
+        gone.into_iter().try_for_each(|manifest| self.pins.release(PinKind::Manifest, manifest))
+    }
+
+    /// Forgets everything and removes every pin: another database is in the directory now.
+    pub fn forget(&self) -> Result<()> {
+        self.pins.release_all()?;
+        let watching = self.lock().watching_from.is_some();
+        *self.lock() = Inner { watching_from: watching.then(FileNumber::default), ..Inner::default() };
+        Ok(())
+    }
+}
+
+/// Which directory an event came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Directory {
+    /// The database directory.
+    Db,
+    /// The WAL directory.
+    Wal,
+}
+
+/// RocksDB's files in a directory; one that does not exist has none.
+pub fn list(dir: &Path) -> Result<Vec<(FileKind, PathBuf)>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(error::io("listing", dir, e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| error::io("listing", dir, e))?;
+        if let Some(kind) = entry.file_name().to_str().and_then(file_name::parse) {
+            found.push((kind, entry.path()));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,77 @@
+//! When the next roll-up manifest is due, and what goes into it.
+//!
+//! Owns: the segments, bases and tags since the last manifest. Pure: the archiver writes.
+
+use std::time::Duration;
+
+use pitr_archive::{
+    catalog::schema::{Position, SegmentSummary},
+    clock::Micros,
+    ids::{BaseId, ContentHash, ManifestNumber},
+};
+
+/// What has been acknowledged since the last manifest.
+#[derive(Debug, Default)]
+pub struct RollUp {
+    /// The number of the next manifest.
+    pub number: ManifestNumber,
+    /// Hash of the stored bytes of the last one.
+    pub previous: Option<ContentHash>,
+    /// Segments in order.
+    pub segments: Vec<SegmentSummary>,
+    /// Bases.
+    pub bases: Vec<BaseId>,
+    /// Tags: hash of the name, position.
+    pub tags: Vec<(ContentHash, Position)>,
+    /// When the first of these was acknowledged.
+    since: Option<Micros>,
+}
+
+impl RollUp {
+    /// Goes on behind manifest `number - 1`, with the segments that no manifest has.
+    pub fn new(number: ManifestNumber, previous: Option<ContentHash>, segments: Vec<SegmentSummary>) -> Self {
+        Self { number, previous, segments, ..Self::default() }
+    }
+
+    /// A segment was acknowledged.
+    pub fn segment(&mut self, summary: SegmentSummary, now: Micros) {
+        self.since.get_or_insert(now);
+        self.segments.push(summary);
+    }
+
+    /// Whether a manifest is due.
+    pub fn due(&self, now: Micros, interval: Duration, segments: u64) -> bool {
+        let old = self.since.is_some_and(|since| {
+            i128::from(now.0) - i128::from(since.0) >= i128::try_from(interval.as_micros()).unwrap_or(i128::MAX)
+        });
+        !self.segments.is_empty() && (old || self.segments.len() as u64 >= segments)
+    }
+
+    /// The manifest was written and its stored bytes have this hash.
+    pub fn written(&mut self, hash: ContentHash, next: ManifestNumber) {
+        *self = Self { number: next, previous: Some(hash), ..Self::default() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_due_by_age_or_by_number_and_never_when_nothing_came() {
+        let mut roll_up = RollUp::default();
+        let minute = Duration::from_secs(60);
+        assert!(!roll_up.due(Micros(i64::MAX), minute, 1));
+        roll_up.since = Some(Micros(0));
+        roll_up.segments = vec![
+            serde_json::from_value(serde_json::json!({
+                "ordinal": 0, "epoch": 1, "first": 0, "end": 0, "last_sequence": 0, "wals": [], "plain_bytes": 0,
+                "hash_before": "0".repeat(64), "hash_after": "0".repeat(64),
+            }))
+            .unwrap(),
+        ];
+        assert!(!roll_up.due(Micros(59_999_999), minute, 2));
+        assert!(roll_up.due(Micros(60_000_000), minute, 2));
+        assert!(roll_up.due(Micros(0), minute, 1));
+    }
+}

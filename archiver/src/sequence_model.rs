@@ -1,0 +1,184 @@
+//! What the next record's sequence number must be, within one session of the server.
+//!
+//! Owns: the rule for databases without two-phase commit (every operation consumes one number, whatever becomes of it)
+//! and what explains a number that no record consumed (ingested files). Sequence numbers order nothing across sessions:
+//! a session starts from what RocksDB recovered at its open.
+//! Refuses: to smooth anything over. A jump without an explanation, a number that comes again: each is a verdict of its
+//! own, and the engine makes it a barrier.
+
+use std::collections::BTreeSet;
+
+use pitr_archive::ids::SequenceNumber;
+use serde::{Deserialize, Serialize};
+
+/// How a record's sequence number joins what came before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the next number, or the numbers in between are explained.
+    Continues,
+    /// Numbers are missing and nothing explains them.
+    Jumped {
+        /// The number that was due.
+        expected: SequenceNumber,
+    },
+    /// A number comes again inside a session.
+    WentBack {
+        /// The number that was due.
+        expected: SequenceNumber,
+    },
+    /// The first record of a session uses numbers that records of an earlier session have.
+    Reused {
+        /// The end of the records before.
+        highest: SequenceNumber,
+    },
+}
+
+/// The model's state; stored in every segment so that an archiver that restarts goes on with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceModel {
+    /// `LastSequence` after the last record; unknown until the first record of a run.
+    last: Option<SequenceNumber>,
+    /// The highest end of a record in this run.
+    highest: SequenceNumber,
+    /// No record of the present session has been seen.
+    fresh: bool,
+    /// Numbers above `last` that files outside the log were given.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    explained: BTreeSet<u64>,
+}
+
+/// More explained numbers than this at once are not kept: an import can claim billions. The jump is then a barrier.
+const MAX_EXPLAINED: usize = 4096;
+
+impl SequenceModel {
+    /// `LastSequence`, once it is known.
+    pub fn last(&self) -> Option<SequenceNumber> {
+        self.last
+    }
+
+    /// A run begins: nothing is known.
+    pub fn start_run(&mut self) {
+        *self = Self { fresh: true, ..Self::default() };
+    }
+
+    /// A record was seen whose consumption is not known: the next one sets the number.
+    pub fn forget_last(&mut self) {
+        self.last = None;
+        self.fresh = false;
+    }
+
+    /// A session begins at `last`, which is what RocksDB recovered.
+    pub fn start_session(&mut self, last: SequenceNumber) {
+        self.last = Some(last);
+        self.fresh = true;
+        self.explained.clear();
+    }
+
+    /// Numbers that files outside the log were given.
+    pub fn explain(&mut self, first: SequenceNumber, last: SequenceNumber) {
+        for number in first.get()..=last.get() {
+            if number == 0 {
+                continue;
+            }
+            if self.explained.len() >= MAX_EXPLAINED {
+                return;
+            }
+            if self.last.is_none_or(|known| number > known.get()) {
+                self.explained.insert(number);
+            }
+        }
+    }
+
+    /// Everything readable has been read: explained numbers directly after the last record are part of `LastSequence`.
+    pub fn settle(&mut self) {
+        while let Some(last) = self.last {
+            let Some(next) = last.checked_add(1) else { return };
+            if !self.explained.remove(&next.get()) {
+                break;
+            }
+            self.last = Some(next);
+        }
+    }
+
+    /// Flushed files reach `number`, beyond every readable record, and nothing explains it: writes outside the log.
+    pub fn accept_unlogged(&mut self, number: SequenceNumber) {
+        self.last = self.last.max(Some(number));
+        self.explained.retain(|n| *n > number.get());
+    }
+
+    /// Judges a record that starts at `sequence` and consumes `advance` numbers, and goes on behind it, whatever the
+    /// verdict.
+    pub fn record(&mut self, sequence: SequenceNumber, advance: u64) -> Verdict {
+        let verdict = self.judge(sequence, advance);
+        // A record that consumes nothing carries the number that is due next.
+        let end = SequenceNumber::new(sequence.get().saturating_add(advance).saturating_sub(1));
+        self.last = Some(end);
+        self.highest = self.highest.max(end);
+        self.fresh = false;
+        let known = end.get();
+        self.explained.retain(|n| *n > known);
+        verdict
+    }
+
+    fn judge(&self, sequence: SequenceNumber, advance: u64) -> Verdict {
+        if self.fresh && advance > 0 && sequence <= self.highest {
+            return Verdict::Reused { highest: self.highest };
+        }
+        let Some(last) = self.last else { return Verdict::Continues };
+        let Some(expected) = last.checked_add(1) else { return Verdict::WentBack { expected: last } };
+        match sequence.cmp(&expected) {
+            std::cmp::Ordering::Equal => Verdict::Continues,
+            std::cmp::Ordering::Less => Verdict::WentBack { expected },
+            std::cmp::Ordering::Greater => {
+                let between = expected.get()..sequence.get();
+                let explained = sequence.get() - expected.get() <= MAX_EXPLAINED as u64
+                    && between.into_iter().all(|n| self.explained.contains(&n));
+                if explained { Verdict::Continues } else { Verdict::Jumped { expected } }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn n(raw: u64) -> SequenceNumber {
+        SequenceNumber::new(raw)
+    }
+
+    #[test]
+    fn records_in_a_row_continue_and_empty_ones_consume_nothing() {
+        let mut model = SequenceModel::default();
+        model.start_run();
+        assert_eq!(model.record(n(101), 3), Verdict::Continues, "the first record of a run sets the number");
+        assert_eq!(model.record(n(104), 0), Verdict::Continues);
+        assert_eq!(model.last(), Some(n(103)));
+        assert_eq!(model.record(n(104), 1), Verdict::Continues);
+    }
+
+    #[test]
+    fn a_jump_is_reported_unless_ingested_files_explain_every_number_of_it() {
+        let mut model = SequenceModel::default();
+        model.start_run();
+        let _ = model.record(n(1), 1);
+        assert_eq!(model.record(n(3), 1), Verdict::Jumped { expected: n(2) });
+        model.explain(n(4), n(5));
+        assert_eq!(model.record(n(6), 1), Verdict::Continues);
+        model.explain(n(7), n(7));
+        model.settle();
+        assert_eq!(model.last(), Some(n(7)));
+    }
+
+    #[test]
+    fn a_session_that_reuses_numbers_is_seen_at_its_first_consuming_record() {
+        let mut model = SequenceModel::default();
+        model.start_run();
+        let _ = model.record(n(1), 1);
+        let _ = model.record(n(2), 2);
+        model.start_session(n(1));
+        assert_eq!(model.record(n(2), 1), Verdict::Reused { highest: n(3) });
+        assert_eq!(model.record(n(3), 1), Verdict::Continues);
+        assert_eq!(model.record(n(3), 1), Verdict::WentBack { expected: n(4) });
+    }
+}

@@ -1,0 +1,164 @@
+//! The archiver's steps against a real database in this process: what is written is what is archived, bases serve from
+//! their floor, sessions and changes outside the log are noticed.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::{path::Path, sync::Arc};
+
+use pitr_archive::{
+    catalog::archive::Archive,
+    clock::SystemClock,
+    random::OsRandom,
+    rocks::write_batch::WriteBatch,
+    segment::entry::{BarrierReason, Entry, Event},
+    store::memory::MemoryStore,
+};
+use pitr_archiver::{
+    Archiver, ArchiverConfig, Parts,
+    control::{TagRequest, Unflushed},
+};
+use rocksdb::{DB, Options};
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options
+}
+
+async fn archive(store: &MemoryStore) -> Archive {
+    Archive::open_or_create(Arc::new(store.clone()), None, &SystemClock, &OsRandom).await.unwrap()
+}
+
+async fn archiver(dir: &Path, store: &MemoryStore) -> Archiver {
+    let config = ArchiverConfig::new(dir.join("db"));
+    Archiver::open(config, archive(store).await, Parts::system()).await.unwrap()
+}
+
+/// Every entry of the archive in order.
+async fn entries(store: &MemoryStore) -> Vec<Entry> {
+    let archive = archive(store).await;
+    let timeline = archive.timelines().await.unwrap()[0].timeline;
+    let mut all = Vec::new();
+    for (ordinal, _) in archive.list_segments(timeline, None).await.unwrap() {
+        let segment = archive.read_segment(timeline, ordinal).await.unwrap();
+        for entry in segment.entries() {
+            all.push(entry.unwrap().entry);
+        }
+    }
+    all
+}
+
+fn sequences(entries: &[Entry]) -> Vec<u64> {
+    entries
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Record(record) => Some(WriteBatch::parse(&record.payload).unwrap().sequence().get()),
+            Entry::Event(_) => None,
+        })
+        .collect()
+}
+
+fn barriers(entries: &[Entry]) -> Vec<BarrierReason> {
+    entries
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Event(Event::Barrier { reason, .. }) => Some(*reason),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn every_write_is_archived_in_order_through_flushes_and_restarts_of_the_archiver() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let mut one = archiver(dir.path(), &store).await;
+    one.catch_up().await.unwrap();
+    for i in 0..50 {
+        db.put(format!("k{i}"), "v").unwrap();
+        if i % 10 == 9 {
+            db.flush().unwrap();
+        }
+        if i % 7 == 0 {
+            one.poll().unwrap();
+            one.ship().await.unwrap();
+        }
+        if i == 25 {
+            // As if it had been killed: nothing is shipped, nothing closed.
+            drop(one);
+            one = archiver(dir.path(), &store).await;
+        }
+    }
+    let tag =
+        one.tag(&TagRequest { name: "end".into(), note: String::new(), unflushed: Unflushed::Refuse }).await.unwrap();
+    assert_eq!(tag.position.sequence.get(), 51);
+    one.close().await.unwrap();
+    let all = entries(&store).await;
+    assert_eq!(sequences(&all), (1..=51).collect::<Vec<_>>());
+    assert_eq!(barriers(&all), []);
+    let archive = archive(&store).await;
+    let bases = archive.bases().await.unwrap();
+    assert_eq!(bases.len(), 1);
+    assert_eq!(bases[0].floor.boundary.get(), 1);
+}
+
+#[tokio::test]
+async fn a_reopen_that_reuses_numbers_is_a_session_with_a_base_and_a_barrier() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let mut one = archiver(dir.path(), &store).await;
+    one.catch_up().await.unwrap();
+    db.put("b", "1").unwrap();
+    let mut batch = rocksdb::WriteBatch::default();
+    batch.single_delete("b");
+    db.write(batch).unwrap();
+    one.poll().unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    assert_eq!(db.latest_sequence_number(), 1, "the case needs an open that lowers LastSequence");
+    one.poll().unwrap();
+    let base = one.take_wanted_base().await.unwrap().unwrap();
+    assert_eq!((base.floor.boundary.get(), base.floor.sequence.get(), base.first_record.get()), (3, 1, 3));
+    db.put("z", "1").unwrap();
+    one.catch_up().await.unwrap();
+    let all = entries(&store).await;
+    assert_eq!(sequences(&all), [1, 2, 3, 2]);
+    assert_eq!(barriers(&all), [BarrierReason::Reuse]);
+    assert_eq!(archive(&store).await.bases().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn writes_outside_the_log_are_barriers_and_a_base_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let mut one = archiver(dir.path(), &store).await;
+    one.catch_up().await.unwrap();
+    let mut unlogged = rocksdb::WriteOptions::default();
+    unlogged.disable_wal(true);
+    db.put_opt("u", "1", &unlogged).unwrap();
+    db.put("b", "1").unwrap();
+    one.poll().unwrap();
+    assert!(one.take_wanted_base().await.unwrap().is_none(), "the unlogged write is only in memory");
+    db.flush().unwrap();
+    one.poll().unwrap();
+    let base = one.take_wanted_base().await.unwrap().unwrap();
+    assert_eq!(base.floor.boundary.get(), 2);
+    let sst = dir.path().join("in.sst");
+    let options = options();
+    let mut writer = rocksdb::SstFileWriter::create(&options);
+    writer.open(&sst).unwrap();
+    writer.put("m", "ingested").unwrap();
+    writer.finish().unwrap();
+    db.ingest_external_file(vec![&sst]).unwrap();
+    db.put("c", "1").unwrap();
+    one.catch_up().await.unwrap();
+    assert_eq!(barriers(&entries(&store).await), [BarrierReason::SequenceJump, BarrierReason::ChangeOutsideWal]);
+    assert_eq!(archive(&store).await.bases().await.unwrap().len(), 3);
+}
