@@ -343,6 +343,12 @@ impl Archive {
         self.get(&ObjectKey::base(id)).await.map(|found| found.map(|(document, _)| document))
     }
 
+    /// The names of all bases in order. Their documents can be large (each holds a MANIFEST): whoever must stay small
+    /// reads them one by one.
+    pub async fn list_bases(&self) -> Result<Vec<BaseId>> {
+        self.listed(prefix::BASES, |key| key.stem().parse().ok()).await
+    }
+
     /// All bases in order of their names, which is that of time.
     pub async fn bases(&self) -> Result<Vec<BaseDocument>> {
         self.all(prefix::BASES).await

@@ -1,8 +1,10 @@
 //! All of an archive's catalog at once.
 //!
-//! Owns: the order of reading. What names is read before what is named: a writer that goes on meanwhile can only add
-//! segments that nobody has named yet. Requests run concurrently, bounded.
+//! Owns: the order of reading. What names is read before what is named (manifests, bases and tags, segments, epochs): a
+//! writer that goes on meanwhile can only add what nobody has named yet. Requests run concurrently, bounded.
 //! Cost: one request a document, a listing a kind, one or two requests for every segment that no manifest holds.
+
+use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, stream};
 
@@ -10,14 +12,21 @@ use crate::{
     catalog::{
         archive::{Archive, CONCURRENCY, missing},
         invariants,
-        model::{Catalog, Manifest, Timeline},
-        schema::{BaseDocument, EpochDocument, TagDocument, TimelineDocument},
+        model::{Catalog, Manifest, Named, Timeline},
+        schema::{BaseDocument, EpochDocument, Position, SegmentSummary, TagDocument, TimelineDocument},
     },
     code::Code,
     error::{Error, Result},
     ids::{ManifestNumber, TimelineId},
     object_key::{ObjectKey, prefix},
 };
+
+/// A timeline whose segments after the last manifest are not read yet.
+struct Loading {
+    document: TimelineDocument,
+    manifests: Vec<Manifest>,
+    segments: Vec<SegmentSummary>,
+}
 
 /// A catalog and everything that is wrong with it.
 #[derive(Debug)]
@@ -41,18 +50,57 @@ impl Archive {
     /// Reads the catalog and lists everything that is wrong with it. Only a store that does not answer is an error.
     pub async fn survey(&self) -> Result<Survey> {
         let mut findings = Vec::new();
-        let epochs: Vec<EpochDocument> = keep(self.all_outcomes(prefix::EPOCHS).await?, &mut findings)?;
-        let timelines: Vec<TimelineDocument> = keep(self.all_outcomes(prefix::TIMELINES).await?, &mut findings)?;
+        let mut timelines: BTreeMap<TimelineId, Loading> = BTreeMap::new();
+        self.load_timelines(&mut timelines, &mut findings).await?;
         let bases: Vec<BaseDocument> = keep(self.all_outcomes(prefix::BASES).await?, &mut findings)?;
         let mut tags: Vec<TagDocument> = keep(self.all_outcomes(prefix::TAGS).await?, &mut findings)?;
         tags.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut loaded = Vec::with_capacity(timelines.len());
-        for document in timelines {
-            loaded.push(self.load_timeline(document, &mut findings).await?);
+        let positions = bases.iter().map(|base| &base.floor).chain(tags.iter().map(|tag| &tag.position));
+        if positions.into_iter().any(|position| !timelines.contains_key(&position.timeline)) {
+            // Opened since the first look, or lost: the second look tells. What it finds again is already known.
+            self.load_timelines(&mut timelines, &mut Vec::new()).await?;
         }
+        let mut loaded = Vec::with_capacity(timelines.len());
+        for loading in timelines.into_values() {
+            loaded.push(self.load_segments(loading, &mut findings).await?);
+        }
+        let epochs: Vec<EpochDocument> = keep(self.all_outcomes(prefix::EPOCHS).await?, &mut findings)?;
         let catalog = Catalog::new(self.document().clone(), epochs, loaded, bases, tags);
         findings.extend(invariants::check(&catalog));
         Ok(Survey { catalog, findings })
+    }
+
+    /// Whether the archive has the hash that a position names: from the summaries where they tell, else by reading the
+    /// segments that touch it.
+    ///
+    /// # Errors
+    /// `archive.chain-broken` when it has another one, `segment.missing` when the archive ends before it.
+    pub async fn confirm_position(&self, timeline: &Timeline, named: &Position) -> Result<()> {
+        const DOING: &str = "comparing a position with the archive";
+        let different = || {
+            Error::new(Code::ChainBroken, DOING)
+                .on(ObjectKey::timeline(named.timeline))
+                .with("boundary", named.boundary)
+                .with("hash", named.hash)
+        };
+        match timeline.compare(named.boundary, named.hash) {
+            Named::Same => Ok(()),
+            Named::Different => Err(different()),
+            Named::BeyondHead | Named::Deleted => Err(Error::new(Code::SegmentMissing, DOING)
+                .on(ObjectKey::timeline(named.timeline))
+                .with("boundary", named.boundary)
+                .with("archive-begins-at", timeline.start())
+                .with("archive-ends-at", timeline.end())),
+            Named::InsideSegment => {
+                for segment in timeline.segments_touching(named.boundary, named.boundary) {
+                    let reader = self.read_segment(timeline.id(), segment.ordinal).await?;
+                    if reader.hashes_at(named.boundary)?.contains(&named.hash) {
+                        return Ok(());
+                    }
+                }
+                Err(different())
+            }
+        }
     }
 
     /// Segments that the catalog names and the store does not have: lists every segment.
@@ -60,19 +108,36 @@ impl Archive {
         Ok(invariants::absent_segments(timeline, &self.list_segments(timeline.id(), None).await?))
     }
 
-    async fn load_timeline(&self, document: TimelineDocument, findings: &mut Vec<Error>) -> Result<Timeline> {
-        let id = document.timeline;
-        let mut manifests = Vec::new();
-        let mut segments = Vec::new();
-        for outcome in self.load_manifests(id).await? {
-            if let Some((manifest, mut its)) = keep_one(outcome, findings)? {
-                manifests.push(manifest);
-                segments.append(&mut its);
+    /// Timelines that are not there yet, with their manifests.
+    async fn load_timelines(
+        &self,
+        timelines: &mut BTreeMap<TimelineId, Loading>,
+        findings: &mut Vec<Error>,
+    ) -> Result<()> {
+        let documents: Vec<TimelineDocument> = keep(self.all_outcomes(prefix::TIMELINES).await?, findings)?;
+        for document in documents {
+            let id = document.timeline;
+            if timelines.contains_key(&id) {
+                continue;
             }
+            let mut loading = Loading { document, manifests: Vec::new(), segments: Vec::new() };
+            for outcome in self.load_manifests(id).await? {
+                if let Some((manifest, mut segments)) = keep_one(outcome, findings)? {
+                    loading.manifests.push(manifest);
+                    loading.segments.append(&mut segments);
+                }
+            }
+            timelines.insert(id, loading);
         }
+        Ok(())
+    }
+
+    async fn load_segments(&self, loading: Loading, findings: &mut Vec<Error>) -> Result<Timeline> {
+        let Loading { document, manifests, mut segments } = loading;
+        let id = document.timeline;
         let deleted = keep_one(self.deletion_boundary(id).await, findings)?.flatten();
         // A manifest that cannot be read takes its segments with it; density then says which.
-        let rolled_up = segments.last().map(|s: &crate::catalog::schema::SegmentSummary| s.ordinal);
+        let rolled_up = segments.last().map(|s| s.ordinal);
         let mut listed = self.list_segments(id, rolled_up).await?;
         listed.retain(|(ordinal, _)| deleted.as_ref().is_none_or(|d| *ordinal >= d.ordinal));
         for (_, footer) in self.footers(id, listed).await {
@@ -83,10 +148,7 @@ impl Archive {
         Ok(Timeline::new(document, manifests, deleted, segments))
     }
 
-    async fn load_manifests(
-        &self,
-        timeline: TimelineId,
-    ) -> Result<Vec<Result<(Manifest, Vec<crate::catalog::schema::SegmentSummary>)>>> {
+    async fn load_manifests(&self, timeline: TimelineId) -> Result<Vec<Result<(Manifest, Vec<SegmentSummary>)>>> {
         let numbers = self.list_manifests(timeline).await?;
         Ok(stream::iter(numbers)
             .map(|number| async move {

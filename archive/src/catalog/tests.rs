@@ -231,6 +231,60 @@ fn created<D: std::fmt::Debug>(put: Result<PutDocument<D>>) -> ContentHash {
     }
 }
 
+#[test]
+fn golden_bytes_of_a_document() {
+    let key = ObjectKey::timeline(TIMELINE);
+    let bytes = super::envelope::encode(super::envelope::Kind::Timeline, &key, b"{}", None).unwrap();
+    let body = &bytes[128..];
+    let mut expected = Vec::new();
+    expected.extend(b"pitr.doc"); // 0 magic
+    expected.extend([1, 0]); // 8 version
+    expected.extend([128, 0]); // 10 header length
+    expected.extend([0; 4]); // 12 required flags: clear
+    expected.extend([0; 4]); // 16 optional flags
+    expected.extend([1, 0, 0, 0]); // 20 kind: timeline
+    expected.extend([0; 8]); // 24 epoch
+    expected.extend([0; 32]); // 32 salt
+    expected.extend((body.len() as u64).to_le_bytes()); // 64 body length
+    expected.extend([2, 0, 0, 0, 0, 0, 0, 0]); // 72 plain length
+    let mut hashed = Vec::new();
+    hashed.extend([28, 0]);
+    hashed.extend(b"timelines/0000000001.doc");
+    hashed[0] = (hashed.len() - 2) as u8;
+    hashed.extend(&expected);
+    hashed.extend(body);
+    expected.extend(blake3::hash(&hashed).as_bytes()); // 80 hash
+    expected.extend([0; 12]); // 112 reserved
+    expected.extend(crc32c::crc32c(&expected).to_le_bytes()); // 124 crc32c of the bytes before
+    assert_eq!(bytes[..128], expected);
+    assert_eq!(body[..4], crc32c::crc32c(b"{}").to_le_bytes()); // crc32c of the JSON, then zstd
+    assert_eq!(zstd::decode_all(&body[4..]).unwrap(), b"{}");
+}
+
+#[tokio::test]
+async fn a_position_inside_a_segment_is_confirmed_by_reading_it() {
+    for encrypted in [false, true] {
+        let mut scene = Scene::new(encrypted, 19).await;
+        let end = scene.ship(3).await;
+        let reader = scene.archive.read_segment(TIMELINE, Ordinal::new(0)).await.unwrap();
+        let inside = reader.hashes_at(Boundary::new(2)).unwrap();
+        assert_eq!(inside.len(), 1);
+        scene.ship(1).await;
+        let catalog = scene.archive.load_catalog().await.unwrap();
+        let timeline = catalog.newest_timeline().unwrap();
+        let confirm = async |boundary, hash| {
+            let position = Position { boundary: Boundary::new(boundary), hash, ..end };
+            scene.archive.confirm_position(timeline, &position).await.map_err(|e| e.code())
+        };
+        assert_eq!(confirm(2, inside[0]).await, Ok(()));
+        assert_eq!(confirm(3, end.hash).await, Ok(()));
+        assert_eq!(confirm(0, RunningHash::ZERO).await, Ok(()));
+        assert_eq!(confirm(2, end.hash).await, Err(Code::ChainBroken));
+        assert_eq!(confirm(3, inside[0]).await, Err(Code::ChainBroken));
+        assert_eq!(confirm(5, end.hash).await, Err(Code::SegmentMissing));
+    }
+}
+
 #[tokio::test]
 async fn an_archive_comes_back_with_everything_in_it() {
     for encrypted in [false, true] {

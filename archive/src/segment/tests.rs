@@ -186,6 +186,28 @@ fn golden_bytes_of_the_header() {
 }
 
 #[test]
+fn golden_bytes_of_frame_header_and_trailer() {
+    let frame = super::frame::FrameHeader { index: 1, body_len: 2, plain_len: 3, entries: 4, body_crc: 5 };
+    let mut expected = Vec::new();
+    expected.extend([1, 0, 0, 0]); // 0 index
+    expected.extend([2, 0, 0, 0]); // 4 body length
+    expected.extend([3, 0, 0, 0]); // 8 plain length
+    expected.extend([4, 0, 0, 0]); // 12 entries
+    expected.extend([5, 0, 0, 0]); // 16 body crc32c
+    expected.extend(crc32c::crc32c(&expected).to_le_bytes()); // 20 crc32c of the bytes before
+    assert_eq!(frame.encode().as_slice(), expected);
+    let trailer = super::header::Trailer { footer_offset: 1, footer_len: 2, footer_crc: 3, header_crc: 4 };
+    let mut expected = Vec::new();
+    expected.extend([1, 0, 0, 0, 0, 0, 0, 0]); // 0 footer offset
+    expected.extend([2, 0, 0, 0]); // 8 footer length
+    expected.extend([3, 0, 0, 0]); // 12 footer crc32c
+    expected.extend([4, 0, 0, 0]); // 16 header crc32c
+    expected.extend(crc32c::crc32c(&expected).to_le_bytes()); // 20 crc32c of the bytes before
+    expected.extend(b"pitr.end"); // 24 magic
+    assert_eq!(trailer.encode().as_slice(), expected);
+}
+
+#[test]
 fn a_segment_comes_back_with_places_hashes_spans_and_events() {
     for keyring in [Keyring::none(), sealed()] {
         let entries = sample();
