@@ -25,3 +25,6 @@ pub mod name;
 pub mod options_file;
 pub mod version_edit;
 pub mod write_batch;
+
+#[cfg(test)]
+mod tests;
