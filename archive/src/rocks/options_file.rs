@@ -10,9 +10,10 @@
 //!   options. Files outside the first path show in the MANIFEST only, as a path id other than 0, and where that path
 //!   lies must be told by the operator. (With one `db_paths` entry other than the database's own directory every path
 //!   id is 0, and the table files are simply not where CURRENT is.)
-//! - `wal_dir` and `db_log_dir` are there when they were set, as the server was given them, with `\`, `#`, `:` and line
-//!   ends escaped. Since 7.x they are left out when empty, and an unset `wal_dir` is empty; before, `wal_dir` names the
-//!   database's directory (and a relative path stays relative to the server's working directory).
+//! - `wal_dir` and `db_log_dir` are there only when they were set (an empty value is not written), exactly as the
+//!   server was given them: absolute or relative to its working directory; `\`, `#`, `:` and line ends are escaped. An
+//!   unset `wal_dir` means the database's directory.
+//! - The value that a server was started with is in the *newest* OPTIONS file of the directory.
 
 mod syntax;
 #[cfg(test)]

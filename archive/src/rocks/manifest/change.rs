@@ -119,8 +119,13 @@ pub struct FileMove {
 }
 
 impl Change {
-    /// Whether the database's content changed by something that no WAL record tells.
+    /// Whether the database's content changed by something that no WAL record tells, as far as the record alone can
+    /// say. Files dropped from level 0 do not count: that was a compaction that left nothing, or a FIFO column family
+    /// that forgets by itself.
     pub const fn is_outside_wal(&self) -> bool {
-        matches!(self, Self::FilesIngested { .. } | Self::FilesDropped { .. } | Self::FilesReplaced { .. })
+        matches!(
+            self,
+            Self::FilesIngested { .. } | Self::FilesReplaced { .. } | Self::FilesDropped { level_zero: false, .. }
+        )
     }
 }
