@@ -21,7 +21,7 @@ use pitr_archive::{
         schema::{BaseDocument, BaseFile, Extra, ManifestDocument, Position, SegmentSummary, TagDocument},
     },
     clock::Micros,
-    ids::{BaseId, TimelineId},
+    ids::{BaseId, SequenceNumber, TimelineId},
     segment::{envelope::Level, writer::SegmentStart},
     tag,
 };
@@ -300,7 +300,18 @@ impl Archiver {
         if !flushed && request.unflushed == Unflushed::Refuse {
             return Err(Error::new(Code::UnflushedWal, "creating the tag").on(&request.name));
         }
+        let committed = self.parts.owner.latest_sequence()?.map(SequenceNumber::new);
         self.drain().await?;
+        let read = self.acknowledged.position.sequence;
+        let flushed = flushed && committed.is_none_or(|committed| committed <= read);
+        if !flushed && request.unflushed == Unflushed::Refuse {
+            return Err(Error::new(Code::UnflushedWal, "creating the tag")
+                .on(&request.name)
+                .with("read up to sequence", read)
+                .hint(
+                    "the database is further than its log shows: writes with disableWAL are in no log and in no tag",
+                ));
+        }
         if let Some(why) = self.engine.waiting() {
             return Err(Error::new(Code::WalCorrupt, "creating the tag").on(&request.name).with("waiting", why));
         }

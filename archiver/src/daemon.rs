@@ -250,7 +250,15 @@ impl Daemon {
                     .archiver
                     .last_base_attempt
                     .is_none_or(|last| elapsed(last, now) >= self.archiver.config.base_spacing);
-                if spaced && let Some(reason) = self.archiver.wanted_and_useful() {
+                let useful = self.archiver.wanted_and_useful();
+                if useful.is_none() && !self.base_waiters.is_empty() {
+                    let why = self.archiver.engine.waiting().map(ToOwned::to_owned);
+                    let e = Error::new(Code::BaseNotPublishable, "taking a base").hint(why.unwrap_or_else(|| {
+                        "a barrier lies in the log that a base would still need; it serves once the server has flushed".into()
+                    }));
+                    self.base_failed(e)?;
+                }
+                if spaced && let Some(reason) = useful {
                     self.archiver.last_base_attempt = Some(now);
                     let collector = self.archiver.collector(&reason);
                     let task = tokio::task::spawn_blocking(move || collector.collect());

@@ -97,6 +97,7 @@ impl Engine {
         if !self.leave_waiting()? {
             return Ok(polled);
         }
+        let run = self.state.run;
         loop {
             let before = self.stream.plain_bytes();
             let from = self.clock.now();
@@ -112,7 +113,9 @@ impl Engine {
                 }
                 return Ok(polled);
             }
-            if self.waiting.is_some() || polled.bytes >= limit || (round.records == 0 && !round.moved) {
+            // A run that began just now is looked at again by the next poll: whatever ended the one before must not spin.
+            let new_run = self.state.run != run;
+            if self.waiting.is_some() || new_run || polled.bytes >= limit || (round.records == 0 && !round.moved) {
                 return Ok(polled);
             }
         }
