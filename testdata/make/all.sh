@@ -40,6 +40,12 @@ for pair in 0.3.3:7.5.3 0.3.10:8.0.0 0.3.29:9.8.4; do
 done
 rm -rf db; PYTHONPATH=rocksdict-0.3.29 python3 "$make/python_db.py" db recycle
 keep db 9.8.4-recycled
+for pair in 0.3.3:7.5.3 0.3.29:9.8.4; do
+    rm -rf db; PYTHONPATH=rocksdict-${pair%:*} python3 "$make/python_db.py" db
+    cp db/MANIFEST-* .; PYTHONPATH=rocksdict-${pair%:*} python3 "$make/python_db.py" db reopen
+    cp -n MANIFEST-* db/; rm MANIFEST-*
+    keep db "${pair#*:}-reopened"
+done
 
 # RocksDB 11.0.4 in Oxigraph 0.5.13.
 test -x venv/bin/oxigraph || venv/bin/pip install -q oxigraph==0.5.13
@@ -57,3 +63,6 @@ for case in zstd-timestamps zstd-recycled write-committed write-prepared write-u
     rm -rf db; ./shapes $case "$work/db"
     keep db "11.8.1-$case"
 done
+# The last one again: the old MANIFEST beside the one that the reopen began.
+cp db/MANIFEST-* .; ./shapes reopen "$work/db"; cp -n MANIFEST-* db/; rm MANIFEST-*
+keep db 11.8.1-reopened

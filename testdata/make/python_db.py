@@ -1,6 +1,6 @@
 """Writes a small database with the RocksDB inside a rocksdict release, and exits without closing it.
 
-Usage: PYTHONPATH=<rocksdict> python_db.py DIRECTORY [recycle]
+Usage: PYTHONPATH=<rocksdict> python_db.py DIRECTORY [recycle | reopen]
 """
 import os, sys
 from rocksdict import Options, Rdict, WriteBatch
@@ -18,6 +18,12 @@ def options():
         o.set_wal_ttl_seconds(3600)  # keeps old WALs, in archive/
     return o
 
+
+if "reopen" in sys.argv[2:]:
+    families = {name: Options(raw_mode=True) for name in Rdict.list_cf(directory)}
+    db = Rdict(directory, options(), column_families=families)
+    db[b"after"] = b"the reopen"
+    os._exit(0)
 
 db = Rdict(directory, options())
 for i in range(5):

@@ -163,6 +163,20 @@ static void manifest(const char* dir) {
   put(db, w, b, "last", "2", 1);
 }
 
+// Opens the database of `manifest` again: a new MANIFEST, with what recovery flushes.
+static void reopen(const char* dir) {
+  rocksdb_options_t* o = options();
+  rocksdb_options_set_enable_blob_files(o, 1);
+  rocksdb_options_set_disable_auto_compactions(o, 1);
+  rocksdb_options_set_uint64add_merge_operator(o);
+  const char* names[] = {"default", "b"};
+  const rocksdb_options_t* each[] = {o, o};
+  rocksdb_column_family_handle_t* handles[2];
+  rocksdb_t* db = rocksdb_open_column_families(o, dir, 2, names, each, handles, &err); OK();
+  rocksdb_writeoptions_t* w = rocksdb_writeoptions_create();
+  put(db, w, NULL, "after the reopen", "1", 1);
+}
+
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
   const char *c = argv[1], *dir = argv[2];
@@ -172,6 +186,7 @@ int main(int argc, char** argv) {
   else if (!strcmp(c, "write-prepared")) two_phase(dir, 1);
   else if (!strcmp(c, "write-unprepared")) two_phase(dir, 2);
   else if (!strcmp(c, "manifest")) manifest(dir);
+  else if (!strcmp(c, "reopen")) reopen(dir);
   else return 2;
   _exit(0);
 }

@@ -317,7 +317,7 @@ impl LogReader {
                         return Some(Halt::Answer(Read::Corrupt { at: open.start, reason }));
                     }
                     if role == Role::Last {
-                        if !unchecked.iter().all(|r| bytes.get(r.clone()).is_some_and(|b| checksum_matches_all(b))) {
+                        if !unchecked.iter().all(|r| bytes.get(r.clone()).is_some_and(checksum_matches_all)) {
                             return None;
                         }
                         let Partial { start, pieces, len, .. } = partial.take()?;

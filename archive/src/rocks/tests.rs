@@ -338,6 +338,47 @@ fn the_changes_of_a_real_manifest_are_told_apart() {
     assert_eq!(count(Change::is_outside_wal), 2);
 }
 
+/// What the archiver relies on when a server has been opened again: no edit was missed.
+#[test]
+fn a_new_manifest_begins_with_what_the_old_one_ended_with() {
+    for name in ["7.5.3-reopened", "9.8.4-reopened", "11.8.1-reopened"] {
+        let files = database(name);
+        let mut manifests: Vec<_> = files
+            .keys()
+            .filter_map(|n| match file_name::parse(n) {
+                Some(FileKind::Manifest(number)) => Some(number),
+                _ => None,
+            })
+            .collect();
+        manifests.sort();
+        let [before, after] = manifests[..] else { panic!("{name}: {manifests:?}") };
+        let edits = |number| records(LogKind::Manifest, &files[&file_name::manifest(number)]);
+        let mut old = ManifestModel::new(before);
+        for (_, end, payload) in edits(before) {
+            old.apply(&payload, end).unwrap();
+        }
+        let mut new = ManifestModel::new(after);
+        let mut equal_at = None;
+        let mut events = Vec::new();
+        for (_, end, payload) in edits(after) {
+            let changes = new.apply(&payload, end).unwrap();
+            if equal_at.is_some() {
+                events.extend(changes);
+            } else if new.digest() == old.digest() {
+                equal_at = Some(end);
+            }
+        }
+        assert!(equal_at.is_some_and(|at| at < new.applied_to()), "{name}: the snapshot is found, and edits follow it");
+        assert!(
+            events.iter().any(|c| matches!(c, Change::Flush { files, .. } if !files.is_empty())),
+            "{name}: {events:?}"
+        );
+        assert!(!events.iter().any(Change::is_outside_wal), "{name}: {events:?}");
+        let blobs = |model: &ManifestModel| model.live_blob_files().map(|(cf, n, _)| (cf, n)).collect::<Vec<_>>();
+        assert!(blobs(&old).iter().all(|blob| blobs(&new).contains(blob)), "{name}: the same blob files are live");
+    }
+}
+
 /// A small deterministic generator: the same mutations in every run.
 struct Mutations(u64);
 

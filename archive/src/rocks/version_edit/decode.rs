@@ -64,6 +64,7 @@ impl VersionEditError {
 /// One field of a VersionEdit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the same names as in VersionEdit, described there
+#[allow(clippy::large_enum_variant)] // fields are short-lived, and a snapshot has as many as there are files
 pub enum Field<'a> {
     DbId(&'a [u8]),
     Comparator(&'a [u8]),

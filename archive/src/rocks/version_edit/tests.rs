@@ -2,12 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Level, number, key, optional numbers, optional strings.
+type FileParts = (u32, u64, Vec<u8>, Vec<Option<u64>>, Vec<Option<Vec<u8>>>);
+
 /// The variable part of an edit, owned, so that proptest can make and shrink it.
 #[derive(Clone, Debug)]
 struct Parts {
     numbers: Vec<Option<u64>>,
     strings: Vec<Option<Vec<u8>>>,
-    files: Vec<(u32, u64, Vec<u8>, Vec<Option<u64>>, Vec<Option<Vec<u8>>>)>,
+    files: Vec<FileParts>,
     deleted: Vec<(u32, u64)>,
     blobs: Vec<(u64, u64, Vec<u8>)>,
     wals: Vec<(u64, Option<u64>)>,
@@ -106,9 +109,7 @@ impl Parts {
     }
 }
 
-fn file(
-    (level, number, key, numbers, strings): &(u32, u64, Vec<u8>, Vec<Option<u64>>, Vec<Option<Vec<u8>>>),
-) -> NewFile<'_> {
+fn file((level, number, key, numbers, strings): &FileParts) -> NewFile<'_> {
     let key = InternalKey::new(key).unwrap();
     let n = |i: usize| numbers[i];
     let s = |i: usize| strings[i].as_deref();
