@@ -29,6 +29,8 @@ use crate::{
     tag::Name,
 };
 
+mod golden;
+
 const TIMELINE: TimelineId = TimelineId::FIRST;
 
 fn master() -> MasterKey {
