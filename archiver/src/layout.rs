@@ -21,7 +21,7 @@ use pitr_archive::{
     },
 };
 
-use crate::registry::list;
+use crate::{registry::list, wal_tail::Recycling};
 
 /// OPTIONS and CURRENT are small; anything beyond is not one of RocksDB's.
 const MAX_SMALL_FILE: u64 = 64 << 20;
@@ -120,6 +120,14 @@ impl Layout {
     /// Whether the server keeps WALs of prepared transactions.
     pub fn allow_2pc(&self) -> bool {
         self.settings().is_some_and(|s| s.allow_2pc == Some(true))
+    }
+
+    /// Whether the server may overwrite WALs in place.
+    pub fn recycling(&self) -> Recycling {
+        match self.settings().and_then(|s| s.recycle_log_file_num) {
+            Some(0) => Recycling::Off,
+            _ => Recycling::Possible,
+        }
     }
 
     /// Whether a column family drops its oldest files by its own settings.

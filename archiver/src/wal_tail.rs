@@ -30,6 +30,15 @@ pub enum Origin {
     Copy,
 }
 
+/// Whether the server may overwrite WALs in place (`recycle_log_file_num`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recycling {
+    /// It may, or nobody can say.
+    Possible,
+    /// Its settings say that it does not.
+    Off,
+}
+
 /// One step of reading.
 #[derive(Debug)]
 pub enum Step {
@@ -211,11 +220,18 @@ impl WalTail {
         Ok(())
     }
 
-    /// Whether the bytes that were just read are certainly this WAL's: always, unless the server recycles, in which case
-    /// the name must still lead to the same file (it is renamed before it is overwritten).
-    pub fn still_itself(&self, registry: &Registry) -> Result<bool> {
-        if !self.is_recycled() || self.origin == Origin::Copy {
-            return Ok(true);
+    /// Whether what was read is certainly all of this WAL.
+    ///
+    /// Where the server may overwrite its WALs in place, a link holds the file but not its bytes, and a WAL of which
+    /// nothing was read before it was overwritten looks like an empty one: there the name must still lead to the same
+    /// file, which is renamed before it is overwritten. A copy holds what was read before and says nothing about the rest.
+    pub fn is_certain(&self, registry: &Registry, recycling: Recycling) -> Result<bool> {
+        if self.origin == Origin::Copy {
+            return Ok(false);
+        }
+        match (self.reader.is_recyclable(), recycling) {
+            (Some(false), _) | (None, Recycling::Off) => return Ok(true),
+            (Some(true), _) | (None, Recycling::Possible) => {}
         }
         if registry.seen(self.wal) == Some(Seen::Archived) {
             return Ok(true);

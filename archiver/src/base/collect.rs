@@ -33,6 +33,17 @@ use crate::{
 /// Prefixes tried before giving up; each failure means that the server deleted a file in between.
 const ATTEMPTS: usize = 2000;
 
+/// The same file missing for the same prefix this often, milliseconds apart: RocksDB deletes a file only after the edit
+/// that drops it is durable, so a moment is enough.
+const STUCK: usize = 250;
+
+/// What linking came to.
+enum Linked {
+    All(Vec<CollectedFile>),
+    /// This file is gone.
+    Missing(PathBuf),
+}
+
 /// A base after an open of the server shows nothing of the session's own writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpensOnly {
@@ -126,19 +137,32 @@ pub fn collect(
     clear(staging)?;
     if let Some(limit) = opens_only
         && let Some(prefix) = prefix(registry, layout, Some(limit))?
-        && let Some(files) = link_all(layout, staging, &prefix.model)?
+        && let Linked::All(files) = link_all(layout, staging, &prefix.model)?
     {
         return finish(registry, layout, staging, include, prefix, files, Ends::WithTheOpen);
     }
     clear(staging)?;
+    let mut stuck: Option<(ManifestPoint, PathBuf, usize)> = None;
     for attempt in 0..ATTEMPTS {
         let Some(prefix) = prefix(registry, layout, None)? else { continue };
-        if let Some(files) = link_all(layout, staging, &prefix.model)? {
-            return finish(registry, layout, staging, include, prefix, files, Ends::Now);
+        let missing = match link_all(layout, staging, &prefix.model)? {
+            Linked::All(files) => return finish(registry, layout, staging, include, prefix, files, Ends::Now),
+            Linked::Missing(path) => path,
+        };
+        // A compaction got ahead of us; links that are still valid are found again by the next attempt. When the
+        // MANIFEST does not move on, the file was never where it was looked for.
+        let times = match stuck.take() {
+            Some((point, path, times)) if point == prefix.point && path == missing => times + 1,
+            _ => 1,
+        };
+        if times >= STUCK {
+            return Err(Error::new(Code::DatabaseUnsupported, "finding the table file").on(missing.display()).hint(
+                "the database keeps table files in other directories (db_paths); name all of them in the server's order",
+            ));
         }
-        // A compaction got ahead of us; links that are still valid are found again by the next attempt.
-        if attempt > 100 {
-            std::thread::sleep(Duration::from_millis(1));
+        stuck = Some((prefix.point, missing, times));
+        if attempt > 100 || times > 2 {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
     Err(Error::new(Code::BaseUnobtainable, "linking the files of").on(layout.db.display()).with("attempts", ATTEMPTS))
@@ -234,8 +258,8 @@ fn is_unlogged(payload: &[u8]) -> Result<bool, VersionEditError> {
     Ok(edit.column_family_drop || (applied && (family || changes_outside(&edit))))
 }
 
-/// Links every live file. `None` if one is gone.
-fn link_all(layout: &Layout, staging: &Path, model: &ManifestModel) -> Result<Option<Vec<CollectedFile>>> {
+/// Links every live file.
+fn link_all(layout: &Layout, staging: &Path, model: &ManifestModel) -> Result<Linked> {
     let mut found = Vec::new();
     for (column_family, number, sst) in model.live_files() {
         let name = file_name::sst(number);
@@ -244,7 +268,9 @@ fn link_all(layout: &Layout, staging: &Path, model: &ManifestModel) -> Result<Op
                 "the database keeps table files in several directories (db_paths); name all of them in the server's order",
             )
         })?;
-        let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else { return Ok(None) };
+        let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else {
+            return Ok(Linked::Missing(dir.join(&name)));
+        };
         let size = size_of(&held)?;
         if size != sst.size {
             return Err(Error::new(Code::DatabaseUnsupported, "linking")
@@ -257,12 +283,14 @@ fn link_all(layout: &Layout, staging: &Path, model: &ManifestModel) -> Result<Op
     }
     for (column_family, number, _) in model.live_blob_files() {
         let name = file_name::blob(number);
-        let Some(dir) = layout.table_dir(0) else { return Ok(None) };
-        let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else { return Ok(None) };
+        let dir = layout.table_dir(0).unwrap_or(&layout.db);
+        let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else {
+            return Ok(Linked::Missing(dir.join(&name)));
+        };
         let size = size_of(&held)?;
         found.push(CollectedFile { name, number, column_family, path_id: 0, size, unique_id: None, held });
     }
-    Ok(Some(found))
+    Ok(Linked::All(found))
 }
 
 /// Links a file, or holds it open where it cannot be linked. `None` if it is gone.

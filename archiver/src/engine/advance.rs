@@ -171,7 +171,7 @@ impl Engine {
                 tail.keep_copy(self.registry.pins())?;
             }
             let (wal, end, cut) = (tail.wal(), tail.end(), tail.was_cut()?);
-            let certain = tail.still_itself(&self.registry)?;
+            let certain = tail.is_certain(&self.registry, self.layout.recycling())?;
             let recycled = tail.is_recycled();
             if self.emit(items)? == emit::Run::Ended {
                 return Ok(emit::Run::Ended);
