@@ -23,6 +23,8 @@ pub enum Exit {
     Fenced,
     /// 70: a fault of the program itself.
     Internal,
+    /// 130: ended by Ctrl-C.
+    Interrupted,
 }
 
 impl Exit {
@@ -36,6 +38,7 @@ impl Exit {
             Self::Integrity => 5,
             Self::Fenced => 6,
             Self::Internal => 70,
+            Self::Interrupted => 130,
         }
     }
 }
@@ -181,7 +184,7 @@ codes! {
     // Commands.
     Usage = "usage", Usage, Error, Never, "the command cannot be carried out as given", "see --help, which has examples";
     ControlUnavailable = "control.unavailable", Usage, Error, Later, "the running archiver cannot be reached", "check that it runs under the same --state";
-    Interrupted = "interrupted", Usage, Warning, Later, "interrupted", "run the same command again";
+    Interrupted = "interrupted", Interrupted, Warning, Later, "interrupted", "run the same command again";
     Internal = "internal", Internal, Critical, Never, "a fault of pitr itself", "please report this with the whole message";
 }
 

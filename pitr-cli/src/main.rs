@@ -1,1 +1,86 @@
-fn main() {}
+//! `pitr`: the command line.
+//!
+//! - [`args`]: what was typed, as types; no effects.
+//! - [`context`]: everything resolved from it, once: clock, time zone, output mode, store, archive, keys.
+//! - [`cmd`]: one file per verb.
+//! - [`output`]: tables, JSON (its module documentation lists every command's fields), progress, errors.
+//! - [`logging`]: the log on standard error.
+//!
+//! This file is one match over the commands, and how the process exits.
+
+#![deny(unsafe_code)]
+#![warn(clippy::expect_used)]
+
+mod args;
+mod cmd;
+mod context;
+mod logging;
+mod output;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::Parser;
+use context::Context;
+use output::Verdict;
+use pitr_archive::{Code, Error, Result};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return output::error::usage(&e),
+    };
+    let json = cli.global.json;
+    let outcome = start(cli);
+    match outcome {
+        Ok(Verdict::Done) => ExitCode::SUCCESS,
+        Ok(Verdict::Damage) => ExitCode::from(pitr_archive::code::Exit::Damage.status()),
+        Err(e) if output::is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => output::error::report(&e, json),
+    }
+}
+
+/// Resolves, runs and waits; an interrupt ends every command but those that end themselves in order.
+fn start(cli: Cli) -> Result<Verdict> {
+    let context = Context::resolve(&cli)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(cli.command.workers())
+        .build()
+        .map_err(|e| Error::new(Code::Internal, "starting the runtime").because(e))?;
+    let outcome = runtime.block_on(async {
+        if cli.command.ends_itself() {
+            return run(&context, &cli.command).await;
+        }
+        tokio::select! {
+            outcome = run(&context, &cli.command) => outcome,
+            interrupt = tokio::signal::ctrl_c() => match interrupt {
+                Ok(()) => Err(Error::new(Code::Interrupted, "waiting for the command")),
+                Err(e) => Err(Error::new(Code::Internal, "waiting for signals").because(e)),
+            },
+        }
+    });
+    // Threads that are still in a system call must not hold up the exit after an interrupt.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(context: &Context, command: &Command) -> Result<Verdict> {
+    match command {
+        Command::Run(args) => cmd::run::run(context, args).await,
+        Command::Base(args) => cmd::base::run(context, args).await,
+        Command::Flush(args) => cmd::flush::run(context, args).await,
+        Command::Tag(args) => cmd::tag::run(context, args).await,
+        Command::Status(args) => cmd::status::run(context, args).await,
+        Command::List(args) => cmd::list::run(context, args).await,
+        Command::Log(args) => cmd::log::run(context, args).await,
+        Command::Plan(args) => cmd::plan::run(context, args).await,
+        Command::Restore(args) => cmd::restore::run(context, args).await,
+        Command::Verify(args) => cmd::verify::run(context, args).await,
+        Command::Check(args) => cmd::check::run(context, args).await,
+        Command::Inspect(args) => cmd::inspect::run(context, args).await,
+        Command::Demo(args) => cmd::demo::run(context, args).await,
+        Command::Errors(args) => cmd::errors::run(context, args),
+        Command::Completions(args) => cmd::completions::run(context, args),
+    }
+}

@@ -1,0 +1,202 @@
+//! Options of the commands that write an archive: run, base, tag, flush, status.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    common::{ArchiveArgs, DatabaseArgs, OptionalArchiveArgs, OptionalDatabaseArgs},
+    values,
+};
+
+/// `pitr run`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Archive a live database until stopped.\n\n\
+        Follows the database's write-ahead log and MANIFEST from outside: the server needs no plug-in, no restart and \
+        notices nothing. A first base (full copy) is taken when there is none; afterwards a segment with everything \
+        written is shipped every --interval. The archive is created if it is not there, encrypted when a key file is \
+        given. SIGTERM and Ctrl-C ship the rest and end with exit code 0; kill -9 and power cuts are safe at any \
+        moment: the next run goes on where the archive ends.\n\n\
+        Run it as the user that owns the database: it pins files by hard links in the state directory, which must lie \
+        on the same file system.",
+    after_help = "Examples:\n  \
+        pitr run --db /var/lib/app/db --archive file:/var/backups/app\n  \
+        pitr run --db /var/lib/app/db --archive 's3://bucket/app?region=eu-west-1' --key-file /etc/pitr.key\n  \
+        pitr run --db /var/lib/app/db --archive file:/var/backups/app --once      catch up and end\n  \
+        PITR_DB=/var/lib/app/db PITR_ARCHIVE=gs://bucket/app pitr run --interval 5s"
+)]
+pub struct RunArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// The archive.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
+    /// Ship a segment when its oldest record is this old: what a power cut of this machine can cost at most
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::positive_duration)]
+    pub interval: Duration,
+    /// Catch up with what the files hold now, take a base if one is due, and end
+    #[arg(long)]
+    pub once: bool,
+    /// Ship a segment earlier when it holds this many bytes
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = values::size, help_heading = "Tuning")]
+    pub segment_size: u64,
+    /// How often to look at the end of the log
+    #[arg(long, value_name = "TIME", default_value = "25ms", value_parser = values::positive_duration, help_heading = "Tuning")]
+    pub poll: Duration,
+    /// While nothing is written, say so in the archive this often
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::positive_duration, help_heading = "Tuning")]
+    pub heartbeat: Duration,
+    /// Write a manifest (index and proof of the segments) this often
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = values::positive_duration, help_heading = "Tuning")]
+    pub manifest_interval: Duration,
+    /// zstd level of segments, 1 (fast) to 19 (small)
+    #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Tuning")]
+    pub compression_level: i32,
+    /// A file in the database's directory, beside RocksDB's own, that every base carries (repeatable)
+    #[arg(long, value_name = "NAME", help_heading = "Tuning")]
+    pub include: Vec<String>,
+}
+
+/// `pitr base`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Take a base now.\n\n\
+        A base is a consistent copy of the database's files from which restores start: the fresher the base, the \
+        fewer records a restore has to replay. Only files that the archive lacks are uploaded. The running archiver \
+        is asked to do it; if none runs, it is done here.",
+    after_help = "Examples:\n  \
+        pitr base --db /var/lib/app/db                                    ask the running archiver\n  \
+        pitr base --db /var/lib/app/db --archive file:/var/backups/app    works without one, too"
+)]
+pub struct BaseArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// The archive; not needed while an archiver runs.
+    #[command(flatten)]
+    pub archive: OptionalArchiveArgs,
+    /// A file in the database's directory, beside RocksDB's own, that the base carries (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub include: Vec<String>,
+}
+
+/// `pitr flush`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Make everything written so far durable in the archive, now.\n\n\
+        Returns when everything that could be read from the database's files at the time of the call is in the \
+        archive, and prints the position. The running archiver is asked to do it; if none runs, it is done here.",
+    after_help = "Examples:\n  \
+        pitr flush --db /var/lib/app/db\n  \
+        pitr flush --db /var/lib/app/db --archive file:/var/backups/app --json | jq .position.record"
+)]
+pub struct FlushArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// The archive; not needed while an archiver runs.
+    #[command(flatten)]
+    pub archive: OptionalArchiveArgs,
+}
+
+/// `pitr status`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Show what can be restored, and how far behind the archive is.\n\n\
+        With --db, the running archiver tells its lag; with --archive, the archive tells which positions and times \
+        can be restored, where the gaps are, when the last base was taken, and up to when it is known that nothing \
+        else was written. Give both to see both.",
+    after_help = "Examples:\n  \
+        pitr status --db /var/lib/app/db --archive file:/var/backups/app\n  \
+        pitr status --archive s3://bucket/app                     from any machine\n  \
+        pitr status --db /var/lib/app/db --json | jq .archiver.unacknowledged_records"
+)]
+pub struct StatusArgs {
+    /// The database.
+    #[command(flatten)]
+    pub database: OptionalDatabaseArgs,
+    /// The archive.
+    #[command(flatten)]
+    pub archive: OptionalArchiveArgs,
+}
+
+/// `pitr tag`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Name the present moment, list the names, or delete one.\n\n\
+        A tag is a name for a position: `pitr restore --to-tag NAME` goes back to it. Tags never move.",
+    after_help = "Examples:\n  \
+        pitr tag create before-migration --db /var/lib/app/db --note 'release 4.2'\n  \
+        pitr tag list --archive file:/var/backups/app\n  \
+        pitr tag delete before-migration --archive file:/var/backups/app"
+)]
+pub struct TagArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: TagAction,
+}
+
+/// What to do with tags.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TagAction {
+    /// Name the present moment
+    Create(TagCreateArgs),
+    /// List all tags
+    List(TagListArgs),
+    /// Delete a tag; the position stays restorable by its record number or time
+    Delete(TagDeleteArgs),
+}
+
+/// `pitr tag create`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Name the present moment.\n\n\
+        Returns only when everything committed before the call is durable in the archive. A server with \
+        manual_wal_flush keeps committed writes in its own memory, where no tool can read them: the tag is refused \
+        then, unless --observed says that what is in the files is enough.",
+    after_help = "Examples:\n  \
+        pitr tag create before-migration --db /var/lib/app/db\n  \
+        pitr tag create nightly-2026-11-20 --db /var/lib/app/db --archive file:/var/backups/app --note 'end of day'"
+)]
+pub struct TagCreateArgs {
+    /// The tag's name: letters, digits, '.', '_' and '-'
+    pub name: String,
+    /// A note for people
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub note: String,
+    /// Tag what is in the files, although the server may hold committed writes in its memory
+    #[arg(long)]
+    pub observed: bool,
+    /// The database.
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    /// The archive; not needed while an archiver runs.
+    #[command(flatten)]
+    pub archive: OptionalArchiveArgs,
+}
+
+/// `pitr tag list`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    pitr tag list --archive file:/var/backups/app\n  \
+    pitr tag list --archive file:/var/backups/app --json | jq -r '.tags[].name'")]
+pub struct TagListArgs {
+    /// The archive.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
+}
+
+/// `pitr tag delete`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  \
+    pitr tag delete before-migration --archive file:/var/backups/app\n  \
+    pitr tag delete before-migration --archive s3://bucket/app --key-file /etc/pitr.key")]
+pub struct TagDeleteArgs {
+    /// The tag's name
+    pub name: String,
+    /// The archive.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
+}

@@ -1,0 +1,100 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct GlobalArgs {
+    /// Print JSON on standard output; errors are one JSON object on standard error
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+    /// Form of the log on standard error
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Auto, help_heading = "Output")]
+    pub log_format: LogFormat,
+    /// How much to log: error, warn, info, debug, trace, or per module (info,pitr_archiver=debug)
+    #[arg(long, global = true, env = "PITR_LOG", value_name = "LEVEL", help_heading = "Output")]
+    pub log_level: Option<String>,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// JSON with --json, else text
+    Auto,
+    /// One line of text per event
+    Text,
+    /// One JSON object per event
+    Json,
+}
+
+/// Which archive.
+#[derive(Args, Clone, Debug)]
+pub struct ArchiveArgs {
+    /// Where the archive is: file:/path  s3://bucket/prefix  azblob://container/prefix  gs://bucket/prefix
+    #[arg(long, env = "PITR_ARCHIVE", value_name = "URL", hide_env_values = true)]
+    pub archive: String,
+    /// File with the archive's key: 64 hexadecimal digits, readable by its owner only
+    #[arg(long, env = "PITR_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// Which archive, where a running archiver can answer without it.
+#[derive(Args, Clone, Debug)]
+pub struct OptionalArchiveArgs {
+    /// Where the archive is: file:/path  s3://bucket/prefix  azblob://container/prefix  gs://bucket/prefix
+    #[arg(long, env = "PITR_ARCHIVE", value_name = "URL", hide_env_values = true)]
+    pub archive: Option<String>,
+    /// File with the archive's key: 64 hexadecimal digits, readable by its owner only
+    #[arg(long, env = "PITR_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl OptionalArchiveArgs {
+    /// The archive, if one was named.
+    pub fn given(&self) -> Option<ArchiveArgs> {
+        self.archive.clone().map(|archive| ArchiveArgs { archive, key_file: self.key_file.clone() })
+    }
+}
+
+/// Which database.
+#[derive(Args, Clone, Debug)]
+pub struct DatabaseArgs {
+    /// The database's directory (the one that holds the file CURRENT)
+    #[arg(long, env = "PITR_DB", value_name = "DIR")]
+    pub db: PathBuf,
+    /// Where the archiver keeps its state and control socket [default: <db>.pitr, beside the database]
+    #[arg(long, env = "PITR_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// A directory that the server was given as one of its db_paths, in their order (repeatable); OPTIONS files do not
+    /// tell
+    #[arg(long, value_name = "DIR", help_heading = "Tuning")]
+    pub db_path: Vec<PathBuf>,
+}
+
+/// Which database, where the archive alone is enough.
+#[derive(Args, Clone, Debug)]
+pub struct OptionalDatabaseArgs {
+    /// The database's directory (the one that holds the file CURRENT)
+    #[arg(long, env = "PITR_DB", value_name = "DIR")]
+    pub db: Option<PathBuf>,
+    /// Where the archiver keeps its state and control socket [default: <db>.pitr, beside the database]
+    #[arg(long, env = "PITR_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// A directory that the server was given as one of its db_paths, in their order (repeatable); OPTIONS files do not
+    /// tell
+    #[arg(long, value_name = "DIR", help_heading = "Tuning")]
+    pub db_path: Vec<PathBuf>,
+}
+
+impl OptionalDatabaseArgs {
+    /// The database, if one was named.
+    pub fn given(&self) -> Option<DatabaseArgs> {
+        self.db.clone().map(|db| DatabaseArgs {
+            db,
+            state: self.state.clone(),
+            db_path: self.db_path.clone(),
+        })
+    }
+}

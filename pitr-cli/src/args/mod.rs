@@ -1,0 +1,134 @@
+//! What was typed, as types.
+//!
+//! Owns: every option's name, environment variable, default and help text. Parsing has no effects and touches nothing:
+//! what the values mean on this machine is resolved in `context` and in the commands.
+
+pub mod archiving;
+pub mod common;
+pub mod looking;
+pub mod restoring;
+pub mod tools;
+pub mod values;
+
+use clap::{Parser, Subcommand};
+
+use self::{
+    archiving::{BaseArgs, FlushArgs, RunArgs, StatusArgs, TagArgs},
+    common::GlobalArgs,
+    looking::{ListArgs, LogArgs},
+    restoring::{PlanArgs, RestoreArgs, VerifyArgs},
+    tools::{CheckArgs, CompletionsArgs, DemoArgs, ErrorsArgs, InspectArgs},
+};
+
+/// Point-in-time recovery for RocksDB: archives a live database's write-ahead log and rebuilds the database as it was.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pitr",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    long_about = "Point-in-time recovery for RocksDB.\n\n\
+        `pitr run` stays beside a running server, reads its files (it never opens or changes the database) and \
+        archives every write into a directory or an object store. From that archive, `pitr restore` rebuilds the \
+        database as it was at any record, sequence number, time or named tag.",
+    after_help = "Start here:\n  \
+        pitr demo                                              see the whole story in a few seconds, in a temporary directory\n  \
+        pitr check --db /var/lib/app/db --archive s3://bucket/db   will it work here, and what will it cost?\n  \
+        pitr run   --db /var/lib/app/db --archive s3://bucket/db   archive, until stopped\n  \
+        pitr restore --to-time '10 minutes ago' --archive s3://bucket/db --into /var/lib/app/db-restored\n\n\
+        Exit codes: 0 done, 1 a check found damage, 2 usage or configuration, 3 target cannot be reached,\n  \
+        4 store unavailable, 5 integrity or key, 6 another writer, 70 internal, 130 interrupted.\n\
+        `pitr errors` lists every error code with what to do about it."
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// The verb.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Archive a live database until stopped
+    Run(RunArgs),
+    /// Take a base (a full copy to restore from) now
+    Base(BaseArgs),
+    /// Name the present moment, list the names, or delete one
+    Tag(TagArgs),
+    /// Make everything written so far durable in the archive, now
+    Flush(FlushArgs),
+    /// Show what can be restored, and how far behind the archive is
+    Status(StatusArgs),
+    /// List what an archive holds: bases, segments, tags, barriers, timelines
+    List(ListArgs),
+    /// Show the archived writes, decoded, to find the moment before a mistake
+    Log(LogArgs),
+    /// Show what a restore would do and exactly where it would arrive; changes nothing
+    Plan(PlanArgs),
+    /// Rebuild the database as it was at a record, a sequence number, a time or a tag
+    Restore(RestoreArgs),
+    /// Prove that an archive is whole: every hash, no gap
+    Verify(VerifyArgs),
+    /// Say whether archiving will work here: the store, the database's settings, the cost
+    Check(CheckArgs),
+    /// Print RocksDB's files and the archive's segments, decoded
+    Inspect(InspectArgs),
+    /// Play the whole story on a small real database in a temporary directory
+    Demo(DemoArgs),
+    /// List every error code, what it means and what to do
+    Errors(ErrorsArgs),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+}
+
+impl Command {
+    /// Threads that drive network and timers. The archiver stays small; restores take what the machine has.
+    pub fn workers(&self) -> usize {
+        match self {
+            Self::Run(_) | Self::Base(_) | Self::Tag(_) | Self::Flush(_) | Self::Demo(_) => 2,
+            _ => std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 16)),
+        }
+    }
+
+    /// Whether the command handles interrupts itself, because it ends in an orderly way.
+    pub fn ends_itself(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Demo(_))
+    }
+
+    /// Whether the command's own log is worth showing by default.
+    pub fn is_service(&self) -> bool {
+        matches!(self, Self::Run(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_by_examples() {
+        fn walk(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+                let path = format!("{path} {}", sub.get_name());
+                assert!(sub.get_about().is_some(), "{path} has no description");
+                let examples = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let count = examples.lines().filter(|line| line.trim_start().starts_with("pitr ")).count();
+                assert!(sub.has_subcommands() || (2..=5).contains(&count), "{path} shows {count} examples");
+                walk(sub, &path);
+            }
+        }
+        walk(&Cli::command(), "pitr");
+    }
+}

@@ -1,0 +1,145 @@
+//! Options of the commands that go back: plan, restore, verify.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use pitr_archive::ids::{BaseId, TimelineId};
+
+use super::{common::ArchiveArgs, values};
+
+/// Where to go back to: exactly one of the `--to-...` options.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct TargetArgs {
+    /// After exactly this record (`pitr log` shows record numbers)
+    #[arg(long, value_name = "N", help_heading = "Target (exactly one)")]
+    pub to_record: Option<String>,
+    /// After the last record that ends at or below this sequence number of RocksDB
+    #[arg(long, value_name = "N", help_heading = "Target (exactly one)")]
+    pub to_seq: Option<String>,
+    /// After the last record seen at or before this time: RFC 3339, local time, '2 hours ago', @unix
+    #[arg(long, value_name = "TIME", help_heading = "Target (exactly one)")]
+    pub to_time: Option<String>,
+    /// To this tag
+    #[arg(long, value_name = "NAME", help_heading = "Target (exactly one)")]
+    pub to_tag: Option<String>,
+    /// To the end of the archive
+    #[arg(long, help_heading = "Target (exactly one)")]
+    pub to_latest: bool,
+}
+
+/// How to plan, beside the target.
+#[derive(Args, Clone, Debug)]
+pub struct PlanningArgs {
+    /// On this timeline [default: the newest; a tag has its own]
+    #[arg(long, value_name = "N")]
+    pub timeline: Option<TimelineId>,
+    /// From this base [default: the one that is restored fastest]
+    #[arg(long, value_name = "ID")]
+    pub base: Option<BaseId>,
+    /// What to do with a target inside the interval of a change outside the log
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = InsideEventArg::Refuse)]
+    pub inside_event: InsideEventArg,
+}
+
+/// What to do with a target inside the interval of a change outside the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InsideEventArg {
+    /// Refuse it and name both ends
+    Refuse,
+    /// Go to the last position that is certainly before the change
+    Before,
+}
+
+/// `pitr plan`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Show what a restore would do and exactly where it would arrive; changes nothing.\n\n\
+        Prints the base, the segments and bytes that are read, the exact position reached, how far that is from what \
+        was asked for, the interval of time in which the database certainly was in that state, and what to know \
+        before relying on it. What cannot be restored exactly is refused here with the precise reason, as `pitr \
+        restore` would.",
+    after_help = "Examples:\n  \
+        pitr plan --to-latest --archive file:/var/backups/app\n  \
+        pitr plan --to-time '2026-11-20 14:33 Europe/Berlin' --archive s3://bucket/app\n  \
+        pitr plan --to-tag before-migration --archive file:/var/backups/app --json | jq .position"
+)]
+pub struct PlanArgs {
+    /// The target.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// The archive.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
+    /// The rest.
+    #[command(flatten)]
+    pub planning: PlanningArgs,
+    /// Show every segment, WAL and column family edit
+    #[arg(long)]
+    pub full: bool,
+}
+
+/// `pitr restore`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Rebuild the database as it was at a record, a sequence number, a time or a tag.\n\n\
+        The database is built in a staging directory beside --into, every byte is checked, and it gets its final name \
+        at the very end; nothing that exists is overwritten. Opening it is left to your server (which recovers the \
+        log as after a crash), unless --finish lets RocksDB do it here. `pitr plan` with the same target shows \
+        beforehand what will happen.",
+    after_help = "Examples:\n  \
+        pitr restore --to-tag before-migration --archive file:/var/backups/app --into /var/lib/app/db-restored\n  \
+        pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --into ./db --finish\n  \
+        pitr restore --to-record 4711 --archive file:/var/backups/app --into /srv/db --owner app:app\n  \
+        pitr restore --to-latest --archive file:/var/backups/app --into /srv/db --map-path /fast/wal=/srv/wal"
+)]
+pub struct RestoreArgs {
+    /// The target.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// The archive.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
+    /// The directory for the restored database: not existing yet, or empty
+    #[arg(long, value_name = "DIR")]
+    pub into: PathBuf,
+    /// To whom the files shall belong, by names or numbers
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub owner: Option<String>,
+    /// Where a directory of the source outside its database directory goes (repeatable)
+    #[arg(long, value_name = "OLD=NEW", value_parser = values::mapping)]
+    pub map_path: Vec<values::Mapping>,
+    /// Let RocksDB recover the restored database here, and compare its sequence number with the plan's
+    #[arg(long)]
+    pub finish: bool,
+    /// Files fetched at the same time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// The rest of planning.
+    #[command(flatten)]
+    pub planning: PlanningArgs,
+}
+
+/// `pitr verify`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Prove that an archive is whole.\n\n\
+        Reads every object, checks every hash and that the archived stream has no gap that is not recorded as a \
+        barrier. With --deep, a position is restored twice, from the newest base and from the one before it plus \
+        the log, and their contents are compared. Exit code 1 when damage was found; each finding is listed.",
+    after_help = "Examples:\n  \
+        pitr verify --archive file:/var/backups/app\n  \
+        pitr verify --deep --archive s3://bucket/app --scratch /var/tmp\n  \
+        pitr verify --archive file:/var/backups/app --json | jq '.findings'"
+)]
+pub struct VerifyArgs {
+    /// The archive.
+    #[command(flatten)]
+    pub archive: ArchiveArgs,
+    /// Restore one position in two ways and compare the contents
+    #[arg(long)]
+    pub deep: bool,
+    /// Where --deep restores to; a directory of its own is made there and removed again
+    #[arg(long, value_name = "DIR", requires = "deep")]
+    pub scratch: Option<PathBuf>,
+}

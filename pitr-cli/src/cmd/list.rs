@@ -1,0 +1,387 @@
+//! `pitr list`: what an archive holds.
+
+use pitr_archive::{
+    Result,
+    catalog::{
+        model::{Barrier, Catalog, Timeline},
+        schema::{BaseDocument, SegmentSummary},
+    },
+    clock::Micros,
+    ids::{BaseId, Boundary, FileNumber, Ordinal, SequenceNumber, TimelineId},
+    segment::entry::BarrierReason,
+};
+use serde::Serialize;
+
+use crate::{
+    args::looking::{ListArgs, Listing},
+    cmd::tag::{self, ShownTag},
+    context::Context,
+    output::{
+        Output, Verdict,
+        json::ShownPosition,
+        table::{Align, Table},
+        text,
+    },
+};
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timelines: Option<Vec<ShownTimeline<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bases: Option<Vec<ShownBase<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<Vec<ShownTag<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    barriers: Option<Vec<ShownBarrier<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segments: Option<Segments>,
+}
+
+#[derive(Serialize)]
+struct ShownTimeline<'a> {
+    timeline: TimelineId,
+    parent: Option<ShownPosition>,
+    created: Micros,
+    db_id: &'a str,
+    head: Boundary,
+}
+
+#[derive(Serialize)]
+struct ShownBase<'a> {
+    id: &'a BaseId,
+    created: Micros,
+    timeline: TimelineId,
+    floor: ShownPosition,
+    first_wal: FileNumber,
+    last_sequence: SequenceNumber,
+    files: usize,
+    bytes: u64,
+    column_families: Vec<&'a str>,
+    rocksdb_version: &'a str,
+}
+
+#[derive(Serialize)]
+struct ShownBarrier<'a> {
+    timeline: TimelineId,
+    reason: BarrierReason,
+    lo: Boundary,
+    hi: Option<Boundary>,
+    noticed: Micros,
+    detail: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Segments {
+    Each(Vec<ShownSegment>),
+    Summed(Vec<Summed>),
+}
+
+#[derive(Serialize)]
+struct ShownSegment {
+    timeline: TimelineId,
+    ordinal: Ordinal,
+    first: Boundary,
+    end: Boundary,
+    records: u64,
+    last_sequence: SequenceNumber,
+    bytes: u64,
+    plain_bytes: u64,
+    from: Option<Micros>,
+    to: Option<Micros>,
+    observed_through: Option<Micros>,
+    events: usize,
+}
+
+#[derive(Serialize)]
+struct Summed {
+    timeline: TimelineId,
+    segments: usize,
+    heartbeats: usize,
+    records: u64,
+    bytes: u64,
+    plain_bytes: u64,
+}
+
+/// What is listed, and of which timelines.
+struct Selection<'a> {
+    catalog: &'a Catalog,
+    timeline: Option<TimelineId>,
+}
+
+impl<'a> Selection<'a> {
+    fn timelines(&self) -> impl Iterator<Item = &'a Timeline> {
+        let wanted = self.timeline;
+        self.catalog.timelines().filter(move |t| wanted.is_none_or(|id| id == t.id()))
+    }
+
+    fn bases(&self) -> Vec<&'a BaseDocument> {
+        let wanted = self.timeline;
+        self.catalog.bases().iter().filter(|b| wanted.is_none_or(|id| id == b.floor.timeline)).collect()
+    }
+}
+
+/// Lists.
+pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
+    let catalog = context.archive(&args.archive).await?.load_catalog().await?;
+    let all = [Listing::Timelines, Listing::Bases, Listing::Tags, Listing::Barriers, Listing::Segments];
+    let mut wanted = if args.what.is_empty() && !args.segments { all.to_vec() } else { args.what.clone() };
+    if args.segments && !wanted.contains(&Listing::Segments) {
+        wanted.push(Listing::Segments);
+    }
+    let selection = Selection { catalog: &catalog, timeline: args.timeline };
+    let out = &context.output;
+    if out.is_json() {
+        out.json(&as_json(&selection, &wanted, args.segments))?;
+        return Ok(Verdict::Done);
+    }
+    let single = wanted.len() == 1;
+    for (index, what) in all.into_iter().filter(|what| wanted.contains(what)).enumerate() {
+        let (title, table) = as_table(out, &selection, what, args.segments);
+        if !single {
+            let gap = if index > 0 { "\n" } else { "" };
+            out.line(format!("{gap}{}", out.heading(title)))?;
+        }
+        out.line(if table.is_empty() { out.faint("none") } else { table.to_string() })?;
+    }
+    Ok(Verdict::Done)
+}
+
+fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], each: bool) -> Listed<'a> {
+    let is = |what| wanted.contains(&what);
+    Listed {
+        timelines: is(Listing::Timelines).then(|| selection.timelines().map(shown_timeline).collect()),
+        bases: is(Listing::Bases).then(|| selection.bases().into_iter().map(shown_base).collect()),
+        tags: is(Listing::Tags).then(|| {
+            let tags = selection.catalog.tags().iter();
+            tags.filter(|t| selection.timeline.is_none_or(|id| id == t.position.timeline)).map(Into::into).collect()
+        }),
+        barriers: is(Listing::Barriers).then(|| {
+            selection.timelines().flat_map(|t| t.barriers().iter().map(|b| shown_barrier(t.id(), b))).collect()
+        }),
+        segments: is(Listing::Segments).then(|| match each {
+            true => Segments::Each(
+                selection.timelines().flat_map(|t| t.segments().iter().map(|s| shown_segment(t.id(), s))).collect(),
+            ),
+            false => Segments::Summed(selection.timelines().map(summed).collect()),
+        }),
+    }
+}
+
+fn shown_timeline(timeline: &Timeline) -> ShownTimeline<'_> {
+    let document = timeline.document();
+    ShownTimeline {
+        timeline: timeline.id(),
+        parent: document.parent.as_ref().map(Into::into),
+        created: document.created,
+        db_id: &document.db_id,
+        head: timeline.end(),
+    }
+}
+
+fn shown_base(base: &BaseDocument) -> ShownBase<'_> {
+    ShownBase {
+        id: &base.id,
+        created: base.created,
+        timeline: base.floor.timeline,
+        floor: (&base.floor).into(),
+        first_wal: base.first_wal,
+        last_sequence: base.last_sequence,
+        files: base.files.len(),
+        bytes: base.files.iter().map(|f| f.size).sum(),
+        column_families: base.column_families.iter().map(|f| f.name.as_str()).collect(),
+        rocksdb_version: &base.rocksdb_version,
+    }
+}
+
+fn shown_barrier(timeline: TimelineId, barrier: &Barrier) -> ShownBarrier<'_> {
+    ShownBarrier {
+        timeline,
+        reason: barrier.reason,
+        lo: barrier.interval.lo,
+        hi: barrier.interval.hi,
+        noticed: barrier.noticed,
+        detail: &barrier.detail,
+    }
+}
+
+fn shown_segment(timeline: TimelineId, s: &SegmentSummary) -> ShownSegment {
+    ShownSegment {
+        timeline,
+        ordinal: s.ordinal,
+        first: s.first,
+        end: s.end,
+        records: s.end.get().saturating_sub(s.first.get()),
+        last_sequence: s.last_sequence,
+        bytes: s.object_bytes,
+        plain_bytes: s.plain_bytes,
+        from: s.observed.map(|(first, _)| first.at),
+        to: s.observed.map(|(_, last)| last.at),
+        observed_through: s.observed_through,
+        events: s.events.len(),
+    }
+}
+
+fn summed(timeline: &Timeline) -> Summed {
+    let segments = timeline.segments();
+    Summed {
+        timeline: timeline.id(),
+        segments: segments.len(),
+        heartbeats: segments.iter().filter(|s| s.first == s.end).count(),
+        records: segments.iter().map(|s| s.end.get().saturating_sub(s.first.get())).sum(),
+        bytes: segments.iter().map(|s| s.object_bytes).sum(),
+        plain_bytes: segments.iter().map(|s| s.plain_bytes).sum(),
+    }
+}
+
+fn as_table(out: &Output, selection: &Selection<'_>, what: Listing, each: bool) -> (&'static str, Table) {
+    match what {
+        Listing::Timelines => ("Timelines", timelines(out, selection)),
+        Listing::Bases => ("Bases", bases(out, selection)),
+        Listing::Tags => {
+            let tags: Vec<_> =
+                selection.catalog.tags().iter().filter(|t| selection.timeline.is_none_or(|id| id == t.position.timeline)).cloned().collect();
+            ("Tags", tag::table(out, &tags))
+        }
+        Listing::Barriers => ("Barriers", barriers(out, selection)),
+        Listing::Segments if each => ("Segments", segments(out, selection)),
+        Listing::Segments => ("Segments", summary(out, selection)),
+    }
+}
+
+fn timelines(out: &Output, selection: &Selection<'_>) -> Table {
+    let columns = [
+        ("timeline", Align::Right),
+        ("began", Align::Left),
+        ("parent", Align::Left),
+        ("first", Align::Right),
+        ("last", Align::Right),
+        ("observed through", Align::Left),
+    ];
+    let mut table = Table::new(out, &columns);
+    for t in selection.timelines() {
+        let parent = t.document().parent.map(|p| text::boundary(p.timeline, p.boundary));
+        table.row([
+            t.id().to_string(),
+            text::short_time(t.document().created),
+            parent.unwrap_or_else(|| "-".to_owned()),
+            t.start().to_string(),
+            text::record(t.end()),
+            t.observed_through().map_or_else(|| "-".to_owned(), text::time),
+        ]);
+    }
+    table
+}
+
+fn bases(out: &Output, selection: &Selection<'_>) -> Table {
+    let columns = [
+        ("base", Align::Left),
+        ("timeline", Align::Right),
+        ("serves from", Align::Right),
+        ("sequence", Align::Right),
+        ("files", Align::Right),
+        ("size", Align::Right),
+        ("families", Align::Right),
+        ("rocksdb", Align::Left),
+    ];
+    let mut table = Table::new(out, &columns);
+    for base in selection.bases() {
+        table.row([
+            base.id.to_string(),
+            base.floor.timeline.to_string(),
+            text::record(base.floor.boundary),
+            base.floor.sequence.to_string(),
+            base.files.len().to_string(),
+            text::bytes(base.files.iter().map(|f| f.size).sum()),
+            base.column_families.len().to_string(),
+            base.rocksdb_version.clone(),
+        ]);
+    }
+    table
+}
+
+fn barriers(out: &Output, selection: &Selection<'_>) -> Table {
+    let columns = [
+        ("timeline", Align::Right),
+        ("after record", Align::Right),
+        ("reason", Align::Left),
+        ("noticed", Align::Left),
+        ("detail", Align::Left),
+    ];
+    let mut table = Table::new(out, &columns);
+    for t in selection.timelines() {
+        for b in t.barriers() {
+            let hi = match b.interval.hi {
+                Some(hi) if hi == b.interval.lo => String::new(),
+                Some(hi) => format!("..{}", text::record(hi)),
+                None => "..?".to_owned(),
+            };
+            table.row([
+                t.id().to_string(),
+                format!("{}{hi}", text::record(b.interval.lo)),
+                text::name(b.reason),
+                text::short_time(b.noticed),
+                b.detail.clone(),
+            ]);
+        }
+    }
+    table
+}
+
+fn segments(out: &Output, selection: &Selection<'_>) -> Table {
+    let columns = [
+        ("timeline", Align::Right),
+        ("segment", Align::Right),
+        ("records", Align::Right),
+        ("sequence", Align::Right),
+        ("size", Align::Right),
+        ("seen from", Align::Left),
+        ("to", Align::Left),
+        ("events", Align::Right),
+    ];
+    let mut table = Table::new(out, &columns);
+    let time = |at: Option<Micros>| at.map_or_else(|| "-".to_owned(), text::time);
+    for t in selection.timelines() {
+        for s in t.segments().iter().map(|s| shown_segment(t.id(), s)) {
+            let records = match s.records {
+                0 => "heartbeat".to_owned(),
+                _ => format!("{}..{}", s.first, text::record(s.end)),
+            };
+            table.row([
+                s.timeline.to_string(),
+                s.ordinal.to_string(),
+                records,
+                s.last_sequence.to_string(),
+                text::bytes(s.bytes),
+                time(s.from),
+                time(s.to.max(s.observed_through)),
+                s.events.to_string(),
+            ]);
+        }
+    }
+    table
+}
+
+fn summary(out: &Output, selection: &Selection<'_>) -> Table {
+    let columns = [
+        ("timeline", Align::Right),
+        ("segments", Align::Right),
+        ("heartbeats", Align::Right),
+        ("records", Align::Right),
+        ("stored", Align::Right),
+        ("uncompressed", Align::Right),
+    ];
+    let mut table = Table::new(out, &columns);
+    for s in selection.timelines().map(summed) {
+        table.row([
+            s.timeline.to_string(),
+            s.segments.to_string(),
+            s.heartbeats.to_string(),
+            s.records.to_string(),
+            text::bytes(s.bytes),
+            text::bytes(s.plain_bytes),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,17 @@
+//! The commands, one file per verb: from arguments and context to an output and a verdict.
+
+pub mod base;
+pub mod check;
+pub mod completions;
+pub mod demo;
+pub mod errors;
+pub mod flush;
+pub mod inspect;
+pub mod list;
+pub mod log;
+pub mod plan;
+pub mod restore;
+pub mod run;
+pub mod status;
+pub mod tag;
+pub mod work;

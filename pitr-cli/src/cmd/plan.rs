@@ -1,0 +1,154 @@
+//! `pitr plan`: what a restore would do, and exactly where it would arrive.
+
+use pitr_archive::Result;
+use pitr_replayer::{
+    plan::{InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan, plan},
+    target::Target,
+};
+
+use crate::{
+    args::restoring::{InsideEventArg, PlanArgs, PlanningArgs, TargetArgs},
+    context::Context,
+    output::{
+        Output, Verdict,
+        table::{self, Align, Table},
+        text,
+    },
+};
+
+/// Shows it.
+pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
+    let target = target(context, &args.target)?;
+    let archive = context.archive(&args.archive).await?;
+    let catalog = archive.load_catalog().await?;
+    let plan = plan(&archive, &catalog, &target, &options(&args.planning)).await?;
+    let out = &context.output;
+    if out.is_json() {
+        out.json(&plan)?;
+        return Ok(Verdict::Done);
+    }
+    show(out, &plan)?;
+    if args.full {
+        show_parts(out, &plan)?;
+    }
+    Ok(Verdict::Done)
+}
+
+/// The one target that was typed; clap has made sure that there is one.
+pub fn target(context: &Context, args: &TargetArgs) -> Result<Target> {
+    if let Some(text) = &args.to_record {
+        return Target::record(text);
+    }
+    if let Some(text) = &args.to_seq {
+        return Target::sequence(text);
+    }
+    if let Some(text) = &args.to_time {
+        return Target::time(text, context.clock.now().to_datetime(), &context.zone);
+    }
+    Ok(args.to_tag.as_ref().map_or(Target::Latest, |name| Target::tag(name)))
+}
+
+/// How to plan.
+pub fn options(args: &PlanningArgs) -> PlanOptions {
+    PlanOptions {
+        timeline: args.timeline,
+        base: args.base.clone(),
+        inside_event: match args.inside_event {
+            InsideEventArg::Refuse => InsideEvent::Refuse,
+            InsideEventArg::Before => InsideEvent::Before,
+        },
+    }
+}
+
+/// Where a plan or restore arrives, in words.
+pub fn arrives(position: &PlannedPosition) -> String {
+    let wal = position.wal.map(|wal| format!(", WAL {:06}", wal.get())).unwrap_or_default();
+    format!("{}, sequence {}{wal}", text::boundary(position.timeline, position.boundary), position.sequence)
+}
+
+/// The plan for people.
+pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
+    let distance = match plan.distance.exact {
+        true => out.good("exactly what was asked for"),
+        false => out.warn(&plan.distance.text),
+    };
+    let mut facts = vec![
+        ("target", plan.target.to_string()),
+        ("arrives at", arrives(&plan.position)),
+        ("distance", distance),
+        ("in that state", certain(plan)),
+        (
+            "base",
+            format!(
+                "{} of {}: {}, {}",
+                plan.base.id,
+                text::short_time(plan.base.created),
+                text::count(plan.base.files as u64, "file"),
+                text::bytes(plan.base.bytes)
+            ),
+        ),
+        ("why this base", plan.base.reason.clone()),
+        (
+            "log",
+            format!(
+                "{} from {}, {}",
+                text::count(plan.position.boundary.get().saturating_sub(plan.base.first_record.get()), "record"),
+                text::count(plan.segments.len() as u64, "segment"),
+                text::bytes(plan.segments.iter().map(|s| s.bytes).sum())
+            ),
+        ),
+        ("reads", format!("{} at most", text::bytes(plan.download_bytes))),
+        ("needs on disk", text::bytes(plan.disk_bytes)),
+    ];
+    if !plan.column_families.is_empty() {
+        let edits = plan.column_families.iter().map(|e| format!("{} {}", e.name, text::name(e.change)));
+        facts.push(("column families", edits.collect::<Vec<_>>().join("\n")));
+    }
+    let notes: Vec<_> = plan.notes.iter().map(|n| note(out, n.kind, &n.text)).collect();
+    if !notes.is_empty() {
+        facts.push(("note", notes.join("\n")));
+    }
+    out.line(table::facts(out, &facts))
+}
+
+/// A note, louder when it is about what the restored database lacks.
+pub fn note(out: &Output, kind: NoteKind, words: &str) -> String {
+    match kind {
+        NoteKind::ForeignPath | NoteKind::SequenceReuse => words.to_owned(),
+        _ => out.warn(words),
+    }
+}
+
+fn certain(plan: &RestorePlan) -> String {
+    match (plan.time.from, plan.time.to) {
+        (Some(from), Some(to)) if from <= to => format!("certainly from {} to {}", text::time(from), text::time(to)),
+        (Some(from), _) => format!("reached by {}; nobody saw until when it stayed so", text::time(from)),
+        (None, Some(to)) => format!("at some time until {}", text::time(to)),
+        (None, None) => "at a time that nobody watched".to_owned(),
+    }
+}
+
+/// Segments, WALs and column family edits, one by one.
+fn show_parts(out: &Output, plan: &RestorePlan) -> Result<()> {
+    let mut segments = Table::new(
+        out,
+        &[("segment", Align::Right), ("timeline", Align::Right), ("boundaries", Align::Left), ("size", Align::Right)],
+    );
+    for s in &plan.segments {
+        segments.row([
+            s.ordinal.to_string(),
+            s.timeline.to_string(),
+            format!("{}..{}", s.first, s.end),
+            text::bytes(s.bytes),
+        ]);
+    }
+    let mut wals = Table::new(out, &[("wal", Align::Right), ("boundaries", Align::Left)]);
+    for wal in &plan.wals {
+        wals.row([format!("{:06}", wal.number.get()), format!("{}..{}", wal.first, wal.end)]);
+    }
+    for (title, table) in [("Segments read", segments), ("WAL files written", wals)] {
+        out.line(format!("\n{}", out.heading(title)))?;
+        out.line(if table.is_empty() { out.faint("none") } else { table.to_string() })?;
+    }
+    Ok(())
+}

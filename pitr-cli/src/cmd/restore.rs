@@ -1,0 +1,80 @@
+//! `pitr restore`: plans and performs.
+
+use std::{sync::Arc, time::Duration};
+
+use pitr_archive::Result;
+use pitr_replayer::{
+    owner::Owner,
+    plan::plan,
+    restore::{Finish, PathMap, RestoreOptions, RestoreReport, restore},
+};
+use serde::Serialize;
+
+use crate::{
+    args::restoring::RestoreArgs,
+    cmd::plan::{arrives, note, options, target},
+    context::Context,
+    output::{Verdict, table, text},
+};
+
+#[derive(Serialize)]
+struct Restored {
+    #[serde(flatten)]
+    report: RestoreReport,
+    seconds: f64,
+}
+
+/// Restores.
+pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
+    let began = context.clock.now();
+    let target = target(context, &args.target)?;
+    // What can be refused without reading the archive is refused first.
+    let mut wanted = RestoreOptions::new(&args.into, context.random.nonce()?, began);
+    wanted.owner = args.owner.as_deref().map(Owner::parse).transpose()?;
+    wanted.map_paths =
+        args.map_path.iter().map(|m| PathMap { old: m.old.clone(), new: m.new.clone() }).collect();
+    wanted.finish = if args.finish { Finish::Recover } else { Finish::Leave };
+    if let Some(jobs) = args.jobs {
+        wanted.workers = usize::from(jobs);
+    }
+    let archive = context.archive(&args.archive).await?;
+    let catalog = archive.load_catalog().await?;
+    let plan = plan(&archive, &catalog, &target, &options(&args.planning)).await?;
+    drop(catalog);
+    let report = restore(&archive, &plan, &wanted, Arc::new(context.bars())).await?;
+    let seconds = (context.clock.now().0 - began.0).max(0) as f64 / 1e6;
+    let out = &context.output;
+    if out.is_json() {
+        out.json(&Restored { report, seconds })?;
+        return Ok(Verdict::Done);
+    }
+    let state = match report.recovered {
+        true => "recovered by RocksDB here; its sequence number is the planned one".to_owned(),
+        false => "complete; your server recovers its log when it opens it, as after a crash".to_owned(),
+    };
+    let mut facts = vec![
+        ("restored", report.into.display().to_string()),
+        ("is at", arrives(&report.position)),
+        ("state", state),
+        (
+            "laid down",
+            format!(
+                "{}, {}; {}, {} of log",
+                text::count(report.files as u64, "file"),
+                text::bytes(report.file_bytes),
+                text::count(report.records, "record"),
+                text::bytes(report.wal_bytes)
+            ),
+        ),
+        ("took", text::duration(Duration::from_secs_f64(seconds))),
+    ];
+    if !plan.distance.exact {
+        facts.push(("distance", out.warn(&plan.distance.text)));
+    }
+    let notes: Vec<_> = report.notes.iter().map(|n| note(out, n.kind, &n.text)).collect();
+    if !notes.is_empty() {
+        facts.push(("note", notes.join("\n")));
+    }
+    out.line(table::facts(out, &facts))?;
+    Ok(Verdict::Done)
+}

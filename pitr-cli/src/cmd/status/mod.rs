@@ -1,0 +1,341 @@
+//! `pitr status`: what can be restored, and how far behind the archive is.
+
+mod windows;
+
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::{
+        model::{Barrier, Catalog, Timeline},
+        schema::Position,
+    },
+    clock::Micros,
+    ids::{ArchiveId, BaseId, Boundary, Epoch, SequenceNumber, TimelineId},
+    segment::entry::BarrierReason,
+};
+use pitr_archiver::control::{Answer, Request, Status};
+use serde::Serialize;
+
+use self::windows::{Window, windows};
+use crate::{
+    args::archiving::StatusArgs,
+    cmd::work,
+    context::Context,
+    output::{Output, Verdict, json::ShownPosition, table, text},
+};
+
+#[derive(Serialize)]
+struct Shown {
+    now: Micros,
+    archiver: Option<ShownArchiver>,
+    lag_seconds: Option<f64>,
+    archive: Option<ShownArchive>,
+}
+
+#[derive(Serialize)]
+struct ShownArchiver {
+    database: String,
+    archive: String,
+    epoch: Epoch,
+    read: ShownPosition,
+    acknowledged: ShownPosition,
+    unacknowledged_records: u64,
+    oldest_unacknowledged: Option<Micros>,
+    caught_up: Option<Micros>,
+    last_acknowledged: Option<Micros>,
+    last_base: Option<BaseId>,
+    base: Option<String>,
+    pinned_bytes: u64,
+    barriers: u64,
+    waiting: Option<String>,
+}
+
+impl From<Status> for ShownArchiver {
+    fn from(s: Status) -> Self {
+        Self {
+            database: s.database,
+            archive: s.archive,
+            epoch: s.epoch,
+            read: (&s.read).into(),
+            acknowledged: (&s.acknowledged).into(),
+            unacknowledged_records: s.unacknowledged_records,
+            oldest_unacknowledged: s.oldest_unacknowledged,
+            caught_up: s.caught_up,
+            last_acknowledged: s.last_acknowledged,
+            last_base: s.last_base,
+            base: s.base,
+            pinned_bytes: s.pinned_bytes,
+            barriers: s.barriers,
+            waiting: s.waiting,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ShownArchive {
+    url: String,
+    id: ArchiveId,
+    encrypted: bool,
+    timelines: Vec<ShownTimeline>,
+}
+
+#[derive(Serialize)]
+struct ShownTimeline {
+    timeline: TimelineId,
+    head: ShownHead,
+    observed_through: Option<Micros>,
+    last_base: Option<ShownBase>,
+    segments: usize,
+    bytes: u64,
+    windows: Vec<ShownWindow>,
+    gaps: Vec<ShownGap>,
+}
+
+#[derive(Serialize)]
+struct ShownHead {
+    #[serde(flatten)]
+    place: Place,
+    sequence: Option<SequenceNumber>,
+}
+
+#[derive(Serialize)]
+struct ShownBase {
+    id: BaseId,
+    created: Micros,
+    floor: ShownPosition,
+}
+
+/// A boundary without its hash and WAL, which a summary does not tell.
+#[derive(Clone, Copy, Serialize)]
+struct Place {
+    timeline: TimelineId,
+    record: Option<pitr_archive::ids::RecordNumber>,
+    boundary: Boundary,
+}
+
+impl Place {
+    fn new(timeline: TimelineId, boundary: Boundary) -> Self {
+        Self { timeline, record: boundary.last_record(), boundary }
+    }
+}
+
+#[derive(Serialize)]
+struct ShownWindow {
+    from: Place,
+    to: Place,
+    from_time: Option<Micros>,
+    to_time: Option<Micros>,
+}
+
+#[derive(Serialize)]
+struct ShownGap {
+    at: Place,
+    reason: BarrierReason,
+    noticed: Micros,
+    detail: String,
+}
+
+/// Shows both halves, or the one that was asked for.
+pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
+    let database = args.database.given();
+    let archive = args.archive.given();
+    let archiver = match &database {
+        None => None,
+        Some(database) => match work::ask_archiver(database, &Request::Status).await? {
+            Some(Answer::Status(status)) => Some(*status),
+            Some(_) => return Err(work::unexpected(&Request::Status)),
+            None => None,
+        },
+    };
+    let described = match &archive {
+        None => None,
+        Some(archive) => {
+            let opened = context.archive(archive).await?;
+            let catalog = opened.load_catalog().await?;
+            Some((opened.store().describe(), catalog))
+        }
+    };
+    if described.is_none() && archiver.is_none() {
+        return Err(match &database {
+            Some(database) => match crate::context::needed(&args.archive, database) {
+                Err(e) => e,
+                Ok(_) => Error::new(Code::Internal, "looking for an archive"),
+            },
+            None => Error::new(Code::Usage, "looking for something to show").hint("give --db, --archive or both"),
+        });
+    }
+    let now = context.clock.now();
+    let lag_seconds = archiver.as_ref().map(|s| lag(s) as f64 / 1e6);
+    let archive = described.as_ref().map(|(url, catalog)| describe(url, catalog));
+    let out = &context.output;
+    if out.is_json() {
+        out.json(&Shown { now, archiver: archiver.map(Into::into), lag_seconds, archive })?;
+        return Ok(Verdict::Done);
+    }
+    match (&archiver, &database) {
+        (Some(status), _) => show_archiver(out, status)?,
+        (None, Some(database)) => out.line(format!(
+            "{} No archiver runs for {}: nothing written now is archived.",
+            out.warn("archiver"),
+            database.db.display()
+        ))?,
+        (None, None) => {}
+    }
+    if let Some(archive) = &archive {
+        show_archive(out, archive, now)?;
+    }
+    Ok(Verdict::Done)
+}
+
+/// How old the oldest write is that the archive lacks, in microseconds; 0 when it lacks none.
+fn lag(status: &Status) -> i64 {
+    status.oldest_unacknowledged.map_or(0, |oldest| (status.now.0 - oldest.0).max(0))
+}
+
+fn describe(url: &str, catalog: &Catalog) -> ShownArchive {
+    ShownArchive {
+        url: url.to_owned(),
+        id: catalog.archive().id,
+        encrypted: catalog.archive().encryption.is_some(),
+        timelines: catalog.timelines().map(|timeline| describe_timeline(catalog, timeline)).collect(),
+    }
+}
+
+fn describe_timeline(catalog: &Catalog, timeline: &Timeline) -> ShownTimeline {
+    let id = timeline.id();
+    let place = |boundary| Place::new(id, boundary);
+    let bases: Vec<_> = catalog.bases().iter().filter(|base| base.floor.timeline == id).collect();
+    let windows = windows(timeline, &bases)
+        .into_iter()
+        .map(|Window { from, to, since }| ShownWindow {
+            from: place(from),
+            to: place(to),
+            from_time: Some(since),
+            to_time: seen(timeline, to),
+        })
+        .collect();
+    let gap = |barrier: &Barrier| ShownGap {
+        at: place(barrier.interval.lo),
+        reason: barrier.reason,
+        noticed: barrier.noticed,
+        detail: barrier.detail.clone(),
+    };
+    let last_base = bases.iter().max_by_key(|base| base.created);
+    ShownTimeline {
+        timeline: id,
+        head: ShownHead { place: place(timeline.end()), sequence: timeline.head().map(|head| head.last_sequence) },
+        observed_through: timeline.observed_through(),
+        last_base: last_base.map(|base| ShownBase {
+            id: base.id.clone(),
+            created: base.created,
+            floor: ShownPosition::from(&base.floor as &Position),
+        }),
+        segments: timeline.segments().len(),
+        bytes: timeline.segments().iter().map(|s| s.object_bytes).sum(),
+        windows,
+        gaps: timeline.barriers().iter().map(gap).collect(),
+    }
+}
+
+/// When a boundary had certainly been reached; the end of the archive stays true as long as nothing more was readable.
+fn seen(timeline: &Timeline, boundary: Boundary) -> Option<Micros> {
+    if boundary == timeline.end() {
+        return timeline.observed_through();
+    }
+    let covering = timeline.segments_touching(boundary, boundary);
+    covering.iter().find_map(|s| s.observed).map(|(_, last)| last.at)
+}
+
+fn show_archiver(out: &Output, status: &Status) -> Result<()> {
+    let behind = match status.unacknowledged_records {
+        0 => out.good("none: everything read is in the archive"),
+        n => format!("{}, the oldest read {} ago", text::count(n, "record"), text::duration(micros(lag(status)))),
+    };
+    let ago = |at: Option<Micros>| at.map_or_else(|| "not yet".to_owned(), |at| text::ago(at, status.now));
+    let mut facts = vec![
+        ("archiver", out.good("running")),
+        ("database", status.database.clone()),
+        ("archive", status.archive.clone()),
+        ("lag", behind),
+        ("archived up to", position(&status.acknowledged)),
+        ("log read to its end", ago(status.caught_up)),
+        ("last shipped", ago(status.last_acknowledged)),
+    ];
+    if let Some(base) = &status.base {
+        facts.push(("base", base.clone()));
+    }
+    if status.pinned_bytes > 0 {
+        facts.push(("held on disk", format!("{} until the archive has it", text::bytes(status.pinned_bytes))));
+    }
+    if let Some(waiting) = &status.waiting {
+        facts.push(("waiting", out.bad(waiting)));
+    }
+    out.line(table::facts(out, &facts))?;
+    out.line("")
+}
+
+fn show_archive(out: &Output, archive: &ShownArchive, now: Micros) -> Result<()> {
+    let encrypted = if archive.encrypted { "encrypted" } else { "not encrypted" };
+    out.line(table::facts(out, &[("archive", format!("{} ({encrypted})", archive.url))]))?;
+    if archive.timelines.is_empty() {
+        return out.line("It is empty: nothing has been archived yet.");
+    }
+    for timeline in &archive.timelines {
+        out.line("")?;
+        let sequence = timeline.head.sequence.map(|s| format!(", sequence {s}")).unwrap_or_default();
+        let mut facts = vec![
+            ("timeline", timeline.timeline.to_string()),
+            ("archived up to", format!("{}{sequence}", said(timeline.head.place))),
+            (
+                "observed through",
+                timeline.observed_through.map_or_else(
+                    || "never".to_owned(),
+                    |at| format!("{} ({})", text::time(at), text::ago(at, now)),
+                ),
+            ),
+            (
+                "last base",
+                timeline.last_base.as_ref().map_or_else(
+                    || out.bad("none: nothing can be restored yet"),
+                    |base| format!("{} ({})", base.id, text::ago(base.created, now)),
+                ),
+            ),
+            ("size", format!("{} in {}", text::bytes(timeline.bytes), text::count(timeline.segments as u64, "segment"))),
+        ];
+        let windows: Vec<_> = timeline.windows.iter().map(window).collect();
+        if !windows.is_empty() {
+            facts.push(("can be restored", windows.join("\n")));
+        }
+        let gaps: Vec<_> = timeline.gaps.iter().map(gap).collect();
+        facts.push(("gaps", if gaps.is_empty() { "none".to_owned() } else { out.warn(&gaps.join("\n")) }));
+        out.line(table::facts(out, &facts))?;
+    }
+    Ok(())
+}
+
+fn window(window: &ShownWindow) -> String {
+    let time = |at: Option<Micros>| at.map_or_else(|| "?".to_owned(), |at| text::time(at));
+    format!(
+        "records {} to {}, that is {} to {}",
+        text::record(window.from.boundary),
+        text::record(window.to.boundary),
+        time(window.from_time),
+        time(window.to_time)
+    )
+}
+
+fn gap(gap: &ShownGap) -> String {
+    let reason = text::name(gap.reason);
+    format!("after {}: {reason}, noticed {} ({})", said(gap.at), text::short_time(gap.noticed), gap.detail)
+}
+
+fn said(place: Place) -> String {
+    text::boundary(place.timeline, place.boundary)
+}
+
+fn position(position: &Position) -> String {
+    format!("{}, sequence {}", text::boundary(position.timeline, position.boundary), position.sequence)
+}
+
+fn micros(n: i64) -> std::time::Duration {
+    std::time::Duration::from_micros(u64::try_from(n).unwrap_or(0))
+}

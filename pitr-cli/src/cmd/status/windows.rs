@@ -1,0 +1,81 @@
+//! Which stretches of a timeline can be restored.
+//!
+//! Owns: an overview for people, from bases and barriers alone. Inside a stretch a single target can still be refused
+//! (inside the interval of an event, or among two-phase-commit records); the plan has the last word.
+
+use pitr_archive::{
+    catalog::{
+        model::{Barrier, Timeline},
+        schema::BaseDocument,
+    },
+    clock::Micros,
+    ids::Boundary,
+    segment::entry::Blocks,
+};
+
+/// A stretch of boundaries, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The floor of the earliest base that serves it.
+    pub from: Boundary,
+    /// The last boundary that can be reached.
+    pub to: Boundary,
+    /// When the base was taken.
+    pub since: Micros,
+}
+
+/// The stretches, in order, neighbours joined.
+pub fn windows(timeline: &Timeline, bases: &[&BaseDocument]) -> Vec<Window> {
+    let reached: Vec<_> = bases.iter().filter_map(|base| reach(timeline, base)).collect();
+    join(reached)
+}
+
+/// From a base's floor to the first barrier that stops it, or the end of its run.
+fn reach(timeline: &Timeline, base: &BaseDocument) -> Option<Window> {
+    let run = timeline.run(base.run)?;
+    let stops = timeline.barriers().iter().filter(|b| run.start <= b.at && b.at <= run.end).filter_map(|b| stop(b, base));
+    let to = stops.min().map_or(run.end, |stop| stop.min(run.end));
+    (base.floor.boundary <= to).then_some(Window { from: base.floor.boundary, to, since: base.created })
+}
+
+/// The last boundary that a base reaches before a barrier; `None` if the barrier does not concern it.
+fn stop(barrier: &Barrier, base: &BaseDocument) -> Option<Boundary> {
+    let lo = barrier.interval.lo;
+    let concerned = match barrier.reason.blocks() {
+        Blocks::Replay => base.first_record < lo,
+        Blocks::Record => base.first_record <= lo,
+        Blocks::Floor => {
+            let has_it = barrier.manifest.is_some_and(|point| point <= base.manifest)
+                || barrier.interval.hi.is_some_and(|hi| hi <= base.floor.boundary);
+            !has_it
+        }
+    };
+    concerned.then_some(lo)
+}
+
+fn join(mut windows: Vec<Window>) -> Vec<Window> {
+    windows.sort_by_key(|w| (w.from, w.to));
+    let mut joined: Vec<Window> = Vec::new();
+    for window in windows {
+        match joined.last_mut() {
+            Some(last) if window.from <= last.to => last.to = last.to.max(window.to),
+            _ => joined.push(window),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(from: u64, to: u64) -> Window {
+        Window { from: Boundary::new(from), to: Boundary::new(to), since: Micros(0) }
+    }
+
+    #[test]
+    fn overlapping_stretches_are_one_and_holes_stay() {
+        assert_eq!(join(vec![window(5, 9), window(0, 5), window(12, 20), window(13, 14)]), [window(0, 9), window(12, 20)]);
+        assert_eq!(join(vec![]), []);
+    }
+}

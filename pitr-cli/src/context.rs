@@ -1,0 +1,114 @@
+//! Everything that a command takes from the machine, resolved once from what was typed.
+//!
+//! Owns: the clock, randomness, the local time zone, the output mode, and opening stores, keys and archives from their
+//! options. After this, commands see values, not options of the process.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+};
+
+use indicatif::MultiProgress;
+use pitr_archiver::state::StateDir;
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::archive::Archive,
+    clock::{Clock, SystemClock},
+    keyring::MasterKey,
+    random::{OsRandom, Random},
+    store::{
+        Store,
+        url::{self, OpenOptions},
+    },
+    time_text::LocalZone,
+};
+
+use crate::{
+    args::{
+        Cli,
+        common::{ArchiveArgs, DatabaseArgs, OptionalArchiveArgs},
+    },
+    logging,
+    output::{
+        Mode, Output,
+        progress::{Bars, drawable},
+    },
+};
+
+/// What commands are given.
+#[derive(Debug)]
+pub struct Context {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// In which zone local times are meant.
+    pub zone: LocalZone,
+    /// Standard output.
+    pub output: Output,
+    multi: MultiProgress,
+    drawable: bool,
+}
+
+impl Context {
+    /// Resolves the options of every command and starts the log.
+    pub fn resolve(cli: &Cli) -> Result<Self> {
+        let multi = MultiProgress::new();
+        logging::start(&cli.global, cli.command.is_service(), &multi)?;
+        let mode = if cli.global.json { Mode::Json } else { Mode::Text };
+        Ok(Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(OsRandom),
+            zone: LocalZone::system(),
+            output: Output::resolve(mode),
+            multi,
+            drawable: drawable(cli.global.json) && !cli.command.is_service(),
+        })
+    }
+
+    /// Progress bars for this command.
+    pub fn bars(&self) -> Bars {
+        Bars::new(self.multi.clone(), self.drawable)
+    }
+
+    /// Opens the store that a URL names.
+    pub async fn store(&self, url: &str) -> Result<Arc<dyn Store>> {
+        let options = OpenOptions { clock: Arc::clone(&self.clock), ..OpenOptions::of_process() };
+        url::open(url, &options).await
+    }
+
+    /// Opens an archive that exists.
+    pub async fn archive(&self, args: &ArchiveArgs) -> Result<Archive> {
+        let key = self.key(args)?;
+        Archive::open(self.store(&args.archive).await?, key).await
+    }
+
+    /// Opens an archive, or creates it; encrypted exactly when a key file is given.
+    pub async fn archive_or_new(&self, store: Arc<dyn Store>, args: &ArchiveArgs) -> Result<Archive> {
+        Archive::open_or_create(store, self.key(args)?, &*self.clock, &*self.random).await
+    }
+
+    /// The key, if a key file was named.
+    pub fn key(&self, args: &ArchiveArgs) -> Result<Option<MasterKey>> {
+        args.key_file.as_deref().map(MasterKey::from_file).transpose()
+    }
+}
+
+/// Where the archiver of a database keeps its state: as given, or beside the database.
+pub fn state_dir(database: &DatabaseArgs) -> PathBuf {
+    database.state.clone().unwrap_or_else(|| StateDir::default_for(&absolute(&database.db)))
+}
+
+/// The archive, where no running archiver answered and the work has to be done here.
+pub fn needed(archive: &OptionalArchiveArgs, database: &DatabaseArgs) -> Result<ArchiveArgs> {
+    archive.given().ok_or_else(|| {
+        Error::new(Code::ControlUnavailable, "looking for a running archiver")
+            .on(state_dir(database).display())
+            .hint("no archiver runs for this database (or it has another --state): give --archive to do it without one")
+    })
+}
+
+/// The default state directory lies beside the database itself, also when it is named through a link or as `.`.
+fn absolute(db: &std::path::Path) -> PathBuf {
+    std::fs::canonicalize(db).unwrap_or_else(|_| db.to_owned())
+}

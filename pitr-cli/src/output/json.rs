@@ -1,0 +1,67 @@
+//! The JSON that `--json` prints: one object on one line, or, for `log` and `inspect wal|manifest`, one object per line.
+//!
+//! Owns: the field names. They are stable: fields are added, never renamed or removed. Conventions: times are RFC 3339 in
+//! UTC, with microseconds where they are known; sizes are bytes; durations say their unit in their name; what is not
+//! known is `null` or absent. Bytes that came from a database are strings: printable ASCII as it is, a backslash doubled,
+//! every other byte as `\xNN` (in JSON text: `\\xNN`). Errors are described in `output::error`.
+//!
+//! A **position** is `{timeline, record, wal, offset, sequence, boundary, hash}`: the last record included (`null` before
+//! the first), the WAL file it came from and the offset after it, the database's latest sequence number there, the
+//! number of records before (`record + 1`), and the running hash.
+//!
+//! | command | fields |
+//! |---|---|
+//! | `run --once` | `database`, `archive`, `position`: the end of the archive |
+//! | `base` | `id`, `floor`: a position, `by`: `archiver` or `this process` |
+//! | `flush` | `position`, `by` |
+//! | `tag create` | `name`, `note`, `position`, `created`, `observed_only`, `by` |
+//! | `tag list` | `tags`: each `name`, `note`, `position`, `created`, `observed_only` |
+//! | `tag delete` | `name`, `deleted`: true |
+//! | `status` | `now`; `archiver`: null, or what the running archiver says (`database`, `archive`, `epoch`, `read`, `acknowledged`: positions, `unacknowledged_records`, `oldest_unacknowledged`, `caught_up`, `last_acknowledged`, `last_base`, `base`, `pinned_bytes`, `barriers`, `waiting`); `lag_seconds`; `archive`: null, or `url`, `id`, `encrypted`, `timelines` |
+//! | ... `.archive.timelines[]` | `timeline`, `head`: a position, `observed_through`, `last_base`, `segments`, `bytes`, `windows`: each `from`, `to` (positions), `from_time`, `to_time`; `gaps`: each `at`, `reason`, `noticed`, `detail` |
+//! | `list` | `timelines`, `bases`, `tags`, `barriers`, `segments`: those asked for |
+//! | ... `.timelines[]` | `timeline`, `parent`: a position or null, `created`, `db_id`, `head` |
+//! | ... `.bases[]` | `id`, `created`, `timeline`, `floor`, `first_wal`, `last_sequence`, `files`, `bytes`, `column_families`, `rocksdb_version` |
+//! | ... `.barriers[]` | `timeline`, `reason`, `lo`, `hi` (boundaries), `noticed`, `detail` |
+//! | ... `.segments[]` | with `--segments`: `timeline`, `ordinal`, `first`, `end` (boundaries), `records`, `last_sequence`, `bytes`, `plain_bytes`, `from`, `to` (times seen), `observed_through`, `events`; else per timeline: `timeline`, `segments`, `heartbeats`, `records`, `bytes`, `plain_bytes` |
+//! | `log`, each line | `record`, `timeline`, `wal`, `sequence`, `time`: `{from, to}`, `family`, `op`, `key`, `value`, `end_key` |
+//! | `plan` | the plan: `archive`, `target`, `position`, `distance`, `time`, `base`, `segments`, `column_families`, `wals`, `withdrawn`, `download_bytes`, `disk_bytes`, `notes` |
+//! | `restore` | the report: `into`, `position`, `base`, `marker`, `files`, `file_bytes`, `records`, `wal_bytes`, `recovered`, `notes`, and `seconds` |
+//! | `verify` | `ok`, `findings`: each `code`, `object`, `message`; what was read |
+//! | `check` | `ok`, `findings`: each `id`, `severity` (`ok`, `info`, `warning`, `error`), `finding`, `fix`; `store`: the probe's steps; `requests_per_month`: `{busy, idle}`; `restore_seconds` |
+//! | `inspect options`, `inspect segment` | the file's contents |
+//! | `inspect wal`, `inspect manifest`, each line | one record of the file; the last line says how the file ends |
+//! | `demo` | `directory`, `steps`: each `command`, `exit`, `milliseconds`; `proofs`: each `target`, `sequence`, `write`, `writes`, `keys`, `families`; `milliseconds` |
+//! | `errors` | `errors`: each `code`, `exit`, `severity`, `retry`, `meaning`, `hint` |
+
+use pitr_archive::{
+    catalog::schema::Position,
+    ids::{Boundary, FileNumber, RecordNumber, RunningHash, SequenceNumber, TimelineId},
+};
+use serde::Serialize;
+
+/// A position as every command shows it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ShownPosition {
+    timeline: TimelineId,
+    record: Option<RecordNumber>,
+    wal: Option<FileNumber>,
+    offset: Option<u64>,
+    sequence: SequenceNumber,
+    boundary: Boundary,
+    hash: RunningHash,
+}
+
+impl From<&Position> for ShownPosition {
+    fn from(p: &Position) -> Self {
+        Self {
+            timeline: p.timeline,
+            record: p.boundary.last_record(),
+            wal: p.wal,
+            offset: p.offset,
+            sequence: p.sequence,
+            boundary: p.boundary,
+            hash: p.hash,
+        }
+    }
+}
