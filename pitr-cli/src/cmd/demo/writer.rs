@@ -58,7 +58,7 @@ pub fn run(dir: &Path, clock: &dyn Clock) -> Result<()> {
             }
         }
         notes.note(&Note::Write { number, before: clock.now(), ops })?;
-        db.write(&batch).map_err(|e| rocks("writing to", &path, e))?;
+        db.write(batch).map_err(|e| rocks("writing to", &path, e))?;
         let sequence = db.latest_sequence_number();
         notes.note(&Note::Written { number, after: clock.now(), sequence })?;
         if number % FLUSH_EVERY == 0 {
