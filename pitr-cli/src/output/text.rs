@@ -1,7 +1,6 @@
-//! Numbers, sizes, durations, times and keys as people read them.
+//! Numbers, sizes, durations and times as people read them.
 //!
-//! Owns: one form for each. Times are RFC 3339 in UTC, so that they can be given back to `--to-time`; keys have the form
-//! that `--key` and `--prefix` take.
+//! Owns: one form for each. Times are RFC 3339 in UTC, so that they can be given back to `--to-time`.
 
 use std::time::Duration;
 
@@ -64,19 +63,6 @@ impl From<DateTime<Utc>> for Exact {
     }
 }
 
-/// Printable ASCII as it is, a backslash doubled, every other byte as `\xNN`: unambiguous, and what `--key` takes.
-pub fn key(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for byte in bytes {
-        match byte {
-            b'\\' => out.push_str("\\\\"),
-            b' '..=b'~' => out.push(char::from(*byte)),
-            _ => out.push_str(&format!("\\x{byte:02x}")),
-        }
-    }
-    out
-}
-
 /// The beginning of a long text, with its whole length.
 pub fn shortened(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -128,12 +114,5 @@ mod tests {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
         assert_eq!(duration(Duration::from_millis(1500)), "1.5 s");
-    }
-
-    #[test]
-    fn keys_read_back_as_the_same_bytes() {
-        for bytes in [&b"abc"[..], b"", b"\\x41", b"\x00\xff", "ä".as_bytes(), b"a\nb"] {
-            assert_eq!(crate::args::values::key(&key(bytes)).unwrap().0, bytes);
-        }
     }
 }

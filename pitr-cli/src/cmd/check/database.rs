@@ -144,7 +144,7 @@ fn always(findings: &mut Vec<Finding>) {
 
 /// Pins need hard links from every directory of the database to the state directory.
 fn hard_links(layout: &Layout, state: &Path, findings: &mut Vec<Finding>) {
-    let mut directories = vec![("database", layout.db.clone())];
+    let mut directories: Vec<(&str, PathBuf)> = vec![("database", layout.db.clone())];
     if layout.wal_dir != layout.db {
         directories.push(("wal_dir", layout.wal_dir.clone()));
     }
