@@ -17,3 +17,4 @@ pub mod plan;
 pub mod progress;
 pub mod restore;
 pub mod target;
+pub mod verify;

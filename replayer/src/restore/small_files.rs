@@ -115,6 +115,19 @@ pub(crate) fn put(path: &Path, content: &[u8]) -> Result<()> {
     file.sync_all().map_err(|e| io("making durable", path, e))
 }
 
+/// Whether a base's own document is sound: its MANIFEST is whole, ends where the base says, and names the base's files.
+pub(crate) fn check_base(base: &BaseDocument) -> Result<()> {
+    let name = file_name::manifest(base.manifest.file);
+    let damaged = || Error::new(Code::ObjectDamaged, "reading the base's file").on(&name).with("base", &base.id);
+    let inline = base.inline.iter().find(|inline| inline.name == name).ok_or_else(damaged)?;
+    let content = STANDARD.decode(&inline.content).map_err(|e| damaged().because(e))?;
+    let manifest = Manifest::read(base.manifest.file, content)?;
+    if manifest.model.applied_to() != base.manifest.offset {
+        return Err(damaged().with("ends at", manifest.model.applied_to()).with("the base says", base.manifest.offset));
+    }
+    check_files(base, &manifest)
+}
+
 /// The base holds exactly the files that its MANIFEST needs, with their sizes.
 fn check_files(base: &BaseDocument, manifest: &Manifest) -> Result<()> {
     let sizes: BTreeMap<&str, u64> = base.files.iter().map(|f| (f.name.as_str(), f.size)).collect();

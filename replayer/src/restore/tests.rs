@@ -19,7 +19,7 @@ use crate::{
     target::Target,
 };
 
-mod lab;
+pub(crate) mod lab;
 use lab::{Lab, Write, read};
 
 fn options(into: &Path) -> RestoreOptions {

@@ -37,18 +37,18 @@ use rocksdb::{DB, IteratorMode, Options, WriteBatch};
 use crate::plan::sequence;
 
 /// What a column family holds.
-pub(super) type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(crate) type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// What the database holds, and its latest sequence number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub(crate) struct State {
     pub families: BTreeMap<String, Content>,
     pub sequence: u64,
 }
 
 /// One write; each becomes one record.
 #[derive(Clone, Debug)]
-pub(super) enum Write {
+pub(crate) enum Write {
     Put(&'static str, String, String),
     Delete(&'static str, String),
     SingleDelete(String),
@@ -66,7 +66,7 @@ struct Taken {
     number: u32,
 }
 
-pub(super) struct Lab {
+pub(crate) struct Lab {
     pub dir: tempfile::TempDir,
     options: Options,
     db: Option<DB>,
@@ -79,7 +79,7 @@ pub(super) struct Lab {
     sessions: u64,
 }
 
-pub(super) fn options() -> Options {
+pub(crate) fn options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_disable_auto_compactions(true);
@@ -515,7 +515,7 @@ fn wal_records(wal: FileNumber, bytes: &[u8]) -> Vec<(Record, Sizes)> {
 }
 
 /// What a directory holds when RocksDB opens it, in its strictest mode.
-pub(super) fn read(directory: &Path) -> State {
+pub(crate) fn read(directory: &Path) -> State {
     let mut options = options();
     options.create_if_missing(false);
     options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::AbsoluteConsistency);
