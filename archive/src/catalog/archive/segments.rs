@@ -1,0 +1,188 @@
+//! Segments of an archive: creating, reading whole or in parts, and finding the end of a timeline.
+//!
+//! Owns: how many requests each of these costs. Refuses: believing a listing about what a segment holds.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+
+use super::{Archive, CONCURRENCY, MAX_SEGMENT, PutSegment, Tail, missing, segment_missing};
+use crate::{
+    catalog::{invariants, schema::SegmentFooter},
+    code::Code,
+    error::{Error, Result},
+    ids::{ManifestNumber, Ordinal, TimelineId},
+    layout::Family,
+    object_key::{ObjectKey, prefix},
+    segment::{
+        header::{HEADER_LEN, SegmentHeader},
+        reader::{ProvenFrame, SegmentIndex, SegmentReader, Wanted, tail_range},
+        writer::FinishedSegment,
+    },
+    store::Put,
+};
+
+/// A segment up to this size is fetched whole when only its footer is wanted: one request instead of two.
+const SMALL_SEGMENT: u64 = 64 * 1024;
+
+impl Archive {
+    /// Which segment lies at an ordinal.
+    pub const fn wanted(&self, timeline: TimelineId, ordinal: Ordinal) -> Wanted {
+        Wanted { archive: self.id(), timeline, ordinal }
+    }
+
+    /// Creates a segment.
+    pub async fn put_segment(&self, segment: &FinishedSegment) -> Result<PutSegment> {
+        match self.store.put(&segment.key, segment.body.clone()).await? {
+            Put::Created => Ok(PutSegment::Created),
+            Put::Exists => {
+                let header = SegmentHeader::decode(&segment.body)
+                    .map_err(|e| e.on(Family::Segment, "comparing the segment", &segment.key))?;
+                let other = self.read_header(header.timeline, header.ordinal).await?;
+                if other.nonce == header.nonce {
+                    Ok(PutSegment::Created)
+                } else {
+                    Ok(PutSegment::Conflict(other.into()))
+                }
+            }
+        }
+    }
+
+    /// A segment's header alone. It is clear; whether it is genuine, the footer says.
+    pub async fn read_header(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentHeader> {
+        let wanted = self.wanted(timeline, ordinal);
+        let key = wanted.key();
+        let head = self.store.get_range(&key, 0..HEADER_LEN as u64).await?;
+        wanted.header(&head.ok_or_else(|| segment_missing(&key))?)
+    }
+
+    /// A segment's header and footer: two ranged reads.
+    pub async fn read_index(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentIndex> {
+        let wanted = self.wanted(timeline, ordinal);
+        let key = wanted.key();
+        let head = self.store.get_range(&key, 0..HEADER_LEN as u64).await?.ok_or_else(|| segment_missing(&key))?;
+        let header = wanted.header(&head)?;
+        self.admit_epoch(header.epoch).await?;
+        let tail = self.store.get_range(&key, tail_range(&header)).await?.ok_or_else(|| segment_missing(&key))?;
+        SegmentIndex::open(&wanted, &head, &tail, &self.keyring)
+    }
+
+    /// A segment's footer; the summary's `object_bytes` is set.
+    pub async fn read_footer(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentFooter> {
+        self.read_index(timeline, ordinal).await.map(SegmentIndex::into_footer)
+    }
+
+    /// Some frames of a segment, proven, by one ranged read.
+    pub async fn read_frames(&self, index: &SegmentIndex, frames: Range<usize>) -> Result<Vec<ProvenFrame>> {
+        let ranges: Option<Vec<_>> = frames.clone().map(|frame| index.frame_range(frame)).collect();
+        let absent =
+            || Error::new(Code::Internal, "reading frames of").on(index.key()).with("frames", format!("{frames:?}"));
+        let ranges = ranges.ok_or_else(absent)?;
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(Vec::new()) };
+        let start = first.start;
+        let bytes = self.store.get_range(index.key(), start..last.end).await?;
+        let bytes = bytes.ok_or_else(|| segment_missing(index.key()))?;
+        frames
+            .clone()
+            .zip(&ranges)
+            .map(|(frame, range)| {
+                let inside = |at: u64| usize::try_from(at - start).ok().filter(|at| *at <= bytes.len());
+                let (from, to) = inside(range.start).zip(inside(range.end)).ok_or_else(absent)?;
+                index.frame(frame, &bytes.slice(from..to))
+            })
+            .collect()
+    }
+
+    /// A whole segment.
+    pub async fn read_segment(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentReader> {
+        let wanted = self.wanted(timeline, ordinal);
+        let key = wanted.key();
+        let body = self.store.get(&key, MAX_SEGMENT).await?.ok_or_else(|| segment_missing(&key))?;
+        self.open_segment(&wanted, body).await
+    }
+
+    async fn open_segment(&self, wanted: &Wanted, body: Bytes) -> Result<SegmentReader> {
+        let header = wanted.header(&body)?;
+        self.admit_epoch(header.epoch).await?;
+        SegmentReader::open(wanted, body, &self.keyring)
+    }
+
+    /// All segments of a timeline above an ordinal, by their keys, with their sizes.
+    pub async fn list_segments(&self, timeline: TimelineId, after: Option<Ordinal>) -> Result<Vec<(Ordinal, u64)>> {
+        let after = after.map(|ordinal| ObjectKey::segment(timeline, ordinal));
+        let listed = self.store.list(&prefix::segments(timeline), after.as_ref()).await?;
+        Ok(listed.iter().filter_map(|l| l.key.segment_ordinal().map(|ordinal| (ordinal, l.size))).collect())
+    }
+
+    /// Footers of listed segments, concurrently, in order.
+    pub(crate) async fn footers(
+        &self,
+        timeline: TimelineId,
+        segments: Vec<(Ordinal, u64)>,
+    ) -> Vec<(Ordinal, Result<SegmentFooter>)> {
+        stream::iter(segments)
+            .map(|(ordinal, size)| async move { (ordinal, self.footer_of(timeline, ordinal, size).await) })
+            .buffered(CONCURRENCY)
+            .collect()
+            .await
+    }
+
+    async fn footer_of(&self, timeline: TimelineId, ordinal: Ordinal, size: u64) -> Result<SegmentFooter> {
+        if size > SMALL_SEGMENT {
+            return self.read_footer(timeline, ordinal).await;
+        }
+        let wanted = self.wanted(timeline, ordinal);
+        let key = wanted.key();
+        let body = self.store.get(&key, SMALL_SEGMENT).await?.ok_or_else(|| segment_missing(&key))?;
+        let header = wanted.header(&body)?;
+        self.admit_epoch(header.epoch).await?;
+        let tail = tail_range(&header);
+        let start = usize::try_from(tail.start).unwrap_or(usize::MAX).min(body.len());
+        SegmentIndex::open(&wanted, &body, &body.slice(start..), &self.keyring).map(SegmentIndex::into_footer)
+    }
+
+    /// The end of a timeline: its last manifest and what follows it.
+    ///
+    /// # Errors
+    /// `segment.missing` with the first absent one; `archive.chain-broken` where two neighbours do not join.
+    pub async fn tail(&self, timeline: TimelineId) -> Result<Tail> {
+        let deleted = self.deletion_boundary(timeline).await?;
+        let last = match self.list_manifests(timeline).await?.last() {
+            None => None,
+            Some(number) => {
+                let key = ObjectKey::manifest(timeline, *number);
+                let found = self.get_manifest(timeline, *number).await?;
+                Some(found.ok_or_else(|| missing(&key, "reading the manifest"))?)
+            }
+        };
+        let rolled_up = last.as_ref().and_then(|(manifest, _)| manifest.segments.last());
+        let listed = self.list_segments(timeline, rolled_up.map(|s| s.ordinal)).await?;
+        let kept = |ordinal: Ordinal| deleted.as_ref().is_none_or(|d| ordinal >= d.ordinal);
+        let listed: Vec<_> = listed.into_iter().filter(|(ordinal, _)| kept(*ordinal)).collect();
+        let mut footers = Vec::with_capacity(listed.len());
+        for (_, footer) in self.footers(timeline, listed).await {
+            footers.push(footer?);
+        }
+        let head = match (footers.last(), rolled_up) {
+            (Some(last), _) => Some(last.clone()),
+            (None, Some(rolled_up)) if kept(rolled_up.ordinal) => {
+                Some(self.read_footer(timeline, rolled_up.ordinal).await?)
+            }
+            _ => None,
+        };
+        let segments: Vec<_> = footers.into_iter().map(|footer| footer.summary).collect();
+        invariants::joins(timeline, rolled_up, deleted.as_ref(), &segments)?;
+        if let (Some(head), Some(rolled_up), true) = (&head, rolled_up, segments.is_empty()) {
+            invariants::same_segment(timeline, rolled_up, &head.summary)?;
+        }
+        let next_manifest = match &last {
+            None => ManifestNumber::new(0),
+            Some((manifest, _)) => manifest
+                .number
+                .next()
+                .ok_or_else(|| Error::new(Code::Internal, "numbering the next manifest").on(manifest.number))?,
+        };
+        Ok(Tail { head, segments, next_manifest, previous_manifest: last.map(|(_, hash)| hash), deleted })
+    }
+}
