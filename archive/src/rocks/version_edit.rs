@@ -330,6 +330,27 @@ impl<'a> VersionEdit<'a> {
     /// Decodes one MANIFEST record.
     pub fn decode(payload: &'a [u8]) -> Result<Self, VersionEditError> {
         let mut edit = Self::default();
+        edit.fill(payload, |edit, file| edit.new_files.push(file))?;
+        Ok(edit)
+    }
+
+    /// Decodes one MANIFEST record, checking new files but leaving them out ([`new_files`] gives them one by one): the
+    /// snapshot of a database with very many files would take several times the record's size. The minimum log number
+    /// that may hide in one of them is kept.
+    pub(super) fn decode_without_new_files(payload: &'a [u8]) -> Result<Self, VersionEditError> {
+        let mut edit = Self::default();
+        let mut hidden = None;
+        edit.fill(payload, |_, file| hidden = hidden.max(file.min_log_number_to_keep))?;
+        edit.min_log_number_to_keep = edit.min_log_number_to_keep.max(hidden);
+        Ok(edit)
+    }
+
+    fn fill(
+        &mut self,
+        payload: &'a [u8],
+        mut new_file: impl FnMut(&mut Self, NewFile<'a>),
+    ) -> Result<(), VersionEditError> {
+        let edit = self;
         for field in Fields::new(payload) {
             match field? {
                 Field::DbId(id) => edit.db_id = Some(id),
@@ -342,7 +363,7 @@ impl<'a> VersionEdit<'a> {
                 Field::LastSequence(sequence) => edit.last_sequence = Some(sequence),
                 Field::CompactCursor { level, key } => edit.compact_cursors.push((level, key)),
                 Field::DeletedFile(file) => edit.deleted_files.push(file),
-                Field::NewFile(file) => edit.new_files.push(file),
+                Field::NewFile(file) => new_file(edit, file),
                 Field::BlobFileAddition(file) => edit.blob_file_additions.push(file),
                 Field::BlobFileGarbage(garbage) => edit.blob_file_garbages.push(garbage),
                 Field::WalAddition(wal) => edit.wal_additions.push(wal),
@@ -358,7 +379,7 @@ impl<'a> VersionEdit<'a> {
                 Field::Unknown { tag, bytes } => edit.unknown.push((tag, bytes)),
             }
         }
-        Ok(edit)
+        Ok(())
     }
 
     /// Appends the edit as RocksDB would write it.
@@ -378,4 +399,12 @@ impl<'a> VersionEdit<'a> {
         let in_files = self.new_files.iter().filter_map(|file| file.min_log_number_to_keep);
         self.min_log_number_to_keep.into_iter().chain(in_files).max()
     }
+}
+
+/// The new files of a record that has been decoded without an error, one by one.
+pub(super) fn new_files(payload: &[u8]) -> impl Iterator<Item = NewFile<'_>> {
+    Fields::new(payload).filter_map(|field| match field {
+        Ok(Field::NewFile(file)) => Some(file),
+        _ => None,
+    })
 }

@@ -75,7 +75,8 @@ pub enum Read<'a> {
         /// Offset after the last complete record.
         at: u64,
         /// Reading again can give another answer once the file reaches this offset; where that is no more than what
-        /// was given, once the same bytes have been read from the file afresh (a torn read).
+        /// was given, once the same bytes have been read from the file afresh (a torn read). It is a lower bound: of
+        /// a long record only the next fragment is known, so give a reader of large files twice as much each time.
         needed: u64,
         /// What is missing.
         why: Stop,

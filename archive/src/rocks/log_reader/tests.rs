@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::rocks::log_writer::LogWriter;
+use crate::{
+    ids::{FileNumber, SequenceNumber},
+    rocks::log_writer::LogWriter,
+};
 
 const NUMBER: FileNumber = FileNumber::new(123);
 const BLOCK: usize = 32_768;

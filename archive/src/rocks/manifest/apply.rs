@@ -1,11 +1,11 @@
 //! Applying MANIFEST records to the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{BlobFile, Change, ColumnFamily, FileChecksum, FileMove, ManifestModel, Name, SstFile};
 use crate::{
     ids::{ColumnFamilyId, FileNumber, SequenceNumber},
-    rocks::version_edit::{DeletedFile, NewFile, VersionEdit, VersionEditError},
+    rocks::version_edit::{DeletedFile, NewFile, VersionEdit, VersionEditError, new_files},
 };
 
 /// A MANIFEST record that cannot be applied.
@@ -66,7 +66,7 @@ impl ManifestModel {
     /// model is as it was before the record (or, at the end of a group, before the group).
     pub fn apply(&mut self, payload: &[u8], end: u64) -> Result<Vec<Change>, ManifestError> {
         let fail = |problem| ManifestError { end, problem };
-        let edit = VersionEdit::decode(payload).map_err(|e| fail(e.into()))?;
+        let edit = VersionEdit::decode_without_new_files(payload).map_err(|e| fail(e.into()))?;
         match edit.in_atomic_group {
             None if self.pending.is_empty() => self.apply_all(&[(payload, edit)], end),
             None => Err(fail(ManifestProblem::AtomicGroup)),
@@ -84,7 +84,7 @@ impl ManifestModel {
         let broken = || ManifestError { end, problem: ManifestProblem::AtomicGroup };
         // The record before said how many were to follow it.
         if let Some(previous) = self.pending.last() {
-            let previous = VersionEdit::decode(previous).ok().and_then(|edit| edit.in_atomic_group);
+            let previous = VersionEdit::decode_without_new_files(previous).ok().and_then(|edit| edit.in_atomic_group);
             if previous.and_then(|n| n.checked_sub(1)) != Some(remaining) {
                 return Err(broken());
             }
@@ -95,7 +95,7 @@ impl ManifestModel {
         }
         let pending = std::mem::take(&mut self.pending);
         let decoded: Result<Vec<_>, _> =
-            pending.iter().map(|p| VersionEdit::decode(p).map(|edit| (&**p, edit))).collect();
+            pending.iter().map(|p| VersionEdit::decode_without_new_files(p).map(|edit| (&**p, edit))).collect();
         let mut edits = decoded.map_err(|e| ManifestError { end, problem: e.into() })?;
         edits.push((payload, edit));
         let result = self.apply_all(&edits, end);
@@ -108,9 +108,7 @@ impl ManifestModel {
 
     /// All or nothing: every edit is checked against the state that the ones before it leave before anything changes.
     fn apply_all(&mut self, edits: &[(&[u8], VersionEdit<'_>)], end: u64) -> Result<Vec<Change>, ManifestError> {
-        Check::default()
-            .all(self, edits.iter().map(|(_, edit)| edit))
-            .map_err(|problem| ManifestError { end, problem })?;
+        Check::default().all(self, edits).map_err(|problem| ManifestError { end, problem })?;
         let mut changes = Vec::new();
         for (payload, edit) in edits {
             self.apply_checked(payload, edit, &mut changes);
@@ -145,7 +143,7 @@ impl ManifestModel {
             }
         } else {
             self.family_fields(edit);
-            if let Some(change) = self.files(edit) {
+            if let Some(change) = self.files(payload, edit) {
                 changes.extend(change);
             }
         }
@@ -193,7 +191,7 @@ impl ManifestModel {
     }
 
     /// Blob files, then deletions, then additions.
-    fn files(&mut self, edit: &VersionEdit<'_>) -> Option<Vec<Change>> {
+    fn files(&mut self, payload: &[u8], edit: &VersionEdit<'_>) -> Option<Vec<Change>> {
         let id = edit.column_family;
         let family = self.families.get_mut(&id)?;
         for blob in &edit.blob_file_additions {
@@ -223,8 +221,8 @@ impl ManifestModel {
                 removed.insert(deleted.number, file);
             }
         }
-        for new in &edit.new_files {
-            let file = sst(new);
+        for new in new_files(payload) {
+            let file = sst(&new);
             self.sum.add_file(id, new.number, &file);
             link(&mut family.blobs, &file, true);
             family.files.insert(new.number, file);
@@ -232,7 +230,7 @@ impl ManifestModel {
         if !(edit.blob_file_additions.is_empty() && edit.blob_file_garbages.is_empty() && removed.is_empty()) {
             family.drop_obsolete_blobs();
         }
-        Some(classify(edit, &removed))
+        Some(classify(payload, edit, &removed))
     }
 }
 
@@ -260,35 +258,42 @@ fn sst(new: &NewFile<'_>) -> SstFile {
 }
 
 /// What an edit's file changes mean.
-fn classify(edit: &VersionEdit<'_>, removed: &BTreeMap<FileNumber, SstFile>) -> Vec<Change> {
+fn classify(payload: &[u8], edit: &VersionEdit<'_>, removed: &BTreeMap<FileNumber, SstFile>) -> Vec<Change> {
     let cf = edit.column_family;
     let mut changes = Vec::new();
-    let moves: BTreeMap<FileNumber, FileMove> = edit
-        .new_files
-        .iter()
-        .filter_map(|new| {
-            let from = removed.get(&new.number)?.level;
-            Some((new.number, FileMove { number: new.number, from, to: new.level }))
-        })
-        .collect();
+    let mut moves = BTreeMap::new();
+    let mut outputs = Vec::new();
+    // Whether an output holds something that nothing that leaves has held.
+    let mut newer = false;
+    let stays = || new_files(payload).map(|new| new.number).collect::<BTreeSet<_>>();
+    let again = if removed.is_empty() { BTreeSet::new() } else { stays() };
+    let replaced = Newest::of(removed.iter().filter(|(number, _)| !again.contains(number)).map(|(_, file)| file));
+    for new in new_files(payload) {
+        match removed.get(&new.number) {
+            Some(old) => {
+                moves.insert(new.number, FileMove { number: new.number, from: old.level, to: new.level });
+            }
+            None => {
+                newer |= replaced.is_older_than(&new);
+                outputs.push(new.number);
+            }
+        }
+    }
     let inputs: Vec<DeletedFile> =
         edit.deleted_files.iter().filter(|d| !moves.contains_key(&d.number)).copied().collect();
-    let outputs: Vec<&NewFile<'_>> = edit.new_files.iter().filter(|new| !moves.contains_key(&new.number)).collect();
-    let numbers = || outputs.iter().map(|new| new.number).collect::<Vec<_>>();
     match (edit.log_number, inputs.is_empty(), outputs.is_empty()) {
-        (Some(log_number), true, _) => changes.push(Change::Flush { cf, files: numbers(), log_number }),
+        (Some(log_number), true, _) => changes.push(Change::Flush { cf, files: outputs, log_number }),
         (None, true, true) => {}
-        (None, true, false) => changes.push(Change::FilesIngested { cf, files: numbers() }),
+        (None, true, false) => changes.push(Change::FilesIngested { cf, files: outputs }),
         (_, false, true) => {
             let level_zero = inputs.iter().any(|file| file.level == 0);
             changes.push(Change::FilesDropped { cf, files: inputs, level_zero });
         }
         (log_number, false, false) => {
-            let replaced = Newest::of(inputs.iter().filter_map(|input| removed.get(&input.number)));
-            if log_number.is_some() || outputs.iter().any(|new| replaced.is_older_than(new)) {
-                changes.push(Change::FilesReplaced { cf, removed: inputs, added: numbers() });
+            if log_number.is_some() || newer {
+                changes.push(Change::FilesReplaced { cf, removed: inputs, added: outputs });
             } else {
-                changes.push(Change::Compaction { cf, inputs, outputs: numbers() });
+                changes.push(Change::Compaction { cf, inputs, outputs });
             }
         }
     }
@@ -330,18 +335,11 @@ struct Check {
 }
 
 impl Check {
-    fn all<'e, 'b: 'e>(
-        mut self,
-        model: &ManifestModel,
-        edits: impl Iterator<Item = &'e VersionEdit<'b>>,
-    ) -> Result<(), ManifestProblem> {
-        for edit in edits {
-            self.one(model, edit)?;
-        }
-        Ok(())
+    fn all(mut self, model: &ManifestModel, edits: &[(&[u8], VersionEdit<'_>)]) -> Result<(), ManifestProblem> {
+        edits.iter().try_for_each(|(payload, edit)| self.one(model, payload, edit))
     }
 
-    fn one(&mut self, model: &ManifestModel, edit: &VersionEdit<'_>) -> Result<(), ManifestProblem> {
+    fn one(&mut self, model: &ManifestModel, payload: &[u8], edit: &VersionEdit<'_>) -> Result<(), ManifestProblem> {
         let id = edit.column_family;
         let exists = self.families.get(&id).copied().unwrap_or_else(|| model.families.contains_key(&id));
         if edit.column_family_add.is_some() {
@@ -375,7 +373,7 @@ impl Check {
             }
             *entry = None;
         }
-        for new in &edit.new_files {
+        for new in new_files(payload) {
             let entry = self.files.entry((id, new.number)).or_insert_with(|| in_model(&new.number));
             if entry.is_some() {
                 return Err(ManifestProblem::FileTwice(new.number));

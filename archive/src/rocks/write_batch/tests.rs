@@ -60,7 +60,7 @@ proptest! {
         let mut ends = vec![HEADER_SIZE];
         for op in &ops {
             builder.push(&op.as_op());
-            ends.push(builder.bytes.len());
+            ends.push(builder.clone().finish().len());
         }
         let bytes = builder.finish();
         let cut = cut.index(bytes.len() + 1);
