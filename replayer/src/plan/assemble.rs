@@ -82,13 +82,7 @@ async fn pick<'a>(
         let after_record = facts::at(stream, source, Place::before_events(place.boundary)).await?.sequence;
         match chooser.choose(place, Expected { there, after_record }) {
             Ok(choice) => {
-                let base = choice.base;
-                let sequence = if base.first_record < place.boundary {
-                    there.unwrap_or(base.last_sequence)
-                } else {
-                    // Nothing is replayed: the base's own number, or a higher one that the stream knows of.
-                    there.map_or(base.last_sequence, |there| there.max(base.last_sequence))
-                };
+                let sequence = chooser.sequence(choice.base, place, there).unwrap_or(choice.base.last_sequence);
                 return Ok(Ok((place, choice, sequence)));
             }
             Err(obstacle) => {
@@ -246,9 +240,10 @@ fn segments(stream: &Stream, first: Boundary, place: Place) -> Vec<PlannedSegmen
         .skip(from)
         .take_while(|(index, _)| *index <= until)
         .filter(|(_, p)| {
-            let records = p.summary.first < p.summary.end && p.end.boundary > first;
+            // Events without records move the running hash, too: what follows joins only behind them.
+            let moves = p.summary.hash_before != p.summary.hash_after && p.end.boundary > first;
             let events_at_an_end = p.summary.events.iter().any(|e| e.at == first || e.at == place.boundary);
-            records || events_at_an_end
+            moves || events_at_an_end
         })
         .map(|(_, p)| PlannedSegment {
             timeline: p.timeline,

@@ -124,13 +124,27 @@ impl<'a> Chooser<'a> {
         if let Some(barrier) = self.stream.blocking(run, base, place.boundary) {
             return Some(Obstacle::Barrier(barrier));
         }
-        // With nothing to replay the base is the state at its floor, and says itself what its number is.
         let replays = base.first_record < place.boundary;
         let recovered = expected.after_record.map_or(base.last_sequence, |end| end.max(base.last_sequence));
-        match expected.there {
+        match self.sequence(base, place, expected.there) {
             Some(expected) if replays && recovered > expected => Some(Obstacle::Sequence { recovered, expected }),
             _ => None,
         }
+    }
+
+    /// The latest sequence number that the database has at `place`, given what the stream's records say of it there.
+    ///
+    /// At its own floor a base knows more: files ingested there were given numbers that no record shows. With nothing
+    /// to replay it is itself the state.
+    pub fn sequence(&self, base: &BaseDocument, place: Place, there: Option<SequenceNumber>) -> Option<SequenceNumber> {
+        let mut known = there;
+        if base.floor.boundary == place.boundary {
+            known = known.max(Some(base.floor.sequence));
+        }
+        if base.first_record >= place.boundary {
+            known = known.max(Some(base.last_sequence));
+        }
+        known
     }
 
     /// Whether the places at `boundary` can be restored, sequence numbers aside.

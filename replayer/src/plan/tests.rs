@@ -92,6 +92,34 @@ fn a_target_equal_to_a_floor_is_legal_and_reads_no_records() {
 }
 
 #[test]
+fn segments_that_hold_only_events_are_read_too_because_the_running_hash_goes_through_them() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(1).cut();
+    s.family(ColumnFamilyChange::Added, 5, 1, Some(1)).cut();
+    s.through(50).cut();
+    s.put(1).cut();
+    let plan = s.plan(&record(1)).unwrap();
+    assert_eq!(
+        plan.segments.iter().map(|s| s.ordinal.get()).collect::<Vec<_>>(),
+        [0, 1, 3],
+        "a heartbeat has no entry"
+    );
+    for pair in plan.segments.windows(2) {
+        assert_eq!(pair[0].hash_after, pair[1].hash_before);
+    }
+}
+
+#[test]
+fn files_ingested_at_a_floor_have_numbers_that_no_record_shows() {
+    let mut s = Scene::new();
+    s.session(0, 0).put(1).put(1).base(0, 9, 5);
+    s.bases[0].floor.sequence = seq(5);
+    s.put_at(6, 1).cut();
+    assert_eq!(summary(s.plan(&record(1))), Ok((2, base(0), 5)));
+    assert_eq!(summary(s.plan(&record(2))), Ok((3, base(0), 6)));
+}
+
+#[test]
 fn a_named_base_is_used_though_a_newer_one_reaches_the_target() {
     let mut s = simple();
     s.bases.remove(1);

@@ -162,7 +162,7 @@ fn families(
                     .comparator
                     .as_ref()
                     .map(ToString::to_string)
-                    .or_else(|| described(*id).map(|d| d.comparator.clone()))
+                    .or_else(|| described(*id).map(|d| d.comparator.clone()).filter(|name| !name.is_empty()))
                     .unwrap_or_else(|| "leveldb.BytewiseComparator".to_owned()),
                 merge_operator: described(*id).and_then(|d| d.merge_operator.clone()),
                 format_version: newest.and_then(|file| options::format_version(file, &name)),
