@@ -524,4 +524,74 @@ proptest! {
         body[at..end].copy_from_slice(&garbage[..end - at]);
         prop_assert_eq!(read(&body.into(), &keyring).is_err(), changed);
     }
+
+    #[test]
+    fn a_header_of_any_numbers_with_a_right_checksum_is_refused_and_never_a_panic(
+        numbers in proptest::array::uniform32(any::<u64>()), small: bool, after in proptest::collection::vec(any::<u8>(), 0..400),
+    ) {
+        let number = |i: usize| if small { numbers[i] % 300 } else { numbers[i] };
+        let header = SegmentHeader {
+            required_flags: 0,
+            optional_flags: numbers[0] as u32,
+            timeline: WANTED.timeline,
+            ordinal: WANTED.ordinal,
+            epoch: Epoch::new(number(1)),
+            archive: ARCHIVE,
+            nonce: Nonce([0; 16]),
+            salt: [0; 32],
+            first: Boundary::new(number(2)),
+            hash_before: RunningHash([1; 32]),
+            end: Boundary::new(number(3)),
+            hash_after: RunningHash([2; 32]),
+            created: Micros(numbers[4] as i64),
+            entries: number(5),
+            plain_bytes: number(6),
+            footer_offset: number(7),
+            footer_len: number(8) as u32,
+            frames: number(9) as u32,
+        };
+        let mut body = header.encode().to_vec();
+        body.extend(after);
+        prop_assert!(read(&body.into(), &Keyring::none()).is_err());
+    }
+
+    #[test]
+    fn a_footer_that_lies_consistently_about_places_is_refused(field in 0usize..14, by in prop_oneof![Just(1u64), any::<u64>()]) {
+        let entries = [wal(1), record(1, 0, vec![1; FRAME_PLAIN]), record(1, FRAME_PLAIN as u64 + 7, "x"), wal(2)];
+        let finished = build(start(7), &entries, &Keyring::none(), 19);
+        let reader = SegmentReader::open(&WANTED, finished.body.clone(), &Keyring::none()).unwrap();
+        let (mut header, mut footer) = (reader.header().clone(), reader.footer().clone());
+        let change = |n: u64| n.wrapping_add(by.max(1));
+        match field {
+            0 => { footer.frames[1].first = Boundary::new(change(footer.frames[1].first.get())); }
+            1 => { footer.frames[1].offset = change(footer.frames[1].offset); }
+            2 => { footer.frames[1].plain = footer.frames[1].plain.wrapping_add((by as u32).max(1)); }
+            3 => { footer.frames[1].stored = footer.frames[1].stored.wrapping_add((by as u32).max(1)); }
+            4 => { footer.frames[1].hash_before.0[3] ^= 1; }
+            5 => { footer.frames.swap(0, 1); }
+            6 => { header.end = Boundary::new(change(header.end.get())); footer.summary.end = header.end; }
+            7 => { header.entries = change(header.entries); }
+            8 => { header.hash_after.0[0] ^= 1; footer.summary.hash_after = header.hash_after; }
+            9 => { footer.summary.events[1].at = Boundary::new(change(footer.summary.events[1].at.get())); }
+            10 => { footer.summary.wals[0].start = change(footer.summary.wals[0].start); }
+            11 => { footer.summary.wals[0].end = change(footer.summary.wals[0].end); }
+            12 => { footer.summary.wals.pop(); }
+            _ => { footer.summary.events[1].event = Event::WalStarted { wal: FileNumber::new(change(2)) }; }
+        }
+        let packed = super::footer::Packed::new(&footer, Level::default()).unwrap();
+        header.footer_len = packed.stored_len(false) as u32;
+        let head = header.encode();
+        let mut body = finished.body[..header.footer_offset as usize].to_vec();
+        body[..HEADER_LEN].copy_from_slice(&head);
+        let from = body.len();
+        packed.append(&WANTED.key(), &head, None, &mut body).unwrap();
+        let trailer = super::header::Trailer {
+            footer_offset: header.footer_offset,
+            footer_len: header.footer_len,
+            footer_crc: crc32c::crc32c(&body[from..]),
+            header_crc: u32::from_le_bytes(head[HEADER_LEN - 4..].try_into().unwrap()),
+        };
+        body.extend(trailer.encode());
+        prop_assert!(read(&body.into(), &Keyring::none()).is_err());
+    }
 }
