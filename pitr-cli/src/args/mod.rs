@@ -16,7 +16,7 @@ use self::{
     archiving::{BaseArgs, FlushArgs, RunArgs, StatusArgs, TagArgs},
     common::GlobalArgs,
     looking::{ListArgs, LogArgs},
-    restoring::{PlanArgs, RestoreArgs},
+    restoring::{PlanArgs, RestoreArgs, VerifyArgs},
     tools::{CheckArgs, CompletionsArgs, DemoArgs, ErrorsArgs, InspectArgs},
 };
 
@@ -71,6 +71,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Rebuild the database as it was at a record, a sequence number, a time or a tag
     Restore(RestoreArgs),
+    /// Prove that an archive is whole: every hash, no gap
+    Verify(VerifyArgs),
     /// Say whether archiving will work here: the store, the database's settings, the cost
     Check(CheckArgs),
     /// Print RocksDB's files and the archive's segments, decoded
@@ -95,7 +97,7 @@ impl Command {
 
     /// Whether the command handles interrupts itself, because it ends in an orderly way.
     pub fn ends_itself(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Demo(_))
+        matches!(self, Self::Run(_))
     }
 
     /// Whether the command's own log is worth showing by default.

@@ -1,5 +1,6 @@
 //! `pitr list`: what an archive holds.
 
+use chrono::{DateTime, Utc};
 use pitr_archive::{
     Result,
     catalog::{
@@ -42,7 +43,7 @@ struct Listed<'a> {
 struct ShownTimeline<'a> {
     timeline: TimelineId,
     parent: Option<ShownPosition>,
-    created: Micros,
+    created: DateTime<Utc>,
     db_id: &'a str,
     head: Boundary,
 }
@@ -50,7 +51,7 @@ struct ShownTimeline<'a> {
 #[derive(Serialize)]
 struct ShownBase<'a> {
     id: &'a BaseId,
-    created: Micros,
+    created: DateTime<Utc>,
     timeline: TimelineId,
     floor: ShownPosition,
     first_wal: FileNumber,
@@ -67,7 +68,7 @@ struct ShownBarrier<'a> {
     reason: BarrierReason,
     lo: Boundary,
     hi: Option<Boundary>,
-    noticed: Micros,
+    noticed: DateTime<Utc>,
     detail: &'a str,
 }
 
@@ -88,9 +89,9 @@ struct ShownSegment {
     last_sequence: SequenceNumber,
     bytes: u64,
     plain_bytes: u64,
-    from: Option<Micros>,
-    to: Option<Micros>,
-    observed_through: Option<Micros>,
+    from: Option<DateTime<Utc>>,
+    to: Option<DateTime<Utc>>,
+    observed_through: Option<DateTime<Utc>>,
     events: usize,
 }
 
@@ -174,7 +175,7 @@ fn shown_timeline(timeline: &Timeline) -> ShownTimeline<'_> {
     ShownTimeline {
         timeline: timeline.id(),
         parent: document.parent.as_ref().map(Into::into),
-        created: document.created,
+        created: document.created.to_datetime(),
         db_id: &document.db_id,
         head: timeline.end(),
     }
@@ -183,7 +184,7 @@ fn shown_timeline(timeline: &Timeline) -> ShownTimeline<'_> {
 fn shown_base(base: &BaseDocument) -> ShownBase<'_> {
     ShownBase {
         id: &base.id,
-        created: base.created,
+        created: base.created.to_datetime(),
         timeline: base.floor.timeline,
         floor: (&base.floor).into(),
         first_wal: base.first_wal,
@@ -201,7 +202,7 @@ fn shown_barrier(timeline: TimelineId, barrier: &Barrier) -> ShownBarrier<'_> {
         reason: barrier.reason,
         lo: barrier.interval.lo,
         hi: barrier.interval.hi,
-        noticed: barrier.noticed,
+        noticed: barrier.noticed.to_datetime(),
         detail: &barrier.detail,
     }
 }
@@ -216,9 +217,9 @@ fn shown_segment(timeline: TimelineId, s: &SegmentSummary) -> ShownSegment {
         last_sequence: s.last_sequence,
         bytes: s.object_bytes,
         plain_bytes: s.plain_bytes,
-        from: s.observed.map(|(first, _)| first.at),
-        to: s.observed.map(|(_, last)| last.at),
-        observed_through: s.observed_through,
+        from: s.observed.map(|(first, _)| first.at.to_datetime()),
+        to: s.observed.map(|(_, last)| last.at.to_datetime()),
+        observed_through: s.observed_through.map(Micros::to_datetime),
         events: s.events.len(),
     }
 }
@@ -341,7 +342,7 @@ fn segments(out: &Output, selection: &Selection<'_>) -> Table {
         ("events", Align::Right),
     ];
     let mut table = Table::new(out, &columns);
-    let time = |at: Option<Micros>| at.map_or_else(|| "-".to_owned(), text::time);
+    let time = |at: Option<DateTime<Utc>>| at.map_or_else(|| "-".to_owned(), text::time);
     for t in selection.timelines() {
         for s in t.segments().iter().map(|s| shown_segment(t.id(), s)) {
             let records = match s.records {

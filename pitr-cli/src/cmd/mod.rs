@@ -14,4 +14,5 @@ pub mod restore;
 pub mod run;
 pub mod status;
 pub mod tag;
+pub mod verify;
 pub mod work;

@@ -121,6 +121,7 @@ pub fn note(out: &Output, kind: NoteKind, words: &str) -> String {
 
 fn certain(plan: &RestorePlan) -> String {
     match (plan.time.from, plan.time.to) {
+        (Some(from), Some(to)) if from == to => format!("certainly at {}, when somebody last looked", text::time(from)),
         (Some(from), Some(to)) if from <= to => format!("certainly from {} to {}", text::time(from), text::time(to)),
         (Some(from), _) => format!("reached by {}; nobody saw until when it stayed so", text::time(from)),
         (None, Some(to)) => format!("at some time until {}", text::time(to)),

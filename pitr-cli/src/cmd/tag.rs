@@ -1,6 +1,7 @@
 //! `pitr tag create|list|delete`.
 
-use pitr_archive::{Code, Error, Result, catalog::schema::TagDocument, clock::Micros, tag};
+use chrono::{DateTime, Utc};
+use pitr_archive::{Code, Error, Result, catalog::schema::TagDocument, tag};
 use pitr_archiver::control::{Answer, Request, TagRequest, Unflushed};
 use serde::Serialize;
 
@@ -22,7 +23,7 @@ pub struct ShownTag<'a> {
     name: &'a str,
     note: &'a str,
     position: ShownPosition,
-    created: Micros,
+    created: DateTime<Utc>,
     observed_only: bool,
 }
 
@@ -32,7 +33,7 @@ impl<'a> From<&'a TagDocument> for ShownTag<'a> {
             name: &tag.name,
             note: &tag.note,
             position: (&tag.position).into(),
-            created: tag.created,
+            created: tag.created.to_datetime(),
             observed_only: tag.observed_only,
         }
     }

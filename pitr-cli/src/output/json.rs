@@ -1,9 +1,10 @@
-//! The JSON that `--json` prints: one object on one line, or, for `log` and `inspect wal|manifest`, one object per line.
+//! The JSON that `--json` prints: one object on one line, or, for `log` and
+//! `inspect wal|manifest|segment`, one object per line.
 //!
 //! Owns: the field names. They are stable: fields are added, never renamed or removed. Conventions: times are RFC 3339 in
 //! UTC, with microseconds where they are known; sizes are bytes; durations say their unit in their name; what is not
-//! known is `null` or absent. Bytes that came from a database are strings: printable ASCII as it is, a backslash doubled,
-//! every other byte as `\xNN` (in JSON text: `\\xNN`). Errors are described in `output::error`.
+//! known is `null` or absent. Keys and values are strings in `log`: printable ASCII as it is, a backslash doubled, every
+//! other byte as `\xNN` (in JSON text: `\\xNN`); in `inspect` they are `{"text": "..."}` or `{"hex": "..."}`. Errors are described in `output::error`.
 //!
 //! A **position** is `{timeline, record, wal, offset, sequence, boundary, hash}`: the last record included (`null` before
 //! the first), the WAL file it came from and the offset after it, the database's latest sequence number there, the
@@ -24,13 +25,15 @@
 //! | ... `.bases[]` | `id`, `created`, `timeline`, `floor`, `first_wal`, `last_sequence`, `files`, `bytes`, `column_families`, `rocksdb_version` |
 //! | ... `.barriers[]` | `timeline`, `reason`, `lo`, `hi` (boundaries), `noticed`, `detail` |
 //! | ... `.segments[]` | with `--segments`: `timeline`, `ordinal`, `first`, `end` (boundaries), `records`, `last_sequence`, `bytes`, `plain_bytes`, `from`, `to` (times seen), `observed_through`, `events`; else per timeline: `timeline`, `segments`, `heartbeats`, `records`, `bytes`, `plain_bytes` |
-//! | `log`, each line | `record`, `timeline`, `wal`, `sequence`, `time`: `{from, to}`, `family`, `op`, `key`, `value`, `end_key` |
+//! | `log`, each line | `timeline`, `record`, `index` (of the operation in its record), `seen`, `wal`, `offset`, `sequence`, `column_family`: `{id, name}`, `operation`, `key`, `value` (or the end of a range), `withdrawn` |
 //! | `plan` | the plan: `archive`, `target`, `position`, `distance`, `time`, `base`, `segments`, `column_families`, `wals`, `withdrawn`, `download_bytes`, `disk_bytes`, `notes` |
 //! | `restore` | the report: `into`, `position`, `base`, `marker`, `files`, `file_bytes`, `records`, `wal_bytes`, `recovered`, `notes`, and `seconds` |
-//! | `verify` | `ok`, `findings`: each `code`, `object`, `message`; what was read |
+//! | `verify` | `ok`, `findings`: each `severity`, `code`, `object`, `text`, `hint`; `checked`: `timelines`, `manifests`, `segments`, `records`, `bases`, `files`, `file_bytes`, `tags`; with `--deep` also `deep`: `position`, `bases`, `compared` |
 //! | `check` | `ok`, `findings`: each `id`, `severity` (`ok`, `info`, `warning`, `error`), `finding`, `fix`; `store`: the probe's steps; `requests_per_month`: `{busy, idle}`; `restore_seconds` |
-//! | `inspect options`, `inspect segment` | the file's contents |
-//! | `inspect wal`, `inspect manifest`, each line | one record of the file; the last line says how the file ends |
+//! | `inspect options` | `sections`: each `section`, `settings`; `db` and `column_families`: the settings that matter, typed |
+//! | `inspect wal`, each line | `kind`: `metadata`, `batch` (`offset`, `end`, `byte_size`, `sequence`, `count`, `sequence_advance`, `ops`, `summary`, `error`) or, last, `ending` (`verdict`: `end`, `incomplete`, `corrupt`) |
+//! | `inspect manifest`, each line | `kind`: `edit` (named as `ldb manifest_dump --verbose` does), `ending`, and last `state` |
+//! | `inspect segment`, each line | `kind`: `header`, `event`, `record`, and last `footer` |
 //! | `demo` | `directory`, `steps`: each `command`, `exit`, `milliseconds`; `proofs`: each `target`, `sequence`, `write`, `writes`, `keys`, `families`; `milliseconds` |
 //! | `errors` | `errors`: each `code`, `exit`, `severity`, `retry`, `meaning`, `hint` |
 

@@ -21,9 +21,11 @@ pub fn duration(d: Duration) -> String {
         _ => format!("{large} {unit} {small} {small_unit}"),
     };
     match seconds {
+        0 if d.is_zero() => "0 s".to_owned(),
+        0 if d.as_millis() == 0 => "under 1 ms".to_owned(),
         0 => format!("{} ms", d.as_millis()),
-        1..=9 => format!("{:.1} s", d.as_secs_f64()),
-        10..=59 => format!("{seconds} s"),
+        1..=9 if d.subsec_millis() >= 50 => format!("{:.1} s", d.as_secs_f64()),
+        1..=59 => format!("{seconds} s"),
         60..=3_599 => two(seconds / 60, "min", seconds % 60, "s"),
         3_600..=86_399 => two(seconds / 3_600, "h", seconds % 3_600 / 60, "min"),
         _ => two(seconds / 86_400, "d", seconds % 86_400 / 3_600, "h"),
@@ -109,10 +111,11 @@ mod tests {
     #[test]
     fn durations_have_two_parts_at_most() {
         for (seconds, text) in
-            [(0, "0 ms"), (12, "12 s"), (60, "1 min"), (250, "4 min 10 s"), (10_920, "3 h 2 min"), (187_200, "2 d 4 h")]
+            [(0, "0 s"), (1, "1 s"), (12, "12 s"), (60, "1 min"), (250, "4 min 10 s"), (10_920, "3 h 2 min"), (187_200, "2 d 4 h")]
         {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
         assert_eq!(duration(Duration::from_millis(1500)), "1.5 s");
+        assert_eq!(duration(Duration::from_micros(3)), "under 1 ms");
     }
 }

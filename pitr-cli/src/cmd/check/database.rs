@@ -11,7 +11,7 @@ use std::{
 };
 
 use pitr_archive::{
-    Error, Result, error,
+    Code, Error, Result, error,
     ids::FileNumber,
     rocks::{
         describe::{Ending, ManifestDescriber, Operations, WalDescriber, WalLine},
@@ -35,6 +35,8 @@ const MAX_READ: u64 = 512 << 20;
 pub fn check(args: &DatabaseArgs, findings: &mut Vec<Finding>) -> Result<Option<f64>> {
     let layout = match Layout::read(&args.db, &args.db_path) {
         Ok(layout) => layout,
+        // A directory that is not there, or is no database, is a mistake in the command.
+        Err(e) if matches!(e.code(), Code::FileNotFound | Code::NotADatabase) => return Err(e),
         Err(e) => {
             findings.push(Finding::failed("database.files", &e));
             return Ok(None);

@@ -62,7 +62,7 @@ pub fn run(dir: &Path, clock: &dyn Clock) -> Result<()> {
         let sequence = db.latest_sequence_number();
         notes.note(&Note::Written { number, after: clock.now(), sequence })?;
         if number % FLUSH_EVERY == 0 {
-            for family in [ACCOUNTS, ORDERS].iter().filter_map(|name| db.cf_handle(name)) {
+            for family in [ACCOUNTS, ORDERS, AUDIT].iter().filter_map(|name| db.cf_handle(name)) {
                 db.flush_cf(&family).map_err(|e| rocks("flushing", &path, e))?;
             }
         }

@@ -6,10 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use pitr_archive::{
     Code, Error, Result,
     catalog::archive::MAX_SEGMENT,
-    clock::Micros,
     error,
     ids::{ArchiveId, Boundary, Epoch, FileNumber, Ordinal, RecordNumber, RunningHash, TimelineId},
     keyring::Keyring,
@@ -43,7 +43,7 @@ struct Head {
     end: Boundary,
     hash_before: RunningHash,
     hash_after: RunningHash,
-    created: Micros,
+    created: DateTime<Utc>,
     entries: u64,
     frames: u32,
     plain_bytes: u64,
@@ -116,7 +116,7 @@ fn show_header(sheet: &mut Sheet<'_>, h: &SegmentHeader) -> Result<()> {
             end: h.end,
             hash_before: h.hash_before,
             hash_after: h.hash_after,
-            created: h.created,
+            created: h.created.to_datetime(),
             entries: h.entries,
             frames: h.frames,
             plain_bytes: h.plain_bytes,

@@ -2,6 +2,7 @@
 
 mod windows;
 
+use chrono::{DateTime, Utc};
 use pitr_archive::{
     Code, Error, Result,
     catalog::{
@@ -25,7 +26,7 @@ use crate::{
 
 #[derive(Serialize)]
 struct Shown {
-    now: Micros,
+    now: DateTime<Utc>,
     archiver: Option<ShownArchiver>,
     lag_seconds: Option<f64>,
     archive: Option<ShownArchive>,
@@ -39,9 +40,9 @@ struct ShownArchiver {
     read: ShownPosition,
     acknowledged: ShownPosition,
     unacknowledged_records: u64,
-    oldest_unacknowledged: Option<Micros>,
-    caught_up: Option<Micros>,
-    last_acknowledged: Option<Micros>,
+    oldest_unacknowledged: Option<DateTime<Utc>>,
+    caught_up: Option<DateTime<Utc>>,
+    last_acknowledged: Option<DateTime<Utc>>,
     last_base: Option<BaseId>,
     base: Option<String>,
     pinned_bytes: u64,
@@ -58,9 +59,9 @@ impl From<Status> for ShownArchiver {
             read: (&s.read).into(),
             acknowledged: (&s.acknowledged).into(),
             unacknowledged_records: s.unacknowledged_records,
-            oldest_unacknowledged: s.oldest_unacknowledged,
-            caught_up: s.caught_up,
-            last_acknowledged: s.last_acknowledged,
+            oldest_unacknowledged: s.oldest_unacknowledged.map(Micros::to_datetime),
+            caught_up: s.caught_up.map(Micros::to_datetime),
+            last_acknowledged: s.last_acknowledged.map(Micros::to_datetime),
             last_base: s.last_base,
             base: s.base,
             pinned_bytes: s.pinned_bytes,
@@ -82,7 +83,7 @@ struct ShownArchive {
 struct ShownTimeline {
     timeline: TimelineId,
     head: ShownHead,
-    observed_through: Option<Micros>,
+    observed_through: Option<DateTime<Utc>>,
     last_base: Option<ShownBase>,
     segments: usize,
     bytes: u64,
@@ -100,7 +101,7 @@ struct ShownHead {
 #[derive(Serialize)]
 struct ShownBase {
     id: BaseId,
-    created: Micros,
+    created: DateTime<Utc>,
     floor: ShownPosition,
 }
 
@@ -122,15 +123,15 @@ impl Place {
 struct ShownWindow {
     from: Place,
     to: Place,
-    from_time: Option<Micros>,
-    to_time: Option<Micros>,
+    from_time: DateTime<Utc>,
+    to_time: Option<DateTime<Utc>>,
 }
 
 #[derive(Serialize)]
 struct ShownGap {
     at: Place,
     reason: BarrierReason,
-    noticed: Micros,
+    noticed: DateTime<Utc>,
     detail: String,
 }
 
@@ -168,7 +169,7 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
     let archive = described.as_ref().map(|(url, catalog)| describe(url, catalog));
     let out = &context.output;
     if out.is_json() {
-        out.json(&Shown { now, archiver: archiver.map(Into::into), lag_seconds, archive })?;
+        out.json(&Shown { now: now.to_datetime(), archiver: archiver.map(Into::into), lag_seconds, archive })?;
         return Ok(Verdict::Done);
     }
     match (&archiver, &database) {
@@ -209,25 +210,25 @@ fn describe_timeline(catalog: &Catalog, timeline: &Timeline) -> ShownTimeline {
         .map(|Window { from, to, since }| ShownWindow {
             from: place(from),
             to: place(to),
-            from_time: Some(since),
-            to_time: seen(timeline, to),
+            from_time: since.to_datetime(),
+            to_time: seen(timeline, to).map(Micros::to_datetime),
         })
         .collect();
     let gap = |barrier: &Barrier| ShownGap {
         at: place(barrier.interval.lo),
         reason: barrier.reason,
-        noticed: barrier.noticed,
+        noticed: barrier.noticed.to_datetime(),
         detail: barrier.detail.clone(),
     };
     let last_base = bases.iter().max_by_key(|base| base.created);
     ShownTimeline {
         timeline: id,
         head: ShownHead { place: place(timeline.end()), sequence: timeline.head().map(|head| head.last_sequence) },
-        observed_through: timeline.observed_through(),
+        observed_through: timeline.observed_through().map(Micros::to_datetime),
         last_base: last_base.map(|base| ShownBase {
             id: base.id.clone(),
-            created: base.created,
-            floor: ShownPosition::from(&base.floor as &Position),
+            created: base.created.to_datetime(),
+            floor: (&base.floor).into(),
         }),
         segments: timeline.segments().len(),
         bytes: timeline.segments().iter().map(|s| s.object_bytes).sum(),
@@ -289,14 +290,14 @@ fn show_archive(out: &Output, archive: &ShownArchive, now: Micros) -> Result<()>
                 "observed through",
                 timeline.observed_through.map_or_else(
                     || "never".to_owned(),
-                    |at| format!("{} ({})", text::time(at), text::ago(at, now)),
+                    |at| format!("{} ({})", text::time(at), text::ago(at.into(), now)),
                 ),
             ),
             (
                 "last base",
                 timeline.last_base.as_ref().map_or_else(
                     || out.bad("none: nothing can be restored yet"),
-                    |base| format!("{} ({})", base.id, text::ago(base.created, now)),
+                    |base| format!("{} ({})", base.id, text::ago(base.created.into(), now)),
                 ),
             ),
             ("size", format!("{} in {}", text::bytes(timeline.bytes), text::count(timeline.segments as u64, "segment"))),
@@ -313,13 +314,12 @@ fn show_archive(out: &Output, archive: &ShownArchive, now: Micros) -> Result<()>
 }
 
 fn window(window: &ShownWindow) -> String {
-    let time = |at: Option<Micros>| at.map_or_else(|| "?".to_owned(), |at| text::time(at));
     format!(
         "records {} to {}, that is {} to {}",
         text::record(window.from.boundary),
         text::record(window.to.boundary),
-        time(window.from_time),
-        time(window.to_time)
+        text::time(window.from_time),
+        window.to_time.map_or_else(|| "?".to_owned(), text::time)
     )
 }
 
