@@ -77,6 +77,8 @@ pub struct Archiver {
     /// Cut, and not acknowledged.
     pub(crate) pending: Option<Arc<Shipment>>,
     pub(crate) roll_up: RollUp,
+    /// Sent, and not known to be written.
+    pending_manifest: Option<ManifestDocument>,
     /// Files of published bases.
     pub(crate) known_files: KnownFiles,
     pub(crate) last_base: Option<BaseId>,
@@ -113,6 +115,7 @@ impl Archiver {
             changed,
             pending: None,
             roll_up: joined.roll_up,
+            pending_manifest: None,
             known_files: KnownFiles::default(),
             last_base: None,
             last_base_attempt: None,
@@ -125,16 +128,17 @@ impl Archiver {
 
     /// Learns which files the archive has, and whether the run has a base.
     async fn learn_bases(&mut self) -> Result<()> {
-        let bases = self.archive.bases().await?;
         let run = self.engine.run();
-        if !bases.iter().any(|base| base.run == run && base.floor.timeline == self.timeline)
-            && self.engine.wanted_base().is_none()
-        {
-            self.engine.want_base(BaseReason::RunStarted);
-        }
-        self.last_base = bases.iter().map(|base| base.id.clone()).max();
-        for base in &bases {
+        let mut has_base = false;
+        // One at a time: each holds a MANIFEST, and the archiver's memory is bounded.
+        for id in self.archive.list_bases().await? {
+            let Some(base) = self.archive.get_base(&id).await? else { continue };
+            has_base |= base.run == run && base.floor.timeline == self.timeline;
             self.known_files.learn(&base.files, base.run, run);
+            self.last_base = self.last_base.take().max(Some(id));
+        }
+        if !has_base && self.engine.wanted_base().is_none() {
+            self.engine.want_base(BaseReason::RunStarted);
         }
         Ok(())
     }
@@ -208,6 +212,7 @@ impl Archiver {
                         .await?;
                 self.engine = joined.engine;
                 self.roll_up = joined.roll_up;
+                self.pending_manifest = None;
                 self.acknowledged.position = joined.position;
                 self.learn_bases().await
             }
@@ -257,22 +262,27 @@ impl Archiver {
         if self.roll_up.segments.is_empty() {
             return Ok(());
         }
-        let document = ManifestDocument {
-            version: DOCUMENT_VERSION,
-            archive: self.archive.id(),
-            timeline: self.timeline,
-            number: self.roll_up.number,
-            previous: self.roll_up.previous,
-            rebuilt: false,
-            segments: self.roll_up.segments.clone(),
-            bases: self.roll_up.bases.clone(),
-            tags: self.roll_up.tags.clone(),
-            pruned: Vec::new(),
-            created: self.parts.clock.now(),
-            epoch: self.claim.epoch(),
-            nonce: self.parts.random.nonce()?,
-            extra: Extra::new(),
+        // A document whose reply was lost is sent again as it was: with another nonce it would look like another writer's.
+        let document = match self.pending_manifest.take() {
+            Some(document) => document,
+            None => ManifestDocument {
+                version: DOCUMENT_VERSION,
+                archive: self.archive.id(),
+                timeline: self.timeline,
+                number: self.roll_up.number,
+                previous: self.roll_up.previous,
+                rebuilt: false,
+                segments: self.roll_up.segments.clone(),
+                bases: self.roll_up.bases.clone(),
+                tags: self.roll_up.tags.clone(),
+                pruned: Vec::new(),
+                created: self.parts.clock.now(),
+                epoch: self.claim.epoch(),
+                nonce: self.parts.random.nonce()?,
+                extra: Extra::new(),
+            },
         };
+        self.pending_manifest = Some(document.clone());
         crate::crash::point("manifest-before-put");
         let put = self.archive.put_manifest(&document, &self.claim, &*self.parts.random).await?;
         crate::crash::point("manifest-after-put");
@@ -281,7 +291,11 @@ impl Archiver {
             .next()
             .ok_or_else(|| Error::new(Code::Internal, "numbering the next manifest").on(document.number))?;
         match put {
-            PutDocument::Created { hash } => self.roll_up.written(hash, next),
+            PutDocument::Created { hash } => {
+                let (segments, bases, tags) = (document.segments.len(), document.bases.len(), document.tags.len());
+                self.roll_up.written(hash, next, segments, bases, tags);
+                self.pending_manifest = None;
+            }
             PutDocument::Conflict(_) => {
                 return Err(Error::new(Code::Fenced, "writing the manifest").on(document.number));
             }

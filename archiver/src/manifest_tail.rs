@@ -16,6 +16,7 @@ use pitr_archive::{
         file_name,
         log_reader::{Finality, LogKind, LogReader, Read},
         manifest::{Change, ManifestError, ManifestModel, TwoPhase},
+        version_edit::VersionEdit,
     },
     segment::entry::ManifestPoint,
 };
@@ -178,6 +179,23 @@ impl ManifestTail {
         Ok(())
     }
 
+    /// Reads the snapshot that a new MANIFEST opens with, and nothing behind it.
+    ///
+    /// Its edits describe; only an edit that was applied to a running database names the next file number.
+    fn read_snapshot(&mut self) -> Result<()> {
+        loop {
+            let before = self.reader.state().clone();
+            let Some((end, payload)) = next_edit(&mut self.window, &mut self.reader)? else { return Ok(()) };
+            // What cannot be decoded is reported by `apply`.
+            if VersionEdit::decode(&payload).is_ok_and(|edit| edit.next_file_number.is_some()) {
+                self.reader = LogReader::resume(LogKind::Manifest, before);
+                self.window.rewind();
+                return Ok(());
+            }
+            self.apply(end, &payload)?;
+        }
+    }
+
     /// Reads everything that is there now, through as many MANIFESTs as there are.
     pub fn follow(&mut self, registry: &Registry) -> Result<Follow> {
         let mut news = Vec::new();
@@ -223,16 +241,14 @@ impl ManifestTail {
             let Some((window, reader)) = open(registry, number)? else { continue };
             let mut next =
                 Self { number, window, reader, model: ManifestModel::new(number), two_phase: self.two_phase };
-            while let Some((end, payload)) = next_edit(&mut next.window, &mut next.reader)? {
-                next.apply(end, &payload)?;
-                // Two empty databases look alike: the identity tells them apart.
-                let same_database = match (next.model.db_id(), self.model.db_id()) {
-                    (Some(a), Some(b)) => a == b,
-                    _ => true,
-                };
-                if same_database && next.model.digest() == self.model.digest() && next.model.applied_to() == end {
-                    return Ok(Some(next));
-                }
+            next.read_snapshot()?;
+            // Two empty databases look alike: the identity tells them apart.
+            let same_database = match (next.model.db_id(), self.model.db_id()) {
+                (Some(a), Some(b)) => a == b,
+                _ => true,
+            };
+            if same_database && next.model.digest() == self.model.digest() {
+                return Ok(Some(next));
             }
         }
         Ok(None)

@@ -242,12 +242,6 @@ pub fn inode(path: &Path) -> Result<Option<(u64, u64)>> {
     }
 }
 
-/// Device and inode of an open file.
-pub fn inode_of(file: &File, path: &Path) -> Result<(u64, u64)> {
-    let meta = file.metadata().map_err(|e| error::io("examining", path, e))?;
-    Ok((meta.dev(), meta.ino()))
-}
-
 /// Opens a file for reading; `None` if it is not there.
 pub fn open_if_there(path: &Path) -> Result<Option<File>> {
     match File::open(path) {

@@ -196,6 +196,19 @@ impl Registry {
         inner.watching_from.is_some_and(|from| from <= after) && !lost
     }
 
+    /// Whether every WAL that was created after `after` is known.
+    pub fn missed_none_after(&self, after: FileNumber) -> bool {
+        let inner = self.lock();
+        inner.watching_from.is_some_and(|from| from <= after) && !inner.lost.iter().any(|n| *n > after)
+    }
+
+    /// It is proven in another way that every WAL that existed when the watch began and has a number above `after` is
+    /// known.
+    pub fn all_known_above(&self, after: FileNumber) {
+        let mut inner = self.lock();
+        inner.watching_from = inner.watching_from.map(|from| from.min(after));
+    }
+
     /// Whether a WAL of this number was replaced by another file of the same name since it was pinned.
     pub fn was_replaced(&self, wal: FileNumber) -> bool {
         self.lock().replaced.contains(&wal)

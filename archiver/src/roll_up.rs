@@ -47,9 +47,15 @@ impl RollUp {
         !self.segments.is_empty() && (old || self.segments.len() as u64 >= segments)
     }
 
-    /// The manifest was written and its stored bytes have this hash.
-    pub fn written(&mut self, hash: ContentHash, next: ManifestNumber) {
-        *self = Self { number: next, previous: Some(hash), ..Self::default() };
+    /// A manifest over the first `segments` segments, `bases` bases and `tags` tags was written; its stored bytes have
+    /// this hash. What came while it was under way is left for the next.
+    pub fn written(&mut self, hash: ContentHash, next: ManifestNumber, segments: usize, bases: usize, tags: usize) {
+        self.segments.drain(..segments.min(self.segments.len()));
+        self.bases.drain(..bases.min(self.bases.len()));
+        self.tags.drain(..tags.min(self.tags.len()));
+        self.number = next;
+        self.previous = Some(hash);
+        self.since = None;
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Owns: one open WAL, the reader over it, and (for a recycled WAL) the copy of its bytes. Refuses: to decide when a WAL is final, which WAL comes next, or what a record means.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    os::unix::fs::{FileExt, MetadataExt},
+};
 
 use bytes::Bytes;
 use pitr_archive::{
@@ -16,7 +19,7 @@ use pitr_archive::{
 };
 
 use crate::{
-    pin::{PinKind, Pins, inode, inode_of},
+    pin::{PinKind, Pins, inode},
     registry::{Registry, Seen},
     window::Window,
 };
@@ -224,7 +227,8 @@ impl WalTail {
     ///
     /// Where the server may overwrite its WALs in place, a link holds the file but not its bytes, and a WAL of which
     /// nothing was read before it was overwritten looks like an empty one: there the name must still lead to the same
-    /// file, which is renamed before it is overwritten. A copy holds what was read before and says nothing about the rest.
+    /// file, which is renamed before it is overwritten, or our pin must be its only name: then it was deleted under its
+    /// own. A copy holds what was read before and says nothing about the rest.
     pub fn is_certain(&self, registry: &Registry, recycling: Recycling) -> Result<bool> {
         if self.origin == Origin::Copy {
             return Ok(false);
@@ -236,8 +240,13 @@ impl WalTail {
         if registry.seen(self.wal) == Some(Seen::Archived) {
             return Ok(true);
         }
-        let now = inode(self.window.path())?;
-        Ok(now == Some(inode_of(self.window.file(), self.window.path())?))
+        let meta = self.window.file().metadata().map_err(|e| error::io("examining", self.window.path(), e))?;
+        let here = Some((meta.dev(), meta.ino()));
+        if inode(self.window.path())? == here {
+            return Ok(true);
+        }
+        // Under another name it would be pinned, too, unless that name was missed.
+        Ok(meta.nlink() == 1 && registry.missed_none_after(self.wal))
     }
 
     /// Whether the file has become shorter than what was read: the server cut it.

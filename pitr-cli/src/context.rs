@@ -3,13 +3,9 @@
 //! Owns: the clock, randomness, the local time zone, the output mode, and opening stores, keys and archives from their
 //! options. After this, commands see values, not options of the process.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use indicatif::MultiProgress;
-use pitr_archiver::state::StateDir;
 use pitr_archive::{
     Code, Error, Result,
     catalog::archive::Archive,
@@ -22,6 +18,7 @@ use pitr_archive::{
     },
     time_text::LocalZone,
 };
+use pitr_archiver::state::StateDir;
 
 use crate::{
     args::{

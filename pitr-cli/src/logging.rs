@@ -40,7 +40,10 @@ pub fn start(global: &GlobalArgs, service: bool, bars: &MultiProgress) -> Result
         _ => "warn",
     };
     let filter = EnvFilter::try_new(level).map_err(|e| {
-        Error::new(Code::Usage, "reading --log-level").on(level).because(e).hint("use error, warn, info, debug or trace")
+        Error::new(Code::Usage, "reading --log-level")
+            .on(level)
+            .because(e)
+            .hint("use error, warn, info, debug or trace")
     })?;
     let json = match global.log_format {
         LogFormat::Json => true,

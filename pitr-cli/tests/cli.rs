@@ -69,7 +69,8 @@ fn refused(args: &[&str], code: &str, exit: i32) -> Value {
     let output = run(&args);
     assert_eq!(output.status.code(), Some(exit), "{args:?}: {}", stderr(&output));
     assert_eq!(stdout(&output), "", "{args:?} prints a result although it fails");
-    let error: Value = serde_json::from_slice(&output.stderr).unwrap_or_else(|e| panic!("{args:?}: {e}: {}", stderr(&output)));
+    let error: Value =
+        serde_json::from_slice(&output.stderr).unwrap_or_else(|e| panic!("{args:?}: {e}: {}", stderr(&output)));
     assert_eq!(error["code"], code, "{args:?}: {error}");
     assert_eq!(error["exit"], exit, "{args:?}: {error}");
     for field in ["severity", "message", "hint", "details"] {
@@ -177,7 +178,10 @@ fn the_examples_of_every_help_are_commands_that_exist() {
             let Some(rest) = command.split_once("pitr ").map(|(_, rest)| rest) else { continue };
             for option in rest.split_whitespace().filter(|word| word.starts_with("--")) {
                 let name = option.split('=').next().unwrap_or_default();
-                assert!(text.split("Examples:").next().is_some_and(|t| t.contains(name)) || path == ["tag"], "{path:?}: {name} in {line:?}");
+                assert!(
+                    text.split("Examples:").next().is_some_and(|t| t.contains(name)) || path == ["tag"],
+                    "{path:?}: {name} in {line:?}"
+                );
             }
         }
     }
@@ -185,7 +189,9 @@ fn the_examples_of_every_help_are_commands_that_exist() {
 
 #[test]
 fn usage_errors_are_code_usage_and_exit_2() {
-    for args in [&["no-such-command"][..], &["plan", "--to-latest"], &["plan", "--nonsense"], &["run", "--interval", "1"]] {
+    for args in
+        [&["no-such-command"][..], &["plan", "--to-latest"], &["plan", "--nonsense"], &["run", "--interval", "1"]]
+    {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
         refused(args, "usage", 2);
     }
@@ -230,7 +236,11 @@ fn mistakes_in_names_and_places_have_their_own_codes() {
     refused(&["plan", "--to-seq", "-1", "--archive", &nowhere], "usage", 2);
     refused(&["plan", "--to-record", "1.5", "--archive", &nowhere], "target.malformed", 2);
     refused(&["check", "--db", dir.path().to_str().expect("text")], "rocksdb.not-a-database", 2);
-    refused(&["run", "--once", "--db", dir.path().to_str().expect("text"), "--archive", &nowhere], "rocksdb.not-a-database", 2);
+    refused(
+        &["run", "--once", "--db", dir.path().to_str().expect("text"), "--archive", &nowhere],
+        "rocksdb.not-a-database",
+        2,
+    );
     refused(&["tag", "create", "../x", "--db", "/nowhere", "--archive", &nowhere], "tag.malformed-name", 2);
     refused(&["flush", "--db", dir.path().to_str().expect("text")], "control.unavailable", 2);
     refused(&["inspect", "wal", "/nowhere/000001.log"], "file.not-found", 2);
@@ -254,11 +264,25 @@ fn a_whole_story_in_json() {
     let db = scene.open();
     scene.write(&db, &[("alice", "100"), ("bob", "50")]);
     let checked = json(&scene.with(&["check", "--json", "--db", &scene.db]));
-    has(&checked, &["/ok", "/findings/0/id", "/findings/0/severity", "/findings/0/finding", "/store/steps", "/requests_per_month/busy", "/restore_seconds"]);
+    has(
+        &checked,
+        &[
+            "/ok",
+            "/findings/0/id",
+            "/findings/0/severity",
+            "/findings/0/finding",
+            "/store/steps",
+            "/requests_per_month/busy",
+            "/restore_seconds",
+        ],
+    );
     assert_eq!(checked["ok"], true, "{checked}");
 
     let caught_up = scene.catch_up();
-    has(&caught_up, &["/database", "/archive", "/position/timeline", "/position/record", "/position/wal", "/position/sequence"]);
+    has(
+        &caught_up,
+        &["/database", "/archive", "/position/timeline", "/position/record", "/position/wal", "/position/sequence"],
+    );
     let first = caught_up["position"]["sequence"].as_u64().expect("a number");
     assert_eq!(first, db.latest_sequence_number());
 
@@ -283,19 +307,43 @@ fn a_whole_story_in_json() {
     let status = json(&scene.with(&["status", "--json", "--db", &scene.db]));
     assert_eq!(status["archiver"], Value::Null);
     assert_eq!(status["archive"]["timelines"][0]["head"]["sequence"], db.latest_sequence_number());
-    has(&status, &["/now", "/archive/id", "/archive/encrypted", "/archive/timelines/0/observed_through", "/archive/timelines/0/last_base/id", "/archive/timelines/0/windows/0/from/record", "/archive/timelines/0/gaps"]);
+    has(
+        &status,
+        &[
+            "/now",
+            "/archive/id",
+            "/archive/encrypted",
+            "/archive/timelines/0/observed_through",
+            "/archive/timelines/0/last_base/id",
+            "/archive/timelines/0/windows/0/from/record",
+            "/archive/timelines/0/gaps",
+        ],
+    );
     let through = status["archive"]["timelines"][0]["observed_through"].as_str().expect("a time");
     assert!(chrono::DateTime::parse_from_rfc3339(through).is_ok(), "{through}");
 
     let list = json(&scene.with(&["list", "--segments", "--json"]));
     has(&list, &["/segments/0/ordinal", "/segments/0/records", "/segments/0/bytes"]);
     let list = json(&scene.with(&["list", "--json"]));
-    has(&list, &["/timelines/0/timeline", "/bases/0/id", "/bases/0/floor/record", "/tags/0/name", "/barriers", "/segments/0/segments"]);
+    has(
+        &list,
+        &[
+            "/timelines/0/timeline",
+            "/bases/0/id",
+            "/bases/0/floor/record",
+            "/tags/0/name",
+            "/barriers",
+            "/segments/0/segments",
+        ],
+    );
 
     let log = run(&scene.with(&["log", "--cf", "accounts", "--key", "alice", "--json"]));
     let entries: Vec<Value> = stdout(&log).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(entries.iter().map(|e| e["value"].as_str().expect("a value")).collect::<Vec<_>>(), ["100", "0"]);
-    has(&entries[0], &["/timeline", "/record", "/seen", "/wal", "/sequence", "/column_family/name", "/operation", "/key"]);
+    has(
+        &entries[0],
+        &["/timeline", "/record", "/seen", "/wal", "/sequence", "/column_family/name", "/operation", "/key"],
+    );
     let escaped = run(&scene.with(&["log", "--prefix", "\\x01bin", "--json"]));
     assert_eq!(serde_json::from_slice::<Value>(&escaped.stdout).expect("one entry")["key"], "\\x01binary\\\\");
 
@@ -303,7 +351,10 @@ fn a_whole_story_in_json() {
     for field in ["timeline", "record", "wal", "sequence"] {
         assert_eq!(plan["position"][field], tag["position"][field], "{field}");
     }
-    has(&plan, &["/target", "/distance/exact", "/time", "/base/id", "/segments", "/download_bytes", "/disk_bytes", "/notes"]);
+    has(
+        &plan,
+        &["/target", "/distance/exact", "/time", "/base/id", "/segments", "/download_bytes", "/disk_bytes", "/notes"],
+    );
     let refusal = refused(&scene.with(&["plan", "--to-record", "999"]), "target.after-end", 3);
     assert_eq!(refusal["retry"], "later");
     refused(&scene.with(&["plan", "--to-tag", "other"]), "tag.unknown", 3);
@@ -323,7 +374,8 @@ fn a_whole_story_in_json() {
     let verified = json(&scene.with(&["verify", "--json"]));
     assert_eq!(verified["ok"], true, "{verified}");
     has(&verified, &["/findings", "/checked/segments", "/checked/records", "/checked/files"]);
-    let deep = json(&scene.with(&["verify", "--deep", "--scratch", scene.dir.path().to_str().expect("text"), "--json"]));
+    let deep =
+        json(&scene.with(&["verify", "--deep", "--scratch", scene.dir.path().to_str().expect("text"), "--json"]));
     has(&deep, &["/deep/compared/kind", "/deep/bases"]);
 
     let deleted = json(&scene.with(&["tag", "delete", "before", "--json"]));
@@ -423,7 +475,10 @@ fn damage_in_an_archive_is_exit_1_in_verify_and_a_table_of_findings() {
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let verified: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(verified["ok"], false);
-    has(&verified, &["/findings/0/code", "/findings/0/severity", "/findings/0/object", "/findings/0/text", "/findings/0/hint"]);
+    has(
+        &verified,
+        &["/findings/0/code", "/findings/0/severity", "/findings/0/object", "/findings/0/text", "/findings/0/hint"],
+    );
     let table = run(&scene.with(&["verify"]));
     assert_eq!(table.status.code(), Some(1));
     assert!(stdout(&table).contains("segment.damaged"), "{}", stdout(&table));

@@ -91,10 +91,6 @@ pub struct OptionalDatabaseArgs {
 impl OptionalDatabaseArgs {
     /// The database, if one was named.
     pub fn given(&self) -> Option<DatabaseArgs> {
-        self.db.clone().map(|db| DatabaseArgs {
-            db,
-            state: self.state.clone(),
-            db_path: self.db_path.clone(),
-        })
+        self.db.clone().map(|db| DatabaseArgs { db, state: self.state.clone(), db_path: self.db_path.clone() })
     }
 }

@@ -43,7 +43,9 @@ pub fn run(context: &Context, args: &ErrorsArgs) -> Result<Verdict> {
         })
         .collect();
     if errors.is_empty() {
-        return Err(Error::new(Code::Usage, "looking up the error code").on(wanted).hint("pitr errors lists all of them"));
+        return Err(Error::new(Code::Usage, "looking up the error code")
+            .on(wanted)
+            .hint("pitr errors lists all of them"));
     }
     let out = &context.output;
     if out.is_json() {

@@ -241,8 +241,13 @@ fn as_table(out: &Output, selection: &Selection<'_>, what: Listing, each: bool) 
         Listing::Timelines => ("Timelines", timelines(out, selection)),
         Listing::Bases => ("Bases", bases(out, selection)),
         Listing::Tags => {
-            let tags: Vec<_> =
-                selection.catalog.tags().iter().filter(|t| selection.timeline.is_none_or(|id| id == t.position.timeline)).cloned().collect();
+            let tags: Vec<_> = selection
+                .catalog
+                .tags()
+                .iter()
+                .filter(|t| selection.timeline.is_none_or(|id| id == t.position.timeline))
+                .cloned()
+                .collect();
             ("Tags", tag::table(out, &tags))
         }
         Listing::Barriers => ("Barriers", barriers(out, selection)),

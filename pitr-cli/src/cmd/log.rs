@@ -36,14 +36,18 @@ pub async fn run(context: &Context, args: &LogArgs) -> Result<Verdict> {
     let out = &context.output;
     let mut lines = Lines::new();
     if !out.is_json() {
-        let head = format!("{:>10}  {:<27}  {:>10}  {}", "RECORD", "SEEN", "SEQUENCE", "FAMILY  OPERATION  KEY = VALUE");
+        let head =
+            format!("{:>10}  {:<27}  {:>10}  {}", "RECORD", "SEEN", "SEQUENCE", "FAMILY  OPERATION  KEY = VALUE");
         lines.text(&out.heading(&head))?;
     }
     let mut shown = 0;
     while let Some(entry) = entries.try_next().await? {
         if shown == args.limit {
             if !out.is_json() {
-                lines.text(&out.faint(&format!("... more: --limit {} was reached, go on with --from {}", args.limit, entry.record)))?;
+                lines.text(&out.faint(&format!(
+                    "... more: --limit {} was reached, go on with --from {}",
+                    args.limit, entry.record
+                )))?;
             }
             break;
         }

@@ -31,8 +31,7 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     // What can be refused without reading the archive is refused first.
     let mut wanted = RestoreOptions::new(&args.into, context.random.nonce()?, began);
     wanted.owner = args.owner.as_deref().map(Owner::parse).transpose()?;
-    wanted.map_paths =
-        args.map_path.iter().map(|m| PathMap { old: m.old.clone(), new: m.new.clone() }).collect();
+    wanted.map_paths = args.map_path.iter().map(|m| PathMap { old: m.old.clone(), new: m.new.clone() }).collect();
     wanted.finish = if args.finish { Finish::Recover } else { Finish::Leave };
     if let Some(jobs) = args.jobs {
         wanted.workers = usize::from(jobs);

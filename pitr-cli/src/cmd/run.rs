@@ -5,7 +5,10 @@
 
 use pitr_archive::{
     Code, Error, Result,
-    store::{Store, probe::{Step, probe}},
+    store::{
+        Store,
+        probe::{Step, probe},
+    },
 };
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};

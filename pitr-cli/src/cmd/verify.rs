@@ -111,8 +111,7 @@ fn show(out: &Output, verified: &Verified, wanted_deep: bool) -> Result<()> {
     if verified.ok {
         return out.line(out.good("The archive is whole: every hash is right and nothing is missing."));
     }
-    let columns =
-        [("severity", Align::Left), ("code", Align::Left), ("object", Align::Left), ("finding", Align::Left)];
+    let columns = [("severity", Align::Left), ("code", Align::Left), ("object", Align::Left), ("finding", Align::Left)];
     let mut table = Table::new(out, &columns);
     for ShownFinding { severity, finding } in &verified.findings {
         table.row([

@@ -133,7 +133,10 @@ mod tests {
         let e = Error::new(Code::KeyRequired, "opening the archive").on("file:/x").with("cipher", "aes-256-gcm");
         let text = as_text(&e, false);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "error: opening the archive file:/x: the archive is encrypted and no key was given [key.required]");
+        assert_eq!(
+            lines[0],
+            "error: opening the archive file:/x: the archive is encrypted and no key was given [key.required]"
+        );
         assert_eq!(lines[1], "  cipher  aes-256-gcm");
         assert_eq!(lines[2], "hint: give --key-file");
     }

@@ -70,12 +70,16 @@ impl Output {
     /// One line of text, or several.
     pub fn line(&self, text: impl AsRef<str>) -> Result<()> {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_ref().as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).map_err(failed)
+        out.write_all(text.as_ref().as_bytes())
+            .and_then(|()| out.write_all(b"\n"))
+            .and_then(|()| out.flush())
+            .map_err(failed)
     }
 
     /// One JSON value on a line of its own.
     pub fn json(&self, value: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(value).map_err(|e| Error::new(Code::Internal, "encoding the result").because(e))?;
+        let text =
+            serde_json::to_string(value).map_err(|e| Error::new(Code::Internal, "encoding the result").because(e))?;
         self.line(text)
     }
 

@@ -50,7 +50,9 @@ impl Bars {
             return Spinner(ProgressBar::hidden());
         }
         self.multi.set_draw_target(ProgressDrawTarget::stderr());
-        let bar = self.multi.add(ProgressBar::new_spinner().with_message(text).with_style(style("{spinner} {msg} {elapsed}")));
+        let bar = self
+            .multi
+            .add(ProgressBar::new_spinner().with_message(text).with_style(style("{spinner} {msg} {elapsed}")));
         bar.enable_steady_tick(Duration::from_millis(200));
         Spinner(bar)
     }

@@ -110,9 +110,15 @@ mod tests {
 
     #[test]
     fn durations_have_two_parts_at_most() {
-        for (seconds, text) in
-            [(0, "0 s"), (1, "1 s"), (12, "12 s"), (60, "1 min"), (250, "4 min 10 s"), (10_920, "3 h 2 min"), (187_200, "2 d 4 h")]
-        {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (1, "1 s"),
+            (12, "12 s"),
+            (60, "1 min"),
+            (250, "4 min 10 s"),
+            (10_920, "3 h 2 min"),
+            (187_200, "2 d 4 h"),
+        ] {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }
         assert_eq!(duration(Duration::from_millis(1500)), "1.5 s");

@@ -235,12 +235,23 @@ fn log(layout: &Layout, findings: &mut Vec<Finding>) -> Option<f64> {
     let seconds = (bytes as f64 / BYTES_PER_SECOND).max(ops as f64 / OPS_PER_SECOND);
     findings.push(Finding::ok(
         "database.log-readable",
-        format!("{} that recovery needs: {}, {}", text::count(count as u64, "log"), text::bytes(bytes), text::count(ops, "operation")),
+        format!(
+            "{} that recovery needs: {}, {}",
+            text::count(count as u64, "log"),
+            text::bytes(bytes),
+            text::count(ops, "operation")
+        ),
     ));
     let took = text::duration(Duration::from_secs_f64(seconds));
-    let said = format!("with a base of now, replaying the log would take RocksDB about {took}, beside fetching the base; it grows until the server flushes or a newer base is taken");
+    let said = format!(
+        "with a base of now, replaying the log would take RocksDB about {took}, beside fetching the base; it grows until the server flushes or a newer base is taken"
+    );
     findings.push(match seconds > 60.0 {
-        true => Finding::warning("database.restore-time", said, "take bases more often (pitr base), or let the server flush earlier (max_total_wal_size)"),
+        true => Finding::warning(
+            "database.restore-time",
+            said,
+            "take bases more often (pitr base), or let the server flush earlier (max_total_wal_size)",
+        ),
         false => Finding::info("database.restore-time", said),
     });
     Some(seconds)

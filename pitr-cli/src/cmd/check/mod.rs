@@ -6,7 +6,10 @@
 mod database;
 mod store;
 
-use pitr_archive::{Result, store::probe::{MonthlyRequests, ProbeReport}};
+use pitr_archive::{
+    Result,
+    store::probe::{MonthlyRequests, ProbeReport},
+};
 use serde::Serialize;
 
 use crate::{

@@ -35,7 +35,10 @@ pub async fn check(
     for step in &report.steps {
         let id = format!("store.{}", text::name(step.step));
         findings.push(match &step.error {
-            None => Finding::ok(id, format!("{}: {}", step.step.title(), text::duration(Duration::from_micros(step.micros)))),
+            None => Finding::ok(
+                id,
+                format!("{}: {}", step.step.title(), text::duration(Duration::from_micros(step.micros))),
+            ),
             Some(e) => Finding::failed(id, e),
         });
     }
@@ -50,7 +53,8 @@ pub async fn check(
     if report.steps.iter().all(|s| s.error.is_none()) {
         findings.push(match Archive::open(store.clone(), context.key(args)?).await {
             Ok(archive) => {
-                let sealed = if archive.keyring().is_encrypted() { "encrypted; the key opens it" } else { "not encrypted" };
+                let sealed =
+                    if archive.keyring().is_encrypted() { "encrypted; the key opens it" } else { "not encrypted" };
                 Finding::ok("store.archive", format!("there is an archive ({sealed})"))
             }
             Err(e) if e.code() == Code::NotAnArchive => Finding::info(

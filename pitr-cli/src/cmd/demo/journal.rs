@@ -63,7 +63,8 @@ impl Writer {
 
     /// One line in one system call, so that kill -9 leaves whole lines.
     pub fn note(&mut self, note: &Note) -> Result<()> {
-        let mut line = serde_json::to_vec(note).map_err(|e| Error::new(Code::Internal, "encoding a note").because(e))?;
+        let mut line =
+            serde_json::to_vec(note).map_err(|e| Error::new(Code::Internal, "encoding a note").because(e))?;
         line.push(b'\n');
         self.0.write_all(&line).map_err(|e| error::io("writing", FILE, e))
     }
@@ -109,7 +110,9 @@ impl Journal {
                 Note::Written { number, after, sequence: reported } => {
                     let last = journal.writes.last_mut().filter(|w| w.number == number && w.sequence == reported);
                     let last = last.ok_or_else(|| {
-                        Error::new(Code::Internal, "reading the writer's notes").on(path.display()).with("write", number)
+                        Error::new(Code::Internal, "reading the writer's notes")
+                            .on(path.display())
+                            .with("write", number)
                     })?;
                     last.after = Some(after);
                 }
@@ -152,8 +155,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
         let mut writer = Writer::create(&path).unwrap();
-        let op = |key: &str, value: Option<&str>| Op { family: "f".into(), key: key.into(), value: value.map(Into::into) };
-        writer.note(&Note::Write { number: 1, before: Micros(1), ops: vec![op("a", Some("1")), op("b", Some("2"))] }).unwrap();
+        let op =
+            |key: &str, value: Option<&str>| Op { family: "f".into(), key: key.into(), value: value.map(Into::into) };
+        writer
+            .note(&Note::Write { number: 1, before: Micros(1), ops: vec![op("a", Some("1")), op("b", Some("2"))] })
+            .unwrap();
         writer.note(&Note::Written { number: 1, after: Micros(2), sequence: 2 }).unwrap();
         writer.note(&Note::Write { number: 2, before: Micros(3), ops: vec![op("a", None)] }).unwrap();
         writer.0.write_all(b"{\"note\":\"writ").unwrap();

@@ -98,7 +98,9 @@ impl Running {
     /// Waits for its end, bounded; gives the exit code, or `None` if a signal ended it.
     async fn ended(&mut self) -> Result<Option<i32>> {
         for _ in 0..PATIENCE.as_millis() / 10 {
-            if let Some(status) = self.0.try_wait().map_err(|e| Error::new(Code::Internal, "waiting for a process").because(e))? {
+            if let Some(status) =
+                self.0.try_wait().map_err(|e| Error::new(Code::Internal, "waiting for a process").because(e))?
+            {
                 return Ok(status.code());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -148,14 +150,22 @@ impl<'a> Story<'a> {
     }
 
     async fn tell(&mut self) -> Result<Told> {
-        self.say(&format!("Everything below happens in {}; nothing else is touched, and no network is used.", self.dir.display()))?;
+        self.say(&format!(
+            "Everything below happens in {}; nothing else is touched, and no network is used.",
+            self.dir.display()
+        ))?;
 
         self.scene("1. A program writes into a RocksDB database: accounts and orders of a small shop.")?;
         let mut shop = self.start(&["demo", "--writer", "."], Stdio::piped(), "writer.log", false)?;
         self.notes_reach(50).await?;
 
         self.scene("2. The archiver goes beside it. The program is not touched, not restarted, and does not know.")?;
-        let mut archiver = self.start(&["run", "--db", "db", "--archive", "file:archive", "--interval", "200ms"], Stdio::null(), "archiver.log", true)?;
+        let mut archiver = self.start(
+            &["run", "--db", "db", "--archive", "file:archive", "--interval", "200ms"],
+            Stdio::null(),
+            "archiver.log",
+            true,
+        )?;
         self.archiver_answers().await?;
         self.notes_reach(900).await?;
 
@@ -171,14 +181,28 @@ impl<'a> Story<'a> {
         let orders = shop.0.stdin.as_mut().ok_or_else(|| Error::new(Code::Internal, "giving an order"))?;
         orders.write_all(b"cleanup\n").map_err(|e| Error::new(Code::Internal, "giving an order").because(e))?;
         self.notes_reach(before + 300).await?;
-        self.pitr(&["log", "--archive", "file:archive", "--from", &format!("@{}", seconds(moment)), "--cf", "accounts", "--limit", "3"]).await?;
+        self.pitr(&[
+            "log",
+            "--archive",
+            "file:archive",
+            "--from",
+            &format!("@{}", seconds(moment)),
+            "--cf",
+            "accounts",
+            "--limit",
+            "3",
+        ])
+        .await?;
 
         self.scene("5. It gets worse: the program is killed with -9, and its directory is deleted.")?;
         shop.signal(Signal::KILL)?;
         shop.ended().await?;
         archiver.signal(Signal::TERM)?;
         let exit = archiver.ended().await?;
-        self.say(&self.out.faint(&format!("  archiver: told to end by SIGTERM, shipped the rest, exit code {}", exit.unwrap_or(-1))))?;
+        self.say(&self.out.faint(&format!(
+            "  archiver: told to end by SIGTERM, shipped the rest, exit code {}",
+            exit.unwrap_or(-1)
+        )))?;
         if exit != Some(0) {
             return Err(self.child_failed("pitr run", "archiver.log"));
         }
@@ -195,9 +219,13 @@ impl<'a> Story<'a> {
         proofs.push(proof);
 
         self.scene("7. Back to a time: between the tag and the mistake.")?;
-        let (proof, (began, _)) = self.restore_and_prove(&["--to-time", &format!("@{}", seconds(moment))], "at-the-time", &journal).await?;
+        let (proof, (began, _)) =
+            self.restore_and_prove(&["--to-time", &format!("@{}", seconds(moment))], "at-the-time", &journal).await?;
         self.claim(began <= moment, "nothing begun after that time is in it")?;
-        self.claim(proof.families.iter().any(|(name, keys)| name == "accounts" && *keys > 0), "the accounts are there")?;
+        self.claim(
+            proof.families.iter().any(|(name, keys)| name == "accounts" && *keys > 0),
+            "the accounts are there",
+        )?;
         proofs.push(proof);
 
         self.scene("8. And the latest state: the very last write before the kill, mistake included.")?;
@@ -218,7 +246,12 @@ impl<'a> Story<'a> {
     }
 
     /// Restores and compares; gives the proof and when the last write in it began and ended.
-    async fn restore_and_prove(&mut self, target: &[&str], into: &str, journal: &Journal) -> Result<(Proof, (Micros, Option<Micros>))> {
+    async fn restore_and_prove(
+        &mut self,
+        target: &[&str],
+        into: &str,
+        journal: &Journal,
+    ) -> Result<(Proof, (Micros, Option<Micros>))> {
         let mut args = vec!["restore"];
         args.extend(target);
         args.extend(["--archive", "file:archive", "--into", into]);

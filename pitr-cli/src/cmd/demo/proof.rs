@@ -29,7 +29,9 @@ pub struct Proof {
 
 /// Opens the copy in `dir` and compares all of it with the notes at the same sequence number.
 pub fn prove<'j>(target: &str, dir: &Path, journal: &'j Journal) -> Result<(Proof, &'j Noted)> {
-    let differs = |what: &str| Error::new(Code::VerifyFailed, "comparing the restored copy").on(dir.display()).with("differs", what);
+    let differs = |what: &str| {
+        Error::new(Code::VerifyFailed, "comparing the restored copy").on(dir.display()).with("differs", what)
+    };
     let (sequence, contents) = read(dir)?;
     let write = journal
         .at_sequence(sequence)
@@ -51,14 +53,16 @@ pub fn prove<'j>(target: &str, dir: &Path, journal: &'j Journal) -> Result<(Proo
 }
 
 fn read(dir: &Path) -> Result<(u64, Contents)> {
-    let failed = |e: rocksdb::Error| Error::new(Code::DatabaseOpen, "opening the restored copy").on(dir.display()).because(e);
+    let failed =
+        |e: rocksdb::Error| Error::new(Code::DatabaseOpen, "opening the restored copy").on(dir.display()).because(e);
     let mut options = Options::default();
     options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::AbsoluteConsistency);
     let families = DB::list_cf(&options, dir).map_err(failed)?;
     let db = DB::open_cf(&options, dir, &families).map_err(failed)?;
     let mut contents = Contents::new();
     for name in &families {
-        let family = db.cf_handle(name).ok_or_else(|| Error::new(Code::Internal, "finding a column family").on(name))?;
+        let family =
+            db.cf_handle(name).ok_or_else(|| Error::new(Code::Internal, "finding a column family").on(name))?;
         for pair in db.iterator_cf(&family, IteratorMode::Start) {
             let (key, value) = pair.map_err(failed)?;
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

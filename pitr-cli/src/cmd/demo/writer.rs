@@ -77,8 +77,16 @@ fn sale(number: u64) -> Vec<Op> {
     let buyer = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     let put = |family: &str, key: String, value: String| Op { family: family.to_owned(), key, value: Some(value) };
     let mut ops = vec![
-        put(ACCOUNTS, format!("customer-{:03}", buyer % NAMES), format!("{{\"balance\":{},\"write\":{number}}}", buyer % 10_000)),
-        put(ORDERS, format!("order-{number:08}"), format!("{{\"buyer\":{},\"items\":{}}}", buyer % NAMES, buyer % 7 + 1)),
+        put(
+            ACCOUNTS,
+            format!("customer-{:03}", buyer % NAMES),
+            format!("{{\"balance\":{},\"write\":{number}}}", buyer % 10_000),
+        ),
+        put(
+            ORDERS,
+            format!("order-{number:08}"),
+            format!("{{\"buyer\":{},\"items\":{}}}", buyer % NAMES, buyer % 7 + 1),
+        ),
     ];
     if number % 5 == 0 {
         ops.push(Op { family: ORDERS.to_owned(), key: format!("order-{:08}", number - 4), value: None });
@@ -91,7 +99,8 @@ fn sale(number: u64) -> Vec<Op> {
 
 /// The mistake: all accounts are deleted, in one write.
 fn cleanup(db: &DB, path: &Path) -> Result<Vec<Op>> {
-    let family = db.cf_handle(ACCOUNTS).ok_or_else(|| Error::new(Code::Internal, "finding a column family").on(ACCOUNTS))?;
+    let family =
+        db.cf_handle(ACCOUNTS).ok_or_else(|| Error::new(Code::Internal, "finding a column family").on(ACCOUNTS))?;
     db.iterator_cf(&family, rocksdb::IteratorMode::Start)
         .map(|pair| {
             let (key, _) = pair.map_err(|e| rocks("reading", path, e))?;

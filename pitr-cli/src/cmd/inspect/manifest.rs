@@ -104,10 +104,20 @@ fn show_edit(sheet: &mut Sheet<'_>, edit: &EditLine) -> Result<Verdict> {
         sheet.lines.text(&line)?;
     }
     for blob in &edit.blob_file_additions {
-        sheet.lines.text(&format!("            BlobFileAddition {:06}  {} values, {}", blob.number.get(), blob.count, text::bytes(blob.bytes)))?;
+        sheet.lines.text(&format!(
+            "            BlobFileAddition {:06}  {} values, {}",
+            blob.number.get(),
+            blob.count,
+            text::bytes(blob.bytes)
+        ))?;
     }
     for blob in &edit.blob_file_garbages {
-        sheet.lines.text(&format!("            BlobFileGarbage {:06}  {} values, {}", blob.number.get(), blob.count, text::bytes(blob.bytes)))?;
+        sheet.lines.text(&format!(
+            "            BlobFileGarbage {:06}  {} values, {}",
+            blob.number.get(),
+            blob.count,
+            text::bytes(blob.bytes)
+        ))?;
     }
     match &edit.error {
         None => Ok(Verdict::Done),

@@ -30,8 +30,9 @@ struct Said {
 pub fn run(context: &Context, args: &InspectArgs) -> Result<Verdict> {
     let path = &args.file;
     let bytes = std::fs::read(path).map_err(|e| error::io("reading", path, e))?;
-    let malformed =
-        |e: pitr_archive::rocks::options_file::OptionsError| Error::new(Code::OptionsMalformed, "reading").on(path.display()).because(e);
+    let malformed = |e: pitr_archive::rocks::options_file::OptionsError| {
+        Error::new(Code::OptionsMalformed, "reading").on(path.display()).because(e)
+    };
     let options = OptionsFile::parse(&String::from_utf8_lossy(&bytes)).map_err(malformed)?;
     let out = &context.output;
     let sections: Vec<Said> = options

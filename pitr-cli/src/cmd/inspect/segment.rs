@@ -72,7 +72,14 @@ pub async fn run(context: &Context, args: &InspectArgs) -> Result<Verdict> {
             Ok(Verdict::Done)
         }
         // A key that is missing or wrong is no damage of the file.
-        Err(e) if !matches!(e.code(), Code::SegmentDamaged | Code::ChainBroken | Code::ObjectDamaged | Code::BatchMalformed) => Err(e),
+        Err(e)
+            if !matches!(
+                e.code(),
+                Code::SegmentDamaged | Code::ChainBroken | Code::ObjectDamaged | Code::BatchMalformed
+            ) =>
+        {
+            Err(e)
+        }
         Err(e) => {
             sheet.lines.finish()?;
             output::error::show(&e, context.output.is_json());
@@ -127,7 +134,14 @@ fn show_header(sheet: &mut Sheet<'_>, h: &SegmentHeader) -> Result<()> {
         ("segment", format!("{} of timeline {}, archive {}", h.ordinal, h.timeline, h.archive)),
         ("records", format!("boundary {} to {}", h.first, h.end)),
         ("entries", format!("{} in {}", h.entries, text::count(h.frames, "frame"))),
-        ("size", format!("{}, {} plain", h.object_len().map_or_else(|| "?".to_owned(), text::bytes), text::bytes(h.plain_bytes))),
+        (
+            "size",
+            format!(
+                "{}, {} plain",
+                h.object_len().map_or_else(|| "?".to_owned(), text::bytes),
+                text::bytes(h.plain_bytes)
+            ),
+        ),
         ("written", format!("{} by epoch {}", text::time(h.created), h.epoch)),
         ("sealed", if h.is_sealed() { "AES-256-GCM".to_owned() } else { "no".to_owned() }),
         ("running hash", format!("{} before\n{} after", h.hash_before, h.hash_after)),
@@ -181,14 +195,24 @@ fn show_footer(sheet: &mut Sheet<'_>, reader: &SegmentReader) -> Result<()> {
     let s = &footer.summary;
     let observed = s.observed.map_or_else(
         || "no look at the log's end".to_owned(),
-        |(first, last)| format!("{} to {}, {}", text::time(first.at), text::time(last.at), text::count(footer.samples.len() as u64, "look")),
+        |(first, last)| {
+            format!(
+                "{} to {}, {}",
+                text::time(first.at),
+                text::time(last.at),
+                text::count(footer.samples.len() as u64, "look")
+            )
+        },
     );
     let mut facts = vec![("last sequence", s.last_sequence.to_string()), ("seen", observed)];
     if let Some(at) = s.observed_through {
         facts.push(("nothing more until", text::time(at)));
     }
     if let Some(m) = &footer.manifest {
-        facts.push(("MANIFEST read to", format!("{:06} at {}, session {}", m.point.file.get(), m.point.offset, m.session)));
+        facts.push((
+            "MANIFEST read to",
+            format!("{:06} at {}, session {}", m.point.file.get(), m.point.offset, m.session),
+        ));
     }
     let text = table::facts(sheet.out, &facts);
     sheet.lines.text("")?;

@@ -119,7 +119,9 @@ fn number_in_header(path: &Path) -> Result<FileNumber> {
     let file = File::open(path).map_err(|e| error::io("opening", path, e))?;
     file.take(11).read_to_end(&mut header).map_err(|e| error::io("reading", path, e))?;
     Ok(match (header.get(6), header.last_chunk::<4>()) {
-        (Some(5..=8 | 11 | 131), Some(number)) if header.len() == 11 => FileNumber::new(u32::from_le_bytes(*number).into()),
+        (Some(5..=8 | 11 | 131), Some(number)) if header.len() == 11 => {
+            FileNumber::new(u32::from_le_bytes(*number).into())
+        }
         _ => FileNumber::default(),
     })
 }

@@ -300,7 +300,10 @@ fn show_archive(out: &Output, archive: &ShownArchive, now: Micros) -> Result<()>
                     |base| format!("{} ({})", base.id, text::ago(base.created.into(), now)),
                 ),
             ),
-            ("size", format!("{} in {}", text::bytes(timeline.bytes), text::count(timeline.segments as u64, "segment"))),
+            (
+                "size",
+                format!("{} in {}", text::bytes(timeline.bytes), text::count(timeline.segments as u64, "segment")),
+            ),
         ];
         let windows: Vec<_> = timeline.windows.iter().map(window).collect();
         if !windows.is_empty() {

@@ -33,7 +33,8 @@ pub fn windows(timeline: &Timeline, bases: &[&BaseDocument]) -> Vec<Window> {
 /// From a base's floor to the first barrier that stops it, or the end of its run.
 fn reach(timeline: &Timeline, base: &BaseDocument) -> Option<Window> {
     let run = timeline.run(base.run)?;
-    let stops = timeline.barriers().iter().filter(|b| run.start <= b.at && b.at <= run.end).filter_map(|b| stop(b, base));
+    let stops =
+        timeline.barriers().iter().filter(|b| run.start <= b.at && b.at <= run.end).filter_map(|b| stop(b, base));
     let to = stops.min().map_or(run.end, |stop| stop.min(run.end));
     (base.floor.boundary <= to).then_some(Window { from: base.floor.boundary, to, since: base.created })
 }
@@ -75,7 +76,10 @@ mod tests {
 
     #[test]
     fn overlapping_stretches_are_one_and_holes_stay() {
-        assert_eq!(join(vec![window(5, 9), window(0, 5), window(12, 20), window(13, 14)]), [window(0, 9), window(12, 20)]);
+        assert_eq!(
+            join(vec![window(5, 9), window(0, 5), window(12, 20), window(13, 14)]),
+            [window(0, 9), window(12, 20)]
+        );
         assert_eq!(join(vec![]), []);
     }
 }
