@@ -372,3 +372,6 @@ fn describe<'a>(op: &Op<'a>) -> (Operation, Option<&'a [u8]>) {
         Op::Rollback { xid } => (Operation::Rollback, Some(xid)),
     }
 }
+
+#[cfg(test)]
+mod tests;

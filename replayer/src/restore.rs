@@ -41,7 +41,7 @@ pub(crate) mod small_files;
 pub(crate) mod staging;
 pub(crate) mod wal;
 
-use files::{Job, blocking};
+use files::{GiveUp, Job, blocking};
 use paths::Layout;
 use small_files::SmallFiles;
 use staging::Staging;
@@ -230,10 +230,16 @@ impl Work<'_> {
     async fn fill(&self, small: SmallFiles) -> Result<WalTotals> {
         let source = FromArchive(self.archive);
         let jobs = self.jobs()?;
-        let files = files::lay_down(&source, jobs, self.options.workers, &*self.progress);
+        let give_up = GiveUp::default();
+        let files = files::lay_down(&source, jobs, self.options.workers, &give_up, &*self.progress);
         let wals = self.staging.path(&self.layout.wal)?;
-        let records = replay::replay(&source, self.plan, wals, self.progress.clone());
-        let ((), totals) = futures::try_join!(files, records)?;
+        let records = replay::replay(&source, self.plan, wals, &give_up, self.progress.clone());
+        let totals = match futures::join!(files, records) {
+            (Ok(()), Ok(totals)) => totals,
+            // The one that failed first says why; the other only gave up.
+            (Err(e), Err(other)) if e.code() == Code::Interrupted => return Err(other),
+            (Err(e), _) | (_, Err(e)) => return Err(e),
+        };
         let families = small.families.clone();
         let last_sequence = totals.last_sequence;
         let (expected, newest) = (self.plan.position.sequence, self.base.max_file_sequence);

@@ -9,6 +9,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{ErrorKind, Read, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -44,6 +48,24 @@ pub(crate) trait FileSource: Send + Sync {
     async fn open<'a>(&'a self, file: &'a BaseFile) -> Result<Box<dyn Pieces + 'a>>;
 }
 
+/// Tells the parts of a restore that another one has failed. All of them are waited for before anything is removed:
+/// a thread that still writes would otherwise bring back what was just deleted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GiveUp(Arc<AtomicBool>);
+
+impl GiveUp {
+    /// Gives up; `e` is passed on.
+    pub fn because(&self, e: Error) -> Error {
+        self.0.store(true, Ordering::Relaxed);
+        e
+    }
+
+    /// An error that only says that another one is to be reported.
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) { Err(Error::new(Code::Interrupted, "restoring")) } else { Ok(()) }
+    }
+}
+
 /// A file and where it goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
@@ -56,6 +78,7 @@ pub(crate) async fn lay_down(
     source: &dyn FileSource,
     mut jobs: Vec<Job>,
     workers: usize,
+    give_up: &GiveUp,
     progress: &dyn Progress,
 ) -> Result<()> {
     // The largest first: the last one alone would otherwise keep one worker busy while the others wait.
@@ -63,27 +86,40 @@ pub(crate) async fn lay_down(
     let workers = workers.max(1);
     progress.begin(Phase::Base, Some(jobs.iter().map(|j| j.file.size).sum()));
     let mut laid: Vec<(File, PathBuf)> = Vec::new();
-    let mut running = futures::stream::iter(jobs.into_iter().map(|job| one(source, job))).buffer_unordered(workers);
-    let mut unsynced = 0usize;
-    while let Some((file, path, size)) = running.try_next().await? {
-        progress.advance(Phase::Base, size);
-        laid.push((file, path));
-        unsynced += 1;
-        // Descriptors are a limited resource; syncing in groups lets the file system combine its commits.
-        if unsynced == 256 {
-            sync_all(std::mem::take(&mut laid), workers).await?;
-            unsynced = 0;
+    let mut running =
+        futures::stream::iter(jobs.into_iter().map(|job| one(source, job, give_up))).buffer_unordered(workers);
+    let mut failed = None;
+    while let Some(outcome) = running.next().await {
+        match outcome {
+            Ok((file, path, size)) => {
+                progress.advance(Phase::Base, size);
+                laid.push((file, path));
+            }
+            Err(e) => {
+                failed.get_or_insert(give_up.because(e));
+            }
         }
+        // Descriptors are a limited resource; syncing in groups lets the file system combine its commits.
+        if laid.len() >= 256 && failed.is_none() {
+            sync_all(std::mem::take(&mut laid), workers).await.map_err(|e| give_up.because(e))?;
+        }
+    }
+    if let Some(e) = failed {
+        return Err(e);
     }
     sync_all(laid, workers).await?;
     progress.end(Phase::Base);
     Ok(())
 }
 
-async fn one(source: &dyn FileSource, job: Job) -> Result<(File, PathBuf, u64)> {
+async fn one(source: &dyn FileSource, job: Job, give_up: &GiveUp) -> Result<(File, PathBuf, u64)> {
+    give_up.check()?;
     let size = job.file.size;
     let (file, path) = match source.local(&job.file) {
-        Some(from) => blocking(move || copy_local(&from, &job)).await?,
+        Some(from) => {
+            let give_up = give_up.clone();
+            blocking(move || copy_local(&from, &job, &give_up)).await?
+        }
         None => {
             let file = job.file.clone();
             let mut pieces = source.open(&file).await?;
@@ -91,6 +127,7 @@ async fn one(source: &dyn FileSource, job: Job) -> Result<(File, PathBuf, u64)> 
             let writing = blocking(move || write_pieces(receiver, &job));
             let reading = async move {
                 while let Some(piece) = pieces.next().await? {
+                    give_up.check()?;
                     // The writer has given up; its own error says why.
                     if sender.send(piece).await.is_err() {
                         break;
@@ -112,7 +149,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(Code::Internal, "running a worker").because(e))?
 }
 
-fn copy_local(from: &Path, job: &Job) -> Result<(File, PathBuf)> {
+fn copy_local(from: &Path, job: &Job, give_up: &GiveUp) -> Result<(File, PathBuf)> {
     let mut source = File::open(from).map_err(|e| match e.kind() {
         ErrorKind::NotFound => missing(&job.file).because(e),
         _ => io("reading the archive's file", from, e),
@@ -120,6 +157,7 @@ fn copy_local(from: &Path, job: &Job) -> Result<(File, PathBuf)> {
     let mut writer = Writer::create(job)?;
     let mut buffer = vec![0; PIECE];
     loop {
+        give_up.check()?;
         match source.read(&mut buffer) {
             Ok(0) => return writer.finish(),
             Ok(n) => writer.write(buffer.get(..n).unwrap_or_default())?,

@@ -19,7 +19,7 @@ use pitr_archive::{
 use tokio::sync::mpsc;
 
 use super::{
-    files::blocking,
+    files::{GiveUp, blocking},
     wal::{WalFiles, WalTotals},
 };
 use crate::{
@@ -42,6 +42,7 @@ pub(crate) async fn replay(
     source: &dyn SegmentSource,
     plan: &RestorePlan,
     directory: PathBuf,
+    give_up: &GiveUp,
     progress: Arc<dyn Progress>,
 ) -> Result<WalTotals> {
     let range = (plan.base.first_record, plan.position.boundary);
@@ -64,6 +65,7 @@ pub(crate) async fn replay(
             })
             .buffered(AHEAD);
         while let Some(segment) = segments.try_next().await? {
+            give_up.check()?;
             // The writer has given up; its own error says why.
             if sender.send(segment).await.is_err() {
                 break;
@@ -73,8 +75,8 @@ pub(crate) async fn replay(
     };
     let (read, written) = futures::join!(reading, writing);
     // A read that failed makes the writer miss its end; the cause is the read.
-    read?;
-    let totals = written?;
+    read.map_err(|e| give_up.because(e))?;
+    let totals = written.map_err(|e| give_up.because(e))?;
     progress.end(Phase::Records);
     Ok(totals)
 }
