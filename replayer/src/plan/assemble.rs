@@ -79,19 +79,24 @@ async fn pick<'a>(
     let mut first_refusal = None;
     for place in places {
         let there = facts::at(stream, source, place).await?.sequence;
-        let after_record = facts::at(stream, source, Place::before_events(place.boundary)).await?.sequence;
-        match chooser.choose(place, Expected { there, after_record }) {
-            Ok(choice) => {
-                let sequence = chooser.sequence(choice.base, place, there).unwrap_or(choice.base.last_sequence);
-                return Ok(Ok((place, choice, sequence)));
-            }
-            Err(obstacle) => {
-                first_refusal.get_or_insert_with(|| {
-                    let error = chooser.refuse(target, place, obstacle.as_ref());
-                    Refused { error, inside: inside(place, obstacle.as_ref()) }
-                });
-            }
-        }
+        let mut expected = Expected { there, ..Expected::default() };
+        let obstacle = loop {
+            let choice = match chooser.choose(place, &expected) {
+                Ok(choice) => choice,
+                Err(obstacle) => break obstacle,
+            };
+            let base = choice.base;
+            let sequence = chooser.sequence(base, place, there).unwrap_or(base.last_sequence);
+            let replayed = facts::replayed_end(stream, source, base.first_record, place.boundary).await?;
+            match replayed.filter(|replayed| *replayed > sequence) {
+                None => return Ok(Ok((place, choice, sequence))),
+                Some(replayed) => expected.recovered.insert(base.id.clone(), replayed),
+            };
+        };
+        first_refusal.get_or_insert_with(|| {
+            let error = chooser.refuse(target, place, obstacle.as_ref());
+            Refused { error, inside: inside(place, obstacle.as_ref()) }
+        });
     }
     let internal = || Refused {
         error: Error::new(Code::Internal, "planning a restore to a target without a place").on(target),

@@ -4,10 +4,12 @@
 //! family event whose interval holds the target. Pure: bases and the stream go in, a base or an exact refusal comes
 //! out, with the nearest positions before and after that can be restored.
 
+use std::collections::BTreeMap;
+
 use pitr_archive::{
     Code, Error,
     catalog::schema::BaseDocument,
-    ids::{Boundary, SequenceNumber},
+    ids::{BaseId, Boundary, SequenceNumber},
     segment::entry::BarrierReason,
 };
 
@@ -23,13 +25,13 @@ pub(crate) struct Choice<'a> {
     pub last_reason: Option<&'static str>,
 }
 
-/// The latest sequence number that a place must have, as far as it is known.
-#[derive(Clone, Copy, Debug, Default)]
+/// What bases are judged by beside the stream's summaries.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Expected {
-    /// At the place.
+    /// The latest sequence number at the place, as far as it is known.
     pub there: Option<SequenceNumber>,
-    /// After the record before it; a session of the server that began at the place can have lowered it.
-    pub after_record: Option<SequenceNumber>,
+    /// What recovery of a base with the records up to the place would report, where that has been found out.
+    pub recovered: BTreeMap<BaseId, SequenceNumber>,
 }
 
 /// Why a base will not do.
@@ -80,7 +82,7 @@ pub(crate) struct Chooser<'a> {
 
 impl<'a> Chooser<'a> {
     /// The newest base that reaches `place`.
-    pub fn choose(&self, place: Place, expected: Expected) -> Result<Choice<'a>, Option<Obstacle<'a>>> {
+    pub fn choose(&self, place: Place, expected: &Expected) -> Result<Choice<'a>, Option<Obstacle<'a>>> {
         let run = self.stream.run_at(place);
         let mut passed = 0;
         let mut worst: Option<Obstacle<'a>> = None;
@@ -107,7 +109,7 @@ impl<'a> Chooser<'a> {
         base: &BaseDocument,
         run: Option<Run>,
         place: Place,
-        expected: Expected,
+        expected: &Expected,
     ) -> Option<Obstacle<'a>> {
         if base.floor.boundary > place.boundary {
             return Some(Obstacle::FloorAfter);
@@ -125,7 +127,7 @@ impl<'a> Chooser<'a> {
             return Some(Obstacle::Barrier(barrier));
         }
         let replays = base.first_record < place.boundary;
-        let recovered = expected.after_record.map_or(base.last_sequence, |end| end.max(base.last_sequence));
+        let recovered = expected.recovered.get(&base.id).map_or(base.last_sequence, |r| (*r).max(base.last_sequence));
         match self.sequence(base, place, expected.there) {
             Some(expected) if replays && recovered > expected => Some(Obstacle::Sequence { recovered, expected }),
             _ => None,
@@ -150,7 +152,7 @@ impl<'a> Chooser<'a> {
     /// Whether the places at `boundary` can be restored, sequence numbers aside.
     fn restorable(&self, boundary: Boundary) -> bool {
         self.stream.before_withdrawn(boundary) == boundary
-            && self.stream.places_at(boundary).into_iter().any(|place| self.choose(place, Expected::default()).is_ok())
+            && self.stream.places_at(boundary).into_iter().any(|place| self.choose(place, &Expected::default()).is_ok())
     }
 
     /// The nearest boundaries before and after `boundary` that can be restored.

@@ -81,6 +81,39 @@ pub(crate) async fn hashes_at(
     Ok(hashes)
 }
 
+/// The highest end of a record that is replayed from `first` to `end`: what recovery reports, at least.
+///
+/// Inside one session the last record has it. A session that began below it leaves no barrier before its first record
+/// that consumes a number, and records that consume none may lie between.
+pub(crate) async fn replayed_end(
+    stream: &Stream,
+    source: &dyn Source,
+    first: Boundary,
+    end: Boundary,
+) -> Result<Option<SequenceNumber>> {
+    if !stream.sessions.iter().any(|(at, _)| first < at.boundary && at.boundary <= end) {
+        return Ok(None);
+    }
+    let mut highest: Option<SequenceNumber> = None;
+    for piece in stream.covering(first, end) {
+        let s = &piece.summary;
+        let whole = first <= s.first && piece.end.boundary <= end && piece.end.boundary == s.end;
+        if whole && !stream.touches_withdrawn(s.first, s.end) {
+            highest = highest.max(s.max_sequence);
+            continue;
+        }
+        for read in source.entries(piece.timeline, s).await? {
+            let Entry::Record(record) = &read.entry else { continue };
+            let next = Boundary::new(read.at.get().saturating_add(1));
+            if read.at < first || read.at >= end || stream.touches_withdrawn(read.at, next) {
+                continue;
+            }
+            highest = highest.max(Some(sequence::step(read.at.next_record(), &record.payload)?.end));
+        }
+    }
+    Ok(highest)
+}
+
 /// The WAL of the last record before `boundary`.
 pub(crate) fn wal_before(stream: &Stream, boundary: Boundary) -> Option<FileNumber> {
     let record = boundary.last_record()?.before();

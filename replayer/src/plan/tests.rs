@@ -199,6 +199,26 @@ fn the_latest_position_after_a_reopen_that_lowered_the_number_is_the_new_session
 }
 
 #[test]
+fn a_record_that_consumes_nothing_does_not_hide_that_its_session_began_lower() {
+    // No barrier stands yet: the session has not used a number again. But the old base would recover 5.
+    for cuts in [true, false] {
+        let mut s = Scene::new();
+        s.session(0, 0).base(0, 1, 0).put(1).put(1).put(1).put(1).put(1);
+        if cuts {
+            s.cut();
+        }
+        s.session(1, 2).wal(11).put(0).cut();
+        let e = s.plan(&record(5)).unwrap_err();
+        assert_eq!(e.code(), Code::TargetUnsupported, "{cuts}");
+        assert_eq!(details(&e, "recovery would report"), ["5"]);
+        assert_eq!(summary(s.plan(&record(4))), Ok((5, base(0), 5)));
+    }
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(1).put(1).put(1).session(1, 2).wal(11).base(3, 9, 2).put(0).cut();
+    assert_eq!(summary(s.plan(&record(3))), Ok((4, base(1), 2)), "the open's own base");
+}
+
+#[test]
 fn barriers_block_exactly_what_lies_across_them() {
     use BarrierReason::{ChangeOutsideWal, ManifestMissed, Reuse, SequenceJump, SequenceWentBack, TwoPhaseCommit};
     // A base with its first record at `first` and its floor at 4; a barrier at [lo, hi]; ten records.
