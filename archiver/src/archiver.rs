@@ -46,6 +46,8 @@ use crate::{
     watch::Watch,
 };
 
+/// How many segments of a process with an older claim are taken over in a row before that process counts as alive.
+const JOINS_IN_A_ROW: u32 = 3;
 /// Version of tags and manifests.
 const DOCUMENT_VERSION: u32 = 1;
 
@@ -77,6 +79,8 @@ pub struct Archiver {
     /// Cut, and not acknowledged.
     pub(crate) pending: Option<Arc<Shipment>>,
     pub(crate) roll_up: RollUp,
+    /// Segments of an older claim met in a row, without one of our own between.
+    joined_behind: u32,
     /// Sent, and not known to be written.
     pending_manifest: Option<ManifestDocument>,
     /// Files of published bases.
@@ -115,6 +119,7 @@ impl Archiver {
             changed,
             pending: None,
             roll_up: joined.roll_up,
+            joined_behind: 0,
             pending_manifest: None,
             known_files: KnownFiles::default(),
             last_base: None,
@@ -201,9 +206,17 @@ impl Archiver {
                 let now = self.parts.clock.now();
                 self.acknowledged = Acknowledged { position: shipment.position, at: Some(now) };
                 self.roll_up.segment(shipment.segment.summary.clone(), now);
+                self.joined_behind = 0;
                 self.engine.release(&shipment.state, shipment.manifest)
             }
             Delivered::JoinBehind => {
+                // A dead process can have a few requests under way; one that goes on and on is alive, and was first.
+                self.joined_behind += 1;
+                if self.joined_behind > JOINS_IN_A_ROW {
+                    return Err(Error::new(Code::Fenced, "shipping the segment")
+                        .on(&shipment.segment.key)
+                        .with("segments of an older claim met in a row", self.joined_behind));
+                }
                 tracing::warn!(key = %shipment.segment.key, "joining behind a segment of an earlier process");
                 let layout = Layout::read(&self.config.db, &self.config.db_paths)?;
                 let registry = self.engine.registry().clone();

@@ -59,9 +59,16 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Removing a watch is itself an event: it wakes the thread.
-        if let Err(e) = inotify::remove_watch(&*self.queue, self.db) {
+        // Removing a watch is itself an event: it wakes the thread. Where the database's directory is gone, so is its
+        // watch, and one that is certainly there takes its place.
+        let woken = inotify::remove_watch(&*self.queue, self.db).or_else(|e| {
             tracing::debug!(error = %e, "the watch had ended by itself");
+            let root = inotify::add_watch(&*self.queue, "/", WatchFlags::DELETE_SELF)?;
+            inotify::remove_watch(&*self.queue, root)
+        });
+        if let Err(e) = woken {
+            tracing::warn!(error = %e, "the thread that watches the database cannot be woken; it ends with the process");
+            return;
         }
         if let Some(thread) = self.thread.take() {
             // A panic there has already been reported by the panic hook; the scan goes on without events.

@@ -1,0 +1,433 @@
+//! The oracle: every restore equals the model, or is refused for a reason that the program gave.
+//!
+//! Owns: which archived record is which batch of the program, the comparison of a restored copy with the model, and
+//! which refusals are legitimate. A run of the archive must hold the program's records without a gap; every other gap
+//! must be explained by something the driver noted.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use pitr_archive::{
+    Code, Error,
+    catalog::{
+        archive::Archive,
+        model::{Catalog, Timeline},
+        schema::BaseDocument,
+    },
+    ids::{Boundary, TimelineId},
+    segment::entry::{BarrierReason, Entry},
+};
+use pitr_replayer::{
+    plan::{PlanOptions, RestorePlan, plan},
+    progress::Silent,
+    restore::restore,
+    target::Target,
+};
+use rocksdb::{BottommostLevelCompaction, CompactOptions, DBRecoveryMode};
+
+use super::{
+    archive_driver::ArchiveDriver,
+    driver::{Cause, Driver, Incident},
+    model::State,
+    server::{self, Places},
+};
+
+/// Where a boundary of the archive lies in the program.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Records of the program before it.
+    records: usize,
+    /// The same in the run that begins there, if one does.
+    new_run: Option<usize>,
+}
+
+/// What an archive holds, in the program's terms.
+pub struct Comparison<'a> {
+    driver: &'a Driver,
+    archiver: &'a ArchiveDriver,
+    archive: Archive,
+    catalog: Catalog,
+    places: Vec<Place>,
+    /// Targets restored and compared.
+    pub restored: usize,
+    /// Targets refused for a legitimate reason.
+    pub refused: HashMap<&'static str, usize>,
+    scratch: PathBuf,
+}
+
+impl<'a> Comparison<'a> {
+    /// Reads the archive and finds every record in the program.
+    pub fn new(driver: &'a Driver, archiver: &'a ArchiveDriver, scratch: &Path) -> Self {
+        let archive = archiver.archive();
+        let catalog = archiver.wait(archive.load_catalog()).unwrap_or_else(|e| panic!("the catalog: {e}"));
+        let places = places(driver, archiver, &archive, &catalog);
+        Self {
+            driver,
+            archiver,
+            archive,
+            catalog,
+            places,
+            restored: 0,
+            refused: HashMap::new(),
+            scratch: scratch.to_owned(),
+        }
+    }
+
+    fn timeline(&self) -> &Timeline {
+        self.catalog.newest_timeline().expect("a timeline")
+    }
+
+    /// The number of boundaries: targets are below it.
+    pub fn boundaries(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The boundaries after which something happened that deserves a look: incidents, floors and their neighbours.
+    pub fn interesting(&self) -> Vec<usize> {
+        let wanted = self.driver.incidents.iter().flat_map(|i| [Some(i.lo), i.hi]).flatten();
+        let floors = self.catalog.bases().iter().map(|b| index(b.floor.boundary));
+        let places = self.places.iter().enumerate();
+        let incidents: Vec<_> = wanted.collect();
+        let mut found: Vec<_> =
+            places.filter(|(_, p)| incidents.contains(&p.records)).map(|(b, _)| b).chain(floors).collect();
+        found =
+            found.iter().flat_map(|b| [b.saturating_sub(1), *b, b + 1]).filter(|b| *b < self.places.len()).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Restores to the boundary, compares, or judges the refusal.
+    pub fn check_boundary(&mut self, boundary: usize) {
+        // The start of the timeline has no record that could be a target.
+        let Some(record) = Boundary::new(boundary as u64).last_record() else { return };
+        let plan = self.plan(&Target::Record(record));
+        match plan {
+            Ok(plan) => {
+                assert!(plan.distance.exact, "record {record} is not reached exactly: {:?}", plan.distance);
+                assert_eq!(index(plan.position.boundary), boundary, "the plan for record {record} goes elsewhere");
+                self.restore(&plan);
+            }
+            Err(e) => self.judge(boundary, &e),
+        }
+    }
+
+    /// Plans for the newest timeline.
+    pub fn plan(&self, target: &Target) -> Result<RestorePlan, Error> {
+        self.archiver.wait(plan(&self.archive, &self.catalog, target, &PlanOptions::default()))
+    }
+
+    /// Restores to the end of the archive.
+    pub fn check_latest(&mut self) {
+        match self.plan(&Target::Latest) {
+            Ok(plan) => {
+                assert_eq!(index(plan.position.boundary), self.places.len() - 1, "the latest position is the end");
+                self.restore(&plan);
+            }
+            Err(e) => self.judge(self.places.len() - 1, &e),
+        }
+    }
+
+    /// A tag names the records that were there when it was asked for.
+    pub fn check_tag(&mut self, name: &str, records: usize) {
+        let tag = self.catalog.tag(name).unwrap_or_else(|| panic!("the tag {name} is not there"));
+        let boundary = index(tag.position.boundary);
+        let place = self.places.get(boundary).unwrap_or_else(|| panic!("tag {name} lies beyond the end"));
+        assert!(
+            place.records == records || place.new_run == Some(records),
+            "tag {name} names {place:?}, not {records} records"
+        );
+        match self.plan(&Target::tag(name)) {
+            Ok(plan) => self.restore(&plan),
+            Err(e) => self.judge(boundary, &e),
+        }
+    }
+
+    /// A time names the last position that was observed at or before it.
+    pub fn check_time(&mut self, look: usize) {
+        let Some(look) = self.archiver.looks.get(look) else { return };
+        let target = Target::Time(look.at.to_datetime());
+        let certain = self.archiver.looks.iter().filter(|l| l.shipped && l.at <= look.at).map(|l| l.records).max();
+        match self.plan(&target) {
+            Ok(plan) => {
+                let place = self.places[index(plan.position.boundary)];
+                let records = place.new_run.unwrap_or(place.records);
+                assert!(
+                    place.records <= look.records && certain.is_none_or(|c| records >= c),
+                    "at {} there were {} records ({certain:?} at an earlier look), the plan reaches {place:?}",
+                    look.at,
+                    look.records
+                );
+                self.restore(&plan);
+            }
+            Err(e) => {
+                // Which boundary was meant is not told: one of those between the certain one and the look.
+                let from = certain.unwrap_or(0);
+                let meant: Vec<_> = (0..self.places.len())
+                    .filter(|b| (from..=look.records).contains(&self.places[*b].records))
+                    .collect();
+                let early = e.code() == Code::TargetBeforeStart;
+                if !(early || meant.iter().any(|b| self.legitimate(*b, &e))) {
+                    panic!("the time {} is refused without a reason: {e}", look.at);
+                }
+                *self.refused.entry(e.code().name()).or_default() += 1;
+            }
+        }
+    }
+
+    /// A sequence number names the last record that ends at or below it; one that was used twice is refused.
+    pub fn check_sequence(&mut self, boundary: usize) {
+        let place = self.places[boundary];
+        let Some(state) = self.driver.model.states[place.records].first() else { return };
+        let sequence = state.sequence;
+        let target = Target::Sequence(pitr_archive::ids::SequenceNumber::new(sequence));
+        match self.plan(&target) {
+            Ok(plan) => {
+                let reached = index(plan.position.boundary);
+                assert!(
+                    plan.position.sequence.get() <= sequence,
+                    "asked for sequence {sequence}, the plan reaches {}",
+                    plan.position.sequence
+                );
+                // Nothing after it would do as well.
+                if let Some(next) = self.places.get(reached + 1)
+                    && self.driver.incidents.is_empty()
+                    && let Some(state) = self.driver.model.states[next.records].first()
+                {
+                    assert!(
+                        state.sequence > sequence || next.records == self.places[reached].records,
+                        "asked for sequence {sequence}, {} would have done, the plan stops before it",
+                        state.sequence
+                    );
+                }
+                self.restore(&plan);
+            }
+            Err(e) if e.code() == Code::TargetAmbiguous => {
+                assert!(
+                    self.driver.incidents.iter().any(|i| !matches!(i.cause, Cause::ColumnFamily | Cause::OutsideWal)),
+                    "sequence {sequence} was used once: {e}"
+                );
+                *self.refused.entry(e.code().name()).or_default() += 1;
+            }
+            Err(e) => {
+                let excused = (0..self.places.len()).any(|b| self.legitimate(b, &e));
+                assert!(excused, "sequence {sequence} is refused without a reason: {e}");
+                *self.refused.entry(e.code().name()).or_default() += 1;
+            }
+        }
+    }
+
+    fn judge(&mut self, boundary: usize, e: &Error) {
+        if !self.legitimate(boundary, e) {
+            let bases: Vec<_> = self
+                .catalog
+                .bases()
+                .iter()
+                .map(|b| (b.run, b.first_record, b.floor.boundary, self.places[index(b.floor.boundary)].records))
+                .collect();
+            panic!(
+                "boundary {boundary} ({:?}) is refused without a reason: {e}\nbases (run, first record, floor, records): {bases:?}\nincidents: {:#?}\nbarriers: {:#?}",
+                self.places[boundary],
+                self.driver.incidents,
+                self.timeline().barriers(),
+            );
+        }
+        *self.refused.entry(e.code().name()).or_default() += 1;
+    }
+
+    /// Whether what the program did explains the refusal of a boundary.
+    fn legitimate(&self, boundary: usize, e: &Error) -> bool {
+        let records = self.places[boundary].records;
+        let run = self.timeline().run_of(Boundary::new(boundary as u64)).map(|r| r.number);
+        let below: Vec<_> =
+            self.catalog.bases().iter().filter(|b| Some(b.run) == run && index(b.floor.boundary) <= boundary).collect();
+        match e.code() {
+            Code::TargetBeforeStart => below.is_empty(),
+            Code::TargetBehindBarrier => {
+                let explained = |base: &&BaseDocument| {
+                    self.emptied(base, boundary) || self.driver.incidents.iter().any(|i| self.blocks(i, base, records))
+                };
+                if below.is_empty() { !self.driver.incidents.is_empty() } else { below.iter().all(explained) }
+            }
+            Code::TargetInsideEvent => {
+                self.driver.incidents.iter().any(|i| i.lo < records && i.hi.is_none_or(|hi| records < hi))
+            }
+            // A tag or the latest position after a reopen that lowered the sequence number: the same records as before it,
+            // and no base taken before it can tell the lower number.
+            Code::TargetUnsupported => self
+                .driver
+                .incidents
+                .iter()
+                .any(|i| i.cause == Cause::Reuse && i.lo <= records && i.hi.is_none_or(|hi| records <= hi)),
+            _ => false,
+        }
+    }
+
+    /// Whether the archive has a barrier because a compaction left nothing, between the base and the target: from the
+    /// MANIFEST alone it looks like a dropped range of files.
+    fn emptied(&self, base: &BaseDocument, boundary: usize) -> bool {
+        self.timeline().barriers().iter().any(|b| {
+            let hi = b.interval.hi.map_or(usize::MAX, index);
+            b.reason == BarrierReason::ChangeOutsideWal
+                && b.detail.contains("dropped range")
+                && index(base.floor.boundary) < hi
+                && index(b.interval.lo) <= boundary
+        })
+    }
+
+    /// Whether the incident may stop a plan from the base to the target.
+    fn blocks(&self, incident: &Incident, base: &BaseDocument, target: usize) -> bool {
+        let records = |boundary: Boundary| {
+            let place = self.places[index(boundary)];
+            place.new_run.filter(|_| base.run > 0).unwrap_or(place.records)
+        };
+        match incident.cause {
+            Cause::ColumnFamily => false,
+            Cause::OutsideWal => {
+                incident.hi.is_none_or(|hi| records(base.floor.boundary) < hi) && incident.lo <= target
+            }
+            Cause::Unlogged | Cause::Reuse | Cause::Unseen | Cause::ManifestUnseen => {
+                incident.hi.is_none_or(|hi| records(base.first_record) < hi) && incident.lo < target
+            }
+        }
+    }
+
+    /// Restores, opens the copy in the strictest mode, compares; then compacts, compares again and writes.
+    fn restore(&mut self, plan: &RestorePlan) {
+        self.restored += 1;
+        let into = self.scratch.join(format!("restored-{}", self.restored));
+        let (options, places) = self.driver.restore_to(&into);
+        self.archiver
+            .wait(restore(&self.archive, plan, &options, Arc::new(Silent)))
+            .unwrap_or_else(|e| panic!("restoring {:?} as planned: {e}\n{plan:#?}", plan.target));
+        let place = self.places[index(plan.position.boundary)];
+        let states = &self.driver.model.states;
+        let mut accepted: Vec<&State> = states[place.records].iter().collect();
+        accepted.extend(place.new_run.into_iter().flat_map(|n| states[n].iter()));
+        self.compare(plan, &into, &places, &accepted);
+        for dir in [Some(into), places.wals, places.data].into_iter().flatten() {
+            std::fs::remove_dir_all(dir).expect("removing the restored copy");
+        }
+    }
+
+    fn compare(&self, plan: &RestorePlan, into: &Path, places: &Places, accepted: &[&State]) {
+        let settings = &self.driver.settings;
+        let mut options = server::database_options(places, settings);
+        options.set_wal_recovery_mode(DBRecoveryMode::AbsoluteConsistency);
+        let opened = server::open_with(into, &options, settings)
+            .unwrap_or_else(|e| panic!("the restored copy does not open: {e}\n{plan:#?}"));
+        let sequence = opened.db.latest_sequence_number();
+        let look = |when: &str| {
+            let dump = server::dump(&opened.db, &opened.names)
+                .unwrap_or_else(|e| panic!("reading the restored copy {when}: {e}\n{plan:#?}"));
+            let state = State { content: server::content(dump), sequence };
+            if !accepted.contains(&&state) {
+                let differences: Vec<_> = accepted.iter().map(|a| a.differences(&state)).collect();
+                panic!(
+                    "{when}, the restored copy is {state:?}; accepted: {accepted:?}\n{differences:#?}\n{plan:#?}\nincidents: {:#?}",
+                    self.driver.incidents
+                );
+            }
+        };
+        assert_eq!(
+            sequence,
+            plan.position.sequence.get(),
+            "the latest sequence number is not the planned one: {plan:#?}"
+        );
+        look("after opening");
+        let mut compaction = CompactOptions::default();
+        compaction.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        for name in &opened.names {
+            let family = opened.db.cf_handle(name).expect("a column family");
+            opened.db.compact_range_cf_opt(&family, None::<&[u8]>, None::<&[u8]>, &compaction);
+        }
+        // What a wrong sequence number hides until then: a key that comes back.
+        look("after a compaction");
+        opened.db.put(b"written after the restore", b"1").expect("writing to the restored copy");
+        assert_eq!(opened.db.latest_sequence_number(), sequence + 1, "the restored copy goes on from there");
+    }
+}
+
+fn index(boundary: Boundary) -> usize {
+    usize::try_from(boundary.get()).expect("a boundary of a small archive")
+}
+
+/// Finds every archived record among the program's batches.
+fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog: &Catalog) -> Vec<Place> {
+    let mut written: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    for (i, payload) in driver.model.records.iter().enumerate() {
+        written.entry(payload).or_default().push(i);
+    }
+    assert_eq!(catalog.timelines().count(), 1, "nothing was restored and gone on with: one timeline");
+    let timeline = catalog.timeline(TimelineId::FIRST).expect("the first timeline");
+    let mut places = vec![Place { records: 0, new_run: None }];
+    // Records of the program until now in this run; `None` at its beginning, which may be anywhere.
+    let mut here: Option<usize> = None;
+    let mut runs = timeline.runs().iter().map(|run| index(run.start)).peekable();
+    for segment in timeline.segments() {
+        let reader = archiver
+            .wait(archive.read_segment(timeline.id(), segment.ordinal))
+            .unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
+        for placed in reader.entries() {
+            let placed = placed.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
+            let Entry::Record(record) = placed.entry else { continue };
+            let boundary = places.len() - 1;
+            while runs.next_if(|start| *start <= boundary).is_some() {
+                here = None;
+            }
+            let found = written.get(&record.payload[..]).into_iter().flatten();
+            // The server writes an empty batch of its own when it met a torn record at its start.
+            let empty = record.payload.len() == 12 && record.payload[8..12] == [0; 4];
+            let next = match here {
+                None => found.copied().next(),
+                Some(here) => found.copied().find(|i| *i >= here),
+            };
+            let after = match (next, empty) {
+                (Some(i), _) => i + 1,
+                (None, true) => here.unwrap_or(0),
+                (None, false) => panic!(
+                    "record {boundary} of WAL {} at {} was never written by the program: {:?}",
+                    record.wal, record.start, record.payload
+                ),
+            };
+            match here {
+                Some(here) => assert!(
+                    after == here + 1 || empty,
+                    "inside a run, after {here} records of the program comes its record {}",
+                    after - 1
+                ),
+                // Before the first record of a run lies what was there without it.
+                None => {
+                    let place = places.last_mut().expect("a place");
+                    let before = if empty { after } else { after - 1 };
+                    if boundary == 0 {
+                        place.records = before;
+                    } else {
+                        place.new_run = Some(before);
+                    }
+                }
+            }
+            here = Some(after);
+            places.push(Place { records: after, new_run: None });
+        }
+    }
+    let lost = driver.incidents.iter().filter(|i| matches!(i.cause, Cause::Unseen | Cause::ManifestUnseen)).count();
+    let runs = timeline.runs().len();
+    assert!(
+        runs <= 1 + lost,
+        "{runs} runs, but records could have been missed only {lost} times: {:#?}\nbarriers: {:#?}",
+        driver.incidents,
+        timeline.barriers()
+    );
+    if lost == 0 {
+        assert_eq!(
+            here.unwrap_or(0),
+            driver.model.records.len(),
+            "the archive ends before the program: records are missing"
+        );
+    }
+    places
+}

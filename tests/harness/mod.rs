@@ -1,0 +1,14 @@
+//! What the end-to-end tests share: random programs, the model, a database that can be killed, an archiver that is
+//! driven step by step, and the comparison of a restored copy with the model.
+#![allow(dead_code)] // every test program uses its own part
+
+pub mod archive_driver;
+pub mod command;
+pub mod compare;
+pub mod driver;
+pub mod load;
+pub mod model;
+pub mod program;
+pub mod scenario;
+pub mod scratch;
+pub mod server;

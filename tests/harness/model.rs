@@ -1,0 +1,191 @@
+//! What the database must hold: the model that every restore is compared with.
+//!
+//! Owns: the meaning of each operation, and for every logged record the states in which the database was between
+//! that record and the next. There may be several: column families come and go, files are ingested and sequence
+//! numbers fall at a reopen without any record. A restore to that record must equal one of them.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use super::program::Op;
+
+/// Keys and values of one column family.
+pub type Family = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Keys and values of all column families.
+pub type Content = BTreeMap<String, Arc<Family>>;
+
+/// A state of the database.
+#[derive(Clone, PartialEq, Eq)]
+pub struct State {
+    /// Keys and values.
+    pub content: Content,
+    /// The latest sequence number.
+    pub sequence: u64,
+}
+
+/// Only what helps to find a difference: names and counts.
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sequence {}", self.sequence)?;
+        self.content.iter().try_for_each(|(name, family)| write!(f, ", {name}: {} keys", family.len()))
+    }
+}
+
+impl State {
+    /// The first differences to `other`, for people.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.sequence != other.sequence {
+            found.push(format!("sequence {} instead of {}", other.sequence, self.sequence));
+        }
+        for name in self.content.keys().chain(other.content.keys().filter(|n| !self.content.contains_key(*n))) {
+            match (self.content.get(name), other.content.get(name)) {
+                (Some(_), None) => found.push(format!("column family {name} is missing")),
+                (None, _) => found.push(format!("column family {name} should not exist")),
+                (Some(expected), Some(got)) => {
+                    for key in expected.keys().chain(got.keys().filter(|k| !expected.contains_key(*k))) {
+                        let (e, g) = (expected.get(key), got.get(key));
+                        if e != g && found.len() < 8 {
+                            found.push(format!("{name}/{}: {} instead of {}", text(Some(key)), text(g), text(e)));
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+fn text(bytes: Option<&Vec<u8>>) -> String {
+    match bytes {
+        None => "nothing".to_owned(),
+        Some(bytes) => {
+            let shown = String::from_utf8_lossy(bytes);
+            if shown.len() > 60 { format!("{:.60}... ({} bytes)", shown, bytes.len()) } else { shown.into_owned() }
+        }
+    }
+}
+
+/// The model.
+pub struct Model {
+    content: Content,
+    /// The write batch of every record as the log must hold it, with its sequence number.
+    pub records: Vec<Vec<u8>>,
+    /// `states[n]`: in which the database was after `n` records and before the next.
+    pub states: Vec<Vec<State>>,
+}
+
+impl Model {
+    /// An empty database.
+    pub fn new() -> Self {
+        let content: Content = BTreeMap::from([("default".to_owned(), Arc::default())]);
+        let states = vec![vec![State { content: content.clone(), sequence: 0 }]];
+        Self { content, records: Vec::new(), states }
+    }
+
+    /// The present content.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The present state.
+    pub fn present(&self) -> &State {
+        self.states.last().and_then(|s| s.last()).expect("there is always a state")
+    }
+
+    /// A batch was written and logged as `payload`; the latest sequence number is now `sequence`.
+    pub fn logged(&mut self, ops: &[Op], payload: Vec<u8>, sequence: u64) {
+        self.apply(ops);
+        self.records.push(payload);
+        self.states.push(Vec::new());
+        self.observed(sequence);
+    }
+
+    /// A batch was written without the log.
+    pub fn unlogged(&mut self, ops: &[Op], sequence: u64) {
+        self.apply(ops);
+        self.observed(sequence);
+    }
+
+    /// Pairs entered without the log.
+    pub fn ingested(&mut self, family: &str, pairs: &[(Vec<u8>, Vec<u8>)], sequence: u64) {
+        let family = self.family(family);
+        family.extend(pairs.iter().cloned());
+        self.observed(sequence);
+    }
+
+    /// A column family came into being.
+    pub fn created(&mut self, name: &str, sequence: u64) {
+        self.content.insert(name.to_owned(), Arc::default());
+        self.observed(sequence);
+    }
+
+    /// A column family was dropped.
+    pub fn dropped(&mut self, name: &str, sequence: u64) {
+        self.content.remove(name);
+        self.observed(sequence);
+    }
+
+    /// The database was found to hold this: where no model can know (files dropped in a range).
+    pub fn found(&mut self, content: Content, sequence: u64) {
+        self.content = content;
+        self.observed(sequence);
+    }
+
+    /// The latest sequence number was read.
+    pub fn observed(&mut self, sequence: u64) {
+        let state = State { content: self.content.clone(), sequence };
+        let states = self.states.last_mut().expect("there is always a state");
+        if states.last() != Some(&state) {
+            states.push(state);
+        }
+    }
+
+    /// The content after `ops`, without doing them.
+    pub fn preview(&self, ops: &[Op]) -> Content {
+        let mut copy = Self { content: self.content.clone(), records: Vec::new(), states: vec![Vec::new()] };
+        copy.apply(ops);
+        copy.content
+    }
+
+    fn family(&mut self, name: &str) -> &mut Family {
+        Arc::make_mut(self.content.get_mut(name).unwrap_or_else(|| panic!("no column family {name}")))
+    }
+
+    fn apply(&mut self, ops: &[Op]) {
+        for op in ops {
+            match op {
+                Op::Put(family, key, value) => {
+                    self.family(family).insert(key.clone(), value.clone());
+                }
+                Op::Delete(family, key) | Op::SingleDelete(family, key) => {
+                    self.family(family).remove(key);
+                }
+                Op::DeleteRange(family, from, to) => {
+                    self.family(family).retain(|key, _| !(key >= from && key < to));
+                }
+                Op::Merge(family, key, operand) => {
+                    let family = self.family(family);
+                    let merged = merge(family.get(key).map(Vec::as_slice), std::iter::once(operand.as_slice()));
+                    family.insert(key.clone(), merged);
+                }
+                Op::LogData(_) => {}
+            }
+        }
+    }
+}
+
+/// The merge operator of the tests: operands are appended, with commas between.
+pub fn merge<'a>(existing: Option<&[u8]>, operands: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut merged = existing.map(<[u8]>::to_vec);
+    for operand in operands {
+        match &mut merged {
+            Some(bytes) => {
+                bytes.push(b',');
+                bytes.extend_from_slice(operand);
+            }
+            None => merged = Some(operand.to_vec()),
+        }
+    }
+    merged.unwrap_or_default()
+}

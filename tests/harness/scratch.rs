@@ -1,0 +1,28 @@
+//! Directories for tests.
+//!
+//! Owns: their place: memory where the machine has such a directory with room (the tests make many small databases and
+//! wait for the disk otherwise), else the system's temporary directory; `PITR_TEST_DIR` overrides both.
+
+use std::path::Path;
+
+/// A directory that is removed at the end of the test.
+pub fn directory() -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("pitr-test-");
+    let made = match std::env::var_os("PITR_TEST_DIR") {
+        Some(place) => builder.tempdir_in(place),
+        None if roomy(Path::new("/dev/shm")) => builder.tempdir_in("/dev/shm"),
+        None => builder.tempdir(),
+    };
+    made.expect("a temporary directory")
+}
+
+/// A directory on a real disk: for figures.
+pub fn on_disk() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("pitr-test-").tempdir().expect("a temporary directory")
+}
+
+fn roomy(place: &Path) -> bool {
+    const ROOM: u64 = 4 << 30;
+    rustix::fs::statvfs(place).is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) >= ROOM)
+}

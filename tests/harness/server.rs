@@ -1,0 +1,306 @@
+//! A database in a process of its own, which can be killed.
+//!
+//! Owns: the process's side of the conversation (one JSON line a request, one a reply, over a socket that is its
+//! standard input) and how the tests open RocksDB. The process is this test binary again: every one of them has a test
+//! `database_process` that calls [`serve_if_asked`].
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rocksdb::{
+    AsRawPtr, BottommostLevelCompaction, BoundColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, DBPath, FlushOptions, IteratorMode, MergeOperands, Options, ReadOptions, SstFileWriter,
+    WriteBatch, WriteOptions,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    model::{self, Content, Family},
+    program::{Op, Settings},
+};
+
+/// Pairs by column family.
+pub type Dump = BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
+
+/// Directories of a database outside its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// `wal_dir`.
+    pub wals: Option<PathBuf>,
+    /// `db_paths`: the one place of all data files.
+    pub data: Option<PathBuf>,
+}
+
+/// Set in the environment of a process that shall be a database.
+pub const ASKED: &str = "PITR_TEST_DATABASE";
+
+/// What the process is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Open the database, all column families.
+    Open { dir: PathBuf, places: Places, settings: Settings },
+    /// Make the batch and answer with its bytes; do not write it yet.
+    Prepare { ops: Vec<Op>, logged: bool },
+    /// Write the prepared batch.
+    Commit,
+    /// Flush these column families, all when empty.
+    Flush { families: Vec<String> },
+    /// Compact everything in a column family.
+    Compact { family: String },
+    /// Create a column family.
+    Create { name: String },
+    /// Drop one.
+    Drop { name: String },
+    /// Ingest sorted pairs.
+    Ingest { family: String, pairs: Vec<(Vec<u8>, Vec<u8>)> },
+    /// Drop the files that lie in the range.
+    DropFiles { family: String, from: Vec<u8>, to: Vec<u8> },
+    /// Answer with the content.
+    Dump,
+    /// Flush the WAL's buffer.
+    FlushWal,
+    /// Close the database and end.
+    Close,
+}
+
+/// What it answers.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Reply {
+    /// The latest sequence number.
+    pub sequence: u64,
+    /// The bytes of a prepared batch, in which the sequence number is not set.
+    pub batch: Vec<u8>,
+    /// The content.
+    pub content: Option<Dump>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+/// Is a database until the other end hangs up, if the environment says so; else returns at once.
+pub fn serve_if_asked() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input");
+    let mut socket = UnixStream::from(stdin);
+    let mut lines = BufReader::new(socket.try_clone().expect("a second handle of the socket")).lines();
+    let mut database: Option<Served> = None;
+    while let Some(Ok(line)) = lines.next() {
+        let request: Request = serde_json::from_str(&line).expect("a request");
+        let closing = matches!(request, Request::Close);
+        let reply = match answer(&mut database, request) {
+            Ok(reply) => reply,
+            Err(e) => Reply { error: Some(e.to_string()), ..Reply::default() },
+        };
+        let mut line = serde_json::to_vec(&reply).expect("a reply");
+        line.push(b'\n');
+        if socket.write_all(&line).is_err() || closing {
+            break;
+        }
+    }
+    std::process::exit(0);
+}
+
+/// An open database.
+pub struct Opened {
+    /// The database.
+    pub db: DB,
+    /// Its column families.
+    pub names: Vec<String>,
+}
+
+struct Served {
+    db: DB,
+    names: Vec<String>,
+    settings: Settings,
+    dir: PathBuf,
+    prepared: Option<(WriteBatch, bool)>,
+    ingested: u64,
+}
+
+fn answer(database: &mut Option<Served>, request: Request) -> Result<Reply, rocksdb::Error> {
+    if let Request::Open { dir, places, settings } = request {
+        let Opened { db, names } = open(&dir, &places, &settings)?;
+        let served = database.insert(Served { db, names, settings, dir, prepared: None, ingested: 0 });
+        return Ok(Reply { sequence: served.db.latest_sequence_number(), ..Reply::default() });
+    }
+    if matches!(request, Request::Close) {
+        drop(database.take());
+        return Ok(Reply::default());
+    }
+    let served = database.as_mut().expect("the database is open");
+    let mut reply = Reply::default();
+    match request {
+        Request::Open { .. } | Request::Close => {}
+        Request::Prepare { ops, logged } => {
+            let batch = served.batch(&ops);
+            reply.batch = batch.data().to_vec();
+            served.prepared = Some((batch, logged));
+        }
+        Request::Commit => {
+            let (batch, logged) = served.prepared.take().expect("a prepared batch");
+            let mut options = WriteOptions::default();
+            options.disable_wal(!logged);
+            served.db.write_opt(batch, &options)?;
+        }
+        Request::Flush { families } => {
+            let families = if families.is_empty() { served.names.clone() } else { families };
+            for family in families {
+                served.db.flush_cf_opt(&served.family(&family), &FlushOptions::default())?;
+            }
+        }
+        Request::Compact { family } => {
+            let mut options = CompactOptions::default();
+            options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+            served.db.compact_range_cf_opt(&served.family(&family), None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Request::Create { name } => {
+            served.db.create_cf(&name, &family_options(&served.settings))?;
+            served.names.push(name);
+        }
+        Request::Drop { name } => {
+            served.db.drop_cf(&name)?;
+            served.names.retain(|n| *n != name);
+        }
+        Request::Ingest { family, pairs } => served.ingest(&family, &pairs)?,
+        Request::DropFiles { family, from, to } => {
+            served.db.delete_file_in_range_cf(&served.family(&family), from, to)?;
+        }
+        Request::Dump => reply.content = Some(dump(&served.db, &served.names)?),
+        Request::FlushWal => served.db.flush_wal(false)?,
+    }
+    reply.sequence = served.db.latest_sequence_number();
+    Ok(reply)
+}
+
+impl Served {
+    fn family(&self, name: &str) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(name).unwrap_or_else(|| panic!("no column family {name}"))
+    }
+
+    fn batch(&self, ops: &[Op]) -> WriteBatch {
+        let mut batch = WriteBatch::default();
+        for op in ops {
+            match op {
+                Op::Put(family, key, value) => batch.put_cf(&self.family(family), key, value),
+                Op::Delete(family, key) => batch.delete_cf(&self.family(family), key),
+                Op::SingleDelete(family, key) => batch.single_delete_cf(&self.family(family), key),
+                Op::DeleteRange(family, from, to) => batch.delete_range_cf(&self.family(family), from, to),
+                Op::Merge(family, key, operand) => batch.merge_cf(&self.family(family), key, operand),
+                Op::LogData(blob) => batch.put_log_data(blob),
+            }
+        }
+        batch
+    }
+
+    fn ingest(&mut self, family: &str, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), rocksdb::Error> {
+        self.ingested += 1;
+        let path = self.dir.with_extension(format!("ingest-{}-{}", std::process::id(), self.ingested));
+        let options = family_options(&self.settings);
+        let mut writer = SstFileWriter::create(&options);
+        writer.open(&path)?;
+        for (key, value) in pairs {
+            writer.put(key, value)?;
+        }
+        writer.finish()?;
+        let done = self.db.ingest_external_file_cf(&self.family(family), vec![&path]);
+        // RocksDB has copied or linked it.
+        let _ = std::fs::remove_file(&path);
+        done
+    }
+}
+
+/// Opens a database with every column family it has; creates it when there is none.
+pub fn open(dir: &Path, places: &Places, settings: &Settings) -> Result<Opened, rocksdb::Error> {
+    open_with(dir, &database_options(places, settings), settings)
+}
+
+/// The same with options that were changed.
+pub fn open_with(dir: &Path, options: &Options, settings: &Settings) -> Result<Opened, rocksdb::Error> {
+    let names = if dir.join("CURRENT").exists() { DB::list_cf(options, dir)? } else { vec!["default".to_owned()] };
+    let families: Vec<_> = names.iter().map(|n| ColumnFamilyDescriptor::new(n, family_options(settings))).collect();
+    let db = DB::open_cf_descriptors(options, dir, families)?;
+    Ok(Opened { db, names })
+}
+
+/// The options of a database, without those of its column families.
+pub fn database_options(places: &Places, settings: &Settings) -> Options {
+    let mut options = family_options(settings);
+    options.create_if_missing(true);
+    options.set_recycle_log_file_num(settings.recycle);
+    if settings.wal_zstd {
+        options.set_wal_compression_type(DBCompressionType::Zstd);
+    }
+    if settings.manifest_bytes > 0 {
+        options.set_max_manifest_file_size(settings.manifest_bytes);
+    }
+    options.set_wal_ttl_seconds(settings.wal_ttl);
+    options.set_enable_pipelined_write(settings.pipelined);
+    options.set_manual_wal_flush(settings.manual_wal_flush);
+    options.set_max_background_jobs(2);
+    if let Some(wals) = &places.wals {
+        options.set_wal_dir(wals);
+    }
+    if let Some(data) = &places.data {
+        options.set_db_paths(&[DBPath::new(data, 1 << 40).expect("a path")]);
+    }
+    // SAFETY: the pointer belongs to `options`, which outlives these calls; they set plain fields.
+    unsafe {
+        use librocksdb_sys as ffi;
+        let raw = options.as_raw_ptr();
+        ffi::rocksdb_options_set_avoid_flush_during_recovery(raw, settings.avoid_flush_during_recovery.into());
+        ffi::rocksdb_options_set_avoid_flush_during_shutdown(raw, settings.avoid_flush_during_shutdown.into());
+        ffi::rocksdb_options_set_allow_2pc(raw, settings.allow_2pc.into());
+        ffi::rocksdb_options_set_async_wal_precreate(raw, settings.precreate_wal.into());
+        ffi::rocksdb_options_set_track_and_verify_wals(raw, settings.verify_wals.into());
+        ffi::rocksdb_options_set_track_and_verify_wals_in_manifest(raw, settings.track_wals.into());
+    }
+    options
+}
+
+/// The options of every column family.
+pub fn family_options(settings: &Settings) -> Options {
+    let mut options = Options::default();
+    if settings.write_buffer > 0 {
+        options.set_write_buffer_size(settings.write_buffer);
+    }
+    options.set_level_zero_file_num_compaction_trigger(3);
+    options.set_merge_operator_associative("pitr.test.append", append);
+    if settings.blobs {
+        options.set_enable_blob_files(true);
+        options.set_min_blob_size(64);
+    }
+    options
+}
+
+// The signature is the library's.
+#[allow(clippy::unnecessary_wraps)]
+fn append(_key: &[u8], existing: Option<&[u8]>, operands: &MergeOperands) -> Option<Vec<u8>> {
+    Some(model::merge(existing, operands.into_iter()))
+}
+
+/// Everything in these column families, read with checksums.
+pub fn dump(db: &DB, names: &[String]) -> Result<Dump, rocksdb::Error> {
+    let mut content = BTreeMap::new();
+    for name in names {
+        let family = db.cf_handle(name).expect("a listed column family");
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(true);
+        let pairs: Result<Vec<_>, _> = db
+            .iterator_cf_opt(&family, options, IteratorMode::Start)
+            .map(|pair| pair.map(|(key, value)| (key.into_vec(), value.into_vec())))
+            .collect();
+        content.insert(name.clone(), pairs?);
+    }
+    Ok(content)
+}
+
+/// A dump as the model holds it.
+pub fn content(dump: Dump) -> Content {
+    dump.into_iter().map(|(name, pairs)| (name, Arc::new(pairs.into_iter().collect::<Family>()))).collect()
+}

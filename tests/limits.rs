@@ -1,0 +1,131 @@
+//! How much memory the program takes, and how little an idle archiver does.
+//!
+//! The limits are promises: `pitr run` below 64 MiB while it follows, below 192 MiB while it uploads a base, `restore`
+//! below 512 MiB. The other figures are only printed. Figures come from the kernel (`VmHWM`), so this runs on Linux.
+
+mod harness;
+
+use std::{
+    process::{Child, Stdio},
+    time::{Duration, Instant},
+};
+
+use harness::{
+    command::{self, pitr, text, url},
+    program::Settings,
+    scratch,
+    server::{self, Places},
+};
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+use rocksdb::{DB, WriteBatch};
+
+/// Not a test of its own: the process that other tests kill.
+#[test]
+fn database_process() {
+    harness::server::serve_if_asked();
+}
+
+const MIB: u64 = 1 << 20;
+
+/// The largest resident size of a process since it was last forgotten, in bytes; `None` when it is gone.
+fn peak(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Forgets the largest resident size.
+fn forget(id: u32) {
+    std::fs::write(format!("/proc/{id}/clear_refs"), "5").expect("the kernel forgets the peak");
+}
+
+/// Ticks of processor time.
+fn ticks(id: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("a running process");
+    let fields: Vec<_> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    // utime and stime are the 14th and 15th fields, the first after the name is the 3rd.
+    fields[11..13].iter().map(|f| f.parse::<u64>().expect("a number")).sum()
+}
+
+fn write(db: &DB, rng: &mut StdRng, bytes: u64) {
+    let mut value = vec![0; 1000];
+    for _ in 0..bytes / 100_000 {
+        let mut batch = WriteBatch::default();
+        for _ in 0..100 {
+            rng.fill_bytes(&mut value);
+            batch.put(format!("{:012}", rng.random_range(0..1_000_000_000_u64)), &value);
+        }
+        db.write(batch).expect("a write");
+    }
+}
+
+fn bases(archive: &str) -> usize {
+    let output = command::finish(&mut pitr(["list", "--json", "--archive", archive]));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    json["bases"].as_array().map_or(0, Vec::len)
+}
+
+fn wait_for(what: &str, archiver: &mut Child, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < command::LIMIT, "waiting for {what}");
+        assert!(archiver.try_wait().expect("waiting").is_none(), "the archiver ended while waiting for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn memory_stays_within_its_limits_while_following_uploading_and_restoring() {
+    let root = scratch::on_disk();
+    let dir = root.path().join("db");
+    let settings = Settings { write_buffer: 16 << 20, ..Settings::default() };
+    let db = server::open(&dir, &Places::default(), &settings).expect("a new database").db;
+    let mut rng = StdRng::seed_from_u64(1);
+    write(&db, &mut rng, 400 * MIB);
+    let archive = url(&root.path().join("archive"));
+    let mut archiver = pitr(["run", "--db", text(&dir), "--archive", &archive])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starting pitr run");
+    let id = archiver.id();
+    wait_for("the first base", &mut archiver, || bases(&archive) > 0);
+    let uploading = peak(id).expect("a running archiver");
+    forget(id);
+    write(&db, &mut rng, 300 * MIB);
+    command::succeed(&mut pitr(["flush", "--db", text(&dir)]));
+    let following = peak(id).expect("a running archiver");
+
+    let (before, start) = (ticks(id), Instant::now());
+    std::thread::sleep(Duration::from_secs(10));
+    let idle = (ticks(id) - before) as f64 / 100.0 / start.elapsed().as_secs_f64() * 100.0;
+    command::terminate(&archiver);
+    let status = command::wait(&mut archiver).expect("the archiver ends");
+    assert!(status.success(), "SIGTERM is an orderly end: {status}");
+
+    let into = root.path().join("copy");
+    let mut restore = pitr(["restore", "--to-latest", "--archive", &archive, "--into", text(&into)])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starting pitr restore");
+    let mut restoring = 0;
+    let status = loop {
+        restoring = restoring.max(peak(restore.id()).unwrap_or(0));
+        if let Some(status) = restore.try_wait().expect("waiting") {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(status.success(), "the restore: {status}");
+    println!(
+        "resident: uploading a base of 400 MiB {} MiB, following 300 MiB {} MiB, restoring {} MiB; idle {idle:.2} % of a core",
+        uploading / MIB,
+        following / MIB,
+        restoring / MIB
+    );
+    assert!(uploading < 192 * MIB, "{} MiB while uploading a base", uploading / MIB);
+    assert!(following < 64 * MIB, "{} MiB while following", following / MIB);
+    assert!(restoring < 512 * MIB, "{} MiB while restoring", restoring / MIB);
+    let copy = server::open(&into, &Places::default(), &settings).expect("the copy opens");
+    assert_eq!(copy.db.latest_sequence_number(), db.latest_sequence_number());
+}
