@@ -7,7 +7,7 @@
 //! Only the file that CURRENT names is authoritative: RocksDB may abandon a MANIFEST after a failed write, with an edit
 //! in it that never took effect.
 
-use std::{fs::File, path::Path};
+use std::{collections::VecDeque, fs::File, path::Path};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -72,7 +72,12 @@ pub struct ManifestTail {
     model: ManifestModel,
     /// How the server decides which WALs it needs.
     two_phase: TwoPhase,
+    /// First and last sequence number of the newest ingested files, as their edits named them, until taken.
+    ingested: VecDeque<(SequenceNumber, SequenceNumber)>,
 }
+
+/// So many ingested files are remembered until somebody asks: a jump in the log that needs older ones is a barrier.
+const MAX_INGESTED: usize = 4096;
 
 /// A reader of one MANIFEST file.
 fn open(registry: &Registry, number: FileNumber) -> Result<Option<(Window, LogReader)>> {
@@ -127,7 +132,7 @@ impl ManifestTail {
         for _ in 0..1000 {
             let number = current(registry.db())?;
             let Some((window, reader)) = open(registry, number)? else { continue };
-            let mut tail = Self { number, window, reader, model: ManifestModel::new(number), two_phase };
+            let mut tail = Self::at_beginning(number, window, reader, two_phase);
             tail.read_file(&mut Vec::new())?;
             if current(registry.db())? == number {
                 return Ok(tail);
@@ -144,7 +149,7 @@ impl ManifestTail {
         digest: ContentHash,
     ) -> Result<Option<Self>> {
         let Some((window, reader)) = open(registry, point.file)? else { return Ok(None) };
-        let mut tail = Self { number: point.file, window, reader, model: ManifestModel::new(point.file), two_phase };
+        let mut tail = Self::at_beginning(point.file, window, reader, two_phase);
         while tail.model.applied_to() < point.offset {
             let Some((end, payload)) = next_edit(&mut tail.window, &mut tail.reader)? else { return Ok(None) };
             if end > point.offset {
@@ -165,8 +170,33 @@ impl ManifestTail {
         ManifestPoint { file: self.number, offset: self.model.applied_to() }
     }
 
+    /// The sequence numbers of files ingested since this was last asked (at first: in this whole MANIFEST).
+    ///
+    /// Noted edit by edit: a later compaction rewrites such a file, and with it goes what it said about the number that
+    /// the log skips.
+    pub fn take_ingested(&mut self) -> impl Iterator<Item = (SequenceNumber, SequenceNumber)> + use<> {
+        std::mem::take(&mut self.ingested).into_iter()
+    }
+
+    fn at_beginning(number: FileNumber, window: Window, reader: LogReader, two_phase: TwoPhase) -> Self {
+        Self { number, window, reader, model: ManifestModel::new(number), two_phase, ingested: VecDeque::new() }
+    }
+
     fn apply(&mut self, end: u64, payload: &[u8]) -> Result<Vec<Change>> {
-        self.model.apply(payload, end).map_err(|e| manifest_error(e, self.window.path()))
+        let changes = self.model.apply(payload, end).map_err(|e| manifest_error(e, self.window.path()))?;
+        for change in &changes {
+            if let Change::FilesIngested { cf, files } = change
+                && let Some(family) = self.model.column_family(*cf)
+            {
+                for file in files.iter().filter_map(|number| family.files.get(number)) {
+                    if self.ingested.len() == MAX_INGESTED {
+                        self.ingested.pop_front();
+                    }
+                    self.ingested.push_back((file.smallest_seqno, file.largest_seqno));
+                }
+            }
+        }
+        Ok(changes)
     }
 
     fn read_file(&mut self, news: &mut Vec<News>) -> Result<()> {
@@ -213,7 +243,8 @@ impl ManifestTail {
             }
             match self.successor(registry, named)? {
                 Some(next) => {
-                    *self = next;
+                    let ingested = std::mem::take(&mut self.ingested);
+                    *self = Self { ingested, ..next };
                     news.push(News::Rolled {
                         point: self.point(),
                         first_wal_needed: self.model.first_wal_needed(self.two_phase),
@@ -239,8 +270,7 @@ impl ManifestTail {
         let between = registry.manifests_from(after).into_iter().filter(|n| *n < named);
         for number in std::iter::once(named).chain(between) {
             let Some((window, reader)) = open(registry, number)? else { continue };
-            let mut next =
-                Self { number, window, reader, model: ManifestModel::new(number), two_phase: self.two_phase };
+            let mut next = Self::at_beginning(number, window, reader, self.two_phase);
             next.read_snapshot()?;
             // Two empty databases look alike: the identity tells them apart.
             let same_database = match (next.model.db_id(), self.model.db_id()) {

@@ -33,6 +33,7 @@ impl Engine {
     /// Puts the events of one look at the MANIFEST into the stream. `hi` is the readable end after that look, where
     /// everything readable is in `items`; they are not in the stream yet.
     pub(super) fn publish_news(&mut self, news: Vec<News>, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
+        self.explain_ingested();
         for one in news {
             match one {
                 News::Rolled { point, first_wal_needed, last_sequence } => {
@@ -103,7 +104,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Sequence numbers that files outside the log were given: the log skips them.
+    /// The log skips the numbers that ingested files were given.
+    pub(super) fn explain_ingested(&mut self) {
+        for (first, last) in self.manifest.take_ingested() {
+            self.state.model.explain(first, last);
+        }
+    }
+
+    /// The same for files that are still as their edit described them.
     fn explain(&mut self, cf: ColumnFamilyId, files: &[FileNumber]) {
         let Some(family) = self.manifest.model().column_family(cf) else { return };
         for file in files.iter().filter_map(|number| family.files.get(number)) {

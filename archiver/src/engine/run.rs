@@ -99,6 +99,8 @@ impl Engine {
         self.state.db_id = db_id;
         self.state.restore_marker = restore_marker::read(&self.layout.db)?;
         self.state.model = fresh_model();
+        // What was ingested before we came, as long as the server has kept its MANIFEST.
+        self.explain_ingested();
         for (_, _, file) in self.manifest.model().live_files() {
             // A file whose keys all have one number may have been ingested: the log skips that number.
             if file.smallest_seqno == file.largest_seqno {
