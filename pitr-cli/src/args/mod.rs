@@ -102,7 +102,7 @@ impl Command {
 
     /// Whether the command's own log is worth showing by default.
     pub fn is_service(&self) -> bool {
-        matches!(self, Self::Run(_))
+        matches!(self, Self::Run(args) if !args.once)
     }
 }
 
