@@ -1,7 +1,7 @@
 //! What the README states about the program is compared with the program.
 //!
-//! Owns: the table of error codes and the table of exit codes. `UPDATE_README=1 cargo test --release --test readme` writes
-//! both anew.
+//! Owns: the tables of error codes, of exit codes and of JSON fields. `UPDATE_README=1 cargo test --release --test readme -- --test-threads=1`
+//! writes them anew.
 
 use std::{fmt::Write, fs, path::PathBuf};
 
@@ -24,7 +24,11 @@ fn compare(name: &str, expected: &str) {
         fs::rename(&anew, readme()).expect("replacing README.md");
         return;
     }
-    assert_eq!(&text[start..stop], expected, "README.md differs from the code: UPDATE_README=1 writes the table anew");
+    assert_eq!(
+        &text[start..stop],
+        expected,
+        "README.md differs from the code: UPDATE_README=1 with --test-threads=1 writes the table anew"
+    );
 }
 
 #[test]
@@ -66,6 +70,22 @@ fn error_codes_and_exit_codes_are_those_of_the_program() {
         writeln!(exits, "| {} | {meaning} |", exit.status()).expect("a string");
     }
     compare("exit codes", &exits);
+}
+
+/// The table of JSON fields stands beside the types that are printed; the README shows the same.
+#[test]
+fn json_fields_are_those_documented_beside_the_code() {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/output/json.rs");
+    let source = fs::read_to_string(source).expect("json.rs");
+    let table: String = source
+        .lines()
+        .skip_while(|line| !line.starts_with("//! | command |"))
+        .map_while(|line| line.strip_prefix("//! "))
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(table.lines().count() > 10, "the table in json.rs was not found");
+    compare("json fields", &table);
 }
 
 /// Every file and directory that the map of the repository names is there.
