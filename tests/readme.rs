@@ -1,7 +1,7 @@
 //! What the README states about the program is compared with the program.
 //!
-//! Owns: the tables of error codes, of exit codes and of JSON fields. `UPDATE_README=1 cargo test --release --test readme -- --test-threads=1`
-//! writes them anew.
+//! Owns: the tables of error codes, of exit codes and of JSON fields.
+//! `UPDATE_README=1 cargo test --release --test readme -- --test-threads=1` writes them anew.
 
 use std::{fmt::Write, fs, path::PathBuf};
 
