@@ -141,11 +141,11 @@ pub struct TagArgs {
 /// What to do with tags.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TagAction {
-    /// Name the present moment
+    #[command(about = "Name the present moment")]
     Create(TagCreateArgs),
-    /// List all tags
+    #[command(about = "List all tags")]
     List(TagListArgs),
-    /// Delete a tag; the position stays restorable by its record number or time
+    #[command(about = "Delete a tag; the position stays restorable by its record number or time")]
     Delete(TagDeleteArgs),
 }
 

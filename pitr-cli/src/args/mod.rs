@@ -53,35 +53,36 @@ pub struct Cli {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Archive a live database until stopped
+    // `about` instead of documentation comments: those would also replace the long texts of the arguments' types.
+    #[command(about = "Archive a live database until stopped")]
     Run(RunArgs),
-    /// Take a base (a full copy to restore from) now
+    #[command(about = "Take a base (a full copy to restore from) now")]
     Base(BaseArgs),
-    /// Name the present moment, list the names, or delete one
+    #[command(about = "Name the present moment, list the names, or delete one")]
     Tag(TagArgs),
-    /// Make everything written so far durable in the archive, now
+    #[command(about = "Make everything written so far durable in the archive, now")]
     Flush(FlushArgs),
-    /// Show what can be restored, and how far behind the archive is
+    #[command(about = "Show what can be restored, and how far behind the archive is")]
     Status(StatusArgs),
-    /// List what an archive holds: bases, segments, tags, barriers, timelines
+    #[command(about = "List what an archive holds: bases, segments, tags, barriers, timelines")]
     List(ListArgs),
-    /// Show the archived writes, decoded, to find the moment before a mistake
+    #[command(about = "Show the archived writes, decoded, to find the moment before a mistake")]
     Log(LogArgs),
-    /// Show what a restore would do and exactly where it would arrive; changes nothing
+    #[command(about = "Show what a restore would do and exactly where it would arrive; changes nothing")]
     Plan(PlanArgs),
-    /// Rebuild the database as it was at a record, a sequence number, a time or a tag
+    #[command(about = "Rebuild the database as it was at a record, a sequence number, a time or a tag")]
     Restore(RestoreArgs),
-    /// Prove that an archive is whole: every hash, no gap
+    #[command(about = "Prove that an archive is whole: every hash, no gap")]
     Verify(VerifyArgs),
-    /// Say whether archiving will work here: the store, the database's settings, the cost
+    #[command(about = "Say whether archiving will work here: the store, the database's settings, the cost")]
     Check(CheckArgs),
-    /// Print RocksDB's files and the archive's segments, decoded
+    #[command(about = "Print RocksDB's files and the archive's segments, decoded")]
     Inspect(InspectArgs),
-    /// Play the whole story on a small real database in a temporary directory
+    #[command(about = "Play the whole story on a small real database in a temporary directory")]
     Demo(DemoArgs),
-    /// List every error code, what it means and what to do
+    #[command(about = "List every error code, what it means and what to do")]
     Errors(ErrorsArgs),
-    /// Print a completion script for a shell
+    #[command(about = "Print a completion script for a shell")]
     #[command(hide = true)]
     Completions(CompletionsArgs),
 }
@@ -123,6 +124,11 @@ mod tests {
             for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
                 let path = format!("{path} {}", sub.get_name());
                 assert!(sub.get_about().is_some(), "{path} has no description");
+                assert!(
+                    path.starts_with("pitr tag ")
+                        || sub.get_long_about().is_some_and(|text| text.to_string().contains("\n\n")),
+                    "{path} explains nothing"
+                );
                 let examples = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
                 let count = examples.lines().filter(|line| line.trim_start().starts_with("pitr ")).count();
                 assert!(sub.has_subcommands() || (2..=5).contains(&count), "{path} shows {count} examples");

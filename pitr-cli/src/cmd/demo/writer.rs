@@ -61,7 +61,7 @@ pub fn run(dir: &Path, clock: &dyn Clock) -> Result<()> {
         db.write(batch).map_err(|e| rocks("writing to", &path, e))?;
         let sequence = db.latest_sequence_number();
         notes.note(&Note::Written { number, after: clock.now(), sequence })?;
-        if number % FLUSH_EVERY == 0 {
+        if number.is_multiple_of(FLUSH_EVERY) {
             for family in [ACCOUNTS, ORDERS, AUDIT].iter().filter_map(|name| db.cf_handle(name)) {
                 db.flush_cf(&family).map_err(|e| rocks("flushing", &path, e))?;
             }
@@ -88,10 +88,10 @@ fn sale(number: u64) -> Vec<Op> {
             format!("{{\"buyer\":{},\"items\":{}}}", buyer % NAMES, buyer % 7 + 1),
         ),
     ];
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         ops.push(Op { family: ORDERS.to_owned(), key: format!("order-{:08}", number - 4), value: None });
     }
-    if number >= AUDIT_FROM && number % 10 == 0 {
+    if number >= AUDIT_FROM && number.is_multiple_of(10) {
         ops.push(put(AUDIT, format!("day-book-{:04}", number % 500), format!("checked at write {number}")));
     }
     ops

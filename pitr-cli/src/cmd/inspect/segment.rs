@@ -53,9 +53,22 @@ struct Head {
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum Line<'a> {
-    Record { record: RecordNumber, wal: FileNumber, start: u64, end: u64, hash_after: RunningHash, batch: BatchLine },
-    Event { at: Boundary, hash_after: RunningHash, event: &'a Event },
-    Footer { footer: &'a pitr_archive::catalog::schema::SegmentFooter },
+    Record {
+        record: RecordNumber,
+        wal: FileNumber,
+        start: u64,
+        end: u64,
+        hash_after: RunningHash,
+        batch: &'a BatchLine,
+    },
+    Event {
+        at: Boundary,
+        hash_after: RunningHash,
+        event: &'a Event,
+    },
+    Footer {
+        footer: &'a pitr_archive::catalog::schema::SegmentFooter,
+    },
 }
 
 pub async fn run(context: &Context, args: &InspectArgs) -> Result<Verdict> {
@@ -157,7 +170,7 @@ fn show_entry(sheet: &mut Sheet<'_>, placed: &Placed) -> Result<()> {
             let number = placed.at.next_record();
             if sheet.out.is_json() {
                 let (wal, start, end, hash_after) = (record.wal, record.start, record.end, placed.hash_after);
-                return sheet.lines.json(&Line::Record { record: number, wal, start, end, hash_after, batch });
+                return sheet.lines.json(&Line::Record { record: number, wal, start, end, hash_after, batch: &batch });
             }
             let sequence = batch.sequence.map_or_else(|| "?".to_owned(), |s| s.to_string());
             let count = batch.count.map_or_else(|| "?".to_owned(), |n| n.to_string());
