@@ -38,7 +38,9 @@ struct Site {
 impl Site {
     fn new(seed: u64) -> Self {
         let root = scratch::directory();
-        let settings = Settings { write_buffer: 64 << 10, manifest_bytes: 8 << 10, ..Settings::default() };
+        // A log lives longer than the archiver is away between a kill and the next start: one that came and went in
+        // that time would rightly be a barrier.
+        let settings = Settings { write_buffer: 2 << 20, manifest_bytes: 8 << 10, ..Settings::default() };
         let load = Load::start(&root.path().join("db"), settings, seed, Duration::from_micros(400));
         Self { root, load, restores: 0, starts: 0 }
     }
