@@ -138,7 +138,7 @@ fn take_bases(root: &Path, dir: &PathBuf) {
         let archive = Archive::open_or_create(store.clone(), None, &SystemClock, &OsRandom).await.expect("an archive");
         let mut archiver = Archiver::open(config, archive, Parts::system()).await.unwrap_or_else(|e| panic!("{e}"));
         let archive = Arc::new(Archive::open(store, None).await.expect("the archive"));
-        let (mut shared, mut retried, mut barriers, mut behind_barriers) = (0, 0, 0, 0);
+        let (mut shared, mut retried, mut barriers, behind_barriers) = (0, 0, 0, 0);
         for n in 0..BASES {
             let base = loop {
                 match archiver.take_base().await {

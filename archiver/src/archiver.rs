@@ -455,11 +455,17 @@ impl Archiver {
         polled: Polled,
     ) -> Result<Option<Floor>> {
         let first_wal = describe::first_wal(collected, self.engine.layout());
+        let Some(start) = self.engine.base_start(first_wal) else {
+            self.engine.end_hold();
+            self.engine.base_was_useless();
+            return Err(Error::new(Code::BaseNotPublishable, "taking a base of")
+                .on(self.config.db.display())
+                .with("first log needed", first_wal));
+        };
         let floor = match reason {
             // Nothing in the set was written by the session, so it is the state at the end of the session before.
             BaseReason::SessionStarted { floor, hash, sequence, .. } if collected.opens_only => {
                 let here = self.engine.position();
-                let start = self.engine.base_start(first_wal);
                 let position =
                     Position { boundary: *floor, hash: *hash, sequence: *sequence, wal: None, offset: None, ..here };
                 // What is replayed on it begins at the floor unless the open kept older WALs.
@@ -481,7 +487,7 @@ impl Archiver {
                 {
                     return Ok(None);
                 }
-                Floor { position: self.engine.position(), start: self.engine.base_start(first_wal) }
+                Floor { position: self.engine.position(), start }
             }
         };
         if !self.engine.serves(floor.start.run, floor.start.first_record, floor.position.boundary) {

@@ -85,7 +85,7 @@ impl ArchiveDriver {
         config.state = root.join("state");
         // RocksDB does not say them in any file.
         config.db_paths = driver.places.data.iter().cloned().collect();
-        config.segment_bytes = if program.seed % 3 == 0 { 4 << 10 } else { 8 << 20 };
+        config.segment_bytes = if program.seed.is_multiple_of(3) { 4 << 10 } else { 8 << 20 };
         Self {
             runtime,
             store,

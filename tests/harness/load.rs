@@ -22,6 +22,9 @@ use super::{
     server::{self, Places},
 };
 
+/// A column family's keys and values.
+type Family = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// The key that every batch writes.
 pub const COUNTER: &[u8] = b"counter";
 
@@ -115,7 +118,7 @@ impl Load {
     }
 
     /// What the database holds after `batches` batches.
-    fn content(&self, batches: usize) -> (Vec<BTreeMap<Vec<u8>, Vec<u8>>>, u64) {
+    fn content(&self, batches: usize) -> (Vec<Family>, u64) {
         let written = self.written.lock().expect("no panic while it is held");
         let mut content = vec![BTreeMap::new(); self.names.len()];
         for (family, key, value) in written.batches.iter().take(batches).flatten() {

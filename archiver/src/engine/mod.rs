@@ -355,12 +355,17 @@ impl Engine {
         self.manifest.model().first_wal_needed(self.two_phase())
     }
 
-    /// Where replay on a base whose first WAL is `first_wal` begins, seen from the end of the stream.
-    pub fn base_start(&self, first_wal: FileNumber) -> BaseStart {
+    /// Where replay on a base whose first WAL is `first_wal` begins, seen from the end of the stream. `None` when WALs
+    /// that it needs were given up already: where their records begin is no longer known, and a base without that place
+    /// would silently lack them.
+    pub fn base_start(&self, first_wal: FileNumber) -> Option<BaseStart> {
+        if first_wal < self.state.wals_from {
+            return None;
+        }
         let here = (self.stream.boundary(), self.stream.hash());
         let (first_record, first_hash) =
             self.state.wals.range(first_wal..).next().map_or(here, |(_, fact)| (fact.first, fact.hash));
-        BaseStart { run: self.state.run, first_record, first_hash }
+        Some(BaseStart { run: self.state.run, first_record, first_hash })
     }
 
     /// Whether targets from `floor` on can be reached from a base whose replay begins at `first`.
@@ -390,8 +395,8 @@ impl Engine {
 
     /// Whether a base taken now would reach targets from the present on.
     pub fn base_would_serve(&self) -> bool {
-        let start = self.base_start(self.first_wal_needed());
-        self.serves(start.run, start.first_record, self.stream.boundary())
+        self.base_start(self.first_wal_needed())
+            .is_some_and(|start| self.serves(start.run, start.first_record, self.stream.boundary()))
     }
 
     /// Wants a base.
@@ -436,6 +441,7 @@ impl Engine {
         }
         self.registry.release_wals_below(below)?;
         self.state.wals.retain(|wal, _| *wal >= below);
+        self.state.wals_from = self.state.wals_from.max(below);
         self.registry.release_manifests_below(manifest.file)
     }
 

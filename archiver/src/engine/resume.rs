@@ -175,6 +175,7 @@ impl EngineState {
             restore_marker: None,
             model: super::fresh_model(),
             wals: std::collections::BTreeMap::new(),
+            wals_from: pitr_archive::ids::FileNumber::default(),
             barriers: super::fresh_barriers(),
             place: pitr_archive::ids::FileNumber::default(),
             first_wal_needed: pitr_archive::ids::FileNumber::default(),

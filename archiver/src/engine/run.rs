@@ -109,6 +109,7 @@ impl Engine {
         }
         self.state.barriers = fresh_barriers();
         self.state.wals.clear();
+        self.state.wals_from = needed;
         self.last_base = None;
         self.state.two_phase_wal = None;
         self.state.session_id = session::session_id(&self.layout.info_log())?;

@@ -65,6 +65,9 @@ pub struct EngineState {
     pub model: SequenceModel,
     /// WALs of the run that may still matter.
     pub wals: BTreeMap<FileNumber, WalFact>,
+    /// Every WAL of the run from this number on that was begun is in `wals`; older ones were given up.
+    #[serde(default)]
+    pub wals_from: FileNumber,
     /// Barriers of the run.
     pub barriers: BarrierLog,
     /// The WAL being read, or the last one.
