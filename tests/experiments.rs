@@ -3,6 +3,8 @@
 //! Each was seen to produce a database that opens without an error, with the right latest sequence number, and with a
 //! key missing or back from the dead.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod harness;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};

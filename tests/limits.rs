@@ -3,6 +3,8 @@
 //! The limits are promises: `pitr run` below 64 MiB while it follows, below 192 MiB while it uploads a base, `restore`
 //! below 512 MiB. The other figures are only printed. Figures come from the kernel (`VmHWM`), so this runs on Linux.
 
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
 mod harness;
 
 use std::{

@@ -16,10 +16,10 @@
 //!    `lo` without holding the event;
 //! 5. if the WAL is final, the next one is begun, after the proof that there is none in between.
 //!
-//! - [`emit`]: judges records and puts them into the stream.
-//! - [`news`]: what the MANIFEST said becomes events and barriers.
-//! - [`advance`]: from one WAL to the next, from one session to the next.
-//! - [`run`]: beginning a run.
+//! - `emit`: judges records and puts them into the stream.
+//! - `news`: what the MANIFEST said becomes events and barriers.
+//! - `advance`: from one WAL to the next, from one session to the next.
+//! - `run`: beginning a run.
 //! - [`resume`]: going on where an earlier process stopped.
 
 mod advance;

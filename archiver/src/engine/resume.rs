@@ -2,7 +2,7 @@
 //!
 //! Owns: the joining after a pause, in this order: (a) lineage: the same database, no restore in between, the MANIFEST
 //! followed from the archived place to CURRENT without a gap; (b) fork: every archived record that RocksDB would still
-//! replay is there byte for byte; (c) no WAL in between, which [`super::advance`] proves when the next one begins.
+//! replay is there byte for byte; (c) no WAL in between, which `advance` proves when the next one begins.
 //! What cannot be joined ends the run with the reason.
 
 use std::sync::Arc;

@@ -64,7 +64,7 @@ pub struct DatabaseArgs {
     /// The database's directory (the one that holds the file CURRENT)
     #[arg(long, env = "PITR_DB", value_name = "DIR")]
     pub db: PathBuf,
-    /// Where the archiver keeps its state and control socket [default: <db>.pitr, beside the database]
+    /// Where the archiver keeps its state and control socket [default: the database's name with .pitr, beside it]
     #[arg(long, env = "PITR_STATE", value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// A directory that the server was given as one of its db_paths, in their order (repeatable); OPTIONS files do not
@@ -79,7 +79,7 @@ pub struct OptionalDatabaseArgs {
     /// The database's directory (the one that holds the file CURRENT)
     #[arg(long, env = "PITR_DB", value_name = "DIR")]
     pub db: Option<PathBuf>,
-    /// Where the archiver keeps its state and control socket [default: <db>.pitr, beside the database]
+    /// Where the archiver keeps its state and control socket [default: the database's name with .pitr, beside it]
     #[arg(long, env = "PITR_STATE", value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// A directory that the server was given as one of its db_paths, in their order (repeatable); OPTIONS files do not
