@@ -51,6 +51,9 @@ const JOINS_IN_A_ROW: u32 = 3;
 /// Version of tags and manifests.
 const DOCUMENT_VERSION: u32 = 1;
 
+/// Microseconds between two listings of the directories while file events tell of new files.
+const SCAN_INTERVAL: u64 = 500_000;
+
 /// What the archive has acknowledged.
 #[derive(Clone, Debug)]
 pub(crate) struct Acknowledged {
@@ -87,6 +90,7 @@ pub struct Archiver {
     pub(crate) known_files: KnownFiles,
     pub(crate) last_base: Option<BaseId>,
     pub(crate) last_base_attempt: Option<Micros>,
+    last_scan: Micros,
     timeline: TimelineId,
     _watch: Watch,
 }
@@ -124,6 +128,7 @@ impl Archiver {
             known_files: KnownFiles::default(),
             last_base: None,
             last_base_attempt: None,
+            last_scan: Micros(0),
             timeline,
             _watch: watch,
         };
@@ -148,8 +153,21 @@ impl Archiver {
         Ok(())
     }
 
-    /// Reads everything that is readable, unless a segment's worth comes first.
+    /// Reads everything that is readable at the call, unless a segment's worth comes first.
     pub fn poll(&mut self) -> Result<Polled> {
+        // File events arrive a moment after the files: a WAL that is there already must not be missed by a tag.
+        self.engine.registry().scan()?;
+        self.last_scan = self.parts.clock.now();
+        self.look()
+    }
+
+    /// As [`Archiver::poll`], trusting file events to name new files; lists the directories twice a second all the same.
+    pub(crate) fn look(&mut self) -> Result<Polled> {
+        let now = self.parts.clock.now();
+        if now.0.saturating_sub(self.last_scan.0).unsigned_abs() >= SCAN_INTERVAL {
+            self.engine.registry().scan()?;
+            self.last_scan = now;
+        }
         let mut total = Polled::default();
         while self.engine.stream.plain_bytes() < self.config.segment_bytes {
             let room = self.config.segment_bytes - self.engine.stream.plain_bytes();

@@ -104,7 +104,7 @@ impl Daemon {
         let now = self.archiver.parts.clock.now();
         let archiver = &mut self.archiver;
         // Reading and compressing takes up to a few milliseconds a megabyte: other tasks of this thread move elsewhere.
-        let polled = tokio::task::block_in_place(|| archiver.poll())?;
+        let polled = tokio::task::block_in_place(|| archiver.look())?;
         if polled.caught_up || archiver.engine.waiting().is_some() {
             self.fix_floor(polled)?;
         }

@@ -131,6 +131,10 @@ impl Engine {
             Follow::Missed { before, detail } => (before, Some(detail)),
         };
         let second_look = read == types::Ended::SoFar && news.iter().any(news::has_interval);
+        if second_look || !self.open.is_empty() {
+            // The end of an interval must lie behind everything readable: a WAL that no event has named yet included.
+            self.registry.scan()?;
+        }
         if second_look {
             read = self.read_wal(&mut items)?;
         }
