@@ -201,7 +201,7 @@ pub(super) struct PendingSession {
     pub logs_known: bool,
 }
 
-/// Nothing can be archived for now.
+/// Nothing can be archived until the server no longer needs a WAL.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
     /// Until RocksDB no longer needs this WAL.
