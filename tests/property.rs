@@ -129,6 +129,10 @@ fn tell(program: &Program) {
 fn run(program: &Program, coverage: &Mutex<Coverage>) {
     let root = scratch::directory();
     let mut driver = Driver::create(root.path(), &program.settings);
+    if std::env::var_os("PITR_SEED").is_some() {
+        // What the archiver warns of, between the steps.
+        let _ = tracing_subscriber::fmt().with_writer(std::io::stdout).without_time().try_init();
+    }
     let mut archiver = ArchiveDriver::new(root.path(), program, &driver);
     let verbose = std::env::var_os("PITR_SEED").is_some();
     for (i, step) in program.steps.iter().enumerate() {
@@ -147,6 +151,9 @@ fn run(program: &Program, coverage: &Mutex<Coverage>) {
     }
     archiver.finish(&mut driver);
     driver.check();
+    if verbose {
+        harness::compare::tell_stream(&archiver);
+    }
     let mut rng = StdRng::seed_from_u64(program.seed ^ 0x7A26_E700);
     let mut comparison = Comparison::new(&driver, &archiver, root.path());
     let mut targets: BTreeSet<usize> = (0..3).map(|_| rng.random_range(0..comparison.boundaries())).collect();

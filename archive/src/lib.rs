@@ -5,7 +5,7 @@
 //! - [`segment`]: the archived stream: entries, running hash, frames, writer and reader. No I/O.
 //! - [`catalog`]: the documents of an archive and the view of it in memory.
 //! - [`store`]: where objects live.
-//! - [`keyring`], [`cipher`]: who can read it. [`base`]: the database's own files. [`tag`]: names. [`time_map`]: moments.
+//! - [`keyring`], [`cipher`]: who can read it. [`base`]: the database's own files. [`tag`]: names.
 //! - [`ids`], [`clock`], [`random`], [`error`], [`code`], [`layout`]: the words everything else is written in.
 //!
 //! The bytes are specified in FORMAT.md, which is part of this documentation:
@@ -34,7 +34,6 @@ pub mod rocks;
 pub mod segment;
 pub mod store;
 pub mod tag;
-pub mod time_map;
 pub mod time_text;
 
 pub use code::Code;

@@ -482,7 +482,9 @@ impl Archiver {
         };
         let floor = match reason {
             // Nothing in the set was written by the session, so it is the state at the end of the session before.
-            BaseReason::SessionStarted { floor, hash, sequence, .. } if collected.opens_only => {
+            BaseReason::SessionStarted { run, floor, hash, sequence, .. }
+                if collected.opens_only && *run == self.engine.run() =>
+            {
                 let here = self.engine.position();
                 let position =
                     Position { boundary: *floor, hash: *hash, sequence: *sequence, wal: None, offset: None, ..here };
@@ -508,7 +510,7 @@ impl Archiver {
                 Floor { position: self.engine.position(), start }
             }
         };
-        if !self.engine.serves(floor.start.run, floor.start.first_record, floor.position.boundary) {
+        if !self.engine.serves(floor.start, floor.position.boundary, collected.point) {
             self.engine.end_hold();
             self.engine.base_was_useless();
             return Err(Error::new(Code::BaseNotPublishable, "taking a base of")
@@ -531,7 +533,7 @@ impl Archiver {
         while self.acknowledged.position.boundary < floor.position.boundary || self.pending.is_some() {
             self.ship_all().await?;
         }
-        if !self.engine.serves(floor.start.run, floor.start.first_record, floor.position.boundary) {
+        if !self.engine.serves(floor.start, floor.position.boundary, collected.point) {
             self.engine.end_hold();
             return Err(Error::new(Code::BaseNotPublishable, "publishing a base of").on(self.config.db.display()));
         }
@@ -553,7 +555,7 @@ impl Archiver {
         }
         crate::crash::point("base-after-publish");
         self.engine.end_hold();
-        self.engine.base_taken(document.first_record, document.floor.boundary);
+        self.engine.base_taken(document.first_record, document.floor.boundary, document.manifest);
         self.roll_up.bases.push(document.id.clone());
         self.last_base = Some(document.id.clone());
         self.known_files.learn(&document.files, document.run, self.engine.run());

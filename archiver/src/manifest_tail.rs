@@ -7,7 +7,11 @@
 //! Only the file that CURRENT names is authoritative: RocksDB may abandon a MANIFEST after a failed write, with an edit
 //! in it that never took effect.
 
-use std::{collections::VecDeque, fs::File, path::Path};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs::File,
+    path::Path,
+};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -74,6 +78,8 @@ pub struct ManifestTail {
     two_phase: TwoPhase,
     /// First and last sequence number of the newest ingested files, as their edits named them, until taken.
     ingested: VecDeque<(SequenceNumber, SequenceNumber)>,
+    /// Numbers of files that are no WALs, from [`ManifestTail::forget_numbers_below`] on.
+    taken: BTreeSet<FileNumber>,
 }
 
 /// So many ingested files are remembered until somebody asks: a jump in the log that needs older ones is a barrier.
@@ -179,11 +185,31 @@ impl ManifestTail {
     }
 
     fn at_beginning(number: FileNumber, window: Window, reader: LogReader, two_phase: TwoPhase) -> Self {
-        Self { number, window, reader, model: ManifestModel::new(number), two_phase, ingested: VecDeque::new() }
+        let (model, ingested) = (ManifestModel::new(number), VecDeque::new());
+        Self { number, window, reader, model, two_phase, ingested, taken: BTreeSet::from([number]) }
+    }
+
+    /// Whether every number between the two is a table, blob or MANIFEST file's, or one of `others`: RocksDB gives each
+    /// number once, so no WAL can have had it.
+    pub fn none_is_free_between(&self, after: FileNumber, before: FileNumber, others: &BTreeSet<FileNumber>) -> bool {
+        let Some(first) = after.next().filter(|first| *first <= before) else { return false };
+        let taken = self.taken.range(first..before);
+        let taken: BTreeSet<_> = taken.chain(others.range(first..before)).collect();
+        taken.len() as u64 == before.get() - first.get()
+    }
+
+    /// Numbers below this are no longer asked for.
+    pub fn forget_numbers_below(&mut self, number: FileNumber) {
+        self.taken = self.taken.split_off(&number);
     }
 
     fn apply(&mut self, end: u64, payload: &[u8]) -> Result<Vec<Change>> {
         let changes = self.model.apply(payload, end).map_err(|e| manifest_error(e, self.window.path()))?;
+        // What cannot be decoded was reported just now.
+        if let Ok(edit) = VersionEdit::decode(payload) {
+            self.taken.extend(edit.new_files.iter().map(|file| file.number));
+            self.taken.extend(edit.blob_file_additions.iter().map(|file| file.number));
+        }
         for change in &changes {
             if let Change::FilesIngested { cf, files } = change
                 && let Some(family) = self.model.column_family(*cf)
@@ -200,6 +226,8 @@ impl ManifestTail {
     }
 
     fn read_file(&mut self, news: &mut Vec<News>) -> Result<()> {
+        // What is in memory may have been the end of the file at an earlier look.
+        self.window.rewind();
         while let Some((end, payload)) = next_edit(&mut self.window, &mut self.reader)? {
             let point = ManifestPoint { file: self.number, offset: end };
             for change in self.apply(end, &payload)? {
@@ -243,8 +271,9 @@ impl ManifestTail {
             }
             match self.successor(registry, named)? {
                 Some(next) => {
-                    let ingested = std::mem::take(&mut self.ingested);
-                    *self = Self { ingested, ..next };
+                    let (ingested, mut taken) = (std::mem::take(&mut self.ingested), std::mem::take(&mut self.taken));
+                    taken.extend(&next.taken);
+                    *self = Self { ingested, taken, ..next };
                     news.push(News::Rolled {
                         point: self.point(),
                         first_wal_needed: self.model.first_wal_needed(self.two_phase),

@@ -31,13 +31,16 @@ pub enum Seen {
     PinnedOnly,
 }
 
+/// So many OPTIONS files are remembered, also when they are gone.
+const MAX_OPTIONS: usize = 256;
+
 #[derive(Debug, Default)]
 struct Inner {
     wals: BTreeMap<FileNumber, Seen>,
     lost: BTreeSet<FileNumber>,
     replaced: BTreeSet<FileNumber>,
     manifests: BTreeSet<FileNumber>,
-    newest_options: Option<FileNumber>,
+    options: BTreeSet<FileNumber>,
     watching_from: Option<FileNumber>,
     /// Files below these numbers are archived and given up; a scan that still sees them leaves them alone.
     wals_below: FileNumber,
@@ -90,7 +93,7 @@ impl Registry {
             (Directory::Db, Some(FileKind::Manifest(n))) => self.pin_manifest(n, &self.db.join(name)),
             (Directory::Db, Some(FileKind::Options(n))) => {
                 let mut inner = self.lock();
-                inner.newest_options = inner.newest_options.max(Some(n));
+                inner.options.insert(n);
                 Ok(())
             }
             _ => Ok(()),
@@ -160,16 +163,20 @@ impl Registry {
                 self.pin_wal(number, &path, Seen::Archived)?;
             }
         }
-        let mut newest_options = None;
+        let mut options = Vec::new();
         for (kind, path) in list(&self.db)? {
             match kind {
                 FileKind::Manifest(number) => self.pin_manifest(number, &path)?,
-                FileKind::Options(number) => newest_options = newest_options.max(Some(number)),
+                FileKind::Options(number) => options.push(number),
                 _ => {}
             }
         }
         let mut inner = self.lock();
-        inner.newest_options = inner.newest_options.max(newest_options);
+        inner.options.extend(options);
+        // RocksDB keeps two of them.
+        while inner.options.len() > MAX_OPTIONS {
+            inner.options.pop_first();
+        }
         for (number, seen) in &mut inner.wals {
             if !live.contains(number) {
                 *seen = Seen::PinnedOnly;
@@ -221,7 +228,12 @@ impl Registry {
 
     /// Number of the newest OPTIONS file that was seen.
     pub fn newest_options(&self) -> Option<FileNumber> {
-        self.lock().newest_options
+        self.lock().options.last().copied()
+    }
+
+    /// Numbers of the OPTIONS files that were seen, as far as they are remembered.
+    pub fn options(&self) -> BTreeSet<FileNumber> {
+        self.lock().options.clone()
     }
 
     /// Gives up WALs below `number`: they are archived and no longer needed for comparing.

@@ -38,9 +38,9 @@ pub enum Verdict {
 pub struct SequenceModel {
     /// `LastSequence` after the last record; unknown until the first record of a run.
     last: Option<SequenceNumber>,
-    /// The highest end of a record in this run.
+    /// The highest end of a record in this run, as far as one replay can reach back.
     highest: SequenceNumber,
-    /// No record of the present session has been seen.
+    /// No record of the present session that consumes a number has been seen.
     fresh: bool,
     /// Numbers above `last` that files outside the log were given.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -113,8 +113,10 @@ impl SequenceModel {
         // A record that consumes nothing carries the number that is due next.
         let end = SequenceNumber::new(sequence.get().saturating_add(advance).saturating_sub(1));
         self.last = Some(end);
-        self.highest = self.highest.max(end);
-        self.fresh = false;
+        // No replay crosses the barrier that such a verdict becomes: what was used before it may be used again.
+        let anew = matches!(verdict, Verdict::Reused { .. } | Verdict::WentBack { .. });
+        self.highest = if anew { end } else { self.highest.max(end) };
+        self.fresh &= advance == 0;
         let known = end.get();
         self.explained.retain(|n| *n > known);
         verdict
@@ -177,6 +179,7 @@ mod tests {
         let _ = model.record(n(1), 1);
         let _ = model.record(n(2), 2);
         model.start_session(n(1));
+        assert_eq!(model.record(n(2), 0), Verdict::Continues, "it consumes nothing, so it reuses nothing");
         assert_eq!(model.record(n(2), 1), Verdict::Reused { highest: n(3) });
         assert_eq!(model.record(n(3), 1), Verdict::Continues);
         assert_eq!(model.record(n(3), 1), Verdict::WentBack { expected: n(4) });

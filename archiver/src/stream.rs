@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pitr_archive::{
     Result,
-    catalog::schema::{ManifestProgress, TimeSample},
+    catalog::schema::ManifestProgress,
     clock::{Clock, Micros},
     ids::{Boundary, ContentHash, FileNumber, RunningHash, SequenceNumber},
     keyring::Keyring,
@@ -88,10 +88,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Notes a look that brought records. Without a segment there were none.
-    pub fn sample(&mut self, sample: TimeSample) {
+    /// Notes a look that brought something. Without a segment it did not.
+    pub fn look(&mut self, from: Micros, at: Micros) {
         if let Some(builder) = &mut self.builder {
-            builder.sample(sample);
+            builder.look(from, at);
         }
         self.observed_through = None;
     }
@@ -128,6 +128,11 @@ impl Stream {
     /// Goes on in a WAL whose records so far have this hash: after a restart.
     pub fn continue_wal(&mut self, wal: FileNumber, prefix: WalPrefix) {
         self.next.wal = Some((wal, prefix));
+    }
+
+    /// Counts what has been put in: it differs after every entry.
+    pub fn entries(&self) -> (u64, u64) {
+        self.builder.as_ref().map_or((self.next.ordinal.get(), 0), |b| (self.next.ordinal.get(), b.entries()))
     }
 
     /// Whether nothing has been put in since the last cut.

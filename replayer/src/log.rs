@@ -218,7 +218,7 @@ impl<S: Source + Send> Scan<S> {
             _ => None,
         };
         let resolved = resolve::resolve(&self.stream, &self.source, target, tag).await?;
-        resolved.places.first().map(|p| p.boundary).ok_or_else(|| Error::new(Code::Internal, "resolving").on(target))
+        Ok(resolved.place.boundary)
     }
 }
 

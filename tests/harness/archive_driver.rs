@@ -122,7 +122,7 @@ impl ArchiveDriver {
         self.clock.now()
     }
 
-    fn open(&mut self) {
+    fn open(&mut self, driver: &mut Driver) {
         if self.archiver.is_some() {
             return;
         }
@@ -142,6 +142,7 @@ impl ArchiveDriver {
             match opened {
                 Ok(archiver) => {
                     self.archiver = Some(archiver);
+                    driver.watched();
                     return;
                 }
                 Err(e) if self.excused(&e) => {}
@@ -184,7 +185,7 @@ impl ArchiveDriver {
     /// Reads what is readable.
     pub fn poll(&mut self, driver: &mut Driver) {
         self.clock.advance(TICK);
-        self.open();
+        self.open(driver);
         let polled = self.archiver.as_mut().expect("an open archiver").poll().unwrap_or_else(|e| panic!("poll: {e}"));
         if polled.caught_up {
             self.looked(driver);
@@ -194,7 +195,7 @@ impl ArchiveDriver {
     /// Does a step of the archiver.
     pub fn step(&mut self, step: &ArchiverStep, driver: &mut Driver) {
         self.clock.advance(TICK);
-        self.open();
+        self.open(driver);
         match step {
             ArchiverStep::Poll => self.poll(driver),
             ArchiverStep::Ship => {
@@ -239,14 +240,15 @@ impl ArchiveDriver {
             }
             ArchiverStep::Reopen => {
                 self.close(driver);
-                self.open();
+                self.open(driver);
             }
             ArchiverStep::Stop => self.close(driver),
             ArchiverStep::Crash => {
                 drop(self.archiver.take());
                 driver.unwatched();
+                driver.left();
                 self.looks.retain(|look| look.shipped);
-                self.open();
+                self.open(driver);
             }
         }
         self.clock.advance(TICK);
@@ -259,6 +261,7 @@ impl ArchiveDriver {
         self.looked(driver);
         self.shipped(driver);
         let archiver = self.archiver.take().expect("an open archiver");
+        driver.left();
         match self.wait(archiver.close()) {
             Err(e) if self.excused(&e) => {}
             Err(e) => panic!("closing the archiver: {e}"),
@@ -272,7 +275,7 @@ impl ArchiveDriver {
             faulty.set_schedule(Schedule::default());
         }
         self.clock.advance(TICK);
-        self.open();
+        self.open(driver);
         self.close(driver);
     }
 

@@ -18,7 +18,7 @@ use pitr_archive::{
         schema::BaseDocument,
     },
     ids::{Boundary, TimelineId},
-    segment::entry::{BarrierReason, Entry},
+    segment::entry::{BarrierReason, Entry, Event},
 };
 use pitr_replayer::{
     plan::{PlanOptions, RestorePlan, plan},
@@ -248,7 +248,9 @@ impl<'a> Comparison<'a> {
             Code::TargetBeforeStart => below.is_empty(),
             Code::TargetBehindBarrier => {
                 let explained = |base: &&BaseDocument| {
-                    self.emptied(base, boundary) || self.driver.incidents.iter().any(|i| self.blocks(i, base, records))
+                    self.ahead(base, boundary)
+                        || self.emptied(base, boundary)
+                        || self.driver.incidents.iter().any(|i| self.blocks(i, base, records))
                 };
                 if below.is_empty() { !self.driver.incidents.is_empty() } else { below.iter().all(explained) }
             }
@@ -264,6 +266,15 @@ impl<'a> Comparison<'a> {
                 .any(|i| i.cause == Cause::Reuse && i.lo <= records && i.hi.is_none_or(|hi| records <= hi)),
             _ => false,
         }
+    }
+
+    /// Whether the base has, at the target's own boundary, a change that may have come after the target.
+    fn ahead(&self, base: &BaseDocument, boundary: usize) -> bool {
+        let records = self.places[boundary].records;
+        let outside = |i: &&Incident| matches!(i.cause, Cause::ColumnFamily | Cause::OutsideWal);
+        let mut changes = self.driver.incidents.iter().filter(outside);
+        index(base.floor.boundary) == boundary
+            && changes.any(|i| i.lo <= records && i.hi.is_none_or(|hi| records <= hi))
     }
 
     /// Whether the archive has a barrier because a compaction left nothing, between the base and the target: from the
@@ -287,7 +298,7 @@ impl<'a> Comparison<'a> {
         match incident.cause {
             Cause::ColumnFamily => false,
             Cause::OutsideWal => {
-                incident.hi.is_none_or(|hi| records(base.floor.boundary) < hi) && incident.lo <= target
+                incident.hi.is_none_or(|hi| records(base.floor.boundary) <= hi) && incident.lo <= target
             }
             Cause::Unlogged | Cause::Reuse | Cause::Unseen | Cause::ManifestUnseen => {
                 incident.hi.is_none_or(|hi| records(base.first_record) < hi) && incident.lo < target
@@ -355,6 +366,53 @@ fn index(boundary: Boundary) -> usize {
     usize::try_from(boundary.get()).expect("a boundary of a small archive")
 }
 
+/// What an archive says, entry by entry, for somebody who looks for a cause.
+pub fn tell_stream(archiver: &ArchiveDriver) {
+    let archive = archiver.archive();
+    let catalog = archiver.wait(archive.load_catalog()).unwrap_or_else(|e| panic!("the catalog: {e}"));
+    for base in catalog.bases() {
+        let (point, floor) = (base.manifest, base.floor);
+        println!(
+            "base {}: run {}, first WAL {} at {}, floor {} (sequence {}), MANIFEST {} to {}, sequences {} and {}, {} files",
+            base.id,
+            base.run,
+            base.first_wal,
+            base.first_record,
+            floor.boundary,
+            floor.sequence,
+            point.file,
+            point.offset,
+            base.last_sequence,
+            base.max_file_sequence,
+            base.files.len()
+        );
+    }
+    for timeline in catalog.timelines() {
+        for segment in timeline.segments() {
+            println!("segment {} {:?} {:?}", segment.ordinal, segment.observed, segment.observed_through);
+            let read = archiver.wait(archive.read_segment(timeline.id(), segment.ordinal));
+            let reader = read.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
+            for placed in reader.entries() {
+                let placed = placed.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
+                match placed.entry {
+                    Entry::Record(record) => {
+                        let sequence: [u8; 8] = record.payload[..8].try_into().expect("a header");
+                        let (sequence, count) = (u64::from_le_bytes(sequence), &record.payload[8..12]);
+                        println!(
+                            "  {} record of WAL {} at {}: sequence {sequence}, {count:?}",
+                            placed.at, record.wal, record.start
+                        );
+                    }
+                    Entry::Event(Event::ColumnFamily { change, name, interval, manifest, .. }) => {
+                        println!("  {} {change:?} {name} {interval:?} {manifest:?}", placed.at);
+                    }
+                    Entry::Event(event) => println!("  {} {event:?}", placed.at),
+                }
+            }
+        }
+    }
+}
+
 /// Finds every archived record among the program's batches.
 fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog: &Catalog) -> Vec<Place> {
     let mut written: HashMap<&[u8], Vec<usize>> = HashMap::new();
@@ -413,6 +471,10 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
             here = Some(after);
             places.push(Place { records: after, new_run: None });
         }
+    }
+    // Of a run without a record yet is only known that all of the program came before.
+    if runs.next().is_some() {
+        places.last_mut().expect("a place").new_run = Some(driver.model.records.len());
     }
     let lost = driver.incidents.iter().filter(|i| matches!(i.cause, Cause::Unseen | Cause::ManifestUnseen)).count();
     let runs = timeline.runs().len();

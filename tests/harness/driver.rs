@@ -134,6 +134,10 @@ pub struct Driver {
     seen: BTreeSet<String>,
     /// Names of the WALs that were there after some step since the last look.
     since: BTreeSet<String>,
+    /// The newest WAL at the last look, at the last look that was shipped, and then when the archiver went away.
+    looked_with: Option<PathBuf>,
+    shipped_with: Option<PathBuf>,
+    left_with: Option<PathBuf>,
     manifests_since: BTreeSet<PathBuf>,
     manifests_seen: BTreeSet<PathBuf>,
     dropped: BTreeSet<String>,
@@ -159,6 +163,9 @@ impl Driver {
             shipped: 0,
             seen: BTreeSet::new(),
             since: BTreeSet::new(),
+            looked_with: None,
+            shipped_with: None,
+            left_with: None,
             manifests_since: BTreeSet::new(),
             manifests_seen: BTreeSet::new(),
             dropped: BTreeSet::new(),
@@ -225,6 +232,10 @@ impl Driver {
             }
             Step::Reopen(end) => {
                 let process = self.process.take().expect("the database is open");
+                if self.settings.precreate_wal {
+                    // One that was created ahead is deleted at the close, before anybody can link it or tell that it was empty.
+                    self.incident(Cause::Unseen);
+                }
                 match end {
                     End::Clean => process.close(),
                     End::Killed => process.kill(),
@@ -334,6 +345,7 @@ impl Driver {
             incident.hi.get_or_insert(now);
         }
         self.looked = now;
+        self.looked_with = self.live_wal();
         self.seen = wals.clone();
         self.since = wals;
         self.manifests_seen = manifests.clone();
@@ -343,6 +355,7 @@ impl Driver {
     /// Everything that was seen at the last look is in the archive.
     pub fn shipped(&mut self) {
         self.shipped = self.looked;
+        self.shipped_with = self.looked_with.clone();
         for incident in self.incidents.iter_mut().filter(|i| i.hi.is_some()) {
             incident.shipped = true;
         }
@@ -355,6 +368,26 @@ impl Driver {
             incident.lo = incident.lo.min(self.shipped);
             incident.hi = None;
         }
+    }
+
+    /// No archiver watches from here on; what it saw and did not ship is forgotten.
+    pub fn left(&mut self) {
+        self.left_with = self.shipped_with.clone();
+    }
+
+    /// An archiver watches again. If RocksDB needs the last WAL no longer, others may have come and gone unseen.
+    pub fn watched(&mut self) {
+        if let Some(wal) = self.left_with.take()
+            && !wal.exists()
+        {
+            self.incident(Cause::Unseen);
+        }
+    }
+
+    /// The WAL with the highest number that RocksDB has not archived or deleted.
+    fn live_wal(&self) -> Option<PathBuf> {
+        let live = entries(self.places.wals.as_ref().unwrap_or(&self.dir));
+        live.into_iter().filter(|p| p.extension().is_some_and(|x| x == "log")).max()
     }
 
     /// Where a copy of it goes: into the directory, and its other directories beside that one.

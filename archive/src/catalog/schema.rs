@@ -144,6 +144,9 @@ pub struct TimeSample {
     pub at: Micros,
     /// The readable end that the read showed.
     pub boundary: Boundary,
+    /// How many of the segment's events were noted by then: at one boundary a look can lie before a change or after it.
+    #[serde(default)]
+    pub events: u64,
 }
 
 /// Part of a WAL in one segment.

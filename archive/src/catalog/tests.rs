@@ -90,7 +90,7 @@ impl Scene {
             let record = Record { wal, start: number * 100, end: number * 100 + 90, payload };
             builder.push_record(&record, RecordSequences { first: sequence, last: sequence }).unwrap();
         }
-        builder.sample(TimeSample { from: Micros(10), at: Micros(20), boundary: builder.end() });
+        builder.look(Micros(10), Micros(20));
         builder.finish(Micros(30)).unwrap()
     }
 

@@ -246,8 +246,11 @@ impl SegmentBuilder {
         Ok(hash)
     }
 
-    /// Notes a look at the readable end.
-    pub fn sample(&mut self, sample: TimeSample) {
+    /// Notes a look at the readable end, which shows everything that is in the segment so far. `from` and `at` are the
+    /// clock before and after it.
+    pub fn look(&mut self, from: Micros, at: Micros) {
+        let events = self.summary.events.len() as u64;
+        let sample = TimeSample { from, at, boundary: self.summary.end, events };
         self.summary.observed = Some((self.summary.observed.map_or(sample, |(first, _)| first), sample));
         self.samples.push(sample);
     }

@@ -36,6 +36,7 @@ pub(super) enum Advance {
 
 /// The first record of a WAL, as far as continuity asks.
 struct First {
+    wal: FileNumber,
     sequence: pitr_archive::ids::SequenceNumber,
     consumes: bool,
     marker: bool,
@@ -67,9 +68,12 @@ impl Engine {
         // The scan may have found one that the events had not shown yet.
         let next = self.following(present).unwrap_or(next);
         self.notice_session_without_manifest(next)?;
-        let entering = self.pending_session.as_ref().is_some_and(|s| next >= self.first_wal_of(s));
-        let first = self.first_record(next)?;
-        if !self.none_between(present, next, entering, first.as_ref()) {
+        let session = self.state.pending_session.as_ref().map(|session| self.first_wal_of(session));
+        let entering = session.is_some_and(|first| next >= first);
+        // WALs without a record can come before the one that holds the next record.
+        let first = self.first_record_from(next)?;
+        let same_session = |first: &&First| session.is_none_or(|session| first.wal < session);
+        if !self.none_between(present, next, first.as_ref().filter(same_session)) {
             if first.is_none() && self.registry.seen(next) == Some(Seen::Live) {
                 // Its first record can still prove it; there is nothing to archive until then.
                 return Ok(Advance::Stays);
@@ -80,7 +84,7 @@ impl Engine {
             return Ok(Advance::Moved);
         }
         if entering
-            && let Some(session) = self.pending_session.take()
+            && let Some(session) = self.state.pending_session.take()
             && self.begin_session(&session, first.as_ref())? == emit::Run::Ended
         {
             return Ok(Advance::Moved);
@@ -111,12 +115,17 @@ impl Engine {
     /// Whether any WAL behind the present one holds a record that is not read yet.
     pub(super) fn newer_wal_has_records(&self) -> Result<bool> {
         let Some(from) = self.present_wal().next() else { return Ok(false) };
+        Ok(self.first_record_from(from)?.is_some())
+    }
+
+    /// The first record in any WAL from `from` on.
+    fn first_record_from(&self, from: FileNumber) -> Result<Option<First>> {
         for (wal, _) in self.registry.wals_from(from) {
-            if self.first_record(wal)?.is_some() {
-                return Ok(true);
+            if let Some(first) = self.first_record(wal)? {
+                return Ok(Some(first));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn is_final(&self, wal: FileNumber) -> Result<bool> {
@@ -135,7 +144,7 @@ impl Engine {
                     let consumes = batch.scan().is_ok_and(|s| s.sequence_advance() != Some(0));
                     let marker =
                         batch.count() == 0 && batch.bytes().len() == pitr_archive::rocks::write_batch::HEADER_SIZE;
-                    return Ok(Some(First { sequence: batch.sequence(), consumes, marker }));
+                    return Ok(Some(First { wal, sequence: batch.sequence(), consumes, marker }));
                 }
                 Step::TimestampSizes { .. } => {}
                 Step::EndSoFar | Step::FinalEnd { .. } | Step::Corrupt { .. } => return Ok(None),
@@ -214,17 +223,21 @@ impl Engine {
     ///
     /// Any of: every WAL that RocksDB had deleted when the directory was listed has a number below the minimum log number
     /// that the MANIFEST names *afterwards*, and no number between the two is; the watch has been complete and lost
-    /// nothing; inside one session, the next record's sequence number is the one that is due. Two sessions are never
-    /// joined by sequence numbers.
-    fn none_between(&self, present: FileNumber, next: FileNumber, entering: bool, first: Option<&First>) -> bool {
+    /// nothing; every number between the two is known to be another file's; inside one session, the next record's
+    /// sequence number is the one that is due. Two sessions are never joined by sequence numbers.
+    ///
+    /// `first` is the next record, if it is of the same session.
+    fn none_between(&self, present: FileNumber, next: FileNumber, first: Option<&First>) -> bool {
         let end_is_certain = self.state.wals.get(&present).is_none_or(|fact| fact.ended);
         let deleted_below = self.manifest.model().min_log_number_to_keep();
         let none_deleted = present.next().is_some_and(|after| deleted_below <= after);
-        if end_is_certain && (none_deleted || self.registry.watched_between(present, next)) {
+        let watched = || self.registry.watched_between(present, next);
+        let others = || self.manifest.none_is_free_between(present, next, &self.registry.options());
+        if end_is_certain && (none_deleted || watched() || others()) {
             return true;
         }
         let due = self.state.model.last().and_then(|last| last.checked_add(1));
-        !entering && first.is_some_and(|f| f.consumes && Some(f.sequence) == due)
+        first.is_some_and(|f| f.consumes && Some(f.sequence) == due)
     }
 
     /// Begins reading a WAL at offset 0.
@@ -244,13 +257,14 @@ impl Engine {
         };
         self.state.wals.insert(wal, fact);
         self.place = Place::In(Box::new(tail));
+        self.manifest.forget_numbers_below(wal);
         Ok(())
     }
 
     /// An open that reuses the MANIFEST (`reuse_manifest_on_open`) shows in the info log and by a new OPTIONS file. Both
     /// are asked for: a read-only open begins an info log too, `SetOptions` writes an OPTIONS file too.
     fn notice_session_without_manifest(&mut self, next: FileNumber) -> Result<()> {
-        if self.pending_session.is_some() || self.registry.newest_options() <= self.state.options {
+        if self.state.pending_session.is_some() || self.registry.newest_options() <= self.state.options {
             return Ok(());
         }
         let id = session::session_id(&self.layout.info_log())?;
@@ -258,7 +272,7 @@ impl Engine {
             && old != new
         {
             let needed = self.first_wal_needed();
-            self.pending_session = Some(PendingSession {
+            self.state.pending_session = Some(PendingSession {
                 manifest: self.manifest.point(),
                 id,
                 first_wal: next,
@@ -296,6 +310,7 @@ impl Engine {
         self.state.session_id = session.id.clone();
         self.state.options = self.registry.newest_options();
         self.state.model.start_session(recovered);
+        self.state.session_start = self.stream.boundary();
         self.stream.event(&Event::SessionStarted {
             session: self.state.session,
             db_session_id: session.id.clone(),
@@ -303,6 +318,7 @@ impl Engine {
             last_sequence: recovered,
         })?;
         self.want_base(BaseReason::SessionStarted {
+            run: self.state.run,
             manifest: session.manifest,
             first_wal: self.following(self.present_wal()).unwrap_or(session.first_wal).max(session.first_wal),
             floor: self.stream.boundary(),

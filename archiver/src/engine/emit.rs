@@ -70,22 +70,27 @@ impl Engine {
         here: Boundary,
         place: impl Fn() -> String,
     ) -> Result<()> {
-        let (reason, what) = match self.state.model.record(sequence, advance) {
+        // Records that consume nothing can come before the first one that shows the reuse: all of them are the session's.
+        let session_start = self.state.session_start;
+        let (reason, at, what) = match self.state.model.record(sequence, advance) {
             Verdict::Continues => return Ok(()),
             Verdict::Jumped { expected } => (
                 BarrierReason::SequenceJump,
+                here,
                 format!("sequence {sequence} where {expected} was due: writes that are not in the log"),
             ),
             Verdict::WentBack { expected } => (
                 BarrierReason::SequenceWentBack,
+                here,
                 format!("sequence {sequence} again, {expected} was due: the server took records back"),
             ),
             Verdict::Reused { highest } => (
                 BarrierReason::Reuse,
+                session_start,
                 format!("the session begins with sequence {sequence}; earlier records reach {highest}"),
             ),
         };
-        self.barrier(reason, here, format!("{}: {what}", place()))
+        self.barrier(reason, at, format!("{}: {what}", place()))
     }
 
     /// Notes, once for each WAL, that replay of this record is not supported.

@@ -29,11 +29,11 @@ pub mod resume;
 mod run;
 mod types;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use pitr_archive::{
     Result,
-    catalog::schema::{ManifestProgress, Position, TimeSample},
+    catalog::schema::{ManifestProgress, Position},
     clock::{Clock, Micros},
     ids::{Boundary, FileNumber, RunningHash, SequenceNumber, TimelineId},
     rocks::{
@@ -72,18 +72,17 @@ pub struct Engine {
     manifest: ManifestTail,
     place: Place,
     state: EngineState,
-    pending_session: Option<PendingSession>,
     /// Readable end before the last look at the MANIFEST.
     lo: Boundary,
     /// Intervals whose end is not known yet.
     open: Vec<OpenInterval>,
     waiting: Option<Waiting>,
-    /// Bases that are wanted, and the end of the stream when each was.
-    wanted: VecDeque<(BaseReason, Boundary)>,
-    /// First record and floor of the last base that was published in this run.
-    last_base: Option<(Boundary, Boundary)>,
+    /// First record of the last base that was published in this run, and the end of its MANIFEST prefix.
+    last_base: Option<(Boundary, ManifestPoint)>,
     barriers_noted: u64,
     caught_up_at: Option<Micros>,
+    /// What was in the stream at the last look that is noted there.
+    looked_at: (u64, u64),
     /// WALs from here on must stay pinned and known: a base is being taken.
     hold_from: Option<FileNumber>,
     /// Whether every archived record was read since the machine was booted.
@@ -97,9 +96,14 @@ impl Engine {
         if !self.leave_waiting()? {
             return Ok(polled);
         }
+        // What an earlier look left in memory may have been the end of the file then: this one promises the present.
+        if let Place::In(tail) = &mut self.place {
+            tail.look_again();
+        }
         let run = self.state.run;
         loop {
             let before = self.stream.plain_bytes();
+            let quiet_at = self.stream.entries();
             let from = self.clock.now();
             let round = self.round(from)?;
             polled.records += round.records;
@@ -108,7 +112,7 @@ impl Engine {
             if round.caught_up {
                 polled.caught_up = true;
                 self.caught_up_at = Some(from);
-                if round.records == 0 {
+                if quiet_at == self.stream.entries() {
                     self.stream.observed_through(from);
                 }
                 return Ok(polled);
@@ -148,8 +152,9 @@ impl Engine {
         if self.emit(items)? == emit::Run::Ended {
             return Ok(types::Round { records: 0, moved: true, caught_up: false });
         }
-        if records > 0 {
-            self.stream.sample(TimeSample { from, at, boundary: self.stream.boundary() });
+        if self.stream.entries() != self.looked_at {
+            self.stream.look(from, at);
+            self.looked_at = self.stream.entries();
         }
         if let Some(detail) = missed {
             self.end_run(BarrierReason::ManifestMissed, detail)?;
@@ -217,7 +222,7 @@ impl Engine {
         let flushed = self.manifest.model().last_sequence();
         if let Some(last) = self.state.model.last()
             && flushed > last
-            && self.pending_session.is_none()
+            && self.state.pending_session.is_none()
         {
             let detail = format!(
                 "flushed files reach sequence {flushed}, the log ends at {last}: writes with disableWAL, or an import"
@@ -258,17 +263,14 @@ impl Engine {
         detail: String,
     ) -> Result<()> {
         tracing::warn!(?reason, at = %interval.lo, detail, "barrier");
-        let place = match reason.blocks() {
-            Blocks::Floor => interval.hi.unwrap_or(Boundary::new(u64::MAX)),
-            _ => interval.lo,
-        };
-        self.state.barriers.note(reason, place);
+        let place = interval.lo;
+        self.state.barriers.note(reason, place, manifest);
         self.barriers_noted += 1;
         // A base whose replay begins behind the place reaches beyond it already: the one taken at an open, for reuse.
-        let reached = self.last_base.is_some_and(|(first, floor)| match reason.blocks() {
+        let reached = self.last_base.is_some_and(|(first, shows)| match reason.blocks() {
             Blocks::Replay => first >= place,
             Blocks::Record => first > place,
-            Blocks::Floor => floor >= place,
+            Blocks::Floor => manifest.is_some_and(|change| change <= shows),
         });
         if !reached {
             self.want_base(BaseReason::Barrier(reason));
@@ -372,27 +374,27 @@ impl Engine {
         Some(BaseStart { run: self.state.run, first_record, first_hash })
     }
 
-    /// Whether targets from `floor` on can be reached from a base whose replay begins at `first`.
-    pub fn serves(&self, run: u64, first: Boundary, floor: Boundary) -> bool {
-        run == self.state.run && self.state.barriers.serves(first, floor)
+    /// Whether targets from `floor` on can be reached from a base whose replay begins at `start` and whose MANIFEST prefix
+    /// ends at `manifest`.
+    pub fn serves(&self, start: BaseStart, floor: Boundary, manifest: ManifestPoint) -> bool {
+        start.run == self.state.run && self.state.barriers.serves(start.first_record, floor, manifest)
     }
 
     /// Why a base is wanted, if one is.
     pub fn wanted_base(&self) -> Option<&BaseReason> {
-        self.wanted.front().map(|(reason, _)| reason)
+        self.state.wanted.front().map(|(reason, _)| reason)
     }
 
     /// A base with this floor was published: it satisfies the oldest wish and every one that arose up to its floor.
-    pub fn base_taken(&mut self, first: Boundary, floor: Boundary) {
-        self.last_base = Some((first, floor));
-        self.wanted.pop_front();
-        self.wanted.retain(|(_, at)| *at > floor);
-        self.state.base_wanted = !self.wanted.is_empty();
+    pub fn base_taken(&mut self, first: Boundary, floor: Boundary, manifest: ManifestPoint) {
+        self.last_base = Some((first, manifest));
+        self.state.wanted.pop_front();
+        self.state.wanted.retain(|(_, at)| *at > floor);
     }
 
     /// The base that the oldest wish asked for serves no target: the wish becomes one for any base that does.
     pub fn base_was_useless(&mut self) {
-        if let Some((reason, _)) = self.wanted.front_mut() {
+        if let Some((reason, _)) = self.state.wanted.front_mut() {
             *reason = BaseReason::Asked;
         }
     }
@@ -400,7 +402,7 @@ impl Engine {
     /// Whether a base taken now would reach targets from the present on.
     pub fn base_would_serve(&self) -> bool {
         self.base_start(self.first_wal_needed())
-            .is_some_and(|start| self.serves(start.run, start.first_record, self.stream.boundary()))
+            .is_some_and(|start| self.serves(start, self.stream.boundary(), self.manifest.point()))
     }
 
     /// Wants a base.
@@ -410,9 +412,8 @@ impl Engine {
         let same = |(other, _): &(BaseReason, Boundary)| {
             !matches!(reason, BaseReason::SessionStarted { .. }) && !matches!(other, BaseReason::SessionStarted { .. })
         };
-        self.wanted.retain(|other| !same(other));
-        self.wanted.push_back((reason, at));
-        self.state.base_wanted = true;
+        self.state.wanted.retain(|other| !same(other));
+        self.state.wanted.push_back((reason, at));
     }
 
     /// Whether everything in `wal` has been read, to its final end.

@@ -40,7 +40,7 @@ impl Engine {
                     let id = session::session_id(&self.layout.info_log())?;
                     let same = matches!((&self.state.session_id, &id), (Some(a), Some(b)) if a == b);
                     if !same {
-                        self.pending_session = Some(PendingSession {
+                        self.state.pending_session = Some(PendingSession {
                             manifest: point,
                             id,
                             first_wal: first_wal_needed,
@@ -92,7 +92,7 @@ impl Engine {
             }
             Change::Flush { log_number, .. } => {
                 // The open's own edits name the first log number of the session, for every column family the same.
-                if let Some(session) = &mut self.pending_session
+                if let Some(session) = &mut self.state.pending_session
                     && !session.logs_known
                 {
                     session.logs_known = true;

@@ -59,7 +59,6 @@ impl Engine {
             Some(head) => (head.state, Some(head.manifest), head.same_boot),
             None => (EngineState::empty(), None, true),
         };
-        let base_wanted = state.base_wanted;
         let waiting =
             state.waiting_beyond.map(|beyond| Waiting { beyond, detail: format!("WAL {beyond} is unreadable") });
         let mut engine = Self {
@@ -74,18 +73,14 @@ impl Engine {
             lo: state.lo,
             open: state.open.clone(),
             state,
-            pending_session: None,
             waiting,
-            wanted: std::collections::VecDeque::new(),
             last_base: None,
             barriers_noted: 0,
             caught_up_at: None,
+            looked_at: (0, 0),
             hold_from: None,
             same_boot,
         };
-        if base_wanted {
-            engine.want_base(super::BaseReason::Asked);
-        }
         match progress {
             Some(progress) if engine.waiting.is_none() => engine.join(&progress)?,
             _ if engine.waiting.is_some() => {}
@@ -181,9 +176,11 @@ impl EngineState {
             first_wal_needed: pitr_archive::ids::FileNumber::default(),
             lo: pitr_archive::ids::Boundary::START,
             open: Vec::new(),
+            session_start: pitr_archive::ids::Boundary::START,
             two_phase_wal: None,
             last_record: None,
-            base_wanted: false,
+            wanted: std::collections::VecDeque::new(),
+            pending_session: None,
             waiting_beyond: None,
         }
     }

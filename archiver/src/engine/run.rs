@@ -45,7 +45,7 @@ impl Engine {
         let here = self.stream.boundary();
         let blocked = self.present_wal();
         self.barrier_within(reason, Interval { lo: here, hi: Some(here) }, None, detail.clone())?;
-        self.pending_session = None;
+        self.state.pending_session = None;
         self.open.clear();
         if reason == BarrierReason::Unreadable {
             // Beginning again would meet the same record: wait until the server no longer needs that WAL.
@@ -99,6 +99,7 @@ impl Engine {
         self.state.db_id = db_id;
         self.state.restore_marker = restore_marker::read(&self.layout.db)?;
         self.state.model = fresh_model();
+        self.state.session_start = self.stream.boundary();
         // What was ingested before we came, as long as the server has kept its MANIFEST.
         self.explain_ingested();
         for (_, _, file) in self.manifest.model().live_files() {
@@ -114,7 +115,7 @@ impl Engine {
         self.state.two_phase_wal = None;
         self.state.session_id = session::session_id(&self.layout.info_log())?;
         self.state.options = self.registry.newest_options();
-        self.pending_session = None;
+        self.state.pending_session = None;
         self.open.clear();
         self.lo = self.stream.boundary();
         self.same_boot = true;
@@ -129,6 +130,7 @@ impl Engine {
             manifest: self.manifest.point(),
             last_sequence: self.manifest.model().last_sequence(),
         })?;
+        self.state.wanted.clear();
         self.want_base(BaseReason::RunStarted);
         self.place = Place::After(FileNumber::new(first.get().saturating_sub(1)));
         if self.registry.seen(first).is_some() {

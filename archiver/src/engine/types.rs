@@ -1,6 +1,6 @@
 //! The engine's values: what it stores in every segment, and what its steps answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use pitr_archive::{
     ids::{Boundary, ColumnFamilyId, ContentHash, FileNumber, RunningHash, SequenceNumber},
@@ -79,15 +79,21 @@ pub struct EngineState {
     /// Intervals without a known end.
     #[serde(default)]
     pub open: Vec<OpenInterval>,
+    /// Where the session's records begin.
+    #[serde(default)]
+    pub session_start: Boundary,
     /// The WAL for which a two-phase-commit barrier was noted.
     #[serde(default)]
     pub two_phase_wal: Option<FileNumber>,
     /// The last record: its WAL and the offset after it.
     #[serde(default)]
     pub last_record: Option<(FileNumber, u64)>,
-    /// A base was wanted and not yet published.
+    /// Bases that are wanted, and the end of the stream when each was.
     #[serde(default)]
-    pub base_wanted: bool,
+    pub wanted: VecDeque<(BaseReason, Boundary)>,
+    /// A session of the server whose MANIFEST has been seen and whose first WAL has not been reached.
+    #[serde(default)]
+    pub pending_session: Option<PendingSession>,
     /// Nothing is archived until RocksDB no longer needs this WAL.
     #[serde(default)]
     pub waiting_beyond: Option<FileNumber>,
@@ -97,12 +103,14 @@ pub struct EngineState {
 pub const STATE_VERSION: u32 = 1;
 
 /// Why a base is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BaseReason {
     /// The run has none.
     RunStarted,
     /// The server was opened anew: its session must be reachable even if it reused sequence numbers.
     SessionStarted {
+        /// The run.
+        run: u64,
         /// The base's MANIFEST prefix lies in this file and shows nothing of the session's own writes.
         manifest: ManifestPoint,
         /// The first WAL of the session: edits with a higher log number are flushes of its own writes.
@@ -185,8 +193,8 @@ pub(super) struct Round {
 }
 
 /// A session whose MANIFEST has been seen and whose first WAL has not been reached.
-#[derive(Clone, Debug)]
-pub(super) struct PendingSession {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingSession {
     /// Where its edits begin.
     pub manifest: ManifestPoint,
     /// RocksDB's name of it.

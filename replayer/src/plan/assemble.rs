@@ -18,7 +18,7 @@ use super::{
     facts,
     resolve::{self, Resolved, by_time},
     source::Source,
-    stream::{Place, Run, Side, Stream, side},
+    stream::{Change, Place, Run, Side, Stream},
 };
 use crate::{restore::paths, target::Target};
 
@@ -64,7 +64,7 @@ struct Refused {
 
 type Found<'a> = (Place, Choice<'a>, SequenceNumber);
 
-/// The first of the resolved places that a base reaches.
+/// The resolved place, and the base that reaches it.
 async fn pick<'a>(
     inputs: &Inputs<'a>,
     chooser: &Chooser<'a>,
@@ -72,75 +72,52 @@ async fn pick<'a>(
     resolved: &Resolved,
 ) -> Result<Result<Found<'a>, Refused>> {
     let Inputs { stream, source, .. } = *inputs;
-    let places = match resolved.hash {
-        None => resolved.places.clone(),
-        Some(hash) => tagged(stream, source, target, resolved, hash).await?,
+    let boundary = resolved.place.boundary;
+    let floors_here = chooser.bases.iter().any(|base| base.floor.boundary == boundary);
+    let hashes = match (resolved.hash, floors_here) {
+        (None, false) => Vec::new(),
+        _ => facts::hashes_at(stream, source, boundary).await?,
     };
-    let mut first_refusal = None;
-    for place in places {
-        let there = facts::at(stream, source, place).await?.sequence;
-        let mut expected = Expected { there, ..Expected::default() };
-        let obstacle = loop {
-            let choice = match chooser.choose(place, &expected) {
-                Ok(choice) => choice,
-                Err(obstacle) => break obstacle,
-            };
-            let base = choice.base;
-            let sequence = chooser.sequence(base, place, there).unwrap_or(base.last_sequence);
-            let replayed = facts::replayed_end(stream, source, base.first_record, place.boundary).await?;
-            match replayed.filter(|replayed| *replayed > sequence) {
-                None => return Ok(Ok((place, choice, sequence))),
-                Some(replayed) => expected.recovered.insert(base.id.clone(), replayed),
-            };
+    let place_of = |hash: RunningHash| hashes.iter().find(|(_, there)| *there == hash).map(|(place, _)| *place);
+    let place = match resolved.hash {
+        None => resolved.place,
+        Some(hash) => place_of(hash).ok_or_else(|| {
+            Error::new(Code::ChainBroken, "comparing the running hash at").on(target).with("boundary", boundary)
+        })?,
+    };
+    let floors = chooser.bases.iter().filter(|base| base.floor.boundary == boundary);
+    let floors = floors.filter_map(|base| Some((base.id.clone(), place_of(base.floor.hash)?))).collect();
+    let there = facts::at(stream, source, place).await?.sequence;
+    let mut expected = Expected { there, floors, ..Expected::default() };
+    let obstacle = loop {
+        let choice = match chooser.choose(place, &expected) {
+            Ok(choice) => choice,
+            Err(obstacle) => break obstacle,
         };
-        first_refusal.get_or_insert_with(|| {
-            let error = chooser.refuse(target, place, obstacle.as_ref());
-            Refused { error, inside: inside(place, obstacle.as_ref()) }
-        });
-    }
-    let internal = || Refused {
-        error: Error::new(Code::Internal, "planning a restore to a target without a place").on(target),
-        inside: None,
+        let base = choice.base;
+        let sequence = chooser.sequence(base, place, &expected).unwrap_or(base.last_sequence);
+        let replayed = facts::replayed_end(stream, source, base.first_record, boundary).await?;
+        match replayed.filter(|replayed| *replayed > sequence) {
+            None => return Ok(Ok((place, choice, sequence))),
+            Some(replayed) => expected.recovered.insert(base.id.clone(), replayed),
+        };
     };
-    Ok(Err(first_refusal.unwrap_or_else(internal)))
-}
-
-/// The places at which the tag's running hash is the archive's.
-async fn tagged(
-    stream: &Stream,
-    source: &dyn Source,
-    target: &Target,
-    resolved: &Resolved,
-    hash: RunningHash,
-) -> Result<Vec<Place>> {
-    let Some(boundary) = resolved.places.first().map(|p| p.boundary) else { return Ok(Vec::new()) };
-    let mut places: Vec<Place> = facts::hashes_at(stream, source, boundary)
-        .await?
-        .into_iter()
-        .filter(|(_, there)| *there == hash)
-        .map(|(place, _)| place)
-        .collect();
-    if places.is_empty() {
-        return Err(Error::new(Code::ChainBroken, "comparing the running hash at")
-            .on(target)
-            .with("boundary", boundary));
-    }
-    places.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(places)
+    let error = chooser.refuse(target, place, obstacle.as_ref());
+    Ok(Err(Refused { error, inside: inside(place, obstacle.as_ref()) }))
 }
 
 fn inside(place: Place, obstacle: Option<&Obstacle<'_>>) -> Option<Boundary> {
-    let interval = match obstacle? {
-        Obstacle::Inside(event) => event.interval,
-        Obstacle::Barrier(barrier) => barrier.interval,
+    let change: &dyn Change = match obstacle? {
+        Obstacle::Inside(event) => *event,
+        Obstacle::Barrier(barrier) => *barrier,
         _ => return None,
     };
-    (side(interval, place.boundary) == Side::Inside).then_some(interval.lo)
+    (change.side(place) == Side::Inside).then_some(change.interval().lo)
 }
 
 fn step_back(resolved: &mut Resolved, lo: Boundary) {
-    let from = resolved.places.first().map_or(lo, |p| p.boundary);
-    resolved.places = vec![Place::before_events(lo)];
+    let from = resolved.place.boundary;
+    resolved.place = Place::before_events(lo);
     resolved.hash = None;
     let records = from.get().saturating_sub(lo.get());
     resolved.moved(records, format!(
@@ -178,7 +155,7 @@ async fn describe(
     let run =
         stream.run_at(place).ok_or_else(|| Error::new(Code::Internal, "planning outside every run").on(target))?;
     let wals = wals(stream, run, base, boundary)?;
-    let column_families = column_families(stream, run, base, boundary);
+    let column_families = column_families(stream, run, base, place);
     let time = by_time::certain(stream, source, boundary).await?;
     let file_bytes: u64 = base.files.iter().map(|f| f.size).sum();
     let inline_bytes: u64 = base.inline.iter().map(|f| f.content.len() as u64).sum();
@@ -295,10 +272,10 @@ fn wals(stream: &Stream, run: Run, base: &BaseDocument, target: Boundary) -> Res
     Ok(wals.into_values().collect())
 }
 
-fn column_families(stream: &Stream, run: Run, base: &BaseDocument, target: Boundary) -> Vec<ColumnFamilyEdit> {
+fn column_families(stream: &Stream, run: Run, base: &BaseDocument, target: Place) -> Vec<ColumnFamilyEdit> {
     let mut edits: Vec<ColumnFamilyEdit> = stream
         .families_of(run)
-        .filter(|f| f.manifest > base.manifest && side(f.interval, target) == Side::After)
+        .filter(|f| f.manifest > base.manifest && f.side(target) == Side::After)
         .map(|f| ColumnFamilyEdit {
             change: f.change,
             id: f.id,

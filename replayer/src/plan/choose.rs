@@ -13,7 +13,7 @@ use pitr_archive::{
     segment::entry::BarrierReason,
 };
 
-use super::stream::{Barrier, FamilyEvent, Place, Run, Side, Stream, side};
+use super::stream::{Barrier, Change, FamilyEvent, Place, Run, Side, Stream};
 use crate::target::Target;
 
 /// A base that will do, and why.
@@ -32,6 +32,8 @@ pub(crate) struct Expected {
     pub there: Option<SequenceNumber>,
     /// What recovery of a base with the records up to the place would report, where that has been found out.
     pub recovered: BTreeMap<BaseId, SequenceNumber>,
+    /// The floors of bases at the same boundary.
+    pub floors: BTreeMap<BaseId, Place>,
 }
 
 /// Why a base will not do.
@@ -117,42 +119,47 @@ impl<'a> Chooser<'a> {
         let Some(run) = run.filter(|r| r.number == base.run && r.timeline == base.floor.timeline) else {
             return Some(Obstacle::OtherRun);
         };
+        if self.stream.ahead(run, base, place) {
+            return Some(Obstacle::FloorAfter);
+        }
         if let Some(event) = self.stream.families_of(run).find(|f| {
             // A base that holds the edit already was taken after it, and so was every position from its floor on.
-            f.manifest > base.manifest && side(f.interval, place.boundary) == Side::Inside
+            f.manifest > base.manifest && f.side(place) == Side::Inside
         }) {
             return Some(Obstacle::Inside(event));
         }
-        if let Some(barrier) = self.stream.blocking(run, base, place.boundary) {
+        if let Some(barrier) = self.stream.blocking(run, base, place) {
             return Some(Obstacle::Barrier(barrier));
         }
-        let replays = base.first_record < place.boundary;
-        let recovered = expected.recovered.get(&base.id).map_or(base.last_sequence, |r| (*r).max(base.last_sequence));
-        match self.sequence(base, place, expected.there) {
-            Some(expected) if replays && recovered > expected => Some(Obstacle::Sequence { recovered, expected }),
+        let replayed = expected.recovered.get(&base.id).copied().unwrap_or_default();
+        let recovered = replayed.max(base.last_sequence).max(base.max_file_sequence);
+        match self.sequence(base, place, expected) {
+            Some(expected) if recovered > expected => Some(Obstacle::Sequence { recovered, expected }),
             _ => None,
         }
     }
 
-    /// The latest sequence number that the database has at `place`, given what the stream's records say of it there.
+    /// The latest sequence number that the database has at `place`.
     ///
-    /// At its own floor a base knows more: files ingested there were given numbers that no record shows. With nothing
-    /// to replay it is itself the state.
-    pub fn sequence(&self, base: &BaseDocument, place: Place, there: Option<SequenceNumber>) -> Option<SequenceNumber> {
-        let mut known = there;
-        if base.floor.boundary == place.boundary {
-            known = known.max(Some(base.floor.sequence));
+    /// At its own floor a base knows more than the stream's records: files ingested there were given numbers that no
+    /// record shows. A session that began in between starts anew.
+    pub fn sequence(&self, base: &BaseDocument, place: Place, expected: &Expected) -> Option<SequenceNumber> {
+        let at_floor = expected
+            .floors
+            .get(&base.id)
+            .is_some_and(|floor| *floor <= place && self.stream.session_at(*floor) == self.stream.session_at(place));
+        match expected.there {
+            there if at_floor => there.max(Some(base.floor.sequence)),
+            // Where nothing is replayed the base is itself the state.
+            None if base.first_record >= place.boundary => Some(base.last_sequence),
+            there => there,
         }
-        if base.first_record >= place.boundary {
-            known = known.max(Some(base.last_sequence));
-        }
-        known
     }
 
     /// Whether the places at `boundary` can be restored, sequence numbers aside.
     fn restorable(&self, boundary: Boundary) -> bool {
         self.stream.before_withdrawn(boundary) == boundary
-            && self.stream.places_at(boundary).into_iter().any(|place| self.choose(place, &Expected::default()).is_ok())
+            && self.choose(Place::before_events(boundary), &Expected::default()).is_ok()
     }
 
     /// The nearest boundaries before and after `boundary` that can be restored.
@@ -187,9 +194,7 @@ impl<'a> Chooser<'a> {
             Some(Obstacle::Inside(_)) => Code::TargetInsideEvent,
             Some(Obstacle::Barrier(barrier)) => match barrier.reason {
                 BarrierReason::TwoPhaseCommit => Code::TargetUnsupported,
-                BarrierReason::ChangeOutsideWal if side(barrier.interval, place.boundary) == Side::Inside => {
-                    Code::TargetInsideEvent
-                }
+                BarrierReason::ChangeOutsideWal if barrier.side(place) == Side::Inside => Code::TargetInsideEvent,
                 _ => Code::TargetBehindBarrier,
             },
         };

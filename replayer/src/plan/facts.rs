@@ -91,7 +91,7 @@ pub(crate) async fn replayed_end(
     first: Boundary,
     end: Boundary,
 ) -> Result<Option<SequenceNumber>> {
-    if !stream.sessions.iter().any(|(at, _)| first < at.boundary && at.boundary <= end) {
+    if !stream.sessions.iter().any(|s| first < s.place.boundary && s.place.boundary <= end) {
         return Ok(None);
     }
     let mut highest: Option<SequenceNumber> = None;
@@ -126,7 +126,7 @@ fn at_end(stream: &Stream, piece: &Piece) -> Facts {
     let s = &piece.summary;
     let known = stream.run_at(piece.end).is_none_or(|run| {
         piece.end.boundary > run.start.boundary
-            || stream.sessions.iter().any(|(at, _)| run.start < *at && *at < piece.end)
+            || stream.sessions.iter().any(|s| run.start < s.place && s.place < piece.end)
     });
     Facts { hash: s.hash_after, sequence: known.then_some(s.last_sequence) }
 }

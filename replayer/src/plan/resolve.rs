@@ -1,8 +1,9 @@
 //! From a target to places in the stream.
 //!
-//! Owns: what each kind of target means, and the distance between asked and reached. A boundary at which a run or a
-//! session begins has several places; they are given in order of preference. Whether a place can be *restored* is
-//! decided by `choose`.
+//! Owns: what each kind of target means, and the distance between asked and reached. A boundary at which something
+//! happened has several places: a record or a sequence number means the one directly after its record, a time the one
+//! that the last look showed, a tag its own, and the latest is the end. Whether a place can be *restored* is decided by
+//! `choose`.
 
 use chrono::{DateTime, Utc};
 use pitr_archive::{
@@ -25,8 +26,8 @@ pub(crate) mod by_time;
 /// What a target means.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
-    /// The places that answer to it, the preferred one first; all at one boundary.
-    pub places: Vec<Place>,
+    /// The place; for a tag, its boundary until the running hash tells the place.
+    pub place: Place,
     pub distance: Distance,
     pub notes: Vec<Note>,
     /// The running hash that a tag says is there.
@@ -34,9 +35,9 @@ pub(crate) struct Resolved {
 }
 
 impl Resolved {
-    fn exactly(places: Vec<Place>) -> Self {
+    fn exactly(place: Place) -> Self {
         let distance = Distance { exact: true, ..Distance::default() };
-        Self { places, distance, notes: Vec::new(), hash: None }
+        Self { place, distance, notes: Vec::new(), hash: None }
     }
 
     /// Says that the target moved to an earlier record, and why.
@@ -60,7 +61,7 @@ pub(crate) async fn resolve(
     tag: Option<&TagDocument>,
 ) -> Result<Resolved> {
     let mut resolved = match target {
-        Target::Latest => Resolved::exactly(places_up_to(stream, stream.head())),
+        Target::Latest => Resolved::exactly(stream.head()),
         Target::Record(record) => by_record(stream, *record)?,
         Target::Sequence(sequence) => by_sequence::resolve(stream, source, *sequence).await?,
         Target::Time(time) => by_time::resolve(stream, source, *time).await?,
@@ -70,17 +71,6 @@ pub(crate) async fn resolve(
     Ok(resolved)
 }
 
-/// The places at the boundary of `place`, newest first, none after `place`.
-fn places_up_to(stream: &Stream, place: Place) -> Vec<Place> {
-    let mut places: Vec<Place> = stream.places_at(place.boundary).into_iter().filter(|p| *p <= place).collect();
-    if places.first() != Some(&place) {
-        // Events that begin neither run nor session make no other state.
-        places.insert(0, place);
-        places.dedup_by_key(|p| (stream.run_at(*p), stream.sessions.iter().filter(|(at, _)| at < p).count()));
-    }
-    places
-}
-
 fn by_record(stream: &Stream, record: RecordNumber) -> Result<Resolved> {
     let head = stream.head().boundary;
     match record.after() {
@@ -88,7 +78,7 @@ fn by_record(stream: &Stream, record: RecordNumber) -> Result<Resolved> {
             if boundary <= stream.start() {
                 return Err(before_start(stream, &Target::Record(record)));
             }
-            Ok(Resolved::exactly(vec![Place::before_events(boundary)]))
+            Ok(Resolved::exactly(Place::before_events(boundary)))
         }
         _ => Err(after_end(stream, &Target::Record(record))),
     }
@@ -103,7 +93,7 @@ fn by_tag(stream: &Stream, name: &str, tag: Option<&TagDocument>) -> Result<Reso
             .with("position", boundary)
             .with("end of the archive", stream.head().boundary));
     }
-    let mut resolved = Resolved::exactly(stream.places_at(boundary));
+    let mut resolved = Resolved::exactly(Place::before_events(boundary));
     resolved.hash = Some(tag.position.hash);
     if tag.observed_only {
         resolved.notes.push(Note {
@@ -116,12 +106,12 @@ fn by_tag(stream: &Stream, name: &str, tag: Option<&TagDocument>) -> Result<Reso
 
 /// A target behind a record that the server took back goes to the last record before it, and says so.
 fn leave_withdrawn(stream: &Stream, resolved: &mut Resolved) {
-    let Some(boundary) = resolved.places.first().map(|p| p.boundary) else { return };
+    let boundary = resolved.place.boundary;
     let kept = stream.before_withdrawn(boundary);
     if kept == boundary {
         return;
     }
-    resolved.places = vec![Place::before_events(kept)];
+    resolved.place = Place::before_events(kept);
     // The tag's hash covers the withdrawn records, which are part of the stream.
     resolved.hash = None;
     let count = boundary.get() - kept.get();

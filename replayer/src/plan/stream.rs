@@ -7,8 +7,8 @@
 //! n" is the place before every event at that boundary; "the end of the archive" is the place after all of them.
 
 use pitr_archive::{
-    catalog::schema::{BaseDocument, SegmentSummary},
-    ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
+    catalog::schema::{BaseDocument, SegmentSummary, TimeSample},
+    ids::{Boundary, ColumnFamilyId, FileNumber, TimelineId},
     segment::entry::{BarrierReason, Blocks, ColumnFamilyChange, Event, Interval, ManifestPoint},
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Piece {
     pub summary: SegmentSummary,
     pub start: Place,
     pub end: Place,
+    /// Index of its first event in the stream's.
+    first_event: usize,
 }
 
 /// An event; it lies directly after `place`.
@@ -50,15 +52,36 @@ pub(crate) struct Run {
     pub start: Place,
 }
 
+/// A session of the server: later records are its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Session {
+    /// It begins directly after this place.
+    pub place: Place,
+    /// Its MANIFEST edits lie behind this.
+    pub manifest: ManifestPoint,
+}
+
 /// A place that replay cannot cross in one piece.
 #[derive(Clone, Debug)]
 pub(crate) struct Barrier {
     pub place: Place,
     pub reason: BarrierReason,
     pub interval: Interval,
+    /// The session whose MANIFEST showed it begins directly after this place: it did not happen before.
+    pub session: Option<Place>,
     /// The MANIFEST record that showed it.
     pub manifest: Option<ManifestPoint>,
     pub detail: String,
+}
+
+impl Barrier {
+    /// Whether `base` was taken after the change: then it holds the MANIFEST record, and so does all from its floor on.
+    fn is_in(&self, base: &BaseDocument) -> bool {
+        match self.manifest {
+            Some(point) => point <= base.manifest,
+            None => self.interval.hi.is_some_and(|hi| hi <= base.floor.boundary),
+        }
+    }
 }
 
 /// A column family added or dropped.
@@ -69,8 +92,15 @@ pub(crate) struct FamilyEvent {
     pub id: ColumnFamilyId,
     pub name: String,
     pub interval: Interval,
+    /// As in [`Barrier`].
+    pub session: Option<Place>,
     pub manifest: ManifestPoint,
     pub edit: String,
+}
+
+/// The place behind the event that lies directly after `place`.
+fn after(place: Place) -> Place {
+    Place { events: place.events + 1, ..place }
 }
 
 /// User-timestamp sizes noted in a WAL.
@@ -90,12 +120,60 @@ pub(crate) enum Side {
     After,
 }
 
-/// A change whose two ends coincide counts as done there: what somebody restores to is the later state of a position.
-pub(crate) fn side(interval: Interval, target: Boundary) -> Side {
-    match interval.hi {
-        Some(hi) if hi <= target => Side::After,
-        _ if target <= interval.lo => Side::Before,
-        _ => Side::Inside,
+/// A change that is not in the log.
+pub(crate) trait Change {
+    /// Where it lies in the stream.
+    fn noted(&self) -> Place;
+    /// Between which boundaries it happened.
+    fn interval(&self) -> Interval;
+    /// Before the start of its session it did not happen.
+    fn session(&self) -> Option<Place>;
+
+    /// On which side of it a target lies.
+    ///
+    /// Where both ends of its interval coincide, its place in the stream decides: "after record n" is before a change
+    /// that was seen between this record and the next, a tag set later is after it.
+    fn side(&self, target: Place) -> Side {
+        let session = self.session();
+        if session.is_some_and(|start| target <= start) {
+            return Side::Before;
+        }
+        let interval = self.interval();
+        let lo = session.map_or(interval.lo, |start| start.boundary.max(interval.lo));
+        match interval.hi {
+            Some(hi) if hi < target.boundary || (hi == target.boundary && lo < hi) => Side::After,
+            Some(hi) if hi == target.boundary && self.noted() < target => Side::After,
+            _ if target.boundary <= lo => Side::Before,
+            _ => Side::Inside,
+        }
+    }
+}
+
+impl Change for Barrier {
+    fn noted(&self) -> Place {
+        self.place
+    }
+
+    fn interval(&self) -> Interval {
+        self.interval
+    }
+
+    fn session(&self) -> Option<Place> {
+        self.session
+    }
+}
+
+impl Change for FamilyEvent {
+    fn noted(&self) -> Place {
+        self.place
+    }
+
+    fn interval(&self) -> Interval {
+        self.interval
+    }
+
+    fn session(&self) -> Option<Place> {
+        self.session
     }
 }
 
@@ -111,7 +189,7 @@ pub(crate) struct Stream {
     pub timestamp_sizes: Vec<TimestampSizes>,
     /// Sorted, merged.
     pub withdrawn: Vec<(Boundary, Boundary)>,
-    pub sessions: Vec<(Place, SequenceNumber)>,
+    pub sessions: Vec<Session>,
 }
 
 /// The segments of one timeline, up to where a child left it.
@@ -142,6 +220,7 @@ impl Stream {
             }
         }
         stream.close_intervals();
+        stream.find_sessions();
         stream.withdrawn.sort_unstable();
         stream
     }
@@ -157,13 +236,14 @@ impl Stream {
             });
         }
         let start = self.place_at(summary.first);
+        let first_event = self.events.len();
         for placed in &summary.events {
             let place = self.place_at(placed.at);
             self.note(ancestor.timeline, place, &placed.event);
             self.events.push(Placed { place, event: placed.event.clone() });
         }
         let end = self.place_at(summary.end);
-        self.pieces.push(Piece { timeline: ancestor.timeline, summary, start, end });
+        self.pieces.push(Piece { timeline: ancestor.timeline, summary, start, end, first_event });
     }
 
     /// The place after every event so far that lies at `boundary`.
@@ -177,7 +257,7 @@ impl Stream {
     fn note(&mut self, timeline: TimelineId, place: Place, event: &Event) {
         match event {
             Event::RunStarted { run, .. } => self.runs.push(Run { timeline, number: *run, start: place }),
-            Event::SessionStarted { last_sequence, .. } => self.sessions.push((place, *last_sequence)),
+            Event::SessionStarted { manifest, .. } => self.sessions.push(Session { place, manifest: *manifest }),
             Event::TimestampSizes { wal, offset, sizes } => {
                 self.timestamp_sizes.push(TimestampSizes { place, wal: *wal, offset: *offset, sizes: sizes.clone() })
             }
@@ -187,6 +267,7 @@ impl Stream {
                 id: *id,
                 name: name.clone(),
                 interval: *interval,
+                session: None,
                 manifest: *manifest,
                 edit: edit.clone(),
             }),
@@ -195,6 +276,7 @@ impl Stream {
                 place,
                 reason: *reason,
                 interval: *interval,
+                session: None,
                 manifest: *manifest,
                 detail: detail.clone(),
             }),
@@ -213,6 +295,23 @@ impl Stream {
             for interval in families.chain(barriers) {
                 interval.hi.get_or_insert(*hi);
             }
+        }
+    }
+
+    /// Changes are noted as soon as the MANIFEST shows them, which can be before the records of the session before have
+    /// been read to their end.
+    fn find_sessions(&mut self) {
+        let (sessions, runs) = (&self.sessions, &self.runs);
+        let run = |place: Place| runs.iter().rev().find(|r| r.start < place).map(|r| r.start);
+        let start = |noted: Place, shown: ManifestPoint| {
+            let of_run = |s: &&Session| run(after(s.place)) == run(after(noted));
+            sessions.iter().rev().find(|s| of_run(s) && s.manifest < shown).map(|s| s.place)
+        };
+        for family in &mut self.families {
+            family.session = start(family.place, family.manifest);
+        }
+        for barrier in &mut self.barriers {
+            barrier.session = barrier.manifest.and_then(|shown| start(barrier.place, shown));
         }
     }
 
@@ -239,20 +338,9 @@ impl Stream {
         self.runs.iter().rev().find(|r| r.start < place).copied()
     }
 
-    /// The places at `boundary` that differ in run or session, newest first; always ends with the one before every
-    /// event.
-    pub fn places_at(&self, boundary: Boundary) -> Vec<Place> {
-        let mut places: Vec<Place> = self
-            .events
-            .iter()
-            .filter(|e| e.place.boundary == boundary)
-            .filter(|e| matches!(e.event, Event::RunStarted { .. } | Event::SessionStarted { .. }))
-            .map(|e| Place { boundary, events: e.place.events + 1 })
-            .collect();
-        places.push(Place::before_events(boundary));
-        places.sort_unstable_by(|a, b| b.cmp(a));
-        places.dedup();
-        places
+    /// The session that a place lies in, counted from the start of the stream.
+    pub fn session_at(&self, place: Place) -> usize {
+        self.sessions.iter().filter(|s| s.place < place).count()
     }
 
     /// `boundary`, or the last one before it that does not follow a withdrawn record.
@@ -282,20 +370,40 @@ impl Stream {
     }
 
     /// The barrier that stops a replay on `base` up to `target`, all in `run`.
-    pub fn blocking(&self, run: Run, base: &BaseDocument, target: Boundary) -> Option<&Barrier> {
+    pub fn blocking(&self, run: Run, base: &BaseDocument, target: Place) -> Option<&Barrier> {
         self.barriers.iter().filter(|b| self.in_run(run, b.place)).find(|b| {
             let lo = b.interval.lo;
             match b.reason.blocks() {
-                Blocks::Replay => base.first_record < lo && lo < target,
-                Blocks::Record => base.first_record <= lo && lo < target,
-                Blocks::Floor => {
-                    // A base that holds the MANIFEST record was taken after the change, and so is all from its floor on.
-                    let base_has_it = b.manifest.is_some_and(|point| point <= base.manifest)
-                        || b.interval.hi.is_some_and(|hi| hi <= base.floor.boundary);
-                    !base_has_it && side(b.interval, target) != Side::Before
-                }
+                Blocks::Replay => base.first_record < lo && lo < target.boundary,
+                Blocks::Record => base.first_record <= lo && lo < target.boundary,
+                Blocks::Floor => !b.is_in(base) && b.side(target) != Side::Before,
             }
         })
+    }
+
+    /// A change without a record that `base` has and the database at `target` had not: both lie at one boundary.
+    pub fn ahead(&self, run: Run, base: &BaseDocument, target: Place) -> bool {
+        let barriers = self.barriers.iter().filter(|b| b.reason.blocks() == Blocks::Floor && b.is_in(base));
+        let families = self.families.iter().filter(|f| f.manifest <= base.manifest);
+        let changes = barriers.map(|b| b as &dyn Change).chain(families.map(|f| f as &dyn Change));
+        base.floor.boundary == target.boundary
+            && changes.filter(|c| self.in_run(run, c.noted())).any(|c| c.side(target) == Side::Before)
+    }
+
+    /// The place that a look showed.
+    pub fn shown(&self, piece: &Piece, look: TimeSample) -> Place {
+        if look.boundary > piece.end.boundary {
+            return piece.end;
+        }
+        let noted = usize::try_from(look.events).unwrap_or(usize::MAX);
+        let last = noted.checked_sub(1).and_then(|n| self.events.get(piece.first_event.saturating_add(n)));
+        match last {
+            Some(last) if last.place.boundary == look.boundary => {
+                Place { events: last.place.events + 1, ..last.place }.min(piece.end)
+            }
+            _ if look.boundary == piece.start.boundary => piece.start,
+            _ => Place::before_events(look.boundary),
+        }
     }
 
     /// The segments that hold records of `first .. end`.

@@ -21,7 +21,14 @@ use crate::{
 };
 
 pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: SequenceNumber) -> Result<Resolved> {
-    let mut walk = Walk { wanted, latest: None, fresh: true, found: Vec::new(), lowest: None };
+    let mut walk = Walk {
+        wanted,
+        latest: None,
+        now: Place::before_events(stream.start()),
+        fresh: None,
+        found: Vec::new(),
+        lowest: None,
+    };
     for piece in &stream.pieces {
         if walk.can_skip(stream, piece) {
             walk.skip(piece);
@@ -36,11 +43,11 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
             }
         }
     }
-    walk.end_of_stretch(stream.head());
+    walk.end_of_stretch();
     let target = Target::Sequence(wanted);
     match walk.found.as_slice() {
         [(place, reached)] => {
-            let mut resolved = Resolved::exactly(vec![*place]);
+            let mut resolved = Resolved::exactly(*place);
             let beyond = wanted.get().saturating_sub(reached.get());
             resolved.distance = Distance { exact: beyond == 0, sequences: Some(beyond), ..Distance::default() };
             if beyond > 0 {
@@ -72,8 +79,10 @@ struct Walk {
     wanted: SequenceNumber,
     /// Latest sequence number so far in this stretch; unknown at the start of a run.
     latest: Option<SequenceNumber>,
-    /// The stretch began at the present boundary.
-    fresh: bool,
+    /// Behind the last entry.
+    now: Place,
+    /// Where the stretch began, if no record has followed: it may be behind other places at its boundary.
+    fresh: Option<Place>,
     found: Vec<(Place, SequenceNumber)>,
     lowest: Option<SequenceNumber>,
 }
@@ -97,36 +106,51 @@ impl Walk {
     fn skip(&mut self, piece: &Piece) {
         if piece.summary.first < piece.summary.end {
             self.latest = Some(piece.summary.last_sequence);
-            self.fresh = false;
+            self.fresh = None;
         }
+        self.now = piece.end;
     }
 
     fn entry(&mut self, stream: &Stream, at: Boundary, entry: &Entry) -> Result<()> {
-        match entry {
-            Entry::Event(Event::RunStarted { .. }) => {
-                self.end_of_stretch(Place::before_events(at));
-                self.latest = None;
-                self.fresh = true;
-            }
-            Entry::Event(Event::SessionStarted { last_sequence, .. }) => {
-                if self.latest.is_some_and(|latest| *last_sequence < latest) {
-                    self.end_of_stretch(Place::before_events(at));
-                    self.fresh = true;
-                    self.latest = Some(*last_sequence);
+        let Entry::Record(record) = entry else {
+            let events = if self.now.boundary == at { self.now.events + 1 } else { 1 };
+            let behind = Place { boundary: at, events };
+            match entry {
+                Entry::Event(Event::RunStarted { .. }) => self.next_stretch(behind, None),
+                Entry::Event(Event::SessionStarted { last_sequence, .. })
+                    if self.latest.is_some_and(|latest| *last_sequence < latest) =>
+                {
+                    self.next_stretch(behind, Some(*last_sequence));
                 }
+                _ => {}
             }
-            Entry::Event(_) => {}
-            Entry::Record(record) => {
-                if stream.touches_withdrawn(at, Boundary::new(at.get().saturating_add(1))) {
-                    return Ok(());
-                }
-                self.record(stream, at, &record.payload)?;
+            self.now = behind;
+            return Ok(());
+        };
+        let next = Boundary::new(at.get().saturating_add(1));
+        if !stream.touches_withdrawn(at, next) {
+            if self.now.boundary != at {
+                self.now = Place::before_events(at);
             }
+            self.record(at, &record.payload)?;
         }
+        self.now = Place::before_events(next);
         Ok(())
     }
 
-    fn record(&mut self, stream: &Stream, at: Boundary, payload: &[u8]) -> Result<()> {
+    fn next_stretch(&mut self, from: Place, latest: Option<SequenceNumber>) {
+        self.end_of_stretch();
+        self.fresh = Some(from);
+        self.latest = latest;
+    }
+
+    /// The earliest place of this stretch at the present boundary.
+    fn place(&self) -> Place {
+        let fresh = self.fresh.filter(|fresh| fresh.boundary == self.now.boundary);
+        fresh.unwrap_or(Place::before_events(self.now.boundary))
+    }
+
+    fn record(&mut self, at: Boundary, payload: &[u8]) -> Result<()> {
         let step = match sequence::step(at.next_record(), payload) {
             Ok(step) => step,
             // What two-phase commit does to the numbers is not known here; a barrier stands before such a record.
@@ -139,29 +163,24 @@ impl Walk {
         if step.consumed {
             let went_back = step.first <= latest;
             if went_back {
-                self.end_of_stretch(Place::before_events(at));
-                self.fresh = true;
+                self.end_of_stretch();
+                self.fresh = Some(self.now);
             }
             let from = if went_back { before } else { latest };
             self.lowest = self.lowest.min(Some(from));
             if from <= self.wanted && self.wanted < step.end {
-                let place = if self.fresh { newest(stream, at) } else { Place::before_events(at) };
-                self.found.push((place, from));
+                self.found.push((self.place(), from));
             }
         }
         self.latest = Some(step.end);
-        self.fresh = false;
+        self.fresh = None;
         Ok(())
     }
 
     /// N is the last number of a stretch: its place is the stretch's end.
-    fn end_of_stretch(&mut self, place: Place) {
+    fn end_of_stretch(&mut self) {
         if self.latest == Some(self.wanted) {
-            self.found.push((place, self.wanted));
+            self.found.push((self.place(), self.wanted));
         }
     }
-}
-
-fn newest(stream: &Stream, at: Boundary) -> Place {
-    stream.places_at(at).first().copied().unwrap_or(Place::before_events(at))
 }

@@ -5,14 +5,14 @@
 //! not after T counts.
 
 use chrono::{DateTime, Utc};
-use pitr_archive::{Result, catalog::schema::TimeSample, clock::Micros, ids::Boundary};
+use pitr_archive::{Result, clock::Micros, ids::Boundary};
 
-use super::{Distance, Resolved, after_end, before_start, observed_through, places_up_to, time};
+use super::{Distance, Resolved, after_end, before_start, observed_through, time};
 use crate::{
     plan::{
         CertainTime,
         source::Source,
-        stream::{Piece, Place, Stream},
+        stream::{Place, Stream},
     },
     target::Target,
 };
@@ -32,7 +32,7 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: DateTi
         });
     };
     let certain = certain(stream, source, place.boundary).await?;
-    let mut resolved = Resolved::exactly(places_up_to(stream, place));
+    let mut resolved = Resolved::exactly(place);
     let in_certain = certain.to.is_some_and(|to| wanted <= to);
     let since = certain.from.map_or(0, |from| (wanted - from).num_microseconds().unwrap_or(i64::MAX));
     let since = u64::try_from(since).unwrap_or(0);
@@ -60,20 +60,16 @@ async fn last_look(stream: &Stream, source: &dyn Source, at: Micros) -> Result<O
         }
         let Some((first, last)) = s.observed else { continue };
         if last.at <= at {
-            return Ok(Some(shown(piece, last)));
+            return Ok(Some(stream.shown(piece, last)));
         }
         if first.at <= at {
             let samples = source.samples(piece.timeline, s).await?;
             if let Some(sample) = samples.iter().rev().find(|sample| sample.at <= at) {
-                return Ok(Some(shown(piece, *sample)));
+                return Ok(Some(stream.shown(piece, *sample)));
             }
         }
     }
     Ok(None)
-}
-
-fn shown(piece: &Piece, sample: TimeSample) -> Place {
-    if sample.boundary >= piece.end.boundary { piece.end } else { Place::before_events(sample.boundary) }
 }
 
 /// When the database certainly was at `boundary`.

@@ -207,7 +207,8 @@ impl Scene {
 
     /// A look at the readable end: from `from` to `at`, in microseconds.
     pub fn look(&mut self, from: i64, at: i64) -> &mut Self {
-        self.open.samples.push(TimeSample { from: Micros(from), at: Micros(at), boundary: b(self.at) });
+        let events = self.open.events.len() as u64;
+        self.open.samples.push(TimeSample { from: Micros(from), at: Micros(at), boundary: b(self.at), events });
         self
     }
 
