@@ -46,6 +46,8 @@ pub enum News {
     Rolled {
         /// Where its snapshot ends.
         point: ManifestPoint,
+        /// Digest of the model there.
+        digest: ContentHash,
         /// RocksDB's first WAL needed by that snapshot.
         first_wal_needed: FileNumber,
         /// `LastSequence` of that snapshot.
@@ -276,6 +278,7 @@ impl ManifestTail {
                     *self = Self { ingested, taken, ..next };
                     news.push(News::Rolled {
                         point: self.point(),
+                        digest: self.model.digest(),
                         first_wal_needed: self.model.first_wal_needed(self.two_phase),
                         last_sequence: self.model.last_sequence(),
                     });

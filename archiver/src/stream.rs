@@ -76,6 +76,7 @@ impl Stream {
 
     /// Appends an event.
     pub fn event(&mut self, event: &Event) -> Result<()> {
+        self.observed_through = None;
         self.builder()?.push_event(event).map(drop)
     }
 
@@ -83,6 +84,7 @@ impl Stream {
     pub fn record(&mut self, record: &Record, batch: &WriteBatch<'_>, last: Option<SequenceNumber>) -> Result<()> {
         let first = batch.sequence();
         let sequences = RecordSequences { first, last: last.unwrap_or(first) };
+        self.observed_through = None;
         self.builder()?.push_record(record, sequences)?;
         self.last_record = Some((record.wal, record.end));
         Ok(())

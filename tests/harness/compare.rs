@@ -413,6 +413,16 @@ pub fn tell_stream(archiver: &ArchiveDriver) {
     }
 }
 
+/// Places behind the empty records that a run began with.
+fn settle(places: &mut [Place], unplaced: &mut Vec<usize>, records: usize) {
+    for before in unplaced.drain(..) {
+        places[before + 1].records = records;
+        if before == 0 {
+            places[0].records = records;
+        }
+    }
+}
+
 /// Finds every archived record among the program's batches.
 fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog: &Catalog) -> Vec<Place> {
     let mut written: HashMap<&[u8], Vec<usize>> = HashMap::new();
@@ -424,6 +434,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
     let mut places = vec![Place { records: 0, new_run: None }];
     // Records of the program until now in this run; `None` at its beginning, which may be anywhere.
     let mut here: Option<usize> = None;
+    let mut unplaced = Vec::new();
     let mut runs = timeline.runs().iter().map(|run| index(run.start)).peekable();
     for segment in timeline.segments() {
         let reader = archiver
@@ -434,6 +445,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
             let Entry::Record(record) = placed.entry else { continue };
             let boundary = places.len() - 1;
             while runs.next_if(|start| *start <= boundary).is_some() {
+                settle(&mut places, &mut unplaced, driver.model.records.len());
                 here = None;
             }
             let found = written.get(&record.payload[..]).into_iter().flatten();
@@ -443,6 +455,12 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
                 None => found.copied().next(),
                 Some(here) => found.copied().find(|i| *i >= here),
             };
+            if empty && here.is_none() && next.is_none() {
+                // Where a run that begins with it lies is known with its next record.
+                unplaced.push(places.len() - 1);
+                places.push(Place { records: 0, new_run: None });
+                continue;
+            }
             let after = match (next, empty) {
                 (Some(i), _) => i + 1,
                 (None, true) => here.unwrap_or(0),
@@ -459,6 +477,15 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
                 ),
                 // Before the first record of a run lies what was there without it.
                 None => {
+                    if let Some(first) = unplaced.first().copied() {
+                        settle(&mut places, &mut unplaced, after - 1);
+                        if first > 0 {
+                            places[first].new_run = Some(after - 1);
+                        }
+                        here = Some(after);
+                        places.push(Place { records: after, new_run: None });
+                        continue;
+                    }
                     let place = places.last_mut().expect("a place");
                     let before = if empty { after } else { after - 1 };
                     if boundary == 0 {
@@ -473,6 +500,11 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
         }
     }
     // Of a run without a record yet is only known that all of the program came before.
+    let first = unplaced.first().copied();
+    settle(&mut places, &mut unplaced, driver.model.records.len());
+    if let Some(first) = first {
+        places[first].new_run = Some(driver.model.records.len());
+    }
     if runs.next().is_some() {
         places.last_mut().expect("a place").new_run = Some(driver.model.records.len());
     }

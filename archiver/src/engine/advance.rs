@@ -73,24 +73,47 @@ impl Engine {
         // WALs without a record can come before the one that holds the next record.
         let first = self.first_record_from(next)?;
         let same_session = |first: &&First| session.is_none_or(|session| first.wal < session);
-        if !self.none_between(present, next, first.as_ref().filter(same_session)) {
-            if first.is_none() && self.registry.seen(next) == Some(Seen::Live) {
-                // Its first record can still prove it; there is nothing to archive until then.
-                return Ok(Advance::Stays);
-            }
+        if !self.none_between(present, next, entering, first.as_ref().filter(same_session)) {
             let detail =
                 format!("WALs between {present} and {next} cannot be excluded: some may have been deleted unseen");
             self.end_run(BarrierReason::RecordsMissing, detail)?;
             return Ok(Advance::Moved);
         }
-        if entering
-            && let Some(session) = self.state.pending_session.take()
-            && self.begin_session(&session, first.as_ref())? == emit::Run::Ended
-        {
-            return Ok(Advance::Moved);
+        while let Some(session) = self.state.pending_session.take_if(|_| entering) {
+            if next < self.first_wal_of(&session) {
+                self.state.pending_session = Some(session);
+                break;
+            }
+            if self.begin_session(&session, next, first.as_ref())? == emit::Run::Ended {
+                return Ok(Advance::Moved);
+            }
         }
         self.begin_wal(next)?;
         Ok(Advance::Moved)
+    }
+
+    /// A session whose first WAL is being read already: RocksDB creates it before the session's MANIFEST. `items` are
+    /// what was read of it and is not in the stream yet.
+    pub(super) fn begin_session_here(&mut self, items: &[Item]) -> Result<emit::Run> {
+        let (wal, here) = (self.present_wal(), self.stream.boundary());
+        while matches!(self.place, Place::In(_))
+            && let Some(session) = self.state.pending_session.take_if(|session| session.id.is_some())
+        {
+            if wal < self.first_wal_of(&session) {
+                self.state.pending_session = Some(session);
+                break;
+            }
+            if self.state.wals.get(&wal).is_some_and(|fact| fact.first < here) {
+                // Records of this WAL came before that MANIFEST: it belongs to the session that wrote them.
+                self.publish_deferred(None, items)?;
+                continue;
+            }
+            let first = self.first_record(wal)?;
+            if self.begin_session(&session, wal, first.as_ref())? == emit::Run::Ended {
+                return Ok(emit::Run::Ended);
+            }
+        }
+        Ok(emit::Run::GoesOn)
     }
 
     /// The session's first WAL: named by the open's own edits, else the newest that was created before its MANIFEST.
@@ -130,6 +153,11 @@ impl Engine {
 
     fn is_final(&self, wal: FileNumber) -> Result<bool> {
         if self.registry.seen(wal) == Some(Seen::Archived) || wal < self.manifest.model().min_log_number_to_keep() {
+            return Ok(true);
+        }
+        // A new session's MANIFEST: the process that wrote the WALs before it is gone.
+        let pending = self.state.pending_session.as_ref().filter(|session| session.id.is_some());
+        if pending.is_some_and(|session| wal < self.first_wal_of(session)) {
             return Ok(true);
         }
         self.newer_wal_has_records()
@@ -224,10 +252,12 @@ impl Engine {
     /// Any of: every WAL that RocksDB had deleted when the directory was listed has a number below the minimum log number
     /// that the MANIFEST names *afterwards*, and no number between the two is; the watch has been complete and lost
     /// nothing; every number between the two is known to be another file's; inside one session, the next record's
-    /// sequence number is the one that is due. Two sessions are never joined by sequence numbers.
+    /// sequence number is the one that is due, or nothing that was flushed has a higher number than what is archived
+    /// (RocksDB deletes a WAL only after its records were flushed, and each MANIFEST edit has the number of the moment).
+    /// Two sessions are never joined by sequence numbers.
     ///
     /// `first` is the next record, if it is of the same session.
-    fn none_between(&self, present: FileNumber, next: FileNumber, first: Option<&First>) -> bool {
+    fn none_between(&self, present: FileNumber, next: FileNumber, entering: bool, first: Option<&First>) -> bool {
         let end_is_certain = self.state.wals.get(&present).is_none_or(|fact| fact.ended);
         let deleted_below = self.manifest.model().min_log_number_to_keep();
         let none_deleted = present.next().is_some_and(|after| deleted_below <= after);
@@ -236,8 +266,10 @@ impl Engine {
         if end_is_certain && (none_deleted || watched() || others()) {
             return true;
         }
-        let due = self.state.model.last().and_then(|last| last.checked_add(1));
-        first.is_some_and(|f| f.consumes && Some(f.sequence) == due)
+        let Some(last) = self.state.model.last() else { return false };
+        let flushed = self.manifest.model().last_sequence();
+        let due = last.checked_add(1);
+        (!entering && flushed <= last) || first.is_some_and(|f| f.consumes && Some(f.sequence) == due)
     }
 
     /// Begins reading a WAL at offset 0.
@@ -285,7 +317,13 @@ impl Engine {
     }
 
     /// A session of the server begins at the end of the stream, if it continues what is archived.
-    fn begin_session(&mut self, session: &PendingSession, first: Option<&First>) -> Result<emit::Run> {
+    fn begin_session(
+        &mut self,
+        session: &PendingSession,
+        first_wal: FileNumber,
+        first: Option<&First>,
+    ) -> Result<emit::Run> {
+        self.state.model.settle();
         let last = self.last_sequence();
         if let Some(first) = first
             && first.marker
@@ -301,6 +339,13 @@ impl Engine {
         if let Some((reason, detail)) = self.compare_with_files(session.needed_before)? {
             self.end_run(reason, detail)?;
             return Ok(emit::Run::Ended);
+        }
+        if self.state.model.last().is_some_and(|last| session.flushed > last) {
+            let detail = format!(
+                "flushed files reach sequence {}, the log ends at {last}: writes with disableWAL, or an import",
+                session.flushed
+            );
+            self.barrier(BarrierReason::SequenceJump, self.stream.boundary(), detail)?;
         }
         // Records that RocksDB replayed at the open count, also where their keys vanished in the flush; records in WALs
         // that it no longer needed count only as far as flushed files show them.
@@ -320,11 +365,14 @@ impl Engine {
         self.want_base(BaseReason::SessionStarted {
             run: self.state.run,
             manifest: session.manifest,
-            first_wal: self.following(self.present_wal()).unwrap_or(session.first_wal).max(session.first_wal),
+            first_wal: first_wal.max(session.first_wal),
             floor: self.stream.boundary(),
             hash: self.stream.hash(),
             sequence: recovered,
         });
+        // What its MANIFEST says happened behind everything that the sessions before wrote.
+        self.lo = self.lo.max(self.stream.boundary());
+        self.publish_deferred(None, &[])?;
         Ok(emit::Run::GoesOn)
     }
 

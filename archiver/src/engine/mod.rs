@@ -29,13 +29,13 @@ pub mod resume;
 mod run;
 mod types;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use pitr_archive::{
     Result,
     catalog::schema::{ManifestProgress, Position},
     clock::{Clock, Micros},
-    ids::{Boundary, FileNumber, RunningHash, SequenceNumber, TimelineId},
+    ids::{Boundary, ContentHash, FileNumber, RunningHash, SequenceNumber, TimelineId},
     rocks::{
         log_reader::Finality,
         manifest::{Name, TwoPhase},
@@ -44,7 +44,7 @@ use pitr_archive::{
 };
 
 pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
-use self::types::{Item, OpenInterval, PendingSession, Place, Waiting};
+use self::types::{Deferred, Item, OpenInterval, PendingSession, Place, Waiting};
 use crate::{
     barrier_log::BarrierLog,
     layout::Layout,
@@ -76,6 +76,10 @@ pub struct Engine {
     lo: Boundary,
     /// Intervals whose end is not known yet.
     open: Vec<OpenInterval>,
+    /// What the MANIFEST said behind the start of a session whose records have not been reached.
+    deferred: VecDeque<Deferred>,
+    /// While news is deferred: how far the MANIFEST was consumed before it.
+    held: Option<(ManifestPoint, ContentHash)>,
     waiting: Option<Waiting>,
     /// First record of the last base that was published in this run, and the end of its MANIFEST prefix.
     last_base: Option<(Boundary, ManifestPoint)>,
@@ -148,6 +152,9 @@ impl Engine {
         let hi = (at_end && second_look && !self.unread_is_possible()).then_some(edge);
         self.publish_news(news, hi, &items)?;
         self.lo = first_edge;
+        if self.begin_session_here(&items)? == emit::Run::Ended {
+            return Ok(types::Round { records: 0, moved: true, caught_up: false });
+        }
         let records = edge.get() - start.get();
         if self.emit(items)? == emit::Run::Ended {
             return Ok(types::Round { records: 0, moved: true, caught_up: false });
@@ -329,12 +336,8 @@ impl Engine {
 
     /// How far the MANIFEST was consumed.
     pub fn manifest_progress(&self) -> ManifestProgress {
-        ManifestProgress {
-            point: self.manifest.point(),
-            digest: self.manifest.model().digest(),
-            session: self.state.session,
-            db_session_id: self.state.session_id.clone(),
-        }
+        let (point, digest) = self.held.unwrap_or_else(|| (self.manifest.point(), self.manifest.model().digest()));
+        ManifestProgress { point, digest, session: self.state.session, db_session_id: self.state.session_id.clone() }
     }
 
     /// What a later process needs to go on here; stored in every segment.
@@ -358,7 +361,9 @@ impl Engine {
 
     /// RocksDB's first WAL needed at the last edit that was read.
     pub fn first_wal_needed(&self) -> FileNumber {
-        self.manifest.model().first_wal_needed(self.two_phase())
+        let needed = self.manifest.model().first_wal_needed(self.two_phase());
+        // Until its session has begun, the WALs before an open are what a fork is recognised by.
+        self.state.pending_session.as_ref().map_or(needed, |session| session.needed_before.min(needed))
     }
 
     /// Where replay on a base whose first WAL is `first_wal` begins, seen from the end of the stream. `None` when WALs

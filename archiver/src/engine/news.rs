@@ -11,7 +11,7 @@ use pitr_archive::{
     segment::entry::{BarrierReason, ColumnFamilyChange, Interval, ManifestPoint},
 };
 
-use super::{Engine, Item, OpenInterval, PendingSession, column_family_event};
+use super::{Deferred, Engine, Item, OpenInterval, PendingSession, column_family_event};
 use crate::{manifest_tail::News, session};
 
 /// Whether the news needs to know where in the log it happened.
@@ -34,12 +34,29 @@ impl Engine {
     /// everything readable is in `items`; they are not in the stream yet.
     pub(super) fn publish_news(&mut self, news: Vec<News>, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
         self.explain_ingested();
-        for one in news {
-            match one {
-                News::Rolled { point, first_wal_needed, last_sequence } => {
+        let several = news.iter().filter(|one| matches!(one, News::Rolled { .. })).count() > 1;
+        self.deferred.extend(news.into_iter().map(|news| Deferred { news, several }));
+        self.publish_deferred(hi, items)
+    }
+
+    /// Whether what the MANIFEST says waits: it is a session's whose records have not been reached, and in the stream it
+    /// must not come before the end of the session before. Only for a session that RocksDB names: a MANIFEST that grew
+    /// too large must not hold up anything.
+    pub(super) fn waits_for_session(&self) -> bool {
+        self.state.pending_session.as_ref().is_some_and(|session| session.id.is_some())
+    }
+
+    /// As [`Engine::publish_news`], up to the next session.
+    pub(super) fn publish_deferred(&mut self, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
+        while !self.waits_for_session() {
+            self.held = None;
+            let Some(Deferred { news, several }) = self.deferred.pop_front() else { return Ok(()) };
+            match news {
+                News::Rolled { point, digest, first_wal_needed, last_sequence } => {
                     let id = session::session_id(&self.layout.info_log())?;
                     let same = matches!((&self.state.session_id, &id), (Some(a), Some(b)) if a == b);
-                    if !same {
+                    if !same || several {
+                        self.held = Some((point, digest));
                         self.state.pending_session = Some(PendingSession {
                             manifest: point,
                             id,
@@ -53,7 +70,25 @@ impl Engine {
                 News::Change { point, change } => self.change(point, change, hi, items)?,
             }
         }
+        // The open's own edits name the first log number of the session, for every column family the same.
+        let own = self.deferred.iter().take_while(|one| !matches!(one.news, News::Rolled { .. }));
+        let log = own.into_iter().find_map(|one| match &one.news {
+            News::Change { change: Change::Flush { log_number, .. }, .. } => Some(*log_number),
+            _ => None,
+        });
+        if let Some(log_number) = log {
+            self.first_wal_is(log_number);
+        }
         Ok(())
+    }
+
+    fn first_wal_is(&mut self, log_number: FileNumber) {
+        if let Some(session) = &mut self.state.pending_session
+            && !session.logs_known
+        {
+            session.logs_known = true;
+            session.first_wal = log_number;
+        }
     }
 
     fn change(&mut self, point: ManifestPoint, change: Change, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
@@ -90,15 +125,7 @@ impl Engine {
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), what)?;
                 self.leave_open(point, None, hi);
             }
-            Change::Flush { log_number, .. } => {
-                // The open's own edits name the first log number of the session, for every column family the same.
-                if let Some(session) = &mut self.state.pending_session
-                    && !session.logs_known
-                {
-                    session.logs_known = true;
-                    session.first_wal = log_number;
-                }
-            }
+            Change::Flush { log_number, .. } => self.first_wal_is(log_number),
             _ => {}
         }
         Ok(())

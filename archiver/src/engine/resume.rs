@@ -71,6 +71,8 @@ impl Engine {
             manifest,
             place: Place::After(state.place),
             lo: state.lo,
+            deferred: std::collections::VecDeque::new(),
+            held: None,
             open: state.open.clone(),
             state,
             waiting,
@@ -121,6 +123,9 @@ impl Engine {
             return Ok(Some((BarrierReason::ManifestMissed, detail)));
         };
         self.manifest = manifest;
+        if self.waits_for_session() {
+            self.held = Some((progress.point, progress.digest));
+        }
         // Not only after an open of the server: the machine may have lost what was read while nobody watched.
         if let Some(found) = self.compare_with_files(self.state.first_wal_needed)? {
             return Ok(Some(found));

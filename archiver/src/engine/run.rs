@@ -117,6 +117,8 @@ impl Engine {
         self.state.options = self.registry.newest_options();
         self.state.pending_session = None;
         self.open.clear();
+        self.deferred.clear();
+        self.held = None;
         self.lo = self.stream.boundary();
         self.same_boot = true;
         self.stream.event(&Event::RunStarted {

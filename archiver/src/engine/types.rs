@@ -8,7 +8,7 @@ use pitr_archive::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{barrier_log::BarrierLog, sequence_model::SequenceModel, wal_tail::WalTail};
+use crate::{barrier_log::BarrierLog, manifest_tail::News, sequence_model::SequenceModel, wal_tail::WalTail};
 
 /// What is known of a WAL whose records are in the present run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +207,14 @@ pub struct PendingSession {
     pub flushed: SequenceNumber,
     /// Whether `first_wal` comes from the open's own edits.
     pub logs_known: bool,
+}
+
+/// Something that the MANIFEST said, and whether several MANIFESTs came in that look: then the info log tells the
+/// session of the last one only.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    pub news: News,
+    pub several: bool,
 }
 
 /// Nothing can be archived until the server no longer needs a WAL.

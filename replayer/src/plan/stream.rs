@@ -374,6 +374,10 @@ impl Stream {
         self.barriers.iter().filter(|b| self.in_run(run, b.place)).find(|b| {
             let lo = b.interval.lo;
             match b.reason.blocks() {
+                // A jump that no record shows yet: what is behind its place has writes that no record holds.
+                Blocks::Replay if b.reason == BarrierReason::SequenceJump => {
+                    base.first_record < lo && (lo < target.boundary || lo == target.boundary && b.place < target)
+                }
                 Blocks::Replay => base.first_record < lo && lo < target.boundary,
                 Blocks::Record => base.first_record <= lo && lo < target.boundary,
                 Blocks::Floor => !b.is_in(base) && b.side(target) != Side::Before,
