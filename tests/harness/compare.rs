@@ -434,7 +434,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
     let mut places = vec![Place { records: 0, new_run: None }];
     // Records of the program until now in this run; `None` at its beginning, which may be anywhere.
     let mut here: Option<usize> = None;
-    let mut unplaced = Vec::new();
+    let (mut unplaced, mut begun) = (Vec::new(), 0);
     let mut runs = timeline.runs().iter().map(|run| index(run.start)).peekable();
     for segment in timeline.segments() {
         let reader = archiver
@@ -447,6 +447,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
             while runs.next_if(|start| *start <= boundary).is_some() {
                 settle(&mut places, &mut unplaced, driver.model.records.len());
                 here = None;
+                begun += 1;
             }
             let found = written.get(&record.payload[..]).into_iter().flatten();
             // The server writes an empty batch of its own when it met a torn record at its start.
@@ -489,7 +490,10 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
                     let place = places.last_mut().expect("a place");
                     let before = if empty { after } else { after - 1 };
                     if boundary == 0 {
-                        place.records = before;
+                        // An earlier run without a record holds what was there at the first look.
+                        let earlier = archiver.looks.first().filter(|_| begun > 1);
+                        place.records = earlier.map_or(before, |look| look.records);
+                        place.new_run = earlier.map(|_| before);
                     } else {
                         place.new_run = Some(before);
                     }

@@ -265,7 +265,7 @@ pub fn generate(seed: u64) -> Program {
 
 fn settings(rng: &mut StdRng) -> Settings {
     let wal_ttl = if rng.random_bool(0.3) { 3600 } else { 0 };
-    Settings {
+    let mut settings = Settings {
         write_buffer: *[8 << 10, 64 << 10, 4 << 20].choose(rng).expect("not empty"),
         // RocksDB itself takes recycling back where old WALs are kept.
         recycle: if wal_ttl == 0 && rng.random_bool(0.25) { 3 } else { 0 },
@@ -283,7 +283,10 @@ fn settings(rng: &mut StdRng) -> Settings {
         precreate_wal: rng.random_bool(0.2),
         verify_wals: rng.random_bool(0.2),
         track_wals: rng.random_bool(0.2),
-    }
+    };
+    // After a kill RocksDB itself sometimes refuses to open such a database again ("Column family inconsistency").
+    settings.allow_2pc &= settings.recycle == 0;
+    settings
 }
 
 struct Generator {

@@ -68,7 +68,7 @@ impl Engine {
         // The scan may have found one that the events had not shown yet.
         let next = self.following(present).unwrap_or(next);
         self.notice_session_without_manifest(next)?;
-        let session = self.state.pending_session.as_ref().map(|session| self.first_wal_of(session));
+        let session = self.state.pending_session.as_ref().map(|session| session.first_wal);
         let entering = session.is_some_and(|first| next >= first);
         // WALs without a record can come before the one that holds the next record.
         let first = self.first_record_from(next)?;
@@ -80,7 +80,7 @@ impl Engine {
             return Ok(Advance::Moved);
         }
         while let Some(session) = self.state.pending_session.take_if(|_| entering) {
-            if next < self.first_wal_of(&session) {
+            if next < session.first_wal {
                 self.state.pending_session = Some(session);
                 break;
             }
@@ -99,7 +99,7 @@ impl Engine {
         while matches!(self.place, Place::In(_))
             && let Some(session) = self.state.pending_session.take_if(|session| session.id.is_some())
         {
-            if wal < self.first_wal_of(&session) {
+            if wal < session.first_wal {
                 self.state.pending_session = Some(session);
                 break;
             }
@@ -114,20 +114,6 @@ impl Engine {
             }
         }
         Ok(emit::Run::GoesOn)
-    }
-
-    /// The session's first WAL: named by the open's own edits, else the newest that was created before its MANIFEST.
-    fn first_wal_of(&self, session: &PendingSession) -> FileNumber {
-        if session.logs_known {
-            return session.first_wal;
-        }
-        let older = self.registry.wals_from(FileNumber::default());
-        older
-            .into_iter()
-            .map(|(wal, _)| wal)
-            .filter(|wal| *wal < session.manifest.file)
-            .max()
-            .unwrap_or(session.first_wal)
     }
 
     /// The next WAL that is known.
@@ -157,7 +143,7 @@ impl Engine {
         }
         // A new session's MANIFEST: the process that wrote the WALs before it is gone.
         let pending = self.state.pending_session.as_ref().filter(|session| session.id.is_some());
-        if pending.is_some_and(|session| wal < self.first_wal_of(session)) {
+        if pending.is_some_and(|session| wal < session.first_wal) {
             return Ok(true);
         }
         self.newer_wal_has_records()
@@ -310,7 +296,6 @@ impl Engine {
                 first_wal: next,
                 needed_before: needed,
                 flushed: self.manifest.model().last_sequence(),
-                logs_known: true,
             });
         }
         Ok(())

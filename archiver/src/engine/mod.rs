@@ -32,7 +32,7 @@ mod types;
 use std::{collections::VecDeque, sync::Arc};
 
 use pitr_archive::{
-    Result,
+    Code, Error, Result,
     catalog::schema::{ManifestProgress, Position},
     clock::{Clock, Micros},
     ids::{Boundary, ContentHash, FileNumber, RunningHash, SequenceNumber, TimelineId},
@@ -100,6 +100,7 @@ impl Engine {
         if !self.leave_waiting()? {
             return Ok(polled);
         }
+        self.learn_settings()?;
         // What an earlier look left in memory may have been the end of the file then: this one promises the present.
         if let Place::In(tail) = &mut self.place {
             tail.look_again();
@@ -188,6 +189,24 @@ impl Engine {
             self.at_readable_end()?;
         }
         Ok(types::Round { records, moved, caught_up: at_end })
+    }
+
+    /// Settings change with a restart of the server, some at any time: each change is a new OPTIONS file.
+    fn learn_settings(&mut self) -> Result<()> {
+        let read = self.layout.options.as_ref().map(|options| options.number);
+        if self.registry.newest_options() <= read {
+            return Ok(());
+        }
+        let layout = Layout::read(&self.layout.db, &self.layout.db_paths)?;
+        if layout.wal_dir != self.layout.wal_dir {
+            return Err(Error::new(Code::DatabaseUnsupported, "following the write-ahead log of")
+                .on(self.layout.db.display())
+                .with("wal_dir was", self.layout.wal_dir.display())
+                .with("wal_dir is", layout.wal_dir.display())
+                .hint("the server keeps its log elsewhere since its restart: start the archiver again"));
+        }
+        self.layout = layout;
+        Ok(())
     }
 
     /// Reads the present WAL to its end so far, or until the round's budget is used up.

@@ -60,35 +60,27 @@ impl Engine {
                         self.state.pending_session = Some(PendingSession {
                             manifest: point,
                             id,
-                            first_wal: first_wal_needed,
+                            first_wal: self.first_wal_with(point.file),
                             needed_before: first_wal_needed,
                             flushed: last_sequence,
-                            logs_known: false,
                         });
                     }
                 }
                 News::Change { point, change } => self.change(point, change, hi, items)?,
             }
         }
-        // The open's own edits name the first log number of the session, for every column family the same.
-        let own = self.deferred.iter().take_while(|one| !matches!(one.news, News::Rolled { .. }));
-        let log = own.into_iter().find_map(|one| match &one.news {
-            News::Change { change: Change::Flush { log_number, .. }, .. } => Some(*log_number),
-            _ => None,
-        });
-        if let Some(log_number) = log {
-            self.first_wal_is(log_number);
-        }
         Ok(())
     }
 
-    fn first_wal_is(&mut self, log_number: FileNumber) {
-        if let Some(session) = &mut self.state.pending_session
-            && !session.logs_known
-        {
-            session.logs_known = true;
-            session.first_wal = log_number;
-        }
+    /// The first WAL of the session that began with this MANIFEST.
+    ///
+    /// An open of RocksDB 7 and later creates the WAL first and gives the MANIFEST the next number. Before that the
+    /// WAL came second, or kept its MANIFEST's predecessor for a while: the newest one that is known then.
+    fn first_wal_with(&self, manifest: FileNumber) -> FileNumber {
+        let before = FileNumber::new(manifest.get().saturating_sub(1));
+        let wal_first = self.layout.settings().is_none_or(|settings| settings.rocksdb_version.major >= 7);
+        let newest = || self.registry.wals_from(FileNumber::default()).last().map(|(wal, _)| *wal);
+        if wal_first { before } else { newest().unwrap_or(before) }
     }
 
     fn change(&mut self, point: ManifestPoint, change: Change, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
@@ -125,7 +117,6 @@ impl Engine {
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), what)?;
                 self.leave_open(point, None, hi);
             }
-            Change::Flush { log_number, .. } => self.first_wal_is(log_number),
             _ => {}
         }
         Ok(())

@@ -205,8 +205,6 @@ pub struct PendingSession {
     pub needed_before: FileNumber,
     /// The MANIFEST's last sequence at the open.
     pub flushed: SequenceNumber,
-    /// Whether `first_wal` comes from the open's own edits.
-    pub logs_known: bool,
 }
 
 /// Something that the MANIFEST said, and whether several MANIFESTs came in that look: then the info log tells the
