@@ -166,8 +166,14 @@ fn a_hundred_kills_of_the_archiver_lose_nothing_and_make_no_barrier() {
         kills += 1;
         // Every fourth end is at a named place, the others anywhere.
         if kills % 4 == 0 {
-            let point = points.next().expect("an endless list");
-            let mut archiver = site.run("state", &[], Some(&format!("{point}:{}", rng.random_range(1..3))));
+            let all = pitr_archiver::crash::POINTS;
+            // Each of them once, then any.
+            let point = all.iter().find(|point| !reached.contains_key(*point));
+            let (point, times) = match point {
+                Some(point) => (point, 1),
+                None => (points.next().expect("an endless list"), rng.random_range(1..3)),
+            };
+            let mut archiver = site.run("state", &[], Some(&format!("{point}:{times}")));
             let mut asked = Vec::new();
             site.wait_until_up(&mut archiver);
             std::thread::sleep(Duration::from_millis(100));

@@ -18,6 +18,7 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::{
         archive::{Archive, EpochClaim, PutDocument},
+        crossing::Footing,
         schema::{BaseDocument, BaseFile, Extra, ManifestDocument, Position, SegmentSummary, TagDocument},
     },
     clock::Micros,
@@ -35,7 +36,7 @@ use crate::{
     },
     config::{ArchiverConfig, Parts},
     control::{Status, TagRequest, Unflushed},
-    engine::{BaseReason, BaseStart, Engine, EngineState, Polled, resume},
+    engine::{BaseReason, BaseStart, Engine, EngineState, Polled, max_file_sequence, resume},
     layout::Layout,
     pin::Pins,
     registry::Registry,
@@ -510,7 +511,7 @@ impl Archiver {
                 Floor { position: self.engine.position(), start }
             }
         };
-        if !self.engine.serves(floor.start, floor.position.boundary, collected.point) {
+        if !self.engine.serves(floor.start.run, &candidate(&floor, collected)) {
             self.engine.end_hold();
             self.engine.base_was_useless();
             return Err(Error::new(Code::BaseNotPublishable, "taking a base of")
@@ -533,7 +534,8 @@ impl Archiver {
         while self.acknowledged.position.boundary < floor.position.boundary || self.pending.is_some() {
             self.ship_all().await?;
         }
-        if !self.engine.serves(floor.start, floor.position.boundary, collected.point) {
+        let candidate = candidate(&floor, &collected);
+        if !self.engine.serves(floor.start.run, &candidate) {
             self.engine.end_hold();
             return Err(Error::new(Code::BaseNotPublishable, "publishing a base of").on(self.config.db.display()));
         }
@@ -555,7 +557,7 @@ impl Archiver {
         }
         crate::crash::point("base-after-publish");
         self.engine.end_hold();
-        self.engine.base_taken(document.first_record, document.floor.boundary, document.manifest);
+        self.engine.base_taken(candidate);
         self.roll_up.bases.push(document.id.clone());
         self.last_base = Some(document.id.clone());
         self.known_files.learn(&document.files, document.run, self.engine.run());
@@ -607,6 +609,16 @@ impl Archiver {
             waiting: self.engine.waiting().map(ToOwned::to_owned),
             now: self.parts.clock.now(),
         })
+    }
+}
+
+/// What decides whether a collected base serves.
+fn candidate(floor: &Floor, collected: &Collected) -> Footing {
+    Footing {
+        first: floor.start.first_record,
+        floor: floor.position.boundary,
+        manifest: collected.point,
+        max_file_sequence: max_file_sequence(&collected.model),
     }
 }
 

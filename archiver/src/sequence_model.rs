@@ -42,6 +42,9 @@ pub struct SequenceModel {
     highest: SequenceNumber,
     /// No record of the present session that consumes a number has been seen.
     fresh: bool,
+    /// While `last` is not known: it is at most this, or what the first record shows.
+    #[serde(default)]
+    flushed: Option<SequenceNumber>,
     /// Numbers above `last` that files outside the log were given.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     explained: BTreeSet<u64>,
@@ -56,14 +59,16 @@ impl SequenceModel {
         self.last
     }
 
-    /// A run begins: nothing is known.
-    pub fn start_run(&mut self) {
-        *self = Self { fresh: true, ..Self::default() };
+    /// A run begins. Where its first record begins is not known, but if it lies beyond what flushed files reach, there
+    /// were writes in between.
+    pub fn start_run(&mut self, flushed: SequenceNumber) {
+        *self = Self { fresh: true, flushed: Some(flushed), ..Self::default() };
     }
 
     /// A record was seen whose consumption is not known: the next one sets the number.
     pub fn forget_last(&mut self) {
         self.last = None;
+        self.flushed = None;
         self.fresh = false;
     }
 
@@ -117,6 +122,7 @@ impl SequenceModel {
         let anew = matches!(verdict, Verdict::Reused { .. } | Verdict::WentBack { .. });
         self.highest = if anew { end } else { self.highest.max(end) };
         self.fresh &= advance == 0;
+        self.flushed = None;
         let known = end.get();
         self.explained.retain(|n| *n > known);
         verdict
@@ -126,7 +132,9 @@ impl SequenceModel {
         if self.fresh && advance > 0 && sequence <= self.highest {
             return Verdict::Reused { highest: self.highest };
         }
-        let Some(last) = self.last else { return Verdict::Continues };
+        let Some(last) = self.last.or(self.flushed.filter(|flushed| sequence > *flushed)) else {
+            return Verdict::Continues;
+        };
         let Some(expected) = last.checked_add(1) else { return Verdict::WentBack { expected: last } };
         match sequence.cmp(&expected) {
             std::cmp::Ordering::Equal => Verdict::Continues,
@@ -152,7 +160,7 @@ mod tests {
     #[test]
     fn records_in_a_row_continue_and_empty_ones_consume_nothing() {
         let mut model = SequenceModel::default();
-        model.start_run();
+        model.start_run(n(120));
         assert_eq!(model.record(n(101), 3), Verdict::Continues, "the first record of a run sets the number");
         assert_eq!(model.record(n(104), 0), Verdict::Continues);
         assert_eq!(model.last(), Some(n(103)));
@@ -160,9 +168,18 @@ mod tests {
     }
 
     #[test]
+    fn a_run_whose_first_record_lies_beyond_the_flushed_files_has_jumped() {
+        let mut model = SequenceModel::default();
+        model.start_run(n(16));
+        assert_eq!(model.record(n(19), 1), Verdict::Jumped { expected: n(17) });
+        model.start_run(n(16));
+        assert_eq!(model.record(n(17), 1), Verdict::Continues);
+    }
+
+    #[test]
     fn a_jump_is_reported_unless_ingested_files_explain_every_number_of_it() {
         let mut model = SequenceModel::default();
-        model.start_run();
+        model.start_run(n(0));
         let _ = model.record(n(1), 1);
         assert_eq!(model.record(n(3), 1), Verdict::Jumped { expected: n(2) });
         model.explain(n(4), n(5));
@@ -175,7 +192,7 @@ mod tests {
     #[test]
     fn a_session_that_reuses_numbers_is_seen_at_its_first_consuming_record() {
         let mut model = SequenceModel::default();
-        model.start_run();
+        model.start_run(n(0));
         let _ = model.record(n(1), 1);
         let _ = model.record(n(2), 2);
         model.start_session(n(1));

@@ -240,8 +240,15 @@ impl<'a> Comparison<'a> {
 
     /// Whether what the program did explains the refusal of a boundary.
     fn legitimate(&self, boundary: usize, e: &Error) -> bool {
+        let at = Boundary::new(boundary as u64);
+        let before = self.timeline().run_of(at).map(|r| r.number);
+        // A tag or a time can mean the beginning of another run there.
+        let begun = self.timeline().runs().iter().filter(|r| r.start == at).map(|r| Some(r.number));
+        std::iter::once(before).chain(begun).any(|run| self.legitimate_in(run, boundary, e))
+    }
+
+    fn legitimate_in(&self, run: Option<u64>, boundary: usize, e: &Error) -> bool {
         let records = self.places[boundary].records;
-        let run = self.timeline().run_of(Boundary::new(boundary as u64)).map(|r| r.number);
         let below: Vec<_> =
             self.catalog.bases().iter().filter(|b| Some(b.run) == run && index(b.floor.boundary) <= boundary).collect();
         match e.code() {

@@ -334,7 +334,9 @@ impl Driver {
         let wals: BTreeSet<_> = self.wal_files().iter().map(|path| name(path)).collect();
         // A WAL that the archiver saw before is pinned, except where it is overwritten in place.
         let pinned = |wal: &String| self.settings.recycle == 0 && self.seen.contains(wal);
-        if now > self.looked && self.since.iter().any(|wal| !wals.contains(wal) && !pinned(wal)) {
+        // Of a recycled WAL nobody can tell whether more was written before it was overwritten.
+        let may_hold_more = now > self.looked || self.settings.recycle > 0;
+        if may_hold_more && self.since.iter().any(|wal| !wals.contains(wal) && !pinned(wal)) {
             self.incident(Cause::Unseen);
         }
         let manifests = manifests(&self.dir);

@@ -3,6 +3,7 @@
 //! - [`schema`]: what is stored. [`document`]: which document lies under which name. [`envelope`]: its bytes.
 //! - [`archive`]: one archive in its store: opening, claiming, typed reading and writing. [`load`]: all of it at once.
 //! - [`model`]: the view in memory and its questions. [`invariants`]: what must hold between its parts.
+//! - [`crossing`]: which barriers concern which bases.
 //!
 //! **Order of effects.** Data before what names it: files, then the base that names them; segments, then manifests,
 //! tags and bases that name their boundaries; all of that before a writer gives up its local copy (pin). Deletion goes
@@ -11,6 +12,7 @@
 //! same files uses them.
 
 pub mod archive;
+pub mod crossing;
 pub mod document;
 pub mod envelope;
 pub mod invariants;

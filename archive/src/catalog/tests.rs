@@ -722,6 +722,7 @@ fn history_is_told_by_events() {
     let wal = |n| Event::WalStarted { wal: FileNumber::new(n) };
     let run = |run, n| Event::RunStarted { run, first_wal: FileNumber::new(n), db_id: "db".to_owned() };
     let barrier = |reason, interval, manifest| Event::Barrier {
+        unexplained: None,
         reason,
         interval,
         manifest,

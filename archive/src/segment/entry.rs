@@ -86,6 +86,10 @@ pub enum Blocks {
     /// boundaries). A base whose first replayed record follows the place directly is not stopped: it was taken after
     /// whatever happened there.
     Replay,
+    /// As `Replay`; and a base whose first replayed record follows the place directly is stopped, too, unless its files
+    /// reach the last number that is not explained. Where the event itself lies before the target, it stops targets at
+    /// `lo`, too: they have writes that no record shows.
+    Jump,
     /// The record after the place: plans that replay it (first record <= lo < target).
     Record,
     /// Plans whose base's floor lies before the barrier and whose target lies at or after it.
@@ -98,9 +102,9 @@ impl BarrierReason {
         match self {
             Self::ChangeOutsideWal => Blocks::Floor,
             Self::TwoPhaseCommit => Blocks::Record,
+            Self::SequenceJump => Blocks::Jump,
             Self::RecordsMissing
             | Self::Reuse
-            | Self::SequenceJump
             | Self::SequenceWentBack
             | Self::Fork
             | Self::Unreadable
@@ -212,6 +216,9 @@ pub enum Event {
         /// The MANIFEST record that showed it, if one did: an [`Event::IntervalClosed`] names the barrier by it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         manifest: Option<ManifestPoint>,
+        /// For a jump: the last number that neither a record nor an ingested file explains.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unexplained: Option<SequenceNumber>,
         /// What was seen, for people: files, offsets, numbers.
         detail: String,
         /// When it was noticed.

@@ -115,6 +115,7 @@ fn sample() -> Vec<Entry> {
         record(9, 0, ""),
         Entry::Event(Event::IntervalClosed { manifest: point, hi: Boundary::new(103) }),
         Entry::Event(Event::Barrier {
+            unexplained: None,
             reason: BarrierReason::Reuse,
             interval: Interval { lo: Boundary::new(103), hi: Some(Boundary::new(103)) },
             manifest: None,
@@ -213,8 +214,8 @@ fn a_segment_comes_back_with_places_hashes_spans_and_events() {
         let entries = sample();
         let mut builder = SegmentBuilder::new(start(7), &keyring, &SeededRandom::new(2), Level::default()).unwrap();
         let hashes: Vec<_> = entries.iter().map(|entry| push(&mut builder, entry)).collect();
-        let look = TimeSample { from: Micros(1), at: Micros(2), boundary: Boundary::new(103) };
-        builder.sample(look);
+        let look = TimeSample { from: Micros(1), at: Micros(2), boundary: Boundary::new(103), events: 7 };
+        builder.look(Micros(1), Micros(2));
         builder.observed_through(Micros(3));
         let finished = builder.finish(Micros(4)).unwrap();
         let placed = read(&finished.body, &keyring).unwrap();

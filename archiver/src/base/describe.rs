@@ -6,12 +6,15 @@ use base64::Engine as _;
 use pitr_archive::{
     catalog::schema::{BaseColumnFamily, BaseDocument, BaseFile, Extra, InlineFile, Position},
     clock::Micros,
-    ids::{ArchiveId, BaseId, Epoch, FileNumber, Nonce, SequenceNumber},
+    ids::{ArchiveId, BaseId, Epoch, FileNumber, Nonce},
     rocks::manifest::TwoPhase,
 };
 
 use super::collect::Collected;
-use crate::{engine::BaseStart, layout::Layout};
+use crate::{
+    engine::{BaseStart, max_file_sequence},
+    layout::Layout,
+};
 
 /// Version of the document.
 const VERSION: u32 = 1;
@@ -82,11 +85,7 @@ pub fn describe(
         first_record: start.first_record,
         first_hash: start.first_hash,
         last_sequence: model.last_sequence(),
-        max_file_sequence: model
-            .live_files()
-            .map(|(_, _, file)| file.largest_seqno)
-            .max()
-            .unwrap_or(SequenceNumber::new(0)),
+        max_file_sequence: max_file_sequence(model),
         manifest: collected.point,
         db_id: model.db_id().map(ToOwned::to_owned).unwrap_or_default(),
         rocksdb_version: layout.settings().map(|s| s.rocksdb_version.to_string()).unwrap_or_default(),

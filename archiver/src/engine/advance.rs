@@ -330,7 +330,7 @@ impl Engine {
                 "flushed files reach sequence {}, the log ends at {last}: writes with disableWAL, or an import",
                 session.flushed
             );
-            self.barrier(BarrierReason::SequenceJump, self.stream.boundary(), detail)?;
+            self.jump(self.stream.boundary(), session.flushed, detail)?;
         }
         // Records that RocksDB replayed at the open count, also where their keys vanished in the flush; records in WALs
         // that it no longer needed count only as far as flushed files show them.

@@ -74,11 +74,11 @@ impl Engine {
         let session_start = self.state.session_start;
         let (reason, at, what) = match self.state.model.record(sequence, advance) {
             Verdict::Continues => return Ok(()),
-            Verdict::Jumped { expected } => (
-                BarrierReason::SequenceJump,
-                here,
-                format!("sequence {sequence} where {expected} was due: writes that are not in the log"),
-            ),
+            Verdict::Jumped { expected } => {
+                let what = format!("sequence {sequence} where {expected} was due: writes that are not in the log");
+                let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
+                return self.jump(here, unexplained, format!("{}: {what}", place()));
+            }
             Verdict::WentBack { expected } => (
                 BarrierReason::SequenceWentBack,
                 here,

@@ -33,14 +33,17 @@ use std::{collections::VecDeque, sync::Arc};
 
 use pitr_archive::{
     Code, Error, Result,
-    catalog::schema::{ManifestProgress, Position},
+    catalog::{
+        crossing::{Footing, Hurdle},
+        schema::{ManifestProgress, Position},
+    },
     clock::{Clock, Micros},
     ids::{Boundary, ContentHash, FileNumber, RunningHash, SequenceNumber, TimelineId},
     rocks::{
         log_reader::Finality,
-        manifest::{Name, TwoPhase},
+        manifest::{ManifestModel, Name, TwoPhase},
     },
-    segment::entry::{BarrierReason, Blocks, ColumnFamilyChange, Event, Interval, ManifestPoint},
+    segment::entry::{BarrierReason, ColumnFamilyChange, Event, Interval, ManifestPoint},
 };
 
 pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
@@ -81,8 +84,8 @@ pub struct Engine {
     /// While news is deferred: how far the MANIFEST was consumed before it.
     held: Option<(ManifestPoint, ContentHash)>,
     waiting: Option<Waiting>,
-    /// First record of the last base that was published in this run, and the end of its MANIFEST prefix.
-    last_base: Option<(Boundary, ManifestPoint)>,
+    /// The last base that was published in this run.
+    last_base: Option<Footing>,
     barriers_noted: u64,
     caught_up_at: Option<Micros>,
     /// What was in the stream at the last look that is noted there.
@@ -253,7 +256,7 @@ impl Engine {
             let detail = format!(
                 "flushed files reach sequence {flushed}, the log ends at {last}: writes with disableWAL, or an import"
             );
-            self.barrier(BarrierReason::SequenceJump, boundary, detail)?;
+            self.jump(boundary, flushed, detail)?;
             self.state.model.accept_unlogged(flushed);
         }
         if !self.unread_is_possible() {
@@ -277,7 +280,13 @@ impl Engine {
 
     /// Notes a barrier that does not end the run.
     fn barrier(&mut self, reason: BarrierReason, lo: Boundary, detail: String) -> Result<()> {
-        self.barrier_within(reason, Interval { lo, hi: Some(lo) }, None, detail)
+        self.barrier_within(reason, Interval { lo, hi: Some(lo) }, None, None, detail)
+    }
+
+    /// Notes that numbers up to `unexplained` were used at `lo` by writes that are not in the log.
+    fn jump(&mut self, lo: Boundary, unexplained: SequenceNumber, detail: String) -> Result<()> {
+        let interval = Interval { lo, hi: Some(lo) };
+        self.barrier_within(BarrierReason::SequenceJump, interval, None, Some(unexplained), detail)
     }
 
     /// Notes a barrier in an interval; `manifest` is the edit that showed it, if one did.
@@ -286,22 +295,26 @@ impl Engine {
         reason: BarrierReason,
         interval: Interval,
         manifest: Option<ManifestPoint>,
+        unexplained: Option<SequenceNumber>,
         detail: String,
     ) -> Result<()> {
         tracing::warn!(?reason, at = %interval.lo, detail, "barrier");
-        let place = interval.lo;
-        self.state.barriers.note(reason, place, manifest);
+        let hurdle = Hurdle { reason, interval, manifest, unexplained };
+        self.state.barriers.note(hurdle);
         self.barriers_noted += 1;
         // A base whose replay begins behind the place reaches beyond it already: the one taken at an open, for reuse.
-        let reached = self.last_base.is_some_and(|(first, shows)| match reason.blocks() {
-            Blocks::Replay => first >= place,
-            Blocks::Record => first > place,
-            Blocks::Floor => manifest.is_some_and(|change| change <= shows),
-        });
+        let reached = self.last_base.is_some_and(|base| !hurdle.concerns(&base));
         if !reached {
             self.want_base(BaseReason::Barrier(reason));
         }
-        self.stream.event(&Event::Barrier { reason, interval, manifest, detail, noticed: self.clock.now() })
+        self.stream.event(&Event::Barrier {
+            reason,
+            interval,
+            manifest,
+            unexplained,
+            detail,
+            noticed: self.clock.now(),
+        })
     }
 
     /// The database's files as the MANIFEST describes them.
@@ -398,10 +411,9 @@ impl Engine {
         Some(BaseStart { run: self.state.run, first_record, first_hash })
     }
 
-    /// Whether targets from `floor` on can be reached from a base whose replay begins at `start` and whose MANIFEST prefix
-    /// ends at `manifest`.
-    pub fn serves(&self, start: BaseStart, floor: Boundary, manifest: ManifestPoint) -> bool {
-        start.run == self.state.run && self.state.barriers.serves(start.first_record, floor, manifest)
+    /// Whether targets from its floor on can be reached from a base of run `run`.
+    pub fn serves(&self, run: u64, base: &Footing) -> bool {
+        run == self.state.run && self.state.barriers.serves(base)
     }
 
     /// Why a base is wanted, if one is.
@@ -410,8 +422,9 @@ impl Engine {
     }
 
     /// A base with this floor was published: it satisfies the oldest wish and every one that arose up to its floor.
-    pub fn base_taken(&mut self, first: Boundary, floor: Boundary, manifest: ManifestPoint) {
-        self.last_base = Some((first, manifest));
+    pub fn base_taken(&mut self, base: Footing) {
+        let floor = base.floor;
+        self.last_base = Some(base);
         self.state.wanted.pop_front();
         self.state.wanted.retain(|(_, at)| *at > floor);
     }
@@ -425,8 +438,15 @@ impl Engine {
 
     /// Whether a base taken now would reach targets from the present on.
     pub fn base_would_serve(&self) -> bool {
-        self.base_start(self.first_wal_needed())
-            .is_some_and(|start| self.serves(start, self.stream.boundary(), self.manifest.point()))
+        self.base_start(self.first_wal_needed()).is_some_and(|start| {
+            let candidate = Footing {
+                first: start.first_record,
+                floor: self.stream.boundary(),
+                manifest: self.manifest.point(),
+                max_file_sequence: max_file_sequence(self.manifest.model()),
+            };
+            self.serves(start.run, &candidate)
+        })
     }
 
     /// Wants a base.
@@ -510,6 +530,11 @@ impl Engine {
     }
 }
 
+/// The largest sequence number in a database's files.
+pub fn max_file_sequence(model: &ManifestModel) -> SequenceNumber {
+    model.live_files().map(|(_, _, file)| file.largest_seqno).max().unwrap_or_default()
+}
+
 /// How the server decides which WALs it needs.
 fn two_phase(layout: &Layout) -> TwoPhase {
     if layout.allow_2pc() { TwoPhase::On } else { TwoPhase::Off }
@@ -540,9 +565,9 @@ fn fresh_barriers() -> BarrierLog {
     BarrierLog::default()
 }
 
-/// A sequence model that begins unknown with each run.
-fn fresh_model() -> SequenceModel {
+/// A sequence model that begins unknown with each run, at which flushed files reach `flushed`.
+fn fresh_model(flushed: SequenceNumber) -> SequenceModel {
     let mut model = SequenceModel::default();
-    model.start_run();
+    model.start_run(flushed);
     model
 }

@@ -105,7 +105,7 @@ impl Engine {
                     list(&files),
                     self.name_of(cf)
                 );
-                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), what)?;
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
                 self.leave_open(point, None, hi);
             }
             // A compaction can leave nothing, and looks like this when it does. `DeleteFilesInRange` never takes files of
@@ -114,7 +114,7 @@ impl Engine {
                 let numbers: Vec<_> = files.iter().map(|file| file.number).collect();
                 let what =
                     format!("files {} left {} without the log (dropped range)", list(&numbers), self.name_of(cf));
-                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), what)?;
+                self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
                 self.leave_open(point, None, hi);
             }
             _ => {}

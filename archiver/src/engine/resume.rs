@@ -173,7 +173,7 @@ impl EngineState {
             options: None,
             db_id: String::new(),
             restore_marker: None,
-            model: super::fresh_model(),
+            model: super::fresh_model(pitr_archive::ids::SequenceNumber::default()),
             wals: std::collections::BTreeMap::new(),
             wals_from: pitr_archive::ids::FileNumber::default(),
             barriers: super::fresh_barriers(),

@@ -44,7 +44,7 @@ impl Engine {
     pub(super) fn end_run(&mut self, reason: BarrierReason, detail: String) -> Result<()> {
         let here = self.stream.boundary();
         let blocked = self.present_wal();
-        self.barrier_within(reason, Interval { lo: here, hi: Some(here) }, None, detail.clone())?;
+        self.barrier_within(reason, Interval { lo: here, hi: Some(here) }, None, None, detail.clone())?;
         self.state.pending_session = None;
         self.open.clear();
         if reason == BarrierReason::Unreadable {
@@ -98,7 +98,7 @@ impl Engine {
         self.state.run_begun = true;
         self.state.db_id = db_id;
         self.state.restore_marker = restore_marker::read(&self.layout.db)?;
-        self.state.model = fresh_model();
+        self.state.model = fresh_model(self.manifest.model().last_sequence());
         self.state.session_start = self.stream.boundary();
         // What was ingested before we came, as long as the server has kept its MANIFEST.
         self.explain_ingested();

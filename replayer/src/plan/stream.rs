@@ -7,8 +7,11 @@
 //! n" is the place before every event at that boundary; "the end of the archive" is the place after all of them.
 
 use pitr_archive::{
-    catalog::schema::{BaseDocument, SegmentSummary, TimeSample},
-    ids::{Boundary, ColumnFamilyId, FileNumber, TimelineId},
+    catalog::{
+        crossing::{Footing, Hurdle},
+        schema::{BaseDocument, SegmentSummary, TimeSample},
+    },
+    ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
     segment::entry::{BarrierReason, Blocks, ColumnFamilyChange, Event, Interval, ManifestPoint},
 };
 
@@ -71,16 +74,15 @@ pub(crate) struct Barrier {
     pub session: Option<Place>,
     /// The MANIFEST record that showed it.
     pub manifest: Option<ManifestPoint>,
+    /// For a jump: the last number that nothing explains.
+    pub unexplained: Option<SequenceNumber>,
     pub detail: String,
 }
 
 impl Barrier {
-    /// Whether `base` was taken after the change: then it holds the MANIFEST record, and so does all from its floor on.
-    fn is_in(&self, base: &BaseDocument) -> bool {
-        match self.manifest {
-            Some(point) => point <= base.manifest,
-            None => self.interval.hi.is_some_and(|hi| hi <= base.floor.boundary),
-        }
+    fn hurdle(&self) -> Hurdle {
+        let Self { reason, interval, manifest, unexplained, .. } = *self;
+        Hurdle { reason, interval, manifest, unexplained }
     }
 }
 
@@ -272,7 +274,8 @@ impl Stream {
                 edit: edit.clone(),
             }),
             Event::Withdrawn { from, to, .. } => self.withdrawn.push((*from, *to)),
-            Event::Barrier { reason, interval, manifest, detail, .. } => self.barriers.push(Barrier {
+            Event::Barrier { reason, interval, manifest, unexplained, detail, .. } => self.barriers.push(Barrier {
+                unexplained: *unexplained,
                 place,
                 reason: *reason,
                 interval: *interval,
@@ -373,21 +376,21 @@ impl Stream {
     pub fn blocking(&self, run: Run, base: &BaseDocument, target: Place) -> Option<&Barrier> {
         self.barriers.iter().filter(|b| self.in_run(run, b.place)).find(|b| {
             let lo = b.interval.lo;
-            match b.reason.blocks() {
-                // A jump that no record shows yet: what is behind its place has writes that no record holds.
-                Blocks::Replay if b.reason == BarrierReason::SequenceJump => {
-                    base.first_record < lo && (lo < target.boundary || lo == target.boundary && b.place < target)
-                }
-                Blocks::Replay => base.first_record < lo && lo < target.boundary,
-                Blocks::Record => base.first_record <= lo && lo < target.boundary,
-                Blocks::Floor => !b.is_in(base) && b.side(target) != Side::Before,
-            }
+            let stops = match b.reason.blocks() {
+                Blocks::Replay | Blocks::Record => lo < target.boundary,
+                // At its very place lie targets before it and after it.
+                Blocks::Jump => lo < target.boundary || lo == target.boundary && b.place < target,
+                Blocks::Floor => b.side(target) != Side::Before,
+            };
+            stops && b.hurdle().concerns(&Footing::from(base))
         })
     }
 
     /// A change without a record that `base` has and the database at `target` had not: both lie at one boundary.
     pub fn ahead(&self, run: Run, base: &BaseDocument, target: Place) -> bool {
-        let barriers = self.barriers.iter().filter(|b| b.reason.blocks() == Blocks::Floor && b.is_in(base));
+        let footing = Footing::from(base);
+        let barriers =
+            self.barriers.iter().filter(|b| b.reason.blocks() == Blocks::Floor && b.hurdle().change_is_in(&footing));
         let families = self.families.iter().filter(|f| f.manifest <= base.manifest);
         let changes = barriers.map(|b| b as &dyn Change).chain(families.map(|f| f as &dyn Change));
         base.floor.boundary == target.boundary

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    catalog::schema::PlacedEvent,
+    catalog::{crossing::Hurdle, schema::PlacedEvent},
     clock::Micros,
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber},
     segment::entry::{BarrierReason, ColumnFamilyChange, Event, Interval, ManifestPoint},
@@ -73,10 +73,20 @@ pub struct Barrier {
     pub interval: Interval,
     /// The MANIFEST record that showed it.
     pub manifest: Option<ManifestPoint>,
+    /// For a jump: the last number that nothing explains.
+    pub unexplained: Option<SequenceNumber>,
     /// What was seen.
     pub detail: String,
     /// When.
     pub noticed: Micros,
+}
+
+impl Barrier {
+    /// What decides which bases it concerns.
+    pub fn hurdle(&self) -> Hurdle {
+        let Self { reason, interval, manifest, unexplained, .. } = *self;
+        Hurdle { reason, interval, manifest, unexplained }
+    }
 }
 
 /// A column family that came or went.
@@ -149,11 +159,11 @@ impl History {
                     }
                     told.column_families.push(ColumnFamilyEvent { at, change, id, name, interval, manifest, edit });
                 }
-                Event::Barrier { reason, interval, manifest, detail, noticed } => {
+                Event::Barrier { reason, interval, manifest, unexplained, detail, noticed } => {
                     if let (None, Some(manifest)) = (interval.hi, manifest) {
                         open.entry(manifest).or_default().push((true, told.barriers.len()));
                     }
-                    told.barriers.push(Barrier { at, reason, interval, manifest, detail, noticed });
+                    told.barriers.push(Barrier { at, reason, interval, manifest, unexplained, detail, noticed });
                 }
                 Event::IntervalClosed { manifest, hi } => {
                     for (barrier, index) in open.remove(&manifest).unwrap_or_default() {

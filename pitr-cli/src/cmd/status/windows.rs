@@ -5,12 +5,12 @@
 
 use pitr_archive::{
     catalog::{
+        crossing::Footing,
         model::{Barrier, Timeline},
         schema::BaseDocument,
     },
     clock::Micros,
     ids::Boundary,
-    segment::entry::Blocks,
 };
 
 /// A stretch of boundaries, both ends included.
@@ -42,15 +42,7 @@ fn reach(timeline: &Timeline, base: &BaseDocument) -> Option<Window> {
 /// The last boundary that a base reaches before a barrier; `None` if the barrier does not concern it.
 fn stop(barrier: &Barrier, base: &BaseDocument) -> Option<Boundary> {
     let lo = barrier.interval.lo;
-    let concerned = match barrier.reason.blocks() {
-        Blocks::Replay => base.first_record < lo,
-        Blocks::Record => base.first_record <= lo,
-        Blocks::Floor => {
-            let has_it = barrier.manifest.is_some_and(|point| point <= base.manifest)
-                || barrier.interval.hi.is_some_and(|hi| hi <= base.floor.boundary);
-            !has_it
-        }
-    };
+    let concerned = barrier.hurdle().concerns(&Footing::from(base));
     concerned.then_some(lo)
 }
 

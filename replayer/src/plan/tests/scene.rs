@@ -170,6 +170,7 @@ impl Scene {
 
     pub fn barrier(&mut self, reason: BarrierReason, lo: u64, hi: Option<u64>) -> &mut Self {
         self.event(Event::Barrier {
+            unexplained: None,
             reason,
             interval: Interval { lo: b(lo), hi: hi.map(b) },
             manifest: None,
@@ -181,6 +182,7 @@ impl Scene {
     /// Files ingested, seen in the MANIFEST at `offset`.
     pub fn ingested(&mut self, offset: u64, lo: u64, hi: Option<u64>) -> &mut Self {
         self.event(Event::Barrier {
+            unexplained: None,
             reason: BarrierReason::ChangeOutsideWal,
             interval: Interval { lo: b(lo), hi: hi.map(b) },
             manifest: Some(point(offset)),
