@@ -131,7 +131,12 @@ fn run(program: &Program, coverage: &Mutex<Coverage>) {
     let mut driver = Driver::create(root.path(), &program.settings);
     if std::env::var_os("PITR_SEED").is_some() {
         // What the archiver warns of, between the steps.
-        let _ = tracing_subscriber::fmt().with_writer(std::io::stdout).without_time().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(std::io::stdout)
+            .without_time()
+            .try_init();
     }
     let mut archiver = ArchiveDriver::new(root.path(), program, &driver);
     let verbose = std::env::var_os("PITR_SEED").is_some();

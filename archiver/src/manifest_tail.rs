@@ -296,23 +296,40 @@ impl ManifestTail {
         }
     }
 
-    /// The MANIFEST that begins where this one ends: the one that CURRENT names, else the first in between.
+    /// The MANIFEST that begins where this one ends: the first one before that which CURRENT names, else that one.
+    ///
+    /// Several can begin alike, each a session of the server, so the order counts. One that was abandoned after a failed
+    /// write holds an edit that never took effect: none begins where it ends.
     fn successor(&self, registry: &Registry, named: FileNumber) -> Result<Option<Self>> {
         let Some(after) = self.number.next() else { return Ok(None) };
-        let between = registry.manifests_from(after).into_iter().filter(|n| *n < named);
-        for number in std::iter::once(named).chain(between) {
-            let Some((window, reader)) = open(registry, number)? else { continue };
-            let mut next = Self::at_beginning(number, window, reader, self.two_phase);
-            next.read_snapshot()?;
-            // Two empty databases look alike: the identity tells them apart.
-            let same_database = match (next.model.db_id(), self.model.db_id()) {
-                (Some(a), Some(b)) => a == b,
-                _ => true,
-            };
-            if same_database && next.model.digest() == self.model.digest() {
+        let mut later: Vec<_> = registry.manifests_from(after).into_iter().filter(|n| *n < named).collect();
+        later.push(named);
+        for (index, number) in later.iter().enumerate() {
+            let Some(next) = self.if_joins(registry, *number)? else { continue };
+            if *number == named {
                 return Ok(Some(next));
+            }
+            let mut whole = next;
+            whole.read_file(&mut Vec::new())?;
+            for behind in later.iter().skip(index + 1) {
+                if whole.if_joins(registry, *behind)?.is_some() {
+                    return self.if_joins(registry, *number);
+                }
             }
         }
         Ok(None)
+    }
+
+    /// A MANIFEST, read through its snapshot, if that is the state at the end of this one.
+    fn if_joins(&self, registry: &Registry, number: FileNumber) -> Result<Option<Self>> {
+        let Some((window, reader)) = open(registry, number)? else { return Ok(None) };
+        let mut next = Self::at_beginning(number, window, reader, self.two_phase);
+        next.read_snapshot()?;
+        // Two empty databases look alike: the identity tells them apart.
+        let same_database = match (next.model.db_id(), self.model.db_id()) {
+            (Some(a), Some(b)) => a == b,
+            _ => true,
+        };
+        Ok((same_database && next.model.digest() == self.model.digest()).then_some(next))
     }
 }

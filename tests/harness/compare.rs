@@ -307,7 +307,9 @@ impl<'a> Comparison<'a> {
             Cause::OutsideWal => {
                 incident.hi.is_none_or(|hi| records(base.floor.boundary) <= hi) && incident.lo <= target
             }
-            Cause::Unlogged | Cause::Reuse | Cause::Unseen | Cause::ManifestUnseen => {
+            // A base that begins at the jump lacks what was written without the log, unless its files reach it.
+            Cause::Unlogged => incident.hi.is_none_or(|hi| records(base.first_record) <= hi) && incident.lo <= target,
+            Cause::Reuse | Cause::Unseen | Cause::ManifestUnseen => {
                 incident.hi.is_none_or(|hi| records(base.first_record) < hi) && incident.lo < target
             }
         }

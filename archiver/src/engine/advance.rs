@@ -36,7 +36,6 @@ pub(super) enum Advance {
 
 /// The first record of a WAL, as far as continuity asks.
 struct First {
-    wal: FileNumber,
     sequence: pitr_archive::ids::SequenceNumber,
     consumes: bool,
     marker: bool,
@@ -72,8 +71,7 @@ impl Engine {
         let entering = session.is_some_and(|first| next >= first);
         // WALs without a record can come before the one that holds the next record.
         let first = self.first_record_from(next)?;
-        let same_session = |first: &&First| session.is_none_or(|session| first.wal < session);
-        if !self.none_between(present, next, entering, first.as_ref().filter(same_session)) {
+        if !self.none_between(present, next, first.as_ref()) {
             let detail =
                 format!("WALs between {present} and {next} cannot be excluded: some may have been deleted unseen");
             self.end_run(BarrierReason::RecordsMissing, detail)?;
@@ -158,7 +156,7 @@ impl Engine {
                     let consumes = batch.scan().is_ok_and(|s| s.sequence_advance() != Some(0));
                     let marker =
                         batch.count() == 0 && batch.bytes().len() == pitr_archive::rocks::write_batch::HEADER_SIZE;
-                    return Ok(Some(First { wal, sequence: batch.sequence(), consumes, marker }));
+                    return Ok(Some(First { sequence: batch.sequence(), consumes, marker }));
                 }
                 Step::TimestampSizes { .. } => {}
                 Step::EndSoFar | Step::FinalEnd { .. } | Step::Corrupt { .. } => return Ok(None),
@@ -196,6 +194,7 @@ impl Engine {
             let (wal, end, cut) = (tail.wal(), tail.end(), tail.was_cut()?);
             let certain = tail.is_certain(&self.registry, self.layout.recycling())?;
             let recycled = tail.is_recycled();
+            tracing::debug!(%wal, end, certain, origin = ?tail.origin(), seen = ?self.registry.seen(wal), "end of a WAL");
             if self.emit(items)? == emit::Run::Ended {
                 return Ok(emit::Run::Ended);
             }
@@ -240,10 +239,11 @@ impl Engine {
     /// nothing; every number between the two is known to be another file's; inside one session, the next record's
     /// sequence number is the one that is due, or nothing that was flushed has a higher number than what is archived
     /// (RocksDB deletes a WAL only after its records were flushed, and each MANIFEST edit has the number of the moment).
-    /// Two sessions are never joined by sequence numbers.
     ///
-    /// `first` is the next record, if it is of the same session.
-    fn none_between(&self, present: FileNumber, next: FileNumber, entering: bool, first: Option<&First>) -> bool {
+    /// Sessions are never joined by sequence numbers; and where one is known to have begun, there may have been others,
+    /// so not even the WALs before its first are.
+    fn none_between(&self, present: FileNumber, next: FileNumber, first: Option<&First>) -> bool {
+        tracing::debug!(%present, %next, deleted_below = %self.manifest.model().min_log_number_to_keep(), "is there a WAL between?");
         let end_is_certain = self.state.wals.get(&present).is_none_or(|fact| fact.ended);
         let deleted_below = self.manifest.model().min_log_number_to_keep();
         let none_deleted = present.next().is_some_and(|after| deleted_below <= after);
@@ -252,10 +252,13 @@ impl Engine {
         if end_is_certain && (none_deleted || watched() || others()) {
             return true;
         }
+        if self.state.pending_session.is_some() {
+            return false;
+        }
         let Some(last) = self.state.model.last() else { return false };
         let flushed = self.manifest.model().last_sequence();
         let due = last.checked_add(1);
-        (!entering && flushed <= last) || first.is_some_and(|f| f.consumes && Some(f.sequence) == due)
+        flushed <= last || first.is_some_and(|f| f.consumes && Some(f.sequence) == due)
     }
 
     /// Begins reading a WAL at offset 0.
