@@ -167,7 +167,11 @@ impl<'a> Comparison<'a> {
                 // Which boundary was meant is not told: one of those between the certain one and the look.
                 let from = certain.unwrap_or(0);
                 let meant: Vec<_> = (0..self.places.len())
-                    .filter(|b| (from..=look.records).contains(&self.places[*b].records))
+                    .filter(|b| {
+                        let place = self.places[*b];
+                        let mut records = std::iter::once(place.records).chain(place.new_run);
+                        records.any(|records| (from..=look.records).contains(&records))
+                    })
                     .collect();
                 let early = e.code() == Code::TargetBeforeStart;
                 if !(early || meant.iter().any(|b| self.legitimate(*b, &e))) {
@@ -264,13 +268,9 @@ impl<'a> Comparison<'a> {
             Code::TargetInsideEvent => {
                 self.driver.incidents.iter().any(|i| i.lo < records && i.hi.is_none_or(|hi| records < hi))
             }
-            // A tag or the latest position after a reopen that lowered the sequence number: the same records as before it,
-            // and no base taken before it can tell the lower number.
-            Code::TargetUnsupported => self
-                .driver
-                .incidents
-                .iter()
-                .any(|i| i.cause == Cause::Reuse && i.lo <= records && i.hi.is_none_or(|hi| records <= hi)),
+            // After a reopen that lowered the sequence number, until a record consumes one: no base taken before it can tell
+            // the lower number.
+            Code::TargetUnsupported => self.driver.incidents.iter().any(|i| i.cause == Cause::Reuse && i.lo <= records),
             _ => false,
         }
     }

@@ -95,7 +95,7 @@ impl Engine {
     pub(super) fn begin_session_here(&mut self, items: &[Item]) -> Result<emit::Run> {
         let (wal, here) = (self.present_wal(), self.stream.boundary());
         while matches!(self.place, Place::In(_))
-            && let Some(session) = self.state.pending_session.take_if(|session| session.id.is_some())
+            && let Some(session) = self.state.pending_session.take_if(|session| session.waits)
         {
             if wal < session.first_wal {
                 self.state.pending_session = Some(session);
@@ -140,7 +140,7 @@ impl Engine {
             return Ok(true);
         }
         // A new session's MANIFEST: the process that wrote the WALs before it is gone.
-        let pending = self.state.pending_session.as_ref().filter(|session| session.id.is_some());
+        let pending = self.state.pending_session.as_ref().filter(|session| session.waits);
         if pending.is_some_and(|session| wal < session.first_wal) {
             return Ok(true);
         }
@@ -295,6 +295,7 @@ impl Engine {
             let needed = self.first_wal_needed();
             self.state.pending_session = Some(PendingSession {
                 manifest: self.manifest.point(),
+                waits: true,
                 id,
                 first_wal: next,
                 needed_before: needed,

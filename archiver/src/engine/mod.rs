@@ -47,7 +47,7 @@ use pitr_archive::{
 };
 
 pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
-use self::types::{Deferred, Item, OpenInterval, PendingSession, Place, Waiting};
+use self::types::{Deferred, InfoLog, Item, OpenInterval, PendingSession, Place, Waiting};
 use crate::{
     barrier_log::BarrierLog,
     layout::Layout,

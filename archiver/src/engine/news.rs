@@ -11,7 +11,7 @@ use pitr_archive::{
     segment::entry::{BarrierReason, ColumnFamilyChange, Interval, ManifestPoint},
 };
 
-use super::{Deferred, Engine, Item, OpenInterval, PendingSession, column_family_event};
+use super::{Deferred, Engine, InfoLog, Item, OpenInterval, PendingSession, column_family_event};
 use crate::{manifest_tail::News, session};
 
 /// Whether the news needs to know where in the log it happened.
@@ -34,8 +34,17 @@ impl Engine {
     /// everything readable is in `items`; they are not in the stream yet.
     pub(super) fn publish_news(&mut self, news: Vec<News>, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
         self.explain_ingested();
-        let several = news.iter().filter(|one| matches!(one, News::Rolled { .. })).count() > 1;
-        self.deferred.extend(news.into_iter().map(|news| Deferred { news, several }));
+        let several = news.iter().filter(|one| matches!(one, News::Rolled { .. })).count();
+        let mut left = several;
+        for news in news {
+            left -= usize::from(matches!(news, News::Rolled { .. }));
+            let log = match (several, left) {
+                (0 | 1, _) => InfoLog::OfThis,
+                (_, 0) => InfoLog::OfNewest,
+                _ => InfoLog::OfLater,
+            };
+            self.deferred.push_back(Deferred { news, log });
+        }
         self.publish_deferred(hi, items)
     }
 
@@ -43,23 +52,24 @@ impl Engine {
     /// must not come before the end of the session before. Only for a session that RocksDB names: a MANIFEST that grew
     /// too large must not hold up anything.
     pub(super) fn waits_for_session(&self) -> bool {
-        self.state.pending_session.as_ref().is_some_and(|session| session.id.is_some())
+        self.state.pending_session.as_ref().is_some_and(|session| session.waits)
     }
 
     /// As [`Engine::publish_news`], up to the next session.
     pub(super) fn publish_deferred(&mut self, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
         while !self.waits_for_session() {
             self.held = None;
-            let Some(Deferred { news, several }) = self.deferred.pop_front() else { return Ok(()) };
+            let Some(Deferred { news, log }) = self.deferred.pop_front() else { return Ok(()) };
             match news {
                 News::Rolled { point, digest, first_wal_needed, last_sequence } => {
                     let id = session::session_id(&self.layout.info_log())?;
                     let same = matches!((&self.state.session_id, &id), (Some(a), Some(b)) if a == b);
-                    if !same || several {
+                    if !same || log != InfoLog::OfThis {
                         self.held = Some((point, digest));
                         self.state.pending_session = Some(PendingSession {
                             manifest: point,
-                            id,
+                            waits: id.is_some(),
+                            id: id.filter(|_| log != InfoLog::OfLater),
                             first_wal: self.first_wal_with(point.file),
                             needed_before: first_wal_needed,
                             flushed: last_sequence,

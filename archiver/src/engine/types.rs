@@ -197,8 +197,11 @@ pub(super) struct Round {
 pub struct PendingSession {
     /// Where its edits begin.
     pub manifest: ManifestPoint,
-    /// RocksDB's name of it.
+    /// RocksDB's name of it, if the info log still tells.
     pub id: Option<String>,
+    /// Whether this version of RocksDB names sessions: then a new MANIFEST with the same name is no new session, and what
+    /// another one says waits until the session's records are reached.
+    pub waits: bool,
     /// WALs from this number on are its own.
     pub first_wal: FileNumber,
     /// RocksDB's first WAL needed before the open.
@@ -207,12 +210,22 @@ pub struct PendingSession {
     pub flushed: SequenceNumber,
 }
 
-/// Something that the MANIFEST said, and whether several MANIFESTs came in that look: then the info log tells the
-/// session of the last one only.
+/// Something that the MANIFEST said.
 #[derive(Debug)]
 pub(super) struct Deferred {
     pub news: News,
-    pub several: bool,
+    pub log: InfoLog,
+}
+
+/// Whose name the info log tells, for a new MANIFEST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum InfoLog {
+    /// The session of this MANIFEST.
+    OfThis,
+    /// That of the newest of several that came in one look, and this is it.
+    OfNewest,
+    /// That of a later one.
+    OfLater,
 }
 
 /// Nothing can be archived until the server no longer needs a WAL.
