@@ -260,6 +260,7 @@ impl<'a> Comparison<'a> {
             Code::TargetBehindBarrier => {
                 let explained = |base: &&BaseDocument| {
                     self.ahead(base, boundary)
+                        || self.began_with_a_jump(base)
                         || self.emptied(base, boundary)
                         || self.driver.incidents.iter().any(|i| self.blocks(i, base, records))
                 };
@@ -293,6 +294,16 @@ impl<'a> Comparison<'a> {
                 && b.detail.contains("dropped range")
                 && index(base.floor.boundary) < hi
                 && index(b.interval.lo) <= boundary
+        })
+    }
+
+    /// Whether the base's run begins with a number that is not the next one after what flushed files reach: the flush left
+    /// nothing of the last records, or there were writes without the log. Nobody can tell.
+    fn began_with_a_jump(&self, base: &BaseDocument) -> bool {
+        self.timeline().barriers().iter().any(|b| {
+            b.reason == BarrierReason::SequenceJump
+                && b.interval.lo == base.first_record
+                && self.timeline().run(base.run).is_some_and(|run| run.start == b.interval.lo)
         })
     }
 

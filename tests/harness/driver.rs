@@ -138,6 +138,9 @@ pub struct Driver {
     looked_with: Option<PathBuf>,
     shipped_with: Option<PathBuf>,
     left_with: Option<PathBuf>,
+    /// Opens of the database, and their number at the last look that was shipped.
+    opens: usize,
+    shipped_opens: usize,
     manifests_since: BTreeSet<PathBuf>,
     manifests_seen: BTreeSet<PathBuf>,
     dropped: BTreeSet<String>,
@@ -166,6 +169,8 @@ impl Driver {
             looked_with: None,
             shipped_with: None,
             left_with: None,
+            opens: 0,
+            shipped_opens: 0,
             manifests_since: BTreeSet::new(),
             manifests_seen: BTreeSet::new(),
             dropped: BTreeSet::new(),
@@ -177,6 +182,7 @@ impl Driver {
     }
 
     fn open(&mut self) -> u64 {
+        self.opens += 1;
         let mut process = Process::start();
         let reply = process.ask(&Request::Open {
             dir: self.dir.clone(),
@@ -358,6 +364,7 @@ impl Driver {
     pub fn shipped(&mut self) {
         self.shipped = self.looked;
         self.shipped_with = self.looked_with.clone();
+        self.shipped_opens = self.opens;
         for incident in self.incidents.iter_mut().filter(|i| i.hi.is_some()) {
             incident.shipped = true;
         }
@@ -377,10 +384,11 @@ impl Driver {
         self.left_with = self.shipped_with.clone();
     }
 
-    /// An archiver watches again. If RocksDB needs the last WAL no longer, others may have come and gone unseen.
+    /// An archiver watches again. If RocksDB needs the last WAL no longer, or was opened anew, others may have come and
+    /// gone unseen.
     pub fn watched(&mut self) {
         if let Some(wal) = self.left_with.take()
-            && !wal.exists()
+            && (!wal.exists() || self.opens > self.shipped_opens)
         {
             self.incident(Cause::Unseen);
         }

@@ -238,7 +238,8 @@ impl Engine {
     /// that the MANIFEST names *afterwards*, and no number between the two is; the watch has been complete and lost
     /// nothing; every number between the two is known to be another file's; inside one session, the next record's
     /// sequence number is the one that is due, or nothing that was flushed has a higher number than what is archived
-    /// (RocksDB deletes a WAL only after its records were flushed, and each MANIFEST edit has the number of the moment).
+    /// (RocksDB deletes a WAL only after its records were flushed, and a flush's edit names the highest number in its file;
+    /// records of which a flush left nothing can hide from this, and show as a jump at the next record).
     ///
     /// Sessions are never joined by sequence numbers; and where one is known to have begun, there may have been others,
     /// so not even the WALs before its first are.

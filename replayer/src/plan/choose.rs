@@ -68,8 +68,8 @@ impl Obstacle<'_> {
         match self {
             Self::FloorAfter => 0,
             Self::OtherRun => 1,
-            Self::Sequence { .. } => 2,
-            Self::Barrier(_) => 3,
+            Self::Barrier(_) => 2,
+            Self::Sequence { .. } => 3,
             Self::Inside(_) => 4,
         }
     }

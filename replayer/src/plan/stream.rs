@@ -386,15 +386,21 @@ impl Stream {
         })
     }
 
-    /// A change without a record that `base` has and the database at `target` had not: both lie at one boundary.
+    /// A change without a record that `base` has (or can have) and the database at `target` had not: both lie at one
+    /// boundary.
     pub fn ahead(&self, run: Run, base: &BaseDocument, target: Place) -> bool {
         let footing = Footing::from(base);
         let barriers =
             self.barriers.iter().filter(|b| b.reason.blocks() == Blocks::Floor && b.hurdle().change_is_in(&footing));
         let families = self.families.iter().filter(|f| f.manifest <= base.manifest);
         let changes = barriers.map(|b| b as &dyn Change).chain(families.map(|f| f as &dyn Change));
-        base.floor.boundary == target.boundary
-            && changes.filter(|c| self.in_run(run, c.noted())).any(|c| c.side(target) == Side::Before)
+        let jumped =
+            self.barriers.iter().filter(|b| b.reason.blocks() == Blocks::Jump && self.in_run(run, b.place)).any(|b| {
+                let shown = b.unexplained.is_none_or(|number| number <= base.last_sequence.max(base.max_file_sequence));
+                b.interval.lo == target.boundary && target <= b.place && shown
+            });
+        let here = base.floor.boundary == target.boundary;
+        here && (jumped || changes.filter(|c| self.in_run(run, c.noted())).any(|c| c.side(target) == Side::Before))
     }
 
     /// The place that a look showed.

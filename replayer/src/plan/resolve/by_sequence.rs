@@ -160,8 +160,9 @@ impl Walk {
         let before = step.first.get().checked_sub(1).map(SequenceNumber::new).unwrap_or_default();
         let latest = self.latest.unwrap_or(before);
         self.lowest = Some(self.lowest.map_or(latest, |lowest| lowest.min(latest)));
-        if step.consumed {
-            let went_back = step.first <= latest;
+        // A record that consumes nothing shows how far numbers went without a record.
+        if step.consumed || step.end > latest {
+            let went_back = step.consumed && step.first <= latest;
             if went_back {
                 self.end_of_stretch();
                 self.fresh = Some(self.now);
