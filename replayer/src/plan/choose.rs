@@ -148,11 +148,11 @@ impl<'a> Chooser<'a> {
             .floors
             .get(&base.id)
             .is_some_and(|floor| *floor <= place && self.stream.session_at(*floor) == self.stream.session_at(place));
+        let at_floor = at_floor.then_some(base.floor.sequence);
         match expected.there {
-            there if at_floor => there.max(Some(base.floor.sequence)),
             // Where nothing is replayed the base is itself the state.
-            None if base.first_record >= place.boundary => Some(base.last_sequence),
-            there => there,
+            None if base.first_record >= place.boundary => at_floor.max(Some(base.last_sequence)),
+            there => there.max(at_floor),
         }
     }
 

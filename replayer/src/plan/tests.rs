@@ -191,8 +191,9 @@ fn the_latest_position_after_a_reopen_that_lowered_the_number_is_the_new_session
     let mut s = Scene::new();
     s.session(0, 0).base(0, 1, 0).put(1).put(1).put(1).cut();
     s.session(1, 1).cut();
-    // The old base would recover 3: it serves the position after the record, which is the same content.
-    assert_eq!(summary(s.plan(&Target::Latest)), Ok((3, base(0), 3)));
+    // The old base would recover 3: it serves the position after the record, which is not the latest.
+    assert_eq!(summary(s.plan(&Target::Latest)), Err(Code::TargetUnsupported));
+    assert_eq!(summary(s.plan(&record(2))), Ok((3, base(0), 3)));
     s.wal(11).base(3, 5, 1).cut();
     assert_eq!(summary(s.plan(&Target::Latest)), Ok((3, base(1), 1)));
     assert_eq!(summary(s.plan(&record(2))), Ok((3, base(1), 3)), "raised to what it was after the record");
@@ -233,7 +234,9 @@ fn barriers_block_exactly_what_lies_across_them() {
         assert_eq!(plan(2, reason, 6, Some(6), 6), Ok(6), "{reason:?}: before it");
         assert_eq!(plan(2, reason, 6, Some(6), 7), behind, "{reason:?}: after it");
         assert_eq!(plan(2, reason, 3, Some(3), 5), behind, "{reason:?}: between first record and floor");
-        assert_eq!(plan(2, reason, 2, Some(2), 5), Ok(5), "{reason:?}: directly before the first record");
+        // Whether the files of a base reach a jump directly before its first record, this one does not tell.
+        let directly = if reason == SequenceJump { behind.clone() } else { Ok(5) };
+        assert_eq!(plan(2, reason, 2, Some(2), 5), directly, "{reason:?}: directly before the first record");
         assert_eq!(plan(2, reason, 1, Some(1), 5), Ok(5), "{reason:?}: before the first record");
     }
     assert_eq!(plan(2, TwoPhaseCommit, 6, Some(6), 6), Ok(6));
@@ -245,7 +248,8 @@ fn barriers_block_exactly_what_lies_across_them() {
     assert_eq!(plan(2, ChangeOutsideWal, 6, Some(8), 7), Err(Code::TargetInsideEvent));
     assert_eq!(plan(2, ChangeOutsideWal, 6, Some(8), 8), behind, "certainly after, and the base lacks it");
     assert_eq!(plan(2, ChangeOutsideWal, 6, None, 7), Err(Code::TargetInsideEvent), "no end is known");
-    assert_eq!(plan(2, ChangeOutsideWal, 6, Some(6), 6), behind, "at one boundary it counts as done");
+    assert_eq!(plan(2, ChangeOutsideWal, 6, Some(6), 6), Ok(6), "after the record and before the change");
+    assert_eq!(plan(2, ChangeOutsideWal, 6, Some(6), 7), behind);
     assert_eq!(plan(2, ChangeOutsideWal, 3, Some(4), 5), Ok(5), "the floor is certainly after it");
     assert_eq!(plan(2, ChangeOutsideWal, 3, Some(5), 5), behind, "the floor may be before it");
 }
@@ -286,12 +290,13 @@ fn a_base_that_holds_the_change_serves_everything_from_its_floor_on() {
 fn events_of_another_run_say_nothing_about_this_one() {
     // Another run can be another database, whose MANIFEST numbers and column family ids are its own.
     let mut s = Scene::new();
-    s.session(0, 0).base(0, 5, 0).put(1).family(ColumnFamilyChange::Added, 900, 1, Some(1));
-    s.barrier(BarrierReason::ManifestMissed, 1, Some(1)).cut();
-    s.run_started(1, 3).base(1, 2, 0).put(1).cut();
-    let plan = s.plan(&record(1)).unwrap();
+    s.session(0, 0).base(0, 5, 0).put(1).family(ColumnFamilyChange::Added, 900, 1, Some(1)).put(1);
+    s.barrier(BarrierReason::ManifestMissed, 2, Some(2)).cut();
+    s.run_started(1, 3).base(2, 2, 0).put(1).cut();
+    let plan = s.plan(&record(2)).unwrap();
     assert_eq!((plan.base.id.clone(), plan.column_families.len()), (base(1), 0));
-    assert_eq!(s.plan(&record(0)).unwrap().column_families.len(), 1);
+    assert_eq!(s.plan(&record(1)).unwrap().column_families.len(), 1);
+    assert_eq!(s.plan(&record(0)).unwrap().column_families.len(), 0, "it was not there yet");
 }
 
 #[test]
@@ -322,7 +327,7 @@ fn a_new_run_without_records_is_the_latest_as_soon_as_it_has_a_base() {
     let mut s = Scene::new();
     s.session(0, 0).base(0, 1, 0).put(1).put(1).cut();
     s.barrier(BarrierReason::ManifestMissed, 2, Some(2)).run_started(1, 20).cut();
-    assert_eq!(summary(s.plan(&Target::Latest)), Ok((2, base(0), 2)), "until then the end of the run before");
+    assert_eq!(summary(s.plan(&Target::Latest)), Err(Code::TargetBehindBarrier));
     s.base(2, 1, 77).cut();
     assert_eq!(summary(s.plan(&Target::Latest)), Ok((2, base(1), 77)));
     assert_eq!(summary(s.plan(&record(1))), Ok((2, base(0), 2)), "after that record is still the old run");

@@ -70,8 +70,10 @@ pub(crate) struct Lab {
     pub dir: tempfile::TempDir,
     options: Options,
     db: Option<DB>,
-    /// `states[n]`: after n records.
+    /// `states[n]`: directly after n records.
     pub states: Vec<State>,
+    /// With what happened without a record since the last one.
+    now: State,
     events: Vec<(u64, Event)>,
     bases: Vec<Taken>,
     seen_edits: ManifestPoint,
@@ -105,6 +107,7 @@ impl Lab {
             dir,
             options,
             db: Some(db),
+            now: first.clone(),
             states: vec![first],
             events: Vec::new(),
             bases: Vec::new(),
@@ -139,7 +142,7 @@ impl Lab {
     /// Closes the database and opens it again.
     pub fn reopen(&mut self) {
         self.pin();
-        let names: Vec<String> = self.states.last().unwrap().families.keys().cloned().collect();
+        let names: Vec<String> = self.now.families.keys().cloned().collect();
         drop(self.db.take());
         let families = names.into_iter().map(|name| (name, self.options.clone()));
         self.db = Some(DB::open_cf_with_opts(&self.options, self.source(), families).unwrap());
@@ -165,7 +168,7 @@ impl Lab {
 
     pub fn write(&mut self, write: &Write) {
         let db = self.db.as_ref().unwrap();
-        let mut state = self.states.last().unwrap().clone();
+        let mut state = self.now.clone();
         let cf = |name: &str| db.cf_handle(name).unwrap();
         match write {
             Write::Put(name, key, value) => {
@@ -196,6 +199,7 @@ impl Lab {
             }
         }
         state.sequence = db.latest_sequence_number();
+        self.now = state.clone();
         self.states.push(state);
         self.pin();
     }
@@ -209,9 +213,8 @@ impl Lab {
         self.pin();
     }
 
-    /// The state after the last record now is another one, without a record.
     fn without_record(&mut self, change: impl FnOnce(&mut State)) {
-        change(self.states.last_mut().unwrap());
+        change(&mut self.now);
         self.note_edits();
     }
 
