@@ -217,7 +217,8 @@ impl<'a> Comparison<'a> {
                 *self.refused.entry(e.code().name()).or_default() += 1;
             }
             Err(e) => {
-                let excused = (0..self.places.len()).any(|b| self.legitimate(b, &e));
+                let early = e.code() == Code::TargetBeforeStart && boundary == 0;
+                let excused = early || (0..self.places.len()).any(|b| self.legitimate(b, &e));
                 assert!(excused, "sequence {sequence} is refused without a reason: {e}");
                 *self.refused.entry(e.code().name()).or_default() += 1;
             }
@@ -336,8 +337,14 @@ impl<'a> Comparison<'a> {
             .unwrap_or_else(|e| panic!("restoring {:?} as planned: {e}\n{plan:#?}", plan.target));
         let place = self.places[index(plan.position.boundary)];
         let states = &self.driver.model.states;
-        let mut accepted: Vec<&State> = states[place.records].iter().collect();
-        accepted.extend(place.new_run.into_iter().flat_map(|n| states[n].iter()));
+        let mut accepted: Vec<&State> = Vec::new();
+        for mut n in std::iter::once(place.records).chain(place.new_run) {
+            accepted.extend(&states[n]);
+            while self.driver.model.records.get(n).is_some_and(|next| does_nothing(next)) {
+                n += 1;
+                accepted.extend(&states[n]);
+            }
+        }
         self.compare(plan, &into, &places, &accepted);
         for dir in [Some(into), places.wals, places.data].into_iter().flatten() {
             std::fs::remove_dir_all(dir).expect("removing the restored copy");
@@ -380,6 +387,11 @@ impl<'a> Comparison<'a> {
         opened.db.put(b"written after the restore", b"1").expect("writing to the restored copy");
         assert_eq!(opened.db.latest_sequence_number(), sequence + 1, "the restored copy goes on from there");
     }
+}
+
+/// Whether a batch has no operation, only data for the log.
+fn does_nothing(batch: &[u8]) -> bool {
+    batch[8..12] == [0; 4]
 }
 
 fn index(boundary: Boundary) -> usize {
@@ -492,7 +504,8 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
             };
             match here {
                 Some(here) => assert!(
-                    after == here + 1 || empty,
+                    // Records without an operation can hide where a recycled WAL is overwritten: nothing depends on them.
+                    after == here + 1 || empty || driver.model.records[here..after - 1].iter().all(|r| does_nothing(r)),
                     "inside a run, after {here} records of the program comes its record {}",
                     after - 1
                 ),
