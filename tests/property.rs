@@ -168,8 +168,8 @@ fn run(program: &Program, coverage: &Mutex<Coverage>) {
         comparison.check_boundary(target);
     }
     comparison.check_latest();
-    if let Some((name, records)) = archiver.tags.choose(&mut rng) {
-        comparison.check_tag(name, *records);
+    if let Some((name, moment)) = archiver.tags.choose(&mut rng) {
+        comparison.check_tag(name, *moment);
     }
     comparison.check_time(rng.random_range(0..archiver.looks.len()));
     comparison.check_sequence(rng.random_range(0..comparison.boundaries()));

@@ -27,6 +27,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     driver::Driver,
+    model::Moment,
     program::{ArchiverStep, Program, StoreKind},
 };
 
@@ -42,8 +43,8 @@ const TICK: i64 = 1_000_000;
 pub struct Look {
     /// The clock.
     pub at: Micros,
-    /// Records until then.
-    pub records: usize,
+    /// What the program had done.
+    pub moment: Moment,
     /// Whether it is in the archive for certain.
     pub shipped: bool,
 }
@@ -59,8 +60,8 @@ pub struct ArchiveDriver {
     clock: ManualClock,
     random: Arc<SeededRandom>,
     archiver: Option<Archiver>,
-    /// Tags and the number of records at that moment.
-    pub tags: Vec<(String, usize)>,
+    /// Tags and when they were asked for.
+    pub tags: Vec<(String, Moment)>,
     /// When it looked.
     pub looks: Vec<Look>,
     /// Bases that it published.
@@ -172,7 +173,7 @@ impl ArchiveDriver {
 
     fn looked(&mut self, driver: &mut Driver) {
         driver.looked();
-        self.looks.push(Look { at: self.clock.now(), records: driver.model.records.len(), shipped: false });
+        self.looks.push(Look { at: self.clock.now(), moment: driver.model.moment(), shipped: false });
     }
 
     fn shipped(&mut self, driver: &mut Driver) {
@@ -227,7 +228,7 @@ impl ArchiveDriver {
                     Err(e) => panic!("tag: {e}"),
                     Ok(_) => {}
                 }
-                self.tags.push((name.clone(), driver.model.records.len()));
+                self.tags.push((name.clone(), driver.model.moment()));
                 self.looked(driver);
                 self.shipped(driver);
             }

@@ -17,7 +17,7 @@ use pitr_archive::{
         model::{Catalog, Timeline},
         schema::BaseDocument,
     },
-    ids::{Boundary, TimelineId},
+    ids::{BaseId, Boundary, TimelineId},
     segment::entry::{BarrierReason, Entry, Event},
 };
 use pitr_replayer::{
@@ -31,7 +31,7 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions, DBRecoveryMode};
 use super::{
     archive_driver::ArchiveDriver,
     driver::{Cause, Driver, Incident},
-    model::State,
+    model::{Moment, State},
     server::{self, Places},
 };
 
@@ -42,6 +42,35 @@ struct Place {
     records: usize,
     /// The same in the run that begins there, if one does.
     new_run: Option<usize>,
+}
+
+/// In which of the states between two records a copy must be.
+#[derive(Clone, Copy, Debug)]
+enum Expected {
+    /// Directly after the record.
+    First,
+    /// That of the end.
+    Last,
+    /// Not before the one moment, not after the other.
+    Within(Moment, Moment),
+    /// One of them.
+    Any,
+}
+
+impl Expected {
+    fn of(self, states: &[Vec<State>], records: usize) -> impl Iterator<Item = &State> {
+        let end = states[records].len() - 1;
+        states[records]
+            .iter()
+            .enumerate()
+            .filter(move |(state, _)| match self {
+                Self::First => *state == 0,
+                Self::Last => *state == end,
+                Self::Within(from, to) => (from..=to).contains(&Moment { records, state: *state }),
+                Self::Any => true,
+            })
+            .map(|(_, state)| state)
+    }
 }
 
 /// What an archive holds, in the program's terms.
@@ -109,7 +138,7 @@ impl<'a> Comparison<'a> {
             Ok(plan) => {
                 assert!(plan.distance.exact, "record {record} is not reached exactly: {:?}", plan.distance);
                 assert_eq!(index(plan.position.boundary), boundary, "the plan for record {record} goes elsewhere");
-                self.restore(&plan);
+                self.restore(&plan, Expected::First);
             }
             Err(e) => self.judge(boundary, &e),
         }
@@ -125,14 +154,15 @@ impl<'a> Comparison<'a> {
         match self.plan(&Target::Latest) {
             Ok(plan) => {
                 assert_eq!(index(plan.position.boundary), self.places.len() - 1, "the latest position is the end");
-                self.restore(&plan);
+                self.restore(&plan, Expected::Last);
             }
             Err(e) => self.judge(self.places.len() - 1, &e),
         }
     }
 
     /// A tag names the records that were there when it was asked for.
-    pub fn check_tag(&mut self, name: &str, records: usize) {
+    pub fn check_tag(&mut self, name: &str, moment: Moment) {
+        let records = moment.records;
         let tag = self.catalog.tag(name).unwrap_or_else(|| panic!("the tag {name} is not there"));
         let boundary = index(tag.position.boundary);
         let place = self.places.get(boundary).unwrap_or_else(|| panic!("tag {name} lies beyond the end"));
@@ -141,7 +171,7 @@ impl<'a> Comparison<'a> {
             "tag {name} names {place:?}, not {records} records"
         );
         match self.plan(&Target::tag(name)) {
-            Ok(plan) => self.restore(&plan),
+            Ok(plan) => self.restore(&plan, Expected::Within(moment, moment)),
             Err(e) => self.judge(boundary, &e),
         }
     }
@@ -150,27 +180,28 @@ impl<'a> Comparison<'a> {
     pub fn check_time(&mut self, look: usize) {
         let Some(look) = self.archiver.looks.get(look) else { return };
         let target = Target::Time(look.at.to_datetime());
-        let certain = self.archiver.looks.iter().filter(|l| l.shipped && l.at <= look.at).map(|l| l.records).max();
+        let certain = self.archiver.looks.iter().filter(|l| l.shipped && l.at <= look.at).map(|l| l.moment).max();
         match self.plan(&target) {
             Ok(plan) => {
                 let place = self.places[index(plan.position.boundary)];
                 let records = place.new_run.unwrap_or(place.records);
                 assert!(
-                    place.records <= look.records && certain.is_none_or(|c| records >= c),
-                    "at {} there were {} records ({certain:?} at an earlier look), the plan reaches {place:?}",
+                    place.records <= look.moment.records && certain.is_none_or(|c| records >= c.records),
+                    "at {} the program was at {:?} ({certain:?} at an earlier look), the plan reaches {place:?}",
                     look.at,
-                    look.records
+                    look.moment
                 );
-                self.restore(&plan);
+                let from = certain.unwrap_or(Moment { records: 0, state: 0 });
+                self.restore(&plan, Expected::Within(from, look.moment));
             }
             Err(e) => {
                 // Which boundary was meant is not told: one of those between the certain one and the look.
-                let from = certain.unwrap_or(0);
+                let from = certain.map_or(0, |c| c.records);
                 let meant: Vec<_> = (0..self.places.len())
                     .filter(|b| {
                         let place = self.places[*b];
                         let mut records = std::iter::once(place.records).chain(place.new_run);
-                        records.any(|records| (from..=look.records).contains(&records))
+                        records.any(|records| (from..=look.moment.records).contains(&records))
                     })
                     .collect();
                 let early = e.code() == Code::TargetBeforeStart;
@@ -207,7 +238,7 @@ impl<'a> Comparison<'a> {
                         state.sequence
                     );
                 }
-                self.restore(&plan);
+                self.restore(&plan, Expected::Any);
             }
             Err(e) if e.code() == Code::TargetAmbiguous => {
                 assert!(
@@ -328,7 +359,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Restores, opens the copy in the strictest mode, compares; then compacts, compares again and writes.
-    fn restore(&mut self, plan: &RestorePlan) {
+    fn restore(&mut self, plan: &RestorePlan, expected: Expected) {
         self.restored += 1;
         let into = self.scratch.join(format!("restored-{}", self.restored));
         let (options, places) = self.driver.restore_to(&into);
@@ -336,19 +367,40 @@ impl<'a> Comparison<'a> {
             .wait(restore(&self.archive, plan, &options, Arc::new(Silent)))
             .unwrap_or_else(|e| panic!("restoring {:?} as planned: {e}\n{plan:#?}", plan.target));
         let place = self.places[index(plan.position.boundary)];
+        // Where the interval of a change ends is certain that it was over before the next record, and nothing more.
+        let here = plan.position.boundary;
+        let families = self.timeline().column_families().iter().map(|f| f.interval);
+        let mut intervals = families.chain(self.timeline().barriers().iter().map(|b| b.interval));
+        let expected = match expected {
+            Expected::First if intervals.any(|i| i.lo < here && i.hi == Some(here)) => Expected::Any,
+            // What happened before anybody watched has no place in the stream; the first base of a run has all of it.
+            Expected::First if plan.base.floor.boundary == here && self.is_first_of_run(&plan.base.id) => Expected::Any,
+            expected => expected,
+        };
         let states = &self.driver.model.states;
         let mut accepted: Vec<&State> = Vec::new();
         for mut n in std::iter::once(place.records).chain(place.new_run) {
-            accepted.extend(&states[n]);
+            accepted.extend(expected.of(states, n));
             while self.driver.model.records.get(n).is_some_and(|next| does_nothing(next)) {
                 n += 1;
-                accepted.extend(&states[n]);
+                accepted.extend(expected.of(states, n));
             }
         }
         self.compare(plan, &into, &places, &accepted);
         for dir in [Some(into), places.wals, places.data].into_iter().flatten() {
             std::fs::remove_dir_all(dir).expect("removing the restored copy");
         }
+    }
+
+    fn is_first_of_run(&self, id: &BaseId) -> bool {
+        let bases = self.catalog.bases();
+        let run = bases.iter().find(|b| b.id == *id).map(|b| b.run);
+        bases
+            .iter()
+            .filter(|b| Some(b.run) == run)
+            .map(|b| (b.floor.boundary, &b.id))
+            .min()
+            .is_some_and(|(_, first)| first == id)
     }
 
     fn compare(&self, plan: &RestorePlan, into: &Path, places: &Places, accepted: &[&State]) {
@@ -525,7 +577,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
                     if boundary == 0 {
                         // An earlier run without a record holds what was there at the first look.
                         let earlier = archiver.looks.first().filter(|_| begun > 1);
-                        place.records = earlier.map_or(before, |look| look.records);
+                        place.records = earlier.map_or(before, |look| look.moment.records);
                         place.new_run = earlier.map(|_| before);
                     } else {
                         place.new_run = Some(before);

@@ -66,6 +66,15 @@ fn text(bytes: Option<&Vec<u8>>) -> String {
     }
 }
 
+/// A moment of the program: after so many records, in which of the states between that record and the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    /// Records before it.
+    pub records: usize,
+    /// Index into the states there.
+    pub state: usize,
+}
+
 /// The model.
 pub struct Model {
     content: Content,
@@ -81,6 +90,12 @@ impl Model {
         let content: Content = BTreeMap::from([("default".to_owned(), Arc::default())]);
         let states = vec![vec![State { content: content.clone(), sequence: 0 }]];
         Self { content, records: Vec::new(), states }
+    }
+
+    /// Now.
+    pub fn moment(&self) -> Moment {
+        let records = self.records.len();
+        Moment { records, state: self.states[records].len() - 1 }
     }
 
     /// The present content.

@@ -150,7 +150,6 @@ impl Engine {
         if second_look {
             read = self.read_wal(&mut items)?;
         }
-        let at = self.clock.now();
         let edge = edge(start, &items);
         let mut at_end = read == types::Ended::SoFar && !self.newer_wal_has_records()?;
         let hi = (at_end && second_look && !self.unread_is_possible()).then_some(edge);
@@ -162,10 +161,6 @@ impl Engine {
         let records = edge.get() - start.get();
         if self.emit(items)? == emit::Run::Ended {
             return Ok(types::Round { records: 0, moved: true, caught_up: false });
-        }
-        if self.stream.entries() != self.looked_at {
-            self.stream.look(from, at);
-            self.looked_at = self.stream.entries();
         }
         if let Some(detail) = missed {
             self.end_run(BarrierReason::ManifestMissed, detail)?;
@@ -190,6 +185,11 @@ impl Engine {
         }
         if at_end {
             self.at_readable_end()?;
+        }
+        // Last, so that the look shows all that the round found out.
+        if self.stream.entries() != self.looked_at {
+            self.stream.look(from, self.clock.now());
+            self.looked_at = self.stream.entries();
         }
         Ok(types::Round { records, moved, caught_up: at_end })
     }
