@@ -9,7 +9,7 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use pitr_archive::{
@@ -18,7 +18,10 @@ use pitr_archive::{
     rocks::file_name::{self, FileKind},
 };
 
-use crate::pin::{PinKind, Pinned, Pins};
+use crate::{
+    pin::{PinKind, Pinned, Pins},
+    watch::Events,
+};
 
 /// Where a WAL was last seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,7 @@ struct Inner {
     manifests: BTreeSet<FileNumber>,
     options: BTreeSet<FileNumber>,
     watching_from: Option<FileNumber>,
+    events: Option<Arc<Events>>,
     /// Files below these numbers are archived and given up; a scan that still sees them leaves them alone.
     wals_below: FileNumber,
     manifests_below: FileNumber,
@@ -106,8 +110,9 @@ impl Registry {
     }
 
     /// Every creation since before the last [`Registry::scan`] has been and will be reported; call after that scan.
-    pub fn watch_began(&self) {
+    pub fn watch_began(&self, events: Arc<Events>) {
         let mut inner = self.lock();
+        inner.events = Some(events);
         let newest = inner.wals.keys().next_back().copied().unwrap_or_default();
         inner.watching_from = Some(newest);
     }
@@ -181,6 +186,20 @@ impl Registry {
             if !live.contains(number) {
                 *seen = Seen::PinnedOnly;
             }
+        }
+        Ok(())
+    }
+
+    /// As [`Registry::scan`], and every file event until then has been acted on. Events are late under load: without
+    /// this, a WAL that came and went could be one whose event nobody has read yet.
+    pub fn scan_settled(&self) -> Result<()> {
+        self.scan()?;
+        let events = {
+            let inner = self.lock();
+            inner.events.clone().filter(|_| inner.watching_from.is_some())
+        };
+        if events.is_some_and(|events| !events.settle()) {
+            self.watch_lapsed();
         }
         Ok(())
     }
@@ -264,7 +283,8 @@ impl Registry {
     pub fn forget(&self) -> Result<()> {
         self.pins.release_all()?;
         let watching = self.lock().watching_from.is_some();
-        *self.lock() = Inner { watching_from: watching.then(FileNumber::default), ..Inner::default() };
+        let events = self.lock().events.clone();
+        *self.lock() = Inner { watching_from: watching.then(FileNumber::default), events, ..Inner::default() };
         Ok(())
     }
 }

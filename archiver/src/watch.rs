@@ -4,16 +4,19 @@
 //! server's writes cause no events. Every event is acted on here, on this thread, because a WAL can live for less than
 //! a poll interval.
 //! Refuses: to be trusted. Events can be lost (queue overflow, network file systems); the registry is told when they
-//! are, and the directory scan finds what is there.
+//! are, and the directory scan finds what is there. Events are also late: whoever concludes something from what was *not*
+//! seen asks [`Events::settle`] first.
 
 use std::{
+    collections::BTreeSet,
     mem::MaybeUninit,
     os::fd::OwnedFd,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use pitr_archive::{Result, error};
@@ -26,47 +29,72 @@ use crate::registry::{Directory, Registry};
 #[derive(Debug)]
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    queue: Arc<OwnedFd>,
-    db: i32,
+    events: Arc<Events>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The queue of file events, and which markers have come out of it.
+#[derive(Debug)]
+pub struct Events {
+    queue: OwnedFd,
+    markers: Mutex<BTreeSet<i32>>,
+    came: Condvar,
+}
+
+/// A thread that is this far behind counts as one that missed something.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Events {
+    /// Puts an event of its own into the queue: the end of a watch on a directory that is certainly there.
+    fn mark(&self) -> rustix::io::Result<i32> {
+        let marker = inotify::add_watch(&self.queue, "/", WatchFlags::DELETE_SELF)?;
+        inotify::remove_watch(&self.queue, marker)?;
+        Ok(marker)
+    }
+
+    /// Waits until every event that was there at the call has been acted on. `false` if that is not known to be so.
+    pub fn settle(&self) -> bool {
+        let Ok(marker) = self.mark() else { return false };
+        // A panic elsewhere leaves a plain set that is still true.
+        let markers = self.markers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let waited = self.came.wait_timeout_while(markers, PATIENCE, |markers| !markers.remove(&marker));
+        !waited.unwrap_or_else(std::sync::PoisonError::into_inner).1.timed_out()
+    }
+
+    fn passed(&self, marker: i32) {
+        self.markers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(marker);
+        self.came.notify_all();
+    }
 }
 
 impl Watch {
     /// Starts watching the registry's directories and scans them once. `changed` is notified after each batch of events.
     pub fn start(registry: Arc<Registry>, changed: Arc<Notify>) -> Result<Self> {
-        let queue = inotify::init(CreateFlags::CLOEXEC)
-            .map(Arc::new)
-            .map_err(|e| error::io("watching", registry.db(), e.into()))?;
+        let queue = inotify::init(CreateFlags::CLOEXEC).map_err(|e| error::io("watching", registry.db(), e.into()))?;
+        let events = Arc::new(Events { queue, markers: Mutex::default(), came: Condvar::new() });
         let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-        let db = inotify::add_watch(&*queue, registry.db(), flags)
+        let db = inotify::add_watch(&events.queue, registry.db(), flags)
             .map_err(|e| error::io("watching", registry.db(), e.into()))?;
-        let wal = inotify::add_watch(&*queue, registry.wal_dir(), flags)
+        let wal = inotify::add_watch(&events.queue, registry.wal_dir(), flags)
             .map_err(|e| error::io("watching", registry.wal_dir(), e.into()))?;
         registry.scan()?;
-        registry.watch_began();
+        registry.watch_began(events.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new()
             .name("pitr-watch".to_owned())
             .spawn({
-                let (stop, queue) = (stop.clone(), queue.clone());
-                move || run(&queue, db, wal, &registry, &changed, &stop)
+                let (stop, events) = (stop.clone(), events.clone());
+                move || run(&events, db, wal, &registry, &changed, &stop)
             })
             .map_err(|e| error::io("starting a thread for", "the watch", e))?;
-        Ok(Self { stop, queue, db, thread: Some(thread) })
+        Ok(Self { stop, events, thread: Some(thread) })
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Removing a watch is itself an event: it wakes the thread. Where the database's directory is gone, so is its
-        // watch, and one that is certainly there takes its place.
-        let woken = inotify::remove_watch(&*self.queue, self.db).or_else(|e| {
-            tracing::debug!(error = %e, "the watch had ended by itself");
-            let root = inotify::add_watch(&*self.queue, "/", WatchFlags::DELETE_SELF)?;
-            inotify::remove_watch(&*self.queue, root)
-        });
-        if let Err(e) = woken {
+        if let Err(e) = self.events.mark() {
             tracing::warn!(error = %e, "the thread that watches the database cannot be woken; it ends with the process");
             return;
         }
@@ -77,14 +105,17 @@ impl Drop for Watch {
     }
 }
 
-fn run(queue: &OwnedFd, db: i32, wal: i32, registry: &Registry, changed: &Notify, stop: &AtomicBool) {
+fn run(all: &Events, db: i32, wal: i32, registry: &Registry, changed: &Notify, stop: &AtomicBool) {
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
-    let mut events = inotify::Reader::new(queue, &mut buffer);
+    let mut events = inotify::Reader::new(&all.queue, &mut buffer);
     loop {
         match events.next() {
             Ok(_) if stop.load(Ordering::Relaxed) => return,
             Ok(event) => {
-                if event.events().intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::IGNORED) {
+                let ours = event.wd() == db || event.wd() == wal;
+                if event.events().contains(ReadFlags::IGNORED) && !ours {
+                    all.passed(event.wd());
+                } else if event.events().intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::IGNORED) {
                     registry.watch_lapsed();
                 } else if let Some(name) = event.file_name().and_then(|n| n.to_str().ok()) {
                     appeared(registry, event.wd(), [(db, Directory::Db), (wal, Directory::Wal)], name);

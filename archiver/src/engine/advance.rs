@@ -49,12 +49,13 @@ impl Engine {
         if matches!(self.place, Place::In(_)) && !self.is_final(present)? {
             return Ok(Advance::Stays);
         }
+        self.registry.scan_settled()?;
         if self.finish_wal()? == emit::Run::Ended {
             return Ok(Advance::Moved);
         }
         // The MANIFEST is read after the directory was listed and before anything of the next WAL is believed: a
         // session's MANIFEST is written before the session's first record.
-        self.registry.scan()?;
+        self.registry.scan_settled()?;
         let news = match self.manifest.follow(&self.registry)? {
             Follow::News(news) => news,
             Follow::Missed { before, detail } => {

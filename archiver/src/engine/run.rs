@@ -21,7 +21,7 @@ pub(super) fn starting_point(registry: &Registry, layout: &Layout) -> Result<(Ma
     for _ in 0..ATTEMPTS {
         let mut manifest = ManifestTail::start(registry, mode)?;
         let needed = manifest.model().first_wal_needed(mode);
-        registry.scan()?;
+        registry.scan_settled()?;
         // WALs that were deleted before this listing had numbers below what the MANIFEST needs *after* it. If that is
         // not above what the first look needs, nothing from there on is missing.
         if !matches!(manifest.follow(registry)?, crate::manifest_tail::Follow::News(_)) {
