@@ -4,7 +4,7 @@
 #   make demo    build pitr and let it show itself: a database written, archived, destroyed and restored, in seconds
 #   make test    formatting, lints, every test
 #   make build   the binary, target/release/pitr
-#   make hunt    the randomised and the long tests, which still find faults (README, "Known faults")
+#   make hunt    many more random programs than `make test` runs (PITR_PROGRAMS, default 3000)
 #   make bench   how fast a base is restored, against cp
 #   make soak    the randomised tests for as long as MINUTES says (default 30); each seed is printed
 #   make tools   the servers and stores that the end-to-end tests run against
@@ -21,8 +21,8 @@ ENV = . ./.env.make;
 # The one set of features that is built and tested as a whole; others are linted on their own.
 FEATURES = --features pitr-archiver/embedded
 
-hunt: setup tools
-	@$(ENV) cargo test --release -p pitr-cli $(FEATURES) --test property --test kills --test base_churn --test limits --no-fail-fast
+hunt: setup
+	@$(ENV) PITR_PROGRAMS=$${PITR_PROGRAMS:-3000} cargo test --release -p pitr-cli $(FEATURES) --test property -- --nocapture
 
 .PHONY: hunt setup tools build demo test lint deny features unit bench soak clean
 
