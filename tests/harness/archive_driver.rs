@@ -7,6 +7,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use pitr_archive::{
@@ -147,6 +148,8 @@ impl ArchiveDriver {
                     return;
                 }
                 Err(e) if self.excused(&e) => {}
+                // A process that another thread is just starting holds the lock, too, until it has become that process.
+                Err(e) if e.code() == Code::StateLocked => std::thread::sleep(Duration::from_millis(5)),
                 Err(e) => panic!("opening the archiver: {e}"),
             }
         }
