@@ -39,9 +39,9 @@ impl Engine {
         for news in news {
             left -= usize::from(matches!(news, News::Rolled { .. }));
             let log = match (several, left) {
-                (0 | 1, _) => InfoLog::OfThis,
-                (_, 0) => InfoLog::OfNewest,
-                _ => InfoLog::OfLater,
+                (0 | 1, _) => InfoLog::This,
+                (_, 0) => InfoLog::NewestOfSeveral,
+                _ => InfoLog::Later,
             };
             self.deferred.push_back(Deferred { news, log });
         }
@@ -64,12 +64,12 @@ impl Engine {
                 News::Rolled { point, digest, first_wal_needed, last_sequence } => {
                     let id = session::session_id(&self.layout.info_log())?;
                     let same = matches!((&self.state.session_id, &id), (Some(a), Some(b)) if a == b);
-                    if !same || log != InfoLog::OfThis {
+                    if !same || log != InfoLog::This {
                         self.held = Some((point, digest));
                         self.state.pending_session = Some(PendingSession {
                             manifest: point,
                             waits: id.is_some(),
-                            id: id.filter(|_| log != InfoLog::OfLater),
+                            id: id.filter(|_| log != InfoLog::Later),
                             first_wal: self.first_wal_with(point.file),
                             needed_before: first_wal_needed,
                             flushed: last_sequence,

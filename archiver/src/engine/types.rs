@@ -221,11 +221,11 @@ pub(super) struct Deferred {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InfoLog {
     /// The session of this MANIFEST.
-    OfThis,
+    This,
     /// That of the newest of several that came in one look, and this is it.
-    OfNewest,
+    NewestOfSeveral,
     /// That of a later one.
-    OfLater,
+    Later,
 }
 
 /// Nothing can be archived until the server no longer needs a WAL.

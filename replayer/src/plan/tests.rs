@@ -235,7 +235,7 @@ fn barriers_block_exactly_what_lies_across_them() {
         assert_eq!(plan(2, reason, 6, Some(6), 7), behind, "{reason:?}: after it");
         assert_eq!(plan(2, reason, 3, Some(3), 5), behind, "{reason:?}: between first record and floor");
         // Whether the files of a base reach a jump directly before its first record, this one does not tell.
-        let directly = if reason == SequenceJump { behind.clone() } else { Ok(5) };
+        let directly = if reason == SequenceJump { behind } else { Ok(5) };
         assert_eq!(plan(2, reason, 2, Some(2), 5), directly, "{reason:?}: directly before the first record");
         assert_eq!(plan(2, reason, 1, Some(1), 5), Ok(5), "{reason:?}: before the first record");
     }
