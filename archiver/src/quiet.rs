@@ -33,13 +33,12 @@ struct Glimpse {
 
 impl Glimpse {
     fn of(file: &File, end: u64) -> io::Result<Self> {
+        let length = file.metadata()?.len();
         let head = |at| {
             let mut bytes = [0; HEAD];
-            file.read_at(&mut bytes, at).map(|_| bytes)
+            if at < length { file.read_at(&mut bytes, at).map(|_| bytes) } else { Ok(bytes) }
         };
-        let here = head(end)?;
-        let next_block = head((end / BLOCK_SIZE + 1) * BLOCK_SIZE)?;
-        Ok(Self { length: file.metadata()?.len(), here, next_block })
+        Ok(Self { length, here: head(end)?, next_block: head((end / BLOCK_SIZE + 1) * BLOCK_SIZE)? })
     }
 }
 
@@ -51,17 +50,33 @@ struct End {
     seen: Glimpse,
 }
 
-/// CURRENT. It is open, so that its inode's number is not given to the next one.
+/// What tells one file of a name from another.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity(u64, u64, u64, i64, i64);
+
+impl From<Metadata> for Identity {
+    fn from(meta: Metadata) -> Self {
+        Self(meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
+    }
+}
+
+/// CURRENT.
 #[derive(Debug)]
 struct Current {
     path: PathBuf,
-    file: File,
+    identity: Identity,
+    /// While it is open, its inode's number is not given to the next one.
+    _file: File,
 }
 
 impl Current {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = File::open(&path)?;
+        Ok(Self { path, identity: file.metadata()?.into(), _file: file })
+    }
+
     fn is_another(&self) -> io::Result<bool> {
-        let key = |meta: Metadata| (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
-        Ok(key(fs::metadata(&self.path)?) != key(self.file.metadata()?))
+        Ok(self.identity != fs::metadata(&self.path)?.into())
     }
 }
 
@@ -75,8 +90,7 @@ pub struct Ahead {
 impl Ahead {
     /// Behind the ends of `logs`. `None` if something cannot be read: then the look says what.
     pub fn of(db: &Path, logs: impl IntoIterator<Item = (Arc<File>, u64)>) -> Option<Self> {
-        let path = db.join("CURRENT");
-        let current = Current { file: File::open(&path).ok()?, path };
+        let current = Current::open(db.join("CURRENT")).ok()?;
         let end = |(file, end): (Arc<File>, u64)| Some(End { seen: Glimpse::of(&file, end).ok()?, file, end });
         Some(Self { logs: logs.into_iter().map(end).collect::<Option<_>>()?, current })
     }
