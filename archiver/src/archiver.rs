@@ -12,7 +12,7 @@
 //!
 //! The steps are methods, so that tests and one-shot commands drive them; [`Archiver::run`] drives them as a daemon.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -52,8 +52,8 @@ const JOINS_IN_A_ROW: u32 = 3;
 /// Version of tags and manifests.
 const DOCUMENT_VERSION: u32 = 1;
 
-/// Microseconds between two listings of the directories while file events tell of new files.
-const SCAN_INTERVAL: u64 = 500_000;
+/// Between two listings of the directories while file events tell of new files.
+pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the archive has acknowledged.
 #[derive(Clone, Debug)]
@@ -165,7 +165,7 @@ impl Archiver {
     /// As [`Archiver::poll`], trusting file events to name new files; lists the directories twice a second all the same.
     pub(crate) fn look(&mut self) -> Result<Polled> {
         let now = self.parts.clock.now();
-        if now.0.saturating_sub(self.last_scan.0).unsigned_abs() >= SCAN_INTERVAL {
+        if u128::from(now.0.saturating_sub(self.last_scan.0).unsigned_abs()) >= SCAN_INTERVAL.as_micros() {
             self.engine.registry().scan()?;
             self.last_scan = now;
         }

@@ -7,7 +7,7 @@
 
 use std::{future::Future, time::Duration};
 
-use pitr_archive::{Code, Error, Result, catalog::schema::BaseFile, clock::Micros};
+use pitr_archive::{Code, Error, Result, catalog::schema::BaseFile, clock::Micros, ids::FileNumber};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -15,10 +15,11 @@ use tokio::{
 
 use crate::{
     Archiver,
-    archiver::{Floor, Heartbeat},
+    archiver::{Floor, Heartbeat, SCAN_INTERVAL},
     base::{collect::Collected, upload},
     control::{Answer, Command, ControlServer, Request},
     engine::BaseReason,
+    quiet::{Ahead, Sentry},
     ship::{self, Delivered},
 };
 
@@ -35,6 +36,17 @@ enum BaseJob {
     Uploading { created: Micros, floor: Floor, task: JoinHandle<Result<(Collected, Vec<BaseFile>)>> },
     /// Uploaded; waits until the archive has acknowledged the floor.
     Uploaded { created: Micros, floor: Floor, collected: Collected, files: Vec<BaseFile> },
+}
+
+/// What follows a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next step: there is more to read.
+    AtOnce,
+    /// A pause of a poll interval.
+    Poll,
+    /// As before: the look found nothing new.
+    Nothing,
 }
 
 struct Daemon {
@@ -58,11 +70,17 @@ impl Archiver {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let (sender, mut commands) = mpsc::channel(COMMANDS);
         let _server = ControlServer::start(&self.state_dir, sender)?;
+        let sentry = Sentry::start(self.config.poll, self.changed.clone())?;
         let last_beat = self.parts.clock.now();
         let mut daemon = Daemon { archiver: self, delivery: None, base: None, base_waiters: Vec::new(), last_beat };
         tokio::pin!(shutdown);
         loop {
-            let idle = daemon.step().await?;
+            let (waits_in, ahead) = (daemon.waits_in(), daemon.ahead());
+            let next = daemon.step().await?;
+            let idle = next != Next::AtOnce;
+            let quiet = ahead.filter(|_| next == Next::Nothing && daemon.waits_in() == waits_in);
+            let pause = if quiet.is_some() { daemon.rest() } else { daemon.archiver.config.poll };
+            sentry.wait_for(quiet);
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
@@ -74,7 +92,7 @@ impl Archiver {
                 }
                 delivered = wait(&mut daemon.delivery) => daemon.delivered(delivered).await?,
                 () = daemon.archiver.changed.notified(), if idle => {}
-                () = tokio::time::sleep(daemon.archiver.config.poll), if idle => {}
+                () = tokio::time::sleep(pause), if idle => {}
                 () = std::future::ready(()), if !idle => {}
             }
         }
@@ -99,8 +117,29 @@ fn joined<T>(done: std::result::Result<Result<T>, tokio::task::JoinError>) -> Re
 }
 
 impl Daemon {
-    /// One look, and everything that is due. Answers whether there is nothing more to do at once.
-    async fn step(&mut self) -> Result<bool> {
+    /// The WAL whose next record is waited for, if nothing is under way or held back that a step would have to go on with.
+    fn waits_in(&self) -> Option<FileNumber> {
+        let settled = self.delivery.is_none()
+            && self.base.is_none()
+            && self.base_waiters.is_empty()
+            && self.archiver.pending.is_none()
+            && self.archiver.engine.stream.is_empty();
+        if settled { self.archiver.engine.waits_in() } else { None }
+    }
+
+    /// Where news would appear, if nothing else is waited for.
+    fn ahead(&self) -> Option<Ahead> {
+        self.waits_in().and_then(|_| self.archiver.engine.ahead())
+    }
+
+    /// How long to rest while the sentry stands: as long as new directory entries may wait, and what is due by the clock.
+    fn rest(&self) -> Duration {
+        let config = &self.archiver.config;
+        SCAN_INTERVAL.min(config.heartbeat).min(config.manifest_interval).max(config.poll)
+    }
+
+    /// One look, and everything that is due.
+    async fn step(&mut self) -> Result<Next> {
         let now = self.archiver.parts.clock.now();
         let archiver = &mut self.archiver;
         // Reading and compressing takes up to a few milliseconds a megabyte: other tasks of this thread move elsewhere.
@@ -120,7 +159,11 @@ impl Daemon {
         {
             temporary(e, "the manifest could not be written; it is tried again")?;
         }
-        Ok(polled.caught_up || polled.records == 0)
+        Ok(match (polled.caught_up, polled.records) {
+            (true, 0) => Next::Nothing,
+            (true, _) | (false, 0) => Next::Poll,
+            (false, _) => Next::AtOnce,
+        })
     }
 
     fn ship_if_due(&mut self, now: Micros) -> Result<()> {

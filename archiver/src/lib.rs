@@ -45,6 +45,7 @@ pub mod layout;
 pub mod manifest_tail;
 pub mod owner;
 pub mod pin;
+mod quiet;
 pub mod registry;
 mod restore_marker;
 mod roll_up;

@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     fs::File,
     path::Path,
+    sync::Arc,
 };
 
 use pitr_archive::{
@@ -176,6 +177,11 @@ impl ManifestTail {
     /// The end of the last edit in the model.
     pub fn point(&self) -> ManifestPoint {
         ManifestPoint { file: self.number, offset: self.model.applied_to() }
+    }
+
+    /// The file and where in it the next edit begins.
+    pub fn ahead(&self) -> (Arc<File>, u64) {
+        (self.window.file().clone(), self.reader.offset())
     }
 
     /// The sequence numbers of files ingested since this was last asked (at first: in this whole MANIFEST).

@@ -5,13 +5,14 @@
 use std::{
     fs::File,
     os::unix::fs::{FileExt, MetadataExt},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use pitr_archive::{
     Code, Error, Result, error,
     ids::{ColumnFamilyId, FileNumber},
-    rocks::log_reader::{Finality, LogKind, LogReader, Metadata, Read},
+    rocks::log_reader::{Finality, LogKind, LogReader, Metadata, Read, Stop},
     segment::{
         chain::{HashKey, WalPrefix},
         entry::Record,
@@ -78,6 +79,8 @@ pub struct WalTail {
     window: Window,
     reader: LogReader,
     end: u64,
+    /// No record has begun behind the readable end.
+    rests: bool,
     copy: Option<(File, u64)>,
 }
 
@@ -111,6 +114,7 @@ impl WalTail {
             window: Window::new(file, path),
             reader: LogReader::new(LogKind::Wal(wal)),
             end: 0,
+            rests: false,
             copy: None,
         }
     }
@@ -130,6 +134,11 @@ impl WalTail {
         self.end
     }
 
+    /// The file and where in it the next record begins, if the last step found that none has begun there.
+    pub fn ahead(&self) -> Option<(Arc<File>, u64)> {
+        self.rests.then(|| (self.window.file().clone(), self.reader.offset()))
+    }
+
     /// Whether the server overwrites its WALs in place.
     pub fn is_recycled(&self) -> bool {
         self.reader.is_recyclable() == Some(true)
@@ -147,7 +156,10 @@ impl WalTail {
             let offset = self.reader.offset();
             // The end may only be called final when all of the file is in the window.
             let asked = if self.window.at_end() { finality } else { Finality::Growing };
-            match self.reader.read(self.window.from(offset), asked) {
+            let read = self.reader.read(self.window.from(offset), asked);
+            let nothing = |why: &Stop| matches!(why, Stop::NothingMore | Stop::Zeros | Stop::OlderRecord { .. });
+            self.rests = matches!(&read, Read::End { why, .. } if nothing(why));
+            match read {
                 Read::Record { start, end, payload } => {
                     let record = Record { wal: self.wal, start, end, payload: Bytes::from(payload.into_owned()) };
                     self.end = end;

@@ -4,19 +4,19 @@
 //! the next look, because the end of a file that is being written (or of a recycled WAL that is being overwritten) can
 //! be other bytes next time.
 
-use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, path::PathBuf};
+use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
 use pitr_archive::{Result, error};
 
 /// The first read after a rewind: large enough for what an interval brings, small enough to be cheap when nothing came.
 const FIRST: usize = 64 * 1024;
 /// Further reads: sequential speed without holding more than this beyond a record.
-const CHUNK: usize = 512 * 1024;
+const CHUNK: usize = 256 * 1024;
 
 /// The window.
 #[derive(Debug)]
 pub struct Window {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     bytes: Vec<u8>,
     start: u64,
@@ -26,11 +26,11 @@ pub struct Window {
 impl Window {
     /// A window of `file`; `path` is for error messages.
     pub fn new(file: File, path: PathBuf) -> Self {
-        Self { file, path, bytes: Vec::new(), start: 0, at_end: false }
+        Self { file: Arc::new(file), path, bytes: Vec::new(), start: 0, at_end: false }
     }
 
     /// The file.
-    pub fn file(&self) -> &File {
+    pub fn file(&self) -> &Arc<File> {
         &self.file
     }
 

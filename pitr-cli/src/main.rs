@@ -5,6 +5,7 @@
 //! - [`cmd`]: one file per verb.
 //! - [`output`]: tables, JSON (its module documentation lists every command's fields), progress, errors.
 //! - [`logging`]: the log on standard error.
+//! - [`memory`]: what the allocator keeps.
 //!
 //! This file is one match over the commands, and how the process exits.
 
@@ -15,6 +16,7 @@ mod args;
 mod cmd;
 mod context;
 mod logging;
+mod memory;
 mod output;
 
 use std::process::ExitCode;
@@ -26,6 +28,7 @@ use output::Verdict;
 use pitr_archive::{Code, Error, Result};
 
 fn main() -> ExitCode {
+    memory::give_back_large_buffers();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => return output::error::usage(&e),

@@ -17,7 +17,7 @@ use pitr_archive::{
     },
 };
 
-use super::{BaseReason, Engine, Item, PendingSession, Place, WalFact, emit};
+use super::{BaseReason, Engine, Item, PendingSession, Place, ROUND_BYTES, WalFact, emit};
 use crate::{
     manifest_tail::Follow,
     registry::Seen,
@@ -116,7 +116,7 @@ impl Engine {
     }
 
     /// The next WAL that is known.
-    fn following(&self, present: FileNumber) -> Option<FileNumber> {
+    pub(super) fn following(&self, present: FileNumber) -> Option<FileNumber> {
         Some(self.registry.wals_from(present.next()?).first()?.0)
     }
 
@@ -177,7 +177,7 @@ impl Engine {
                     Step::Record(record) => {
                         bytes += record.payload.len();
                         items.push(Item::Record(record));
-                        if bytes > 4 << 20 {
+                        if bytes as u64 >= ROUND_BYTES {
                             break None;
                         }
                     }

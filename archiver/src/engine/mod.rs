@@ -53,6 +53,7 @@ use crate::{
     layout::Layout,
     manifest_tail::{Follow, ManifestTail},
     owner::Owner,
+    quiet::Ahead,
     registry::Registry,
     sequence_model::SequenceModel,
     stream::Stream,
@@ -60,7 +61,7 @@ use crate::{
 };
 
 /// Plain bytes that one round reads at most, so that memory stays bounded while an archiver catches up.
-const ROUND_BYTES: u64 = 4 << 20;
+pub(super) const ROUND_BYTES: u64 = 1 << 20;
 
 /// The engine of one archive of one database.
 #[derive(Debug)]
@@ -492,6 +493,25 @@ impl Engine {
         self.state.wals.retain(|wal, _| *wal >= below);
         self.state.wals_from = self.state.wals_from.max(below);
         self.registry.release_manifests_below(manifest.file)
+    }
+
+    /// Where the next byte will appear that this engine waits for. `None` while it waits for anything else.
+    pub(crate) fn ahead(&self) -> Option<Ahead> {
+        self.waits_in()?;
+        let Place::In(tail) = &self.place else { return None };
+        Ahead::of(&self.layout.db, [tail.ahead()?, self.manifest.ahead()])
+    }
+
+    /// The WAL whose next record is all that this engine waits for, besides news in the MANIFEST.
+    pub(crate) fn waits_in(&self) -> Option<FileNumber> {
+        let Place::In(tail) = &self.place else { return None };
+        let state = &self.state;
+        let waits = self.waiting.is_some()
+            || state.pending_session.is_some()
+            || !state.wanted.is_empty()
+            || !self.open.is_empty()
+            || !self.deferred.is_empty();
+        (!waits && self.following(tail.wal()).is_none()).then(|| tail.wal())
     }
 
     /// Why nothing is archived at the moment.
