@@ -170,8 +170,10 @@ impl Archiver {
             self.last_scan = now;
         }
         let mut total = Polled::default();
-        while self.engine.stream.plain_bytes() < self.config.segment_bytes {
-            let room = self.config.segment_bytes - self.engine.stream.plain_bytes();
+        // A segment without room would never be filled, and whoever waits for the end would wait for ever.
+        let full = self.config.segment_bytes.max(1);
+        while self.engine.stream.plain_bytes() < full {
+            let room = full - self.engine.stream.plain_bytes();
             let polled = self.engine.poll(room)?;
             total.records += polled.records;
             total.bytes += polled.bytes;

@@ -131,6 +131,16 @@ impl Archive {
         if let Some(archive) = Self::open_if_there(store.clone(), master.clone()).await? {
             return Ok(archive);
         }
+        // What a writer leaves first after this document. With those there, it was lost: a new one, under another identity
+        // and with other keys, would make everything else unreadable.
+        if let Some(claim) = store.list(prefix::EPOCHS, None).await?.first() {
+            return match Self::open_if_there(store.clone(), master).await? {
+                Some(archive) => Ok(archive),
+                None => Err(Error::new(Code::ObjectMissing, "opening the archive")
+                    .on(ObjectKey::archive())
+                    .with("although there is", &claim.key)),
+            };
+        }
         let id = ArchiveId(random.bytes()?);
         let (_, encryption) = Keyring::create(master.as_ref(), id, random)?;
         let (_, text) = document::archive_text(&ArchiveDocument {

@@ -189,8 +189,12 @@ impl Engine {
         }
         // Last, so that the look shows all that the round found out.
         if self.stream.entries() != self.looked_at {
-            self.stream.look(from, self.clock.now());
+            // Of what is new is only known that it was not there when the last look that saw everything began.
+            self.stream.look(self.state.observed.unwrap_or(Micros(0)), self.clock.now());
             self.looked_at = self.stream.entries();
+        }
+        if at_end {
+            self.state.observed = Some(from);
         }
         Ok(types::Round { records, moved, caught_up: at_end })
     }

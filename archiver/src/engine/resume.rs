@@ -181,6 +181,7 @@ impl EngineState {
             first_wal_needed: pitr_archive::ids::FileNumber::default(),
             lo: pitr_archive::ids::Boundary::START,
             open: Vec::new(),
+            observed: None,
             session_start: pitr_archive::ids::Boundary::START,
             two_phase_wal: None,
             last_record: None,

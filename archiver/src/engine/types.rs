@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use pitr_archive::{
+    clock::Micros,
     ids::{Boundary, ColumnFamilyId, ContentHash, FileNumber, RunningHash, SequenceNumber},
     segment::entry::{BarrierReason, Event, ManifestPoint, Record},
 };
@@ -79,6 +80,9 @@ pub struct EngineState {
     /// Intervals without a known end.
     #[serde(default)]
     pub open: Vec<OpenInterval>,
+    /// The clock before the last read that found the end of everything readable: what was not there then came later.
+    #[serde(default)]
+    pub observed: Option<Micros>,
     /// Where the session's records begin.
     #[serde(default)]
     pub session_start: Boundary,

@@ -39,8 +39,8 @@ pub struct RunArgs {
     /// Catch up with what the files hold now, take a base if one is due, and end
     #[arg(long)]
     pub once: bool,
-    /// Ship a segment earlier when it holds this many bytes
-    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = values::size, help_heading = "Tuning")]
+    /// Ship a segment earlier when it holds this many bytes (4KiB to 256MiB)
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = values::segment_size, help_heading = "Tuning")]
     pub segment_size: u64,
     /// How often to look at the end of the log
     #[arg(long, value_name = "TIME", default_value = "25ms", value_parser = values::positive_duration, help_heading = "Tuning")]

@@ -30,6 +30,14 @@ pub fn size(text: &str) -> Result<u64, String> {
     text.parse::<bytesize::ByteSize>().map(|size| size.as_u64())
 }
 
+/// The size of a segment: large enough to hold something, small enough to be held in memory.
+pub fn segment_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes @ 4_096..=268_435_456 => Ok(bytes),
+        _ => Err("from 4KiB to 256MiB".to_owned()),
+    }
+}
+
 /// A key as people type it: text, in which `\xNN` stands for a byte that cannot be typed and `\\` for a backslash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyBytes(pub Vec<u8>);

@@ -149,6 +149,8 @@ fn families(
     layout: &Layout,
     newest: Option<&OptionsFile>,
 ) -> Vec<FamilySpec> {
+    let lowest =
+        newest.and_then(|file| file.column_families().filter_map(|cf| options::format_version(file, cf)).min());
     let described = |id: ColumnFamilyId| base.column_families.iter().find(|f| f.id == id);
     manifest
         .model
@@ -165,7 +167,8 @@ fn families(
                     .or_else(|| described(*id).map(|d| d.comparator.clone()).filter(|name| !name.is_empty()))
                     .unwrap_or_else(|| "leveldb.BytewiseComparator".to_owned()),
                 merge_operator: described(*id).and_then(|d| d.merge_operator.clone()),
-                format_version: newest.and_then(|file| options::format_version(file, &name)),
+                // A family that is younger than the OPTIONS: what its database writes elsewhere, it can read.
+                format_version: newest.and_then(|file| options::format_version(file, &name).or(lowest)),
                 paths: layout.cf_paths.iter().find(|(cf, _)| cf == id).map(|(_, p)| p.clone()).unwrap_or_default(),
                 name,
             }
