@@ -1035,11 +1035,13 @@ mod properties {
                 ends.push(bytes.len());
             }
             let cut = cut.index(bytes.len() + 1);
+            let full = bytes.clone();
             bytes.truncate(cut);
             if let Some(rest) = old.bytes.get(cut..) {
                 bytes.extend_from_slice(rest);
             }
-            let whole = ends.iter().filter(|end| **end <= cut).count();
+            // What is left of the old log can happen to be the rest of a record.
+            let whole = ends.iter().filter(|end| bytes.get(..**end) == full.get(..**end)).count();
             // A compression record of the old log is read as the new log's first record only where nothing is
             // written yet; the old log's number then stops the reader.
             for finality in [Finality::Growing, Finality::Final] {
