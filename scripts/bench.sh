@@ -6,7 +6,8 @@
 #   SIZE_MIB=4096 make bench
 #
 # Needs Python with rocksdict (make tools) to write the database. Everything lies in one temporary directory below
-# ${BENCH_DIR:-${TMPDIR:-/tmp}}: source, archive and destination share a disk, as for cp.
+# ${BENCH_DIR:-/var/tmp}: source, archive and destination share a disk, as for cp. A disk that other programs use meanwhile
+# moves single rounds by a factor of two and more: the figures of all rounds are printed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +18,11 @@ tools=$(./scripts/tools.sh)
 python=$tools/venv/bin/python
 "$python" -c 'import rocksdict' 2>/dev/null || { echo "SKIPPED: rocksdict is missing" >&2; exit 0; }
 
-work=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/pitr-bench.XXXXXX")
+place=${BENCH_DIR:-/var/tmp}
+case $(stat -f -c %T "$place") in
+  tmpfs | ramfs) echo "$place lies in memory: name a directory on a disk in BENCH_DIR" >&2; exit 2 ;;
+esac
+work=$(mktemp -d "$place/pitr-bench.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 "$python" - "$work/db" "$size" <<'PY'

@@ -25,8 +25,9 @@ use tokio::sync::mpsc;
 
 use crate::progress::{Phase, Progress};
 
-/// Large enough that a system call does not count, small enough to stay in the second-level cache while it is hashed.
-const PIECE: usize = 512 * 1024;
+/// Large enough that a system call does not count, small enough that what several workers read stays in the second-level
+/// cache of their core until it is hashed and written: with 512 KiB a restore took a fifth longer.
+const PIECE: usize = 128 * 1024;
 
 /// Writing back begins when this much is dirty, so that the disk works while the next file is read.
 const WRITE_BACK: u64 = 16 << 20;
