@@ -175,6 +175,41 @@ fn replay_across_a_reopen_is_refused_and_the_base_of_the_open_restores_exactly_w
     replay_across_a_reopen(vec![Step::Write(ops.into())]);
 }
 
+/// The archiver takes the base of an open when it can, which can be long after the open: nothing that happened since
+/// may be in it, or positions before would lack what was dropped later.
+#[test]
+fn a_base_of_an_open_that_comes_late_holds_nothing_of_what_happened_since() {
+    let drop = |story: &mut Scenario| story.step(Step::DropFiles("default".to_owned(), b"a".to_vec(), b"z".to_vec()));
+    let add = |story: &mut Scenario| {
+        story.step(Step::Ingest("default".to_owned(), vec![(b"old".to_vec(), b"new".to_vec())]));
+    };
+    for change in [&drop as &dyn Fn(&mut Scenario), &add] {
+        let mut story = Scenario::new(&Settings { avoid_flush_during_recovery: true, ..Settings::default() });
+        story.put("old", "1");
+        story.step(Step::Flush(None));
+        story.step(Step::Compact("default".to_owned()));
+        story.archive(ArchiverStep::Poll);
+        story.base();
+        two_puts_and_a_single_delete(&mut story);
+        story.step(Step::Reopen(End::Clean));
+        for key in ["r1", "r2", "r3"] {
+            story.put(key, "v");
+        }
+        let before = story.driver.model.present().clone();
+        let records = story.driver.model.records.len() as u64;
+        change(&mut story);
+        assert_ne!(story.driver.model.present().content, before.content, "else this test proves nothing");
+        story.put("r4", "v");
+        story.archive(ArchiverStep::WantedBase);
+        story.archive(ArchiverStep::Ship);
+        match story.restore(records - 1, None) {
+            Ok(copy) => assert_eq!(copy.text("default"), "a=1 old=1 r1=v r2=v"),
+            Err(e) => assert_eq!(e.code(), Code::TargetBehindBarrier, "{e}"),
+        }
+        story.check_everything();
+    }
+}
+
 #[test]
 fn a_column_family_that_was_created_after_the_base_is_there_with_its_keys() {
     let mut story = Scenario::new(&Settings::default());

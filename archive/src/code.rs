@@ -165,7 +165,7 @@ codes! {
     UnflushedWal = "tag.unflushed-wal", Usage, Error, Later, "the server keeps committed writes in its own memory (manual_wal_flush)", "make the server flush its log (FlushWAL), then tag again; or give --observed to tag what is in the files";
     // Targets.
     TargetMalformed = "target.malformed", Usage, Error, Never, "the target cannot be understood", "examples: --to-time 2026-11-20T13:33:00Z  --to-time '2 hours ago'  --to-seq 4711  --to-record 99  --to-tag before-migration  --to-latest";
-    TargetAmbiguous = "target.ambiguous", Target, Error, Never, "more than one place answers to this target", "the candidates are listed above; choose one with --to-record";
+    TargetAmbiguous = "target.ambiguous", Target, Error, Never, "more than one place answers to this target", "the candidates are listed above, each with what names it";
     TargetAfterEnd = "target.after-end", Target, Error, Later, "the target lies after the end of the archive", "the end is shown above; --to-latest goes there";
     TargetBeforeStart = "target.before-start", Target, Error, Never, "the target lies before every base", "the earliest restorable position is shown above";
     TargetBehindBarrier = "target.behind-barrier", Target, Error, Never, "no base reaches the target without crossing a barrier", "the barrier and its reason are shown above, with the nearest positions that can be restored";

@@ -199,7 +199,11 @@ fn with_text(base: &Options, text: &str) -> Result<Options> {
 
 /// Names of files that an open leaves and that say nothing about the data.
 pub(crate) fn is_leftover(name: &str) -> bool {
-    name == "LOCK" || name == "LOG" || name.starts_with("LOG.old.")
+    // With a log directory of its own, RocksDB puts the database's path before the name: `srv_db_LOG.old.17...`.
+    let own = name.rsplit_once("LOG").is_some_and(|(before, after)| {
+        (before.is_empty() || before.ends_with('_')) && (after.is_empty() || after.starts_with(".old."))
+    });
+    name == "LOCK" || own
 }
 
 /// A spec for a directory with all its paths inside itself.

@@ -64,6 +64,8 @@ pub struct LogEntry {
     pub index: u64,
     /// When the record was first seen; it was written before this. Absent where nobody looked yet.
     pub seen: Option<DateTime<Utc>>,
+    /// The look before, which did not show the record: it was written after this. Absent where nobody looked before.
+    pub unseen: Option<DateTime<Utc>>,
     /// The WAL it was read from.
     pub wal: FileNumber,
     /// Offset of the record in that WAL.
@@ -178,6 +180,7 @@ pub(crate) fn names(stream: &Stream, bases: &[BaseDocument]) -> BTreeMap<ColumnF
 impl<S: Source + Send> Scan<S> {
     /// The entries in order.
     pub async fn run(self) -> Result<impl Entries<Item = Result<LogEntry>> + Send> {
+        self.refuse_unknown_family()?;
         let range = self.range().await?;
         let state =
             State { left: self.filter.limit.unwrap_or(u64::MAX), next: 0, range, queue: VecDeque::new(), scan: self };
@@ -209,7 +212,27 @@ impl<S: Source + Send> Scan<S> {
                 other => other?,
             },
         };
+        if from > to && self.filter.from.is_some() && self.filter.to.is_some() {
+            return Err(Error::new(Code::Usage, "reading the range")
+                .with("from", from.next_record())
+                .with("to", to)
+                .hint("--from lies behind --to: nothing can match"));
+        }
         Ok((from, to))
+    }
+
+    /// A family that was never there has no records, but a misspelt name looks the same.
+    fn refuse_unknown_family(&self) -> Result<()> {
+        let Some(name) = &self.filter.column_family else { return Ok(()) };
+        let by_id = name.parse::<u32>().is_ok();
+        if by_id || self.names.values().any(|known| known == name) {
+            return Ok(());
+        }
+        let mut e = Error::new(Code::Usage, "finding the column family").on(name).hint("--cf takes a name, or an id");
+        for known in self.names.values().take(20) {
+            e = e.with("there is", known);
+        }
+        Err(e)
     }
 
     async fn place(&self, target: &Target) -> Result<Boundary> {
@@ -261,8 +284,8 @@ impl<S: Source> State<S> {
             if at < self.range.0 || at >= self.range.1.min(piece.end.boundary) {
                 continue;
             }
-            let seen = samples.iter().find(|s| s.boundary > at).or(later.as_ref()).map(|s| s.at.to_datetime());
-            self.record(piece.timeline, at.next_record(), &record, seen)?;
+            let look = samples.iter().find(|s| s.boundary > at).or(later.as_ref());
+            self.record(piece.timeline, at.next_record(), &record, look)?;
             if self.queue.len() as u64 >= self.left {
                 break;
             }
@@ -281,7 +304,7 @@ impl<S: Source> State<S> {
         timeline: TimelineId,
         number: RecordNumber,
         record: &Record,
-        seen: Option<DateTime<Utc>>,
+        look: Option<&TimeSample>,
     ) -> Result<()> {
         let malformed = |e| Error::new(Code::BatchMalformed, "decoding record").on(number).because(e);
         let batch = WriteBatch::parse(&record.payload).map_err(malformed)?;
@@ -304,7 +327,8 @@ impl<S: Source> State<S> {
                 timeline,
                 record: number,
                 index,
-                seen,
+                seen: look.map(|look| look.at.to_datetime()),
+                unseen: look.map(|look| look.from).filter(|from| from.0 > 0).map(|from| from.to_datetime()),
                 wal: record.wal,
                 offset: record.start,
                 sequence: own,

@@ -239,7 +239,10 @@ async fn check_place(
     report: &mut VerifyReport,
 ) -> Result<()> {
     let check = async {
-        let stream = plan::stream_of(catalog, Some(timeline))?;
+        // What is wrong with the timeline's own document is found where it is read.
+        let stream = plan::stream_of(catalog, Some(timeline)).map_err(|e| {
+            Error::new(Code::ChainBroken, "finding the timeline of").on(object).with("timeline", timeline).because(e)
+        })?;
         let broken =
             || Error::new(Code::ChainBroken, "comparing the running hash of").on(object).with("boundary", boundary);
         if boundary > stream.head().boundary {

@@ -208,11 +208,11 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
                 };
                 if let Some(limit) = limit
                     && end > limit.manifest.offset
-                    && beyond_the_open(&payload, limit.first_wal).map_err(malformed)?
+                    && beyond_the_open(&model, &payload, limit.first_wal).map_err(malformed)?
                 {
                     break;
                 }
-                unlogged_edits |= is_unlogged(&payload).map_err(malformed)?;
+                unlogged_edits |= is_unlogged(&model, &payload).map_err(malformed)?;
                 model.apply(&payload, end).map_err(|e| manifest_error(e, &path))?;
             }
             LogRead::Metadata { .. } => {}
@@ -238,24 +238,24 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
 ///
 /// An atomic group is one edit: its members carry their own log numbers, so a group that is cut here is one that the
 /// model has not applied, and the prefix ends before the whole of it.
-fn beyond_the_open(payload: &[u8], first_wal: FileNumber) -> Result<bool, VersionEditError> {
+fn beyond_the_open(
+    model: &ManifestModel,
+    payload: &[u8],
+    first_wal: FileNumber,
+) -> Result<bool, VersionEditError> {
     let edit = VersionEdit::decode(payload)?;
     let flushed = edit.log_number.is_some_and(|log| log > first_wal);
-    Ok(flushed || changes_outside(&edit) || edit.column_family_add.is_some() || edit.column_family_drop)
-}
-
-/// Files came in that no flush wrote.
-fn changes_outside(edit: &VersionEdit<'_>) -> bool {
-    edit.log_number.is_none() && !edit.new_files.is_empty() && edit.deleted_files.is_empty()
+    let family = edit.column_family_add.is_some() || edit.column_family_drop;
+    Ok(flushed || family || model.would_change_outside_wal(payload)?)
 }
 
 /// Whether an edit records a change outside the log at the moment it happened. The edits of a MANIFEST's opening snapshot
 /// look alike, but only an edit that was applied to a running database names the next file number.
-fn is_unlogged(payload: &[u8]) -> Result<bool, VersionEditError> {
+fn is_unlogged(model: &ManifestModel, payload: &[u8]) -> Result<bool, VersionEditError> {
     let edit = VersionEdit::decode(payload)?;
     let applied = edit.next_file_number.is_some();
     let family = edit.column_family_add.is_some();
-    Ok(edit.column_family_drop || (applied && (family || changes_outside(&edit))))
+    Ok(edit.column_family_drop || (applied && (family || model.would_change_outside_wal(payload)?)))
 }
 
 /// Links every live file.

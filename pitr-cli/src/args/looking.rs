@@ -52,7 +52,8 @@ pub enum Listing {
 #[command(
     long_about = "Show the archived writes, decoded, to find the moment before a mistake.\n\n\
         One line per operation: record number (give it to --to-record, minus one, to restore to just before it), \
-        time, sequence number, column family, operation, key and value. --from and --to take a record number, a time \
+        time, sequence number, column family, operation, key and value. The time is when the archiver first saw the \
+        record; with < before it, it had not looked for a while, and the record can be much older. --from and --to take a record number, a time \
         ('2026-11-20T13:33:00Z', '10 minutes ago', @1795527180) or tag:NAME. Bytes that are not plain text are \
         shown as \\xNN (and a backslash as \\\\), which --key and --prefix take, too, \
         as they take 0x and hexadecimal digits.",
@@ -82,7 +83,7 @@ pub struct LogArgs {
     #[arg(long, value_name = "PREFIX", value_parser = values::key)]
     pub prefix: Option<values::KeyBytes>,
     /// At most this many operations
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
     /// On this timeline [default: the newest]
     #[arg(long, value_name = "N")]

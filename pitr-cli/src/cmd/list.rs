@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use pitr_archive::{
-    Result,
+    Code, Error, Result,
     catalog::{
         model::{Barrier, Catalog, Timeline},
         schema::{BaseDocument, SegmentSummary},
@@ -130,6 +130,9 @@ pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
     let mut wanted = if args.what.is_empty() && !args.segments { all.to_vec() } else { args.what.clone() };
     if args.segments && !wanted.contains(&Listing::Segments) {
         wanted.push(Listing::Segments);
+    }
+    if let Some(unknown) = args.timeline.filter(|id| catalog.timeline(*id).is_none()) {
+        return Err(Error::new(Code::Usage, "finding the timeline").on(unknown).hint("pitr list timelines shows them"));
     }
     let selection = Selection { catalog: &catalog, timeline: args.timeline };
     let out = &context.output;

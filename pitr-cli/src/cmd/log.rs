@@ -1,5 +1,6 @@
 //! `pitr log`: the archived writes, decoded.
 
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use pitr_archive::{Result, ids::RecordNumber};
 use pitr_replayer::{
@@ -15,6 +16,8 @@ use crate::{
 
 const KEY_WIDTH: usize = 80;
 const VALUE_WIDTH: usize = 60;
+/// Two looks this close together tell the time of what lies between them to within what `text::time` is read for.
+const CLOSE: TimeDelta = TimeDelta::seconds(2);
 
 /// Shows them as they are read.
 pub async fn run(context: &Context, args: &LogArgs) -> Result<Verdict> {
@@ -37,7 +40,7 @@ pub async fn run(context: &Context, args: &LogArgs) -> Result<Verdict> {
     let mut lines = Lines::new();
     if !out.is_json() {
         let head =
-            format!("{:>10}  {:<27}  {:>10}  {}", "RECORD", "SEEN", "SEQUENCE", "FAMILY  OPERATION  KEY = VALUE");
+            format!("{:>10}  {:<28}  {:>10}  {}", "RECORD", "SEEN", "SEQUENCE", "FAMILY  OPERATION  KEY = VALUE");
         lines.text(&out.heading(&head))?;
     }
     let mut shown = 0;
@@ -75,14 +78,21 @@ fn place(context: &Context, text: &str) -> Result<Target> {
     }
 }
 
+/// The time for people. Marked where the look before was long ago, or there was none: then it only bounds the time.
+fn seen_text(seen: DateTime<Utc>, unseen: Option<DateTime<Utc>>) -> String {
+    let close = unseen.is_some_and(|unseen| seen - unseen <= CLOSE);
+    let mark = if close { "" } else { "<" };
+    format!("{mark}{}", text::time(seen))
+}
+
 fn line(out: &Output, entry: &LogEntry, full: bool) -> String {
     let short = |text: String, width| if full { text } else { text::shortened(&text, width) };
     let dash = || "-".to_owned();
     let family = entry.column_family.as_ref().map_or_else(dash, |f| f.name.clone().unwrap_or_else(|| f.id.to_string()));
     let mut line = format!(
-        "{:>10}  {:<27}  {:>10}  {family}  {}",
+        "{:>10}  {:<28}  {:>10}  {family}  {}",
         entry.record.to_string(),
-        entry.seen.map_or_else(dash, text::time),
+        entry.seen.map_or_else(dash, |seen| seen_text(seen, entry.unseen)),
         entry.sequence.map_or_else(dash, |s| s.to_string()),
         text::name(entry.operation),
     );

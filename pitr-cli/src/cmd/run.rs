@@ -39,6 +39,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
     config.include.clone_from(&args.include);
     let database = config.db.display().to_string();
 
+    work::refuse_no_database(&config)?;
     let store = context.store(&args.archive.archive).await?;
     refuse_unfit(&*store).await?;
     let place = store.describe();

@@ -6,6 +6,7 @@ use pitr_archive::{Code, Error, Result};
 use pitr_archiver::{
     Archiver, ArchiverConfig, Parts,
     control::{Answer, Request, ask},
+    layout::Layout,
 };
 use serde::Serialize;
 
@@ -68,8 +69,14 @@ pub fn config(database: &DatabaseArgs) -> ArchiverConfig {
     config
 }
 
+/// An archive is created only for a database that is there: a misspelt path must not leave one behind.
+pub fn refuse_no_database(config: &ArchiverConfig) -> Result<()> {
+    Layout::read(&config.db, &config.db_paths).map(drop)
+}
+
 /// Opens the archive (creating it when there is none) and the archiver on it.
 pub async fn open(context: &Context, config: ArchiverConfig, archive: &ArchiveArgs) -> Result<Archiver> {
+    refuse_no_database(&config)?;
     let store = context.store(&archive.archive).await?;
     let archive = context.archive_or_new(store, archive).await?;
     Archiver::open(config, archive, Parts::system()).await

@@ -19,13 +19,13 @@
 //! | `tag list` | `tags`: each `name`, `note`, `position`, `created`, `observed_only` |
 //! | `tag delete` | `name`, `deleted`: true |
 //! | `status` | `now`; `archiver`: null, or what the running archiver says (`database`, `archive`, `epoch`, `read`, `acknowledged`: positions, `unacknowledged_records`, `oldest_unacknowledged`, `caught_up`, `last_acknowledged`, `last_base`, `base`, `pinned_bytes`, `barriers`, `waiting`); `lag_seconds`; `archive`: null, or `url`, `id`, `encrypted`, `timelines` |
-//! | ... `.archive.timelines[]` | `timeline`, `head`: a position, `observed_through`, `last_base`, `segments`, `bytes`, `windows`: each `from`, `to` (positions), `from_time`, `to_time`; `gaps`: each `at`, `reason`, `noticed`, `detail` |
+//! | ... `.archive.timelines[]` | `timeline`, `head`: a place with its `sequence`, `observed_through`, `last_base`, `segments`, `bytes`, `windows`: each `from`, `to` (places), `from_time`, `to_time`; `gaps`: each `at` (a place), `reason`, `noticed`, `detail` |
 //! | `list` | `timelines`, `bases`, `tags`, `barriers`, `segments`: those asked for |
-//! | ... `.timelines[]` | `timeline`, `parent`: a position or null, `created`, `db_id`, `head` |
+//! | ... `.timelines[]` | `timeline`, `parent`: a position or null, `created`, `db_id`, `head` (a boundary) |
 //! | ... `.bases[]` | `id`, `created`, `timeline`, `floor`, `first_wal`, `last_sequence`, `files`, `bytes`, `column_families`, `rocksdb_version` |
 //! | ... `.barriers[]` | `timeline`, `reason`, `lo`, `hi` (boundaries), `noticed`, `detail` |
 //! | ... `.segments[]` | with `--segments`: `timeline`, `ordinal`, `first`, `end` (boundaries), `records`, `last_sequence`, `bytes`, `plain_bytes`, `from`, `to` (times seen), `observed_through`, `events`; else per timeline: `timeline`, `segments`, `heartbeats`, `records`, `bytes`, `plain_bytes` |
-//! | `log`, each line | `timeline`, `record`, `index` (of the operation in its record), `seen`, `wal`, `offset`, `sequence`, `column_family`: `{id, name}`, `operation`, `key`, `value` (or the end of a range), `withdrawn` |
+//! | `log`, each line | `timeline`, `record`, `index` (of the operation in its record), `seen`, `unseen` (the look before, null where there was none), `wal`, `offset`, `sequence`, `column_family`: `{id, name}`, `operation`, `key`, `value` (or the end of a range), `withdrawn` |
 //! | `plan` | the plan: `archive`, `target`, `position`, `distance`, `time`, `base`, `segments`, `column_families`, `wals`, `withdrawn`, `download_bytes`, `disk_bytes`, `notes` |
 //! | `restore` | the report: `into`, `position`, `base`, `marker`, `files`, `file_bytes`, `records`, `wal_bytes`, `recovered`, `notes`, and `seconds` |
 //! | `verify` | `ok`, `findings`: each `severity`, `code`, `object`, `text`, `hint`; `checked`: `timelines`, `manifests`, `segments`, `records`, `bases`, `files`, `file_bytes`, `tags`; with `--deep` also `deep`: `position`, `bases`, `compared` |

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt;
 use pitr_archive::{
-    Code,
+    Code, Result,
     ids::{RecordNumber, SequenceNumber},
     store::memory::MemoryStore,
 };
@@ -28,9 +28,13 @@ fn lab() -> Lab {
 }
 
 async fn shown(filter: LogFilter) -> Vec<LogEntry> {
+    asked(filter).await.unwrap()
+}
+
+async fn asked(filter: LogFilter) -> Result<Vec<LogEntry>> {
     let archive = lab().archive(Arc::new(MemoryStore::new()), None, 2).await;
-    let catalog = archive.load_catalog().await.unwrap();
-    scan(&archive, &catalog, filter).await.unwrap().try_collect().await.unwrap()
+    let catalog = archive.load_catalog().await?;
+    scan(&archive, &catalog, filter).await?.try_collect().await
 }
 
 fn brief(entries: &[LogEntry]) -> Vec<(u64, Operation, String)> {
@@ -68,7 +72,12 @@ async fn filters_narrow_by_place_family_key_prefix_and_number() {
     assert_eq!(records(shown(LogFilter { from: record(2), to: record(3), ..all() }).await), [2, 2, 3]);
     assert_eq!(records(shown(LogFilter { column_family: Some("x".to_owned()), ..all() }).await), [1]);
     assert_eq!(records(shown(LogFilter { column_family: Some("1".to_owned()), ..all() }).await), [1], "by id");
-    assert!(shown(LogFilter { column_family: Some("no".to_owned()), ..all() }).await.is_empty());
+    for unanswerable in [
+        LogFilter { column_family: Some("no".to_owned()), ..all() },
+        LogFilter { from: record(4), to: record(2), ..all() },
+    ] {
+        assert_eq!(asked(unanswerable).await.unwrap_err().code(), Code::Usage);
+    }
     // A range that holds the key is part of the key's history.
     assert_eq!(records(shown(LogFilter { key: Some(b"apple".to_vec()), ..all() }).await), [0, 1, 3, 4]);
     assert_eq!(records(shown(LogFilter { prefix: Some(b"apr".to_vec()), ..all() }).await), [2, 4]);

@@ -10,7 +10,7 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::schema::TagDocument,
     clock::Micros,
-    ids::{Boundary, RecordNumber, RunningHash, SequenceNumber},
+    ids::{RecordNumber, RunningHash, SequenceNumber},
 };
 
 use super::{
@@ -137,7 +137,11 @@ pub(super) fn after_end(stream: &Stream, target: &Target) -> Error {
 
 /// The target lies before everything that is archived.
 pub(super) fn before_start(stream: &Stream, target: &Target) -> Error {
-    Error::new(Code::TargetBeforeStart, "finding").on(target).with("first record", stream.start())
+    let mut e = Error::new(Code::TargetBeforeStart, "finding").on(target).with("first record", stream.start());
+    if let Some((first, _)) = stream.pieces.iter().find_map(|p| p.summary.observed) {
+        e = e.with("first seen", first.at);
+    }
+    e.hint("nothing that old is archived: the first record and its time are shown above; pitr status shows what can be restored")
 }
 
 /// The last time of which the archive knows something.
@@ -148,12 +152,22 @@ pub(crate) fn observed_through(stream: &Stream) -> Option<Micros> {
     })
 }
 
-/// Shows a place to people who must choose.
-pub(super) fn candidate(boundary: Boundary, sequence: SequenceNumber) -> String {
-    match boundary.last_record() {
-        Some(record) => format!("--to-record {record} (sequence {sequence})"),
-        None => "the start of the archive".to_owned(),
+/// Shows a place to people who must choose, and what names it. No record number does where a run or session begins.
+pub(super) fn candidate(stream: &Stream, place: Place, sequence: SequenceNumber) -> String {
+    let Some(record) = place.boundary.last_record() else { return "the start of the archive".to_owned() };
+    if place.events == 0 {
+        return format!("--to-record {record} (sequence {sequence})");
     }
+    let run = stream.runs.iter().rev().find(|run| run.start < place);
+    let begins = match run {
+        Some(run) if run.start.boundary == place.boundary => format!("the start of run {}", run.number),
+        _ => "a later session of the server".to_owned(),
+    };
+    let by = match place == stream.head() {
+        true => "--to-latest",
+        false => "a time or a tag names it",
+    };
+    format!("{begins}, behind record {record} (sequence {sequence}): {by}")
 }
 
 /// Microseconds as chrono's time.

@@ -387,7 +387,7 @@ impl Stream {
     }
 
     /// A change without a record that `base` has (or can have) and the database at `target` had not: both lie at one
-    /// boundary.
+    /// boundary, or the base's copy ends later than its floor says.
     pub fn ahead(&self, run: Run, base: &BaseDocument, target: Place) -> bool {
         let footing = Footing::from(base);
         let barriers =
@@ -400,7 +400,7 @@ impl Stream {
                 b.interval.lo == target.boundary && target <= b.place && shown
             });
         let here = base.floor.boundary == target.boundary;
-        here && (jumped || changes.filter(|c| self.in_run(run, c.noted())).any(|c| c.side(target) == Side::Before))
+        here && jumped || changes.filter(|c| self.in_run(run, c.noted())).any(|c| c.side(target) == Side::Before)
     }
 
     /// The place that a look showed.

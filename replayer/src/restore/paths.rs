@@ -2,9 +2,10 @@
 //!
 //! Owns: turning the source's directories into the destination's. The rule: nothing restored ever names a directory
 //! of the source. What lies in the source's database directory goes below the destination; `--map-path` moves the
-//! rest; a WAL or log directory that nobody mapped becomes the database directory itself; any other directory that
-//! nobody mapped is refused, because its files would have no place that the server knows.
-//! Refuses: relative targets, targets inside one another that would mix two directories' files.
+//! rest. A directory for data or WALs that nobody mapped is refused: a server that sets it in its own configuration
+//! would look elsewhere than the restore put the files, and RocksDB opens without a WAL that it does not find. A
+//! log directory that nobody mapped becomes the database directory: nothing is lost with it.
+//! Refuses: relative mappings, and mappings that move nothing.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -39,10 +40,9 @@ pub(crate) fn layout(source: &DatabasePaths, into: &Path, maps: &[PathMap]) -> R
                 .hint("both sides are absolute paths: --map-path /data/wal=/restored/wal"));
         }
     }
+    refuse_idle_maps(source, maps)?;
     let mover = Mover { db: clean(&source.db), into, maps };
-    let or_db = |path: &Option<String>| path.as_deref().map(|p| mover.moved(p).unwrap_or_else(|| into.to_owned()));
-    let wal = or_db(&source.wal_dir).unwrap_or_else(|| into.to_owned());
-    let log = or_db(&source.db_log_dir);
+    let log = source.db_log_dir.as_deref().map(|p| mover.moved(p).unwrap_or_else(|| into.to_owned()));
     let mut unmapped = Vec::new();
     let mut all = |paths: &[String]| -> Vec<PathBuf> {
         paths
@@ -54,6 +54,10 @@ pub(crate) fn layout(source: &DatabasePaths, into: &Path, maps: &[PathMap]) -> R
                 })
             })
             .collect()
+    };
+    let wal = match &source.wal_dir {
+        Some(dir) => all(std::slice::from_ref(dir)).remove(0),
+        None => into.to_owned(),
     };
     let db_paths = all(&source.db_paths);
     let cf_paths = source.cf_paths.iter().map(|(id, paths)| (*id, all(paths))).collect();
@@ -109,6 +113,27 @@ pub(crate) fn foreign(source: &DatabasePaths) -> Vec<(&'static str, &str)> {
     all.sort_unstable();
     all.dedup();
     all
+}
+
+/// A mapping that concerns no directory of the source is a misspelt one.
+fn refuse_idle_maps(source: &DatabasePaths, maps: &[PathMap]) -> Result<()> {
+    let outside = [&source.wal_dir, &source.db_log_dir].into_iter().flatten().chain(&source.db_paths);
+    let named: Vec<PathBuf> =
+        outside.chain(source.cf_paths.iter().flat_map(|(_, paths)| paths)).map(clean).collect();
+    for map in maps {
+        let old = clean(&map.old);
+        if named.iter().any(|path| path.starts_with(&old)) {
+            continue;
+        }
+        let mut e = Error::new(Code::Usage, "reading --map-path")
+            .on(format_args!("{}={}", map.old, map.new.display()))
+            .hint("the database has no such directory, so the mapping moves nothing: `pitr plan` names the directories to map");
+        for (what, path) in foreign(source) {
+            e = e.with(what, path);
+        }
+        return Err(e);
+    }
+    Ok(())
 }
 
 struct Mover<'a> {
@@ -194,12 +219,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unmapped_wal_directory_becomes_the_database_directory_and_never_stays_the_source_s() {
+    fn a_wal_directory_is_mapped_or_refused_and_never_stays_the_source_s() {
         let mut paths = source();
         paths.wal_dir = Some("/fast/wal".to_owned());
         paths.db_log_dir = Some("/logs".to_owned());
-        let plain = layout(&paths, Path::new("/new"), &[]).unwrap();
-        assert_eq!((plain.wal.as_path(), plain.log.as_deref()), (Path::new("/new"), Some(Path::new("/new"))));
+        let e = layout(&paths, Path::new("/new"), &[]).unwrap_err();
+        assert_eq!((e.code(), e.object()), (Code::ForeignPath, Some("/fast/wal")));
+        let beside = layout(&paths, Path::new("/new"), &[map("/fast/wal", "/new")]).unwrap();
+        assert_eq!((beside.wal.as_path(), beside.log.as_deref()), (Path::new("/new"), Some(Path::new("/new"))));
         let mapped = layout(&paths, Path::new("/new"), &[map("/fast", "/other"), map("/fast/wal", "/w")]).unwrap();
         assert_eq!(mapped.wal, Path::new("/w"), "the most specific mapping wins");
         assert_eq!(foreign(&paths), [("db_log_dir", "/logs"), ("wal_dir", "/fast/wal")]);
@@ -222,7 +249,17 @@ mod tests {
     fn dots_in_the_source_s_paths_cannot_lead_out_of_the_destination() {
         let mut paths = source();
         paths.wal_dir = Some("/var/lib/db/../../../etc".to_owned());
-        assert_eq!(layout(&paths, Path::new("/new"), &[]).unwrap().wal, Path::new("/new"));
+        assert_eq!(layout(&paths, Path::new("/new"), &[]).unwrap_err().code(), Code::ForeignPath);
+    }
+
+    #[test]
+    fn a_mapping_that_moves_nothing_is_refused_with_what_could_be_mapped() {
+        let mut paths = source();
+        paths.wal_dir = Some("/fast/wal".to_owned());
+        let e = layout(&paths, Path::new("/new"), &[map("/fast/wla", "/w")]).unwrap_err();
+        assert_eq!(e.code(), Code::Usage);
+        assert!(e.to_string().contains("/fast/wal"), "{e}");
+        assert_eq!(layout(&source(), Path::new("/new"), &[map("/fast", "/w")]).unwrap_err().code(), Code::Usage);
     }
 
     #[test]

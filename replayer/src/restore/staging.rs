@@ -31,8 +31,21 @@ pub(crate) struct Staging {
     pairs: Vec<Pair>,
 }
 
-/// Refuses `place` unless it does not exist or is an empty directory that a rename can replace.
+/// Refuses `place` unless it does not exist or is an empty directory that a rename can replace, outside of every
+/// database and archive: the server of the one would see strange files, the other would hold objects that are none.
 pub(crate) fn check_free(place: &Path) -> Result<()> {
+    for above in place.ancestors().skip(1) {
+        let within = match above {
+            _ if above.join("CURRENT").is_file() && above.join("IDENTITY").is_file() => "inside a RocksDB database",
+            _ if above.join("archive.json").is_file() && above.join("epochs").is_dir() => "inside an archive",
+            _ => continue,
+        };
+        return Err(Error::new(Code::Usage, "checking the destination")
+            .on(place.display())
+            .with("it is", within)
+            .with("namely", above.display())
+            .hint("restore beside it, not into it"));
+    }
     let metadata = match fs::symlink_metadata(place) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -227,6 +240,21 @@ mod tests {
             assert!(path.exists(), "{}", path.display());
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no staging directory stays");
+    }
+
+    #[test]
+    fn a_destination_inside_a_database_or_an_archive_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, archive) = (dir.path().join("db"), dir.path().join("archive"));
+        fs::create_dir_all(archive.join("epochs")).unwrap();
+        fs::create_dir_all(&db).unwrap();
+        for file in [db.join("CURRENT"), db.join("IDENTITY"), archive.join("archive.json")] {
+            fs::write(file, b"x").unwrap();
+        }
+        for inside in [db.join("copy"), db.join("a/b"), archive.join("copy")] {
+            assert_eq!(check_free(&inside).unwrap_err().code(), Code::Usage, "{}", inside.display());
+        }
+        check_free(&dir.path().join("copy")).unwrap();
     }
 
     #[test]

@@ -12,7 +12,7 @@ use pitr_archive::{
     store::{Store, local::LocalStore, memory::MemoryStore},
 };
 
-use super::{Finish, RestoreOptions, RestoreReport, restore};
+use super::{Finish, PathMap, RestoreOptions, RestoreReport, restore};
 use crate::{
     plan::{PlanOptions, RestorePlan, plan},
     progress::Silent,
@@ -181,7 +181,9 @@ async fn a_restored_copy_opened_by_its_own_options_leaves_the_running_source_alo
     let wals = lab.wal_dir.clone().unwrap();
     let archive = lab.archive(Arc::new(MemoryStore::new()), None, 10).await;
     let into = lab.dir.path().join("into");
-    restored(&archive, 2, &options(&into)).await.unwrap();
+    let mut mapped = options(&into);
+    mapped.map_paths = vec![PathMap { old: wals.display().to_string(), new: into.clone() }];
+    restored(&archive, 2, &mapped).await.unwrap();
     let before: BTreeMap<String, u64> =
         names_in(&wals).into_iter().map(|n| (n.clone(), fs::metadata(wals.join(n)).unwrap().len())).collect();
     {

@@ -74,6 +74,22 @@ impl ManifestModel {
         }
     }
 
+    /// Whether a record, applied now, would change the content by something that no WAL record tells: the judgement of
+    /// [`Change::is_outside_wal`] without applying anything. A member of an atomic group is judged by itself.
+    ///
+    /// # Errors
+    /// The record cannot be decoded.
+    pub fn would_change_outside_wal(&self, payload: &[u8]) -> Result<bool, VersionEditError> {
+        let edit = VersionEdit::decode_without_new_files(payload)?;
+        if edit.column_family_add.is_some() || edit.column_family_drop {
+            return Ok(false);
+        }
+        let family = self.families.get(&edit.column_family);
+        let file = |deleted: &DeletedFile| Some((deleted.number, family?.files.get(&deleted.number)?.clone()));
+        let removed = edit.deleted_files.iter().filter_map(file).collect();
+        Ok(classify(payload, &edit, &removed).iter().any(Change::is_outside_wal))
+    }
+
     fn group(
         &mut self,
         payload: &[u8],

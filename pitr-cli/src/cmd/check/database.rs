@@ -242,9 +242,12 @@ fn log(layout: &Layout, findings: &mut Vec<Finding>) -> Option<f64> {
             text::count(ops, "operation")
         ),
     ));
-    let took = text::duration(Duration::from_secs_f64(seconds));
+    let took = match seconds < 0.001 {
+        true => "under 1 ms".to_owned(),
+        false => format!("about {}", text::duration(Duration::from_secs_f64(seconds))),
+    };
     let said = format!(
-        "with a base of now, replaying the log would take RocksDB about {took}, beside fetching the base; it grows until the server flushes or a newer base is taken"
+        "with a base of now, replaying the log would take RocksDB {took}, beside fetching the base; it grows until the server flushes or a newer base is taken"
     );
     findings.push(match seconds > 60.0 {
         true => Finding::warning(

@@ -5,7 +5,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use pitr_archive::{Result, error, rocks::log_reader::Finality};
+use pitr_archive::{Code, Error, Result, error, rocks::log_reader::Finality};
 
 const PIECE: usize = 1 << 20;
 
@@ -23,6 +23,11 @@ impl Window {
     /// Opens the file.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| error::io("opening", path, e))?;
+        let metadata = file.metadata().map_err(|e| error::io("looking at", path, e))?;
+        // A device or a pipe has no end that anybody could wait for.
+        if !metadata.is_file() {
+            return Err(Error::new(Code::Usage, "opening").on(path.display()).hint("name a regular file"));
+        }
         Ok(Self { file, path: path.to_owned(), buffer: Vec::new(), start: 0, ended: false })
     }
 

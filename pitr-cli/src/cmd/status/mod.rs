@@ -175,9 +175,13 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
     match (&archiver, &database) {
         (Some(status), _) => show_archiver(out, status)?,
         (None, Some(database)) => out.line(format!(
-            "{} No archiver runs for {}: nothing written now is archived.",
+            "{} No archiver runs for {}: {}.",
             out.warn("archiver"),
-            database.db.display()
+            database.db.display(),
+            match work::refuse_no_database(&work::config(database)) {
+                Ok(()) => "nothing written now is archived".to_owned(),
+                Err(e) => format!("there is no database that it could archive ({e})"),
+            }
         ))?,
         (None, None) => {}
     }

@@ -68,7 +68,7 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
         several => {
             let mut e = Error::new(Code::TargetAmbiguous, "finding").on(target);
             for (place, reached) in several {
-                e = e.with("candidate", candidate(place.boundary, *reached));
+                e = e.with("candidate", candidate(stream, *place, *reached));
             }
             Err(e)
         }
