@@ -2,7 +2,8 @@
 //!
 //! Owns: when things happen. One task owns the engine; deliveries, the linking and the upload of a base run beside it,
 //! so that the log is read and pinned whatever the store does. At most one segment is under way and one is being filled:
-//! when both are full, reading stops and the pins hold what is not read yet.
+//! when both are full, reading stops and the pins hold what is not read yet; only a server that recycles its WALs
+//! overwrites them all the same, and what it overwrote unread is a barrier.
 //! Refuses: to decide what is right (the engine) or to format anything (the command line).
 
 use std::{future::Future, time::Duration};
@@ -57,9 +58,10 @@ struct Daemon {
     last_beat: Micros,
 }
 
+/// A clock that went back tells nothing about how long it has been: whatever waits is due, and waits anew from there.
+/// To wait until the clock comes back could mean an hour without a segment.
 fn elapsed(since: Micros, now: Micros) -> Duration {
-    // A clock that went back makes the wait longer by the step at most once: nothing depends on it but liveness.
-    Duration::from_micros(u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0))
+    u64::try_from(now.0.saturating_sub(since.0)).map_or(Duration::MAX, Duration::from_micros)
 }
 
 impl Archiver {
@@ -140,13 +142,14 @@ impl Daemon {
 
     /// One look, and everything that is due.
     async fn step(&mut self) -> Result<Next> {
-        let now = self.archiver.parts.clock.now();
         let archiver = &mut self.archiver;
         // Reading and compressing takes up to a few milliseconds a megabyte: other tasks of this thread move elsewhere.
         let polled = tokio::task::block_in_place(|| archiver.look())?;
         if polled.caught_up || archiver.engine.waiting().is_some() {
             self.fix_floor(polled)?;
         }
+        // After the look: what it read is not younger than now.
+        let now = self.archiver.parts.clock.now();
         self.ship_if_due(now)?;
         self.base_step(now).await?;
         if self.delivery.is_none()

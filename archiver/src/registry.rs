@@ -41,10 +41,11 @@ const MAX_OPTIONS: usize = 256;
 struct Inner {
     wals: BTreeMap<FileNumber, Seen>,
     lost: BTreeSet<FileNumber>,
-    replaced: BTreeSet<FileNumber>,
     manifests: BTreeSet<FileNumber>,
     options: BTreeSet<FileNumber>,
     watching_from: Option<FileNumber>,
+    /// How often the watch lapsed.
+    lapses: u64,
     events: Option<Arc<Events>>,
     /// Files below these numbers are archived and given up; a scan that still sees them leaves them alone.
     wals_below: FileNumber,
@@ -106,7 +107,19 @@ impl Registry {
 
     /// The watch missed events: what was created and deleted meanwhile is unknown.
     pub fn watch_lapsed(&self) {
-        self.lock().watching_from = None;
+        let mut inner = self.lock();
+        if inner.watching_from.take().is_some() {
+            tracing::warn!(
+                "file events were missed; the directories are listed instead until the watch is complete again"
+            );
+        }
+        inner.lapses += 1;
+    }
+
+    /// There will be no more events.
+    pub fn watch_ended(&self) {
+        self.watch_lapsed();
+        self.lock().events = None;
     }
 
     /// Every creation since before the last [`Registry::scan`] has been and will be reported; call after that scan.
@@ -130,9 +143,6 @@ impl Registry {
             Pinned::Vanished => {}
             Pinned::New | Pinned::Already | Pinned::Replaced => {
                 inner.lost.remove(&number);
-                if pinned == Pinned::Replaced {
-                    inner.replaced.insert(number);
-                }
                 inner.wals.insert(number, seen);
             }
         }
@@ -193,13 +203,24 @@ impl Registry {
     /// As [`Registry::scan`], and every file event until then has been acted on. Events are late under load: without
     /// this, a WAL that came and went could be one whose event nobody has read yet.
     pub fn scan_settled(&self) -> Result<()> {
-        self.scan()?;
-        let events = {
+        let (events, complete, lapses) = {
             let inner = self.lock();
-            inner.events.clone().filter(|_| inner.watching_from.is_some())
+            (inner.events.clone(), inner.watching_from.is_some(), inner.lapses)
         };
-        if events.is_some_and(|events| !events.settle()) {
-            self.watch_lapsed();
+        let Some(events) = events else { return self.scan() };
+        if complete {
+            self.scan()?;
+            if !events.settle() {
+                self.watch_lapsed();
+            }
+            return Ok(());
+        }
+        // After a lapse: once every event until now has been acted on, a listing is a new beginning.
+        let settled = events.settle();
+        self.scan()?;
+        let mut inner = self.lock();
+        if settled && inner.lapses == lapses {
+            inner.watching_from = Some(inner.wals.keys().next_back().copied().unwrap_or_default());
         }
         Ok(())
     }
@@ -235,11 +256,6 @@ impl Registry {
         inner.watching_from = inner.watching_from.map(|from| from.min(after));
     }
 
-    /// Whether a WAL of this number was replaced by another file of the same name since it was pinned.
-    pub fn was_replaced(&self, wal: FileNumber) -> bool {
-        self.lock().replaced.contains(&wal)
-    }
-
     /// MANIFESTs that can be read, from `from` on, in order.
     pub fn manifests_from(&self, from: FileNumber) -> Vec<FileNumber> {
         self.lock().manifests.range(from..).copied().collect()
@@ -262,7 +278,6 @@ impl Registry {
             inner.wals_below = inner.wals_below.max(number);
             let kept = inner.wals.split_off(&number);
             inner.lost.retain(|n| *n >= number);
-            inner.replaced.retain(|n| *n >= number);
             std::mem::replace(&mut inner.wals, kept).into_keys().collect()
         };
         gone.into_iter().try_for_each(|wal| self.pins.release(PinKind::Wal, wal))

@@ -33,6 +33,16 @@ impl RollUp {
         Self { number, previous, segments, ..Self::default() }
     }
 
+    /// Another process's manifest was written meanwhile: what it does not hold is left, behind it.
+    pub fn go_on_behind(
+        &mut self,
+        number: ManifestNumber,
+        previous: Option<ContentHash>,
+        segments: Vec<SegmentSummary>,
+    ) {
+        (self.number, self.previous, self.segments) = (number, previous, segments);
+    }
+
     /// A segment was acknowledged.
     pub fn segment(&mut self, summary: SegmentSummary, now: Micros) {
         self.since.get_or_insert(now);
@@ -41,8 +51,10 @@ impl RollUp {
 
     /// Whether a manifest is due.
     pub fn due(&self, now: Micros, interval: Duration, segments: u64) -> bool {
+        // A clock that went back: due, so that it is not waited for.
         let old = self.since.is_some_and(|since| {
-            i128::from(now.0) - i128::from(since.0) >= i128::try_from(interval.as_micros()).unwrap_or(i128::MAX)
+            let age = i128::from(now.0) - i128::from(since.0);
+            age < 0 || age >= i128::try_from(interval.as_micros()).unwrap_or(i128::MAX)
         });
         !self.segments.is_empty() && (old || self.segments.len() as u64 >= segments)
     }

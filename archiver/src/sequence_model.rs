@@ -42,6 +42,9 @@ pub struct SequenceModel {
     highest: SequenceNumber,
     /// No record of the present session that consumes a number has been seen.
     fresh: bool,
+    /// `last` is not known because of a record whose consumption is not.
+    #[serde(default)]
+    forgotten: bool,
     /// While `last` is not known: it is at most this, or what the first record shows.
     #[serde(default)]
     flushed: Option<SequenceNumber>,
@@ -70,28 +73,28 @@ impl SequenceModel {
         self.last = None;
         self.flushed = None;
         self.fresh = false;
+        self.forgotten = true;
+    }
+
+    /// Whether the number of the next record can be anything, because of [`SequenceModel::forget_last`].
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten
     }
 
     /// A session begins at `last`, which is what RocksDB recovered.
     pub fn start_session(&mut self, last: SequenceNumber) {
         self.last = Some(last);
         self.fresh = true;
+        self.forgotten = false;
         self.explained.clear();
     }
 
     /// Numbers that files outside the log were given.
     pub fn explain(&mut self, first: SequenceNumber, last: SequenceNumber) {
-        for number in first.get()..=last.get() {
-            if number == 0 {
-                continue;
-            }
-            if self.explained.len() >= MAX_EXPLAINED {
-                return;
-            }
-            if self.last.is_none_or(|known| number > known.get()) {
-                self.explained.insert(number);
-            }
-        }
+        let known = self.last.map_or(0, SequenceNumber::get);
+        let first = first.get().max(known.saturating_add(1));
+        let room = MAX_EXPLAINED.saturating_sub(self.explained.len());
+        self.explained.extend((first..=last.get()).take(room));
     }
 
     /// Everything readable has been read: explained numbers directly after the last record are part of `LastSequence`.
@@ -118,6 +121,7 @@ impl SequenceModel {
         // A record that consumes nothing carries the number that is due next.
         let end = SequenceNumber::new(sequence.get().saturating_add(advance).saturating_sub(1));
         self.last = Some(end);
+        self.forgotten = false;
         // No replay crosses the barrier that such a verdict becomes: what was used before it may be used again.
         let anew = matches!(verdict, Verdict::Reused { .. } | Verdict::WentBack { .. });
         self.highest = if anew { end } else { self.highest.max(end) };
@@ -187,6 +191,17 @@ mod tests {
         model.explain(n(7), n(7));
         model.settle();
         assert_eq!(model.last(), Some(n(7)));
+    }
+
+    #[test]
+    fn an_import_that_claims_billions_of_numbers_explains_as_many_as_are_kept_at_once() {
+        let mut model = SequenceModel::default();
+        model.start_run(n(0));
+        let _ = model.record(n(1), 1);
+        model.explain(n(1), SequenceNumber::MAX);
+        assert_eq!(model.explained.len(), MAX_EXPLAINED);
+        assert_eq!(model.record(n(10), 1), Verdict::Continues);
+        assert_eq!(model.record(n(10 + MAX_EXPLAINED as u64), 1), Verdict::Jumped { expected: n(11) });
     }
 
     #[test]

@@ -115,7 +115,9 @@ fn run(all: &Events, db: i32, wal: i32, registry: &Registry, changed: &Notify, s
                 let ours = event.wd() == db || event.wd() == wal;
                 if event.events().contains(ReadFlags::IGNORED) && !ours {
                     all.passed(event.wd());
-                } else if event.events().intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::IGNORED) {
+                } else if event.events().contains(ReadFlags::IGNORED) {
+                    registry.watch_ended();
+                } else if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                     registry.watch_lapsed();
                 } else if let Some(name) = event.file_name().and_then(|n| n.to_str().ok()) {
                     appeared(registry, event.wd(), [(db, Directory::Db), (wal, Directory::Wal)], name);
@@ -124,7 +126,7 @@ fn run(all: &Events, db: i32, wal: i32, registry: &Registry, changed: &Notify, s
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => {
                 tracing::warn!(error = %e, "file events are no longer available; scanning instead");
-                registry.watch_lapsed();
+                registry.watch_ended();
                 return;
             }
         }

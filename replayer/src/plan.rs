@@ -65,7 +65,8 @@ pub async fn plan(archive: &Archive, catalog: &Catalog, target: &Target, options
 /// The stream of a timeline (by default the newest) with its ancestors below the places where it left them.
 pub(crate) fn stream_of(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Stream> {
     let unknown = |id: &dyn std::fmt::Display| {
-        let mut e = Error::new(Code::TargetMalformed, "finding the timeline").on(id).hint("pitr list timelines shows them");
+        let mut e =
+            Error::new(Code::TargetMalformed, "finding the timeline").on(id).hint("pitr list timelines shows them");
         for timeline in catalog.timelines().take(20) {
             e = e.with("there is", timeline.id());
         }

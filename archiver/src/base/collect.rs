@@ -238,11 +238,7 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
 ///
 /// An atomic group is one edit: its members carry their own log numbers, so a group that is cut here is one that the
 /// model has not applied, and the prefix ends before the whole of it.
-fn beyond_the_open(
-    model: &ManifestModel,
-    payload: &[u8],
-    first_wal: FileNumber,
-) -> Result<bool, VersionEditError> {
+fn beyond_the_open(model: &ManifestModel, payload: &[u8], first_wal: FileNumber) -> Result<bool, VersionEditError> {
     let edit = VersionEdit::decode(payload)?;
     let flushed = edit.log_number.is_some_and(|log| log > first_wal);
     let family = edit.column_family_add.is_some() || edit.column_family_drop;

@@ -41,6 +41,11 @@ struct First {
     marker: bool,
 }
 
+impl First {
+    /// There is something, and it cannot be read: the engine meets it when it gets there.
+    const UNREADABLE: Self = Self { sequence: pitr_archive::ids::SequenceNumber::MAX, consumes: false, marker: false };
+}
+
 impl Engine {
     /// Moves on if the present WAL is final and the next one is known.
     pub(super) fn advance(&mut self) -> Result<Advance> {
@@ -153,14 +158,15 @@ impl Engine {
         loop {
             match tail.next(Finality::Growing)? {
                 Step::Record(record) => {
-                    let Ok(batch) = WriteBatch::parse(&record.payload) else { return Ok(None) };
+                    let Ok(batch) = WriteBatch::parse(&record.payload) else { return Ok(Some(First::UNREADABLE)) };
                     let consumes = batch.scan().is_ok_and(|s| s.sequence_advance() != Some(0));
                     let marker =
                         batch.count() == 0 && batch.bytes().len() == pitr_archive::rocks::write_batch::HEADER_SIZE;
                     return Ok(Some(First { sequence: batch.sequence(), consumes, marker }));
                 }
                 Step::TimestampSizes { .. } => {}
-                Step::EndSoFar | Step::FinalEnd { .. } | Step::Corrupt { .. } => return Ok(None),
+                Step::EndSoFar | Step::FinalEnd { .. } => return Ok(None),
+                Step::Corrupt { .. } => return Ok(Some(First::UNREADABLE)),
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use pitr_archive::{
     Result,
-    ids::{Boundary, ColumnFamilyId, SequenceNumber},
+    ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber},
     rocks::write_batch::{Summary, WriteBatch},
     segment::entry::{BarrierReason, Event, MAX_PAYLOAD, Record},
 };
@@ -55,7 +55,7 @@ impl Engine {
         }
         let here = self.stream.boundary();
         match summary.sequence_advance() {
-            Some(advance) => self.judge(batch.sequence(), advance, here, place)?,
+            Some(advance) => self.judge(record.wal, batch.sequence(), advance, here, place)?,
             None => self.two_phase_record(record, here, place)?,
         }
         self.close_by_first_use(&summary, here)?;
@@ -65,6 +65,7 @@ impl Engine {
 
     fn judge(
         &mut self,
+        wal: FileNumber,
         sequence: SequenceNumber,
         advance: u64,
         here: Boundary,
@@ -72,6 +73,12 @@ impl Engine {
     ) -> Result<()> {
         // Records that consume nothing can come before the first one that shows the reuse: all of them are the session's.
         let session_start = self.state.session_start;
+        // Behind a two-phase record nothing tells which number is due. Where the WAL with that record is left behind, a
+        // base can begin with this one: it serves only if it holds everything below this number.
+        if self.state.model.is_forgotten() && self.state.two_phase_wal != Some(wal) {
+            let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
+            self.jump(here, unexplained, format!("{}: behind records of two-phase commit", place()))?;
+        }
         let (reason, at, what) = match self.state.model.record(sequence, advance) {
             Verdict::Continues => return Ok(()),
             Verdict::Jumped { expected } => {

@@ -85,7 +85,8 @@ async fn refuse_unfit(store: &dyn Store) -> Result<()> {
     failed.filter_map(|s| s.error).next().map_or(Ok(()), Err)
 }
 
-/// Completes at the first SIGTERM or SIGINT.
+/// Completes at the first SIGTERM or SIGINT. A second one ends the process at once: whoever sends it does not want to
+/// wait for a store that does not answer, and what is not shipped is pinned for the next run.
 fn shutdown() -> Result<impl Future<Output = ()>> {
     let listen = |kind| signal(kind).map_err(|e| Error::new(Code::Internal, "listening for signals").because(e));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
@@ -94,5 +95,13 @@ fn shutdown() -> Result<impl Future<Output = ()>> {
             _ = term.recv() => tracing::info!("SIGTERM: shipping the rest"),
             _ = int.recv() => tracing::info!("interrupted: shipping the rest"),
         }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            tracing::warn!("told to end again: the rest is not shipped; the next run goes on where the archive ends");
+            std::process::exit(i32::from(Code::Interrupted.exit().status()));
+        });
     })
 }

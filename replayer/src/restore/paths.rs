@@ -118,8 +118,7 @@ pub(crate) fn foreign(source: &DatabasePaths) -> Vec<(&'static str, &str)> {
 /// A mapping that concerns no directory of the source is a misspelt one.
 fn refuse_idle_maps(source: &DatabasePaths, maps: &[PathMap]) -> Result<()> {
     let outside = [&source.wal_dir, &source.db_log_dir].into_iter().flatten().chain(&source.db_paths);
-    let named: Vec<PathBuf> =
-        outside.chain(source.cf_paths.iter().flat_map(|(_, paths)| paths)).map(clean).collect();
+    let named: Vec<PathBuf> = outside.chain(source.cf_paths.iter().flat_map(|(_, paths)| paths)).map(clean).collect();
     for map in maps {
         let old = clean(&map.old);
         if named.iter().any(|path| path.starts_with(&old)) {

@@ -168,10 +168,10 @@ fn hard_links(layout: &Layout, state: &Path, findings: &mut Vec<Finding>) {
         let elsewhere = device(&layout.wal_dir) != device(&layout.db);
         let text = format!("the log lies in {}", layout.wal_dir.display());
         findings.push(match elsewhere {
-            true => Finding::warning(
+            true => Finding::error(
                 "database.wal-elsewhere",
                 format!("{text}, on another file system than the database"),
-                "give --state a directory on the log's file system; restore with --map-path where the copy shall keep its log",
+                "pins are hard links, and one state directory can only hold links to one file system: keep both on one",
             ),
             false => Finding::info(
                 "database.wal-elsewhere",

@@ -1,0 +1,271 @@
+//! Bases: which one is wanted, and its way from links to a published document.
+//!
+//! Owns: the floor, and the order: files linked, floor fixed by a look that began afterwards, files uploaded, floor
+//! acknowledged, base published. The daemon drives the same steps beside the log; [`Archiver::take_base`] drives them in
+//! one go.
+
+use std::{path::PathBuf, sync::Arc};
+
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::{
+        archive::PutDocument,
+        crossing::Footing,
+        schema::{BaseDocument, BaseFile, Position},
+    },
+    clock::Micros,
+    ids::BaseId,
+};
+
+use super::Archiver;
+use crate::{
+    base::{
+        collect::{self, Collected, OpensOnly},
+        describe::{self, Author},
+        upload,
+    },
+    engine::{BaseReason, BaseStart, Polled, max_file_sequence},
+    layout::Layout,
+    registry::Registry,
+};
+
+/// A floor that was fixed for a collected base.
+#[derive(Clone, Debug)]
+pub(crate) struct Floor {
+    pub position: Position,
+    pub start: BaseStart,
+    /// [`Archiver::joins`] at that time: behind another process's segment the place has another running hash.
+    pub joins: u64,
+}
+
+impl Archiver {
+    /// Learns which files the archive has, and whether the run has a base.
+    pub(super) async fn learn_bases(&mut self) -> Result<()> {
+        let run = self.engine.run();
+        let mut has_base = false;
+        // One at a time: each holds a MANIFEST, and the archiver's memory is bounded.
+        for id in self.archive.list_bases().await? {
+            let Some(base) = self.archive.get_base(&id).await? else { continue };
+            has_base |= base.run == run && base.floor.timeline == self.timeline;
+            self.known_files.learn(&base.files, base.run, run);
+            self.last_base = self.last_base.take().max(Some(id));
+        }
+        if !has_base && self.engine.wanted_base().is_none() {
+            self.engine.want_base(BaseReason::RunStarted);
+        }
+        Ok(())
+    }
+
+    /// Takes a base now and publishes it.
+    ///
+    /// # Errors
+    /// `base.not-publishable` when no target could be reached from it (a barrier lies between the first record that
+    /// RocksDB would replay and the present).
+    pub async fn take_base(&mut self) -> Result<BaseDocument> {
+        self.drain().await?;
+        self.base_for(BaseReason::Asked).await
+    }
+
+    /// Takes the base that a run, a session or a barrier asks for, if it would serve. `None` when none is wanted, or
+    /// none would serve yet.
+    pub async fn take_wanted_base(&mut self) -> Result<Option<BaseDocument>> {
+        let Some(reason) = self.wanted_and_useful() else { return Ok(None) };
+        match self.base_for(reason.clone()).await {
+            Ok(base) => Ok(Some(base)),
+            Err(e) if e.code() == Code::BaseNotPublishable => {
+                tracing::info!(error = %e, "the base would serve no target yet");
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The base to take now: one is wanted, and targets could be reached from it.
+    pub(crate) fn wanted_and_useful(&self) -> Option<BaseReason> {
+        let reason = self.engine.wanted_base()?.clone();
+        let session = matches!(reason, BaseReason::SessionStarted { .. });
+        (self.engine.waiting().is_none() && (session || self.engine.base_would_serve())).then_some(reason)
+    }
+
+    async fn base_for(&mut self, reason: BaseReason) -> Result<BaseDocument> {
+        let created = self.parts.clock.now();
+        self.last_base_attempt = Some(created);
+        let collected = self.collector(&reason).collect()?;
+        // The floor is what is readable after the MANIFEST prefix was read.
+        loop {
+            let polled = self.poll()?;
+            self.ship_all().await?;
+            if let Some(floor) = self.fix_floor(&collected, &reason, polled)? {
+                let files = self.upload(&collected, &floor).await?;
+                return self.publish(created, collected, files, floor).await;
+            }
+            if polled.records == 0 {
+                return Err(Error::new(Code::BaseNotPublishable, "fixing the base's floor")
+                    .on(self.config.db.display())
+                    .hint(
+                        "the server holds committed writes in its memory (manual_wal_flush): make it flush its log",
+                    ));
+            }
+        }
+    }
+
+    async fn upload(&self, collected: &Collected, floor: &Floor) -> Result<Vec<BaseFile>> {
+        let random = &*self.parts.random;
+        let (files, known, run) = (&collected.files, &self.known_files, floor.start.run);
+        upload::upload(&self.archive, &self.claim, random, files, known, run).await
+    }
+
+    /// The effect of linking a base's files, apart from the archiver so that a thread can perform it.
+    pub(crate) fn collector(&mut self, reason: &BaseReason) -> Collector {
+        self.engine.hold();
+        let opens_only = match reason {
+            BaseReason::SessionStarted { manifest, first_wal, .. } => {
+                Some(OpensOnly { manifest: *manifest, first_wal: *first_wal })
+            }
+            _ => None,
+        };
+        Collector {
+            registry: self.engine.registry().clone(),
+            layout: self.engine.layout().clone(),
+            staging: self.state_dir.staging(),
+            include: self.config.include.clone(),
+            opens_only,
+            owner: self.parts.owner.clone(),
+        }
+    }
+
+    /// Fixes the floor of a collected base, given a look that began after it was collected. `None`: not yet.
+    ///
+    /// # Errors
+    /// `base.not-publishable` when the base would serve no target.
+    pub(crate) fn fix_floor(
+        &mut self,
+        collected: &Collected,
+        reason: &BaseReason,
+        polled: Polled,
+    ) -> Result<Option<Floor>> {
+        let first_wal = describe::first_wal(collected, self.engine.layout());
+        let Some(start) = self.engine.base_start(first_wal) else {
+            self.engine.end_hold();
+            self.engine.base_was_useless();
+            return Err(Error::new(Code::BaseNotPublishable, "taking a base of")
+                .on(self.config.db.display())
+                .with("first log needed", first_wal));
+        };
+        let floor = match reason {
+            // Nothing in the set was written by the session, so it is the state at the end of the session before.
+            BaseReason::SessionStarted { run, floor, hash, sequence, .. }
+                if collected.opens_only && *run == self.engine.run() =>
+            {
+                let here = self.engine.position();
+                let position =
+                    Position { boundary: *floor, hash: *hash, sequence: *sequence, wal: None, offset: None, ..here };
+                // What is replayed on it begins at the floor unless the open kept older WALs.
+                let start = if start.first_record > *floor {
+                    BaseStart { first_record: *floor, first_hash: *hash, ..start }
+                } else {
+                    start
+                };
+                Floor { position, start, joins: self.joins }
+            }
+            _ => {
+                if !polled.caught_up {
+                    return Ok(None);
+                }
+                if collected.unlogged_edits
+                    && self.engine.unread_is_possible()
+                    && !self.engine.flush_owner()?
+                    && !self.engine.is_past(collected.highest_wal)
+                {
+                    return Ok(None);
+                }
+                Floor { position: self.engine.position(), start, joins: self.joins }
+            }
+        };
+        if !self.engine.serves(floor.start.run, &candidate(&floor, collected)) {
+            self.engine.end_hold();
+            self.engine.base_was_useless();
+            return Err(Error::new(Code::BaseNotPublishable, "taking a base of")
+                .on(self.config.db.display())
+                .with("first record", floor.start.first_record)
+                .with("floor", floor.position.boundary)
+                .hint("a barrier lies in the log that this base still needs; it serves once the server has flushed"));
+        }
+        Ok(Some(floor))
+    }
+
+    /// Publishes a base whose files are uploaded, once the archive has acknowledged its floor.
+    pub(crate) async fn publish(
+        &mut self,
+        created: Micros,
+        collected: Collected,
+        files: Vec<BaseFile>,
+        floor: Floor,
+    ) -> Result<BaseDocument> {
+        while self.acknowledged.position.boundary < floor.position.boundary || self.pending.is_some() {
+            self.ship_all().await?;
+        }
+        let candidate = candidate(&floor, &collected);
+        if floor.joins != self.joins || !self.engine.serves(floor.start.run, &candidate) {
+            self.engine.end_hold();
+            return Err(Error::new(Code::BaseNotPublishable, "publishing a base of").on(self.config.db.display()));
+        }
+        let random: [u8; 4] = self.parts.random.bytes()?;
+        let author = Author {
+            archive: self.archive.id(),
+            id: BaseId::new(created.to_datetime(), u32::from_le_bytes(random)),
+            epoch: self.claim.epoch(),
+            nonce: self.parts.random.nonce()?,
+            created,
+        };
+        let document = describe::describe(author, self.engine.layout(), &collected, files, floor.start, floor.position);
+        crate::crash::point("base-before-publish");
+        match self.archive.put_base(&document, &self.claim, &*self.parts.random).await? {
+            PutDocument::Created { .. } => {}
+            PutDocument::Conflict(_) => {
+                return Err(Error::new(Code::Internal, "publishing the base").on(&document.id));
+            }
+        }
+        crate::crash::point("base-after-publish");
+        self.engine.end_hold();
+        self.engine.base_taken(candidate);
+        self.roll_up.bases.push(document.id.clone());
+        self.last_base = Some(document.id.clone());
+        self.known_files.learn(&document.files, document.run, self.engine.run());
+        tracing::info!(base = %document.id, floor = %document.floor.boundary, files = document.files.len(), "base published");
+        Ok(document)
+    }
+}
+
+/// What decides whether a collected base serves.
+fn candidate(floor: &Floor, collected: &Collected) -> Footing {
+    Footing {
+        first: floor.start.first_record,
+        floor: floor.position.boundary,
+        manifest: collected.point,
+        max_file_sequence: max_file_sequence(&collected.model),
+    }
+}
+
+/// Links a base's files when told to.
+#[derive(Debug)]
+pub(crate) struct Collector {
+    registry: Arc<Registry>,
+    layout: Layout,
+    staging: PathBuf,
+    include: Vec<String>,
+    opens_only: Option<OpensOnly>,
+    owner: Arc<dyn crate::Owner>,
+}
+
+impl Collector {
+    /// Performs it. An owner that can keeps file deletions away meanwhile.
+    pub(crate) fn collect(self) -> Result<Collected> {
+        let held = self.owner.hold_file_deletions()?;
+        let collected = collect::collect(&self.registry, &self.layout, &self.staging, &self.include, self.opens_only);
+        if held == crate::owner::Done::Yes {
+            self.owner.release_file_deletions()?;
+        }
+        collected
+    }
+}

@@ -1,0 +1,69 @@
+//! Tags: names for positions.
+//!
+//! Owns: the promise that everything committed before the call is durable in the archive when a tag is answered, and
+//! saying so where that cannot be known.
+
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::{
+        archive::PutDocument,
+        schema::{DOCUMENT_VERSION, Extra, TagDocument},
+    },
+    ids::SequenceNumber,
+    tag,
+};
+
+use super::Archiver;
+use crate::control::{TagRequest, Unflushed};
+
+impl Archiver {
+    /// Names the present position. Returns when everything committed before the call is durable in the archive.
+    ///
+    /// # Errors
+    /// `tag.unflushed-wal` where the server may hold committed writes in its memory, `tag.exists`, `tag.malformed-name`.
+    pub async fn tag(&mut self, request: &TagRequest) -> Result<TagDocument> {
+        let name = tag::Name::parse(&request.name)?;
+        let created = self.parts.clock.now();
+        let flushed = self.engine.flush_owner()?;
+        if !flushed && request.unflushed == Unflushed::Refuse {
+            return Err(Error::new(Code::UnflushedWal, "creating the tag").on(&request.name));
+        }
+        let committed = self.parts.owner.latest_sequence()?.map(SequenceNumber::new);
+        self.drain().await?;
+        let read = self.acknowledged.position.sequence;
+        let flushed = flushed && committed.is_none_or(|committed| committed <= read);
+        if !flushed && request.unflushed == Unflushed::Refuse {
+            return Err(Error::new(Code::UnflushedWal, "creating the tag")
+                .on(&request.name)
+                .with("read up to sequence", read)
+                .hint(
+                    "the database is further than its log shows: writes with disableWAL are in no log and in no tag",
+                ));
+        }
+        if let Some(why) = self.engine.waiting() {
+            return Err(Error::new(Code::WalCorrupt, "creating the tag").on(&request.name).with("waiting", why));
+        }
+        let document = TagDocument {
+            version: DOCUMENT_VERSION,
+            archive: self.archive.id(),
+            name: request.name.clone(),
+            position: self.acknowledged.position,
+            created,
+            note: request.note.clone(),
+            observed_only: !flushed,
+            nonce: self.parts.random.nonce()?,
+            extra: Extra::new(),
+        };
+        crate::crash::point("tag-before-put");
+        match self.archive.put_tag(&document, &self.claim, &*self.parts.random).await? {
+            PutDocument::Created { .. } => {
+                self.roll_up.tags.push((self.archive.tag_hash(&name), document.position));
+                Ok(document)
+            }
+            PutDocument::Conflict(other) => {
+                let boundary = other.position.boundary;
+                Err(Error::new(Code::TagExists, "creating the tag").on(&request.name).with("names boundary", boundary))
+            }
+        }
+    }
+}
