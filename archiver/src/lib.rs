@@ -46,6 +46,7 @@ pub mod manifest_tail;
 pub mod owner;
 pub mod pin;
 mod quiet;
+mod recent;
 pub mod registry;
 mod restore_marker;
 mod roll_up;

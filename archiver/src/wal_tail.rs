@@ -261,10 +261,10 @@ impl WalTail {
         Ok(meta.nlink() == 1 && registry.missed_none_after(self.wal))
     }
 
-    /// Whether the file has become shorter than what was read: the server cut it.
-    pub fn was_cut(&self) -> Result<bool> {
+    /// The file's length, if it has become shorter than what was read: the server cut it.
+    pub fn cut_to(&self) -> Result<Option<u64>> {
         let length = self.window.file().metadata().map_err(|e| error::io("examining", self.window.path(), e))?.len();
-        Ok(length < self.end)
+        Ok(Some(length).filter(|length| *length < self.end))
     }
 
     /// An error about this WAL.

@@ -3,13 +3,16 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use pitr_archive::{
     catalog::archive::Archive,
     clock::SystemClock,
     random::OsRandom,
-    rocks::write_batch::WriteBatch,
+    rocks::{log_writer::LogWriter, write_batch::WriteBatch},
     segment::entry::{BarrierReason, Entry, Event},
     store::memory::MemoryStore,
 };
@@ -130,6 +133,71 @@ async fn a_reopen_that_reuses_numbers_is_a_session_with_a_base_and_a_barrier() {
     assert_eq!(sequences(&all), [1, 2, 3, 2]);
     assert_eq!(barriers(&all), [BarrierReason::Reuse]);
     assert_eq!(archive(&store).await.bases().await.unwrap().len(), 2);
+}
+
+/// A record as RocksDB logs a put, to be appended at `offset` of a WAL.
+fn put_at(offset: u64, sequence: u64, key: &str, value: &str) -> Vec<u8> {
+    let mut batch = rocksdb::WriteBatch::default();
+    batch.put(key, value);
+    let mut payload = batch.data().to_vec();
+    payload[..8].copy_from_slice(&sequence.to_le_bytes());
+    let mut bytes = Vec::new();
+    LogWriter::new(offset).append(&payload, &mut bytes);
+    bytes
+}
+
+fn withdrawn(entries: &[Entry]) -> Vec<(u64, u64)> {
+    entries
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Event(Event::Withdrawn { from, to, .. }) => Some((from.get(), to.get())),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Two records, and a third whose bytes are complete in the log although RocksDB does not know of it.
+async fn a_failed_write(dir: &Path, store: &MemoryStore) -> (DB, Archiver, PathBuf) {
+    use std::io::Write;
+    let db = DB::open(&options(), dir.join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    db.put("b", "2").unwrap();
+    let mut one = archiver(dir, store).await;
+    one.catch_up().await.unwrap();
+    let wal = |entry: std::fs::DirEntry| Some(entry.path()).filter(|p| p.extension().is_some_and(|x| x == "log"));
+    let wal = std::fs::read_dir(dir.join("db")).unwrap().find_map(|entry| wal(entry.unwrap())).unwrap();
+    let length = std::fs::metadata(&wal).unwrap().len();
+    let mut file = std::fs::OpenOptions::new().append(true).open(&wal).unwrap();
+    file.write_all(&put_at(length, 3, "c", "failed")).unwrap();
+    one.poll().unwrap();
+    one.ship().await.unwrap();
+    (db, one, wal)
+}
+
+#[tokio::test]
+async fn a_record_of_a_failed_write_is_withdrawn_when_its_number_comes_again_in_the_next_wal() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let (_db, mut one, wal) = a_failed_write(dir.path(), &store).await;
+    std::fs::write(wal.with_file_name("000050.log"), put_at(0, 3, "d", "4")).unwrap();
+    one.catch_up().await.unwrap();
+    let all = entries(&store).await;
+    assert_eq!(sequences(&all), [1, 2, 3, 3]);
+    assert_eq!((withdrawn(&all), barriers(&all)), (vec![(2, 3)], vec![BarrierReason::SequenceWentBack]));
+}
+
+#[tokio::test]
+async fn a_record_of_a_failed_write_is_withdrawn_when_the_server_cuts_it_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let (db, mut one, _) = a_failed_write(dir.path(), &store).await;
+    // RocksDB closes a WAL at the length that it knows.
+    db.flush().unwrap();
+    db.put("d", "4").unwrap();
+    one.catch_up().await.unwrap();
+    let all = entries(&store).await;
+    assert_eq!(sequences(&all), [1, 2, 3, 3]);
+    assert_eq!((withdrawn(&all), barriers(&all)), (vec![(2, 3)], vec![BarrierReason::Fork]));
 }
 
 #[tokio::test]

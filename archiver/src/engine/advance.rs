@@ -198,7 +198,7 @@ impl Engine {
             if !items.is_empty() {
                 tail.keep_copy(self.registry.pins())?;
             }
-            let (wal, end, cut) = (tail.wal(), tail.end(), tail.was_cut()?);
+            let (wal, end, cut) = (tail.wal(), tail.end(), tail.cut_to()?);
             let certain = tail.is_certain(&self.registry, self.layout.recycling())?;
             let recycled = tail.is_recycled();
             tracing::debug!(%wal, end, certain, origin = ?tail.origin(), seen = ?self.registry.seen(wal), "end of a WAL");
@@ -213,8 +213,12 @@ impl Engine {
                     return Ok(emit::Run::Ended);
                 }
             };
-            if cut {
+            if let Some(length) = cut {
                 let detail = format!("WAL {wal} was cut below offset {end}, which is archived");
+                if let Some(from) = self.state.recent.cut_off(wal, length) {
+                    let to = self.stream.boundary();
+                    self.stream.event(&Event::Withdrawn { from, to, evidence: detail.clone() })?;
+                }
                 self.end_run(BarrierReason::Fork, detail)?;
                 return Ok(emit::Run::Ended);
             }

@@ -58,6 +58,8 @@ impl Engine {
             Some(advance) => self.judge(record.wal, batch.sequence(), advance, here, place)?,
             None => self.two_phase_record(record, here, place)?,
         }
+        let last = self.state.model.last().filter(|_| summary.sequence_advance().is_some_and(|advance| advance > 0));
+        self.state.recent.note(record.wal, record.end, here, last);
         self.close_by_first_use(&summary, here)?;
         self.stream.record(record, &batch, self.state.model.last())?;
         Ok(None)
@@ -79,18 +81,23 @@ impl Engine {
             let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
             self.jump(here, unexplained, format!("{}: behind records of two-phase commit", place()))?;
         }
-        let (reason, at, what) = match self.state.model.record(sequence, advance) {
+        let verdict = self.state.model.record(sequence, advance);
+        let taken_back = self.state.recent.taken_back(wal, sequence);
+        let (reason, at, what) = match verdict {
             Verdict::Continues => return Ok(()),
             Verdict::Jumped { expected } => {
                 let what = format!("sequence {sequence} where {expected} was due: writes that are not in the log");
                 let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
                 return self.jump(here, unexplained, format!("{}: {what}", place()));
             }
-            Verdict::WentBack { expected } => (
-                BarrierReason::SequenceWentBack,
-                here,
-                format!("sequence {sequence} again, {expected} was due: the server took records back"),
-            ),
+            Verdict::WentBack { expected } => {
+                let what = format!("sequence {sequence} again, {expected} was due: the server took records back");
+                if let Some(from) = taken_back {
+                    let evidence = format!("{}: {what}", place());
+                    self.stream.event(&Event::Withdrawn { from, to: here, evidence })?;
+                }
+                (BarrierReason::SequenceWentBack, here, what)
+            }
             Verdict::Reused { highest } => (
                 BarrierReason::Reuse,
                 session_start,

@@ -13,8 +13,8 @@ use pitr_archive::{
 
 use super::{Engine, EngineState, Place, Waiting, run::starting_point, types::STATE_VERSION};
 use crate::{
-    layout::Layout, manifest_tail::ManifestTail, owner::Owner, registry::Registry, restore_marker, stream::Stream,
-    wal_tail::WalTail,
+    layout::Layout, manifest_tail::ManifestTail, owner::Owner, recent::Recent, registry::Registry, restore_marker,
+    stream::Stream, wal_tail::WalTail,
 };
 
 /// What an engine is opened with.
@@ -184,6 +184,7 @@ impl EngineState {
             observed: None,
             session_start: pitr_archive::ids::Boundary::START,
             two_phase_wal: None,
+            recent: Recent::default(),
             last_record: None,
             wanted: std::collections::VecDeque::new(),
             pending_session: None,

@@ -9,7 +9,9 @@ use pitr_archive::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{barrier_log::BarrierLog, manifest_tail::News, sequence_model::SequenceModel, wal_tail::WalTail};
+use crate::{
+    barrier_log::BarrierLog, manifest_tail::News, recent::Recent, sequence_model::SequenceModel, wal_tail::WalTail,
+};
 
 /// What is known of a WAL whose records are in the present run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +91,9 @@ pub struct EngineState {
     /// The WAL for which a two-phase-commit barrier was noted.
     #[serde(default)]
     pub two_phase_wal: Option<FileNumber>,
+    /// The last records by sequence number.
+    #[serde(default)]
+    pub recent: Recent,
     /// The last record: its WAL and the offset after it.
     #[serde(default)]
     pub last_record: Option<(FileNumber, u64)>,
