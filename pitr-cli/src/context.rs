@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 use indicatif::MultiProgress;
 use pitr_archive::{
     Code, Error, Result,
-    catalog::archive::Archive,
+    catalog::{archive::Archive, load::Survey, model::Catalog},
     clock::{Clock, SystemClock},
     keyring::MasterKey,
     random::{OsRandom, Random},
@@ -31,6 +31,9 @@ use crate::{
         progress::{Bars, drawable},
     },
 };
+
+/// How many of a damaged archive's faults are told before something else is done with it.
+const SHOWN_FINDINGS: usize = 5;
 
 /// What commands are given.
 #[derive(Debug)]
@@ -78,6 +81,19 @@ impl Context {
     pub async fn archive(&self, args: &ArchiveArgs) -> Result<Archive> {
         let key = self.key(args)?;
         Archive::open(self.store(&args.archive).await?, key).await
+    }
+
+    /// What is sound of an archive's catalog. What is not is said, and hides nothing else: whoever looks or restores on
+    /// a bad day needs what is left.
+    pub async fn catalog(&self, archive: &Archive) -> Result<Catalog> {
+        let Survey { catalog, findings } = archive.load_what_is_sound().await?;
+        for finding in findings.iter().take(SHOWN_FINDINGS) {
+            tracing::warn!(code = finding.code().name(), "damaged: {finding}");
+        }
+        if findings.len() > SHOWN_FINDINGS {
+            tracing::warn!("{} more; `pitr verify` lists them all", findings.len() - SHOWN_FINDINGS);
+        }
+        Ok(catalog)
     }
 
     /// Opens an archive, or creates it; encrypted exactly when a key file is given.

@@ -19,7 +19,7 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::{
         archive::Archive,
-        model::Catalog,
+        model::{Catalog, Timeline},
         schema::{BaseDocument, Position},
     },
     ids::{
@@ -38,6 +38,7 @@ pub(crate) mod assemble;
 pub(crate) mod choose;
 pub(crate) mod facts;
 pub(crate) mod resolve;
+pub(crate) mod sections;
 pub(crate) mod sequence;
 pub(crate) mod source;
 pub(crate) mod stream;
@@ -55,15 +56,19 @@ pub async fn plan(archive: &Archive, catalog: &Catalog, target: &Target, options
         _ => None,
     };
     let timeline = tag.map(|tag| tag.position.timeline).or(options.timeline);
-    let stream = stream_of(catalog, timeline)?;
-    let bases = bases_of(catalog, &stream, options.base.as_ref())?;
+    let lineage = lineage(catalog, timeline)?;
+    let bases = bases_of(catalog, options.base.as_ref())?;
     let source = FromArchive(archive);
-    let inputs = Inputs { archive: archive.id(), stream: &stream, bases: &bases, source: &source, tag };
+    let newest = lineage.last().map_or(TimelineId::FIRST, |(timeline, _)| timeline.id());
+    let sections = sections::sections(newest, &lineage, &bases);
+    let section = sections::holding(&sections, &source, target, tag).await?;
+    let bases = section.bases(bases, &source).await?;
+    let inputs = Inputs { archive: archive.id(), stream: &section.stream, bases: &bases, source: &source, tag };
     assemble(&inputs, target, options).await
 }
 
-/// The stream of a timeline (by default the newest) with its ancestors below the places where it left them.
-pub(crate) fn stream_of(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Stream> {
+/// A timeline (by default the newest) and its ancestors, oldest first, each with the boundary at which the next left it.
+fn lineage(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Vec<(&Timeline, Option<Boundary>)>> {
     let unknown = |id: &dyn std::fmt::Display| {
         let mut e =
             Error::new(Code::TargetMalformed, "finding the timeline").on(id).hint("pitr list timelines shows them");
@@ -78,31 +83,38 @@ pub(crate) fn stream_of(catalog: &Catalog, timeline: Option<TimelineId>) -> Resu
             Error::new(Code::TargetBeforeStart, "finding the newest timeline").with("archived", "nothing yet")
         })?,
     };
-    let mut lineage = vec![Ancestor { timeline: newest.id(), segments: newest.segments(), until: None }];
+    let mut lineage = vec![(newest, None)];
     let mut child = newest;
     while let Some(fork) = child.document().parent {
         // A parent's number is smaller than its child's: the walk ends.
         let parent =
             catalog.timeline(fork.timeline).filter(|p| p.id() < child.id()).ok_or_else(|| unknown(&fork.timeline))?;
-        lineage.push(Ancestor { timeline: parent.id(), segments: parent.segments(), until: Some(fork.boundary) });
+        lineage.push((parent, Some(fork.boundary)));
         child = parent;
     }
     lineage.reverse();
-    Ok(Stream::new(newest.id(), &lineage))
+    Ok(lineage)
 }
 
-/// The bases of a stream in the order of their floors; only `named` when one is.
-fn bases_of(catalog: &Catalog, stream: &Stream, named: Option<&BaseId>) -> Result<Vec<BaseDocument>> {
+/// The stream of a timeline (by default the newest) with its ancestors below the places where it left them; what is
+/// lost of it leaves no trace here ([`sections`]).
+pub(crate) fn stream_of(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Stream> {
+    let lineage = lineage(catalog, timeline)?;
+    let newest = lineage.last().map_or(TimelineId::FIRST, |(timeline, _)| timeline.id());
+    let parts: Vec<_> = lineage
+        .iter()
+        .map(|(timeline, until)| Ancestor { timeline: timeline.id(), segments: timeline.segments(), until: *until })
+        .collect();
+    Ok(Stream::new(newest, &parts))
+}
+
+/// The bases in the order of their floors; only `named` when one is.
+fn bases_of(catalog: &Catalog, named: Option<&BaseId>) -> Result<Vec<BaseDocument>> {
     if let Some(id) = named.filter(|id| catalog.base(id).is_none()) {
         return Err(Error::new(Code::Usage, "finding the base").on(id).hint("pitr list shows all bases"));
     }
-    let mut bases: Vec<BaseDocument> = catalog
-        .bases()
-        .iter()
-        .filter(|base| named.is_none_or(|id| *id == base.id))
-        .filter(|base| stream.holds(base.floor.timeline, base.floor.boundary))
-        .cloned()
-        .collect();
+    let wanted = catalog.bases().iter().filter(|base| named.is_none_or(|id| *id == base.id));
+    let mut bases: Vec<BaseDocument> = wanted.cloned().collect();
     bases.sort_by(|a, b| (a.floor.boundary, &a.id).cmp(&(b.floor.boundary, &b.id)));
     Ok(bases)
 }
@@ -129,7 +141,7 @@ pub enum InsideEvent {
 }
 
 /// What a restore would do, and exactly where it would arrive.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RestorePlan {
     /// The archive.
     pub archive: ArchiveId,
@@ -205,7 +217,7 @@ pub struct CertainTime {
 }
 
 /// The base of a plan.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedBase {
     /// Its name.
     pub id: BaseId,

@@ -67,13 +67,22 @@ impl Copy {
 impl Scenario {
     /// An empty database; the archiver is not open yet.
     pub fn new(settings: &Settings) -> Self {
+        Self::begin(settings, false)
+    }
+
+    /// The same with an encrypted archive.
+    pub fn encrypted(settings: &Settings) -> Self {
+        Self::begin(settings, true)
+    }
+
+    fn begin(settings: &Settings, encrypted: bool) -> Self {
         let root = scratch::directory();
         let program = Program {
             seed: 1,
             settings: settings.clone(),
             steps: Vec::new(),
             store: StoreKind::Local,
-            encrypted: false,
+            encrypted,
             attentive: true,
         };
         let driver = Driver::create(root.path(), settings);

@@ -101,6 +101,43 @@ pub(crate) fn joins(
     segments.iter().try_for_each(|summary| edge.pass(timeline, summary))
 }
 
+/// Segments of a timeline that follow one another without a gap.
+#[derive(Clone, Copy, Debug)]
+pub struct Stretch<'a> {
+    /// In order; never empty.
+    pub segments: &'a [SegmentSummary],
+    /// Why nothing joins the first of them to what was before it: something is lost or damaged there. `None` where the
+    /// timeline itself begins, or what deletion has left of it.
+    pub broken: Option<&'static str>,
+    /// The first segment that is missing before it, if that is what is wrong.
+    pub missing: Option<Ordinal>,
+}
+
+/// The unbroken stretches of a timeline, in order: one, unless something is lost.
+pub fn stretches(timeline: &Timeline) -> Vec<Stretch<'_>> {
+    let parent = timeline.document().parent.as_ref();
+    let mut edge = Edge::start(timeline.deleted(), parent, parent.is_none());
+    let segments = timeline.segments();
+    let mut begins: Vec<(usize, Option<&'static str>, Option<Ordinal>)> = Vec::new();
+    for (index, summary) in segments.iter().enumerate() {
+        let expected = edge.ordinal;
+        match edge.pass(timeline.id(), summary) {
+            Err(e) if e.code() == Code::SegmentMissing => begins.push((index, Some("segments are missing"), expected)),
+            Err(_) => begins.push((index, Some("the segments do not join"), None)),
+            Ok(()) if index == 0 => begins.push((0, None, None)),
+            Ok(()) => {}
+        }
+    }
+    let ends = begins.iter().skip(1).map(|(index, ..)| *index).chain([segments.len()]);
+    begins
+        .iter()
+        .zip(ends)
+        .filter_map(|((from, broken, missing), to)| {
+            Some(Stretch { segments: segments.get(*from..to)?, broken: *broken, missing: *missing })
+        })
+        .collect()
+}
+
 /// Whether a manifest and a footer speak of the same segment.
 pub(crate) fn same_segment(timeline: TimelineId, named: &SegmentSummary, found: &SegmentSummary) -> Result<()> {
     if named == found {
@@ -204,6 +241,27 @@ fn names(catalog: &Catalog, findings: &mut Vec<Error>) {
         let by = format!("tag {}", tag.name);
         findings.extend(position(catalog, &by, "position", &tag.position).err());
     }
+}
+
+/// Leaves out bases and tags whose positions are not the archive's: something that they need is lost.
+pub fn leave_out_unsound(catalog: &mut Catalog) {
+    let sound: Vec<_> = catalog
+        .bases()
+        .iter()
+        .filter(|base| {
+            let first = Position { boundary: base.first_record, hash: base.first_hash, ..base.floor };
+            let floor = position(catalog, &"", "", &base.floor);
+            floor.is_ok() && position(catalog, &"", "", &first).is_ok() && base.first_record <= base.floor.boundary
+        })
+        .map(|base| base.id.clone())
+        .collect();
+    let tags: Vec<_> = catalog
+        .tags()
+        .iter()
+        .filter(|tag| position(catalog, &"", "", &tag.position).is_ok())
+        .map(|tag| tag.name.clone())
+        .collect();
+    catalog.retain(|base| sound.contains(&base.id), |tag| tags.contains(&tag.name));
 }
 
 /// Whether a named position lies in the archive, with its hash where that can be told from the summaries.

@@ -26,6 +26,8 @@ struct Loading {
     document: TimelineDocument,
     manifests: Vec<Manifest>,
     segments: Vec<SegmentSummary>,
+    /// None before the last is lost.
+    all_manifests: bool,
 }
 
 /// A catalog and everything that is wrong with it.
@@ -45,6 +47,17 @@ impl Archive {
             None => Ok(catalog),
             Some(first) => Err(first),
         }
+    }
+
+    /// Reads what is sound of the catalog, and lists what is not: one damaged object must not hide everything else from
+    /// somebody who has to restore. Bases and tags that do not fit the archive are left out; where segments are missing,
+    /// [`invariants::stretches`] tells what still joins.
+    pub async fn load_what_is_sound(&self) -> Result<Survey> {
+        let mut survey = self.survey().await?;
+        if !survey.findings.is_empty() {
+            invariants::leave_out_unsound(&mut survey.catalog);
+        }
+        Ok(survey)
     }
 
     /// Reads the catalog and lists everything that is wrong with it. Only a store that does not answer is an error.
@@ -120,11 +133,14 @@ impl Archive {
             if timelines.contains_key(&id) {
                 continue;
             }
-            let mut loading = Loading { document, manifests: Vec::new(), segments: Vec::new() };
+            let mut loading = Loading { document, manifests: Vec::new(), segments: Vec::new(), all_manifests: true };
             for outcome in self.load_manifests(id).await? {
                 if let Some((manifest, mut segments)) = keep_one(outcome, findings)? {
+                    loading.all_manifests &= manifest.number.get() == loading.manifests.len() as u64;
                     loading.manifests.push(manifest);
                     loading.segments.append(&mut segments);
+                } else {
+                    loading.all_manifests = false;
                 }
             }
             timelines.insert(id, loading);
@@ -133,18 +149,21 @@ impl Archive {
     }
 
     async fn load_segments(&self, loading: Loading, findings: &mut Vec<Error>) -> Result<Timeline> {
-        let Loading { document, manifests, mut segments } = loading;
+        let Loading { document, manifests, mut segments, all_manifests } = loading;
         let id = document.timeline;
         let deleted = keep_one(self.deletion_boundary(id).await, findings)?.flatten();
-        // A manifest that cannot be read takes its segments with it; density then says which.
-        let rolled_up = segments.last().map(|s| s.ordinal);
+        // What a lost manifest held is still in the segments themselves.
+        let known: std::collections::BTreeSet<_> = segments.iter().map(|s| s.ordinal).collect();
+        let rolled_up = known.last().filter(|_| all_manifests).copied();
         let mut listed = self.list_segments(id, rolled_up).await?;
-        listed.retain(|(ordinal, _)| deleted.as_ref().is_none_or(|d| *ordinal >= d.ordinal));
+        listed
+            .retain(|(ordinal, _)| !known.contains(ordinal) && deleted.as_ref().is_none_or(|d| *ordinal >= d.ordinal));
         for (_, footer) in self.footers(id, listed).await {
             if let Some(footer) = keep_one(footer, findings)? {
                 segments.push(footer.summary);
             }
         }
+        segments.sort_by_key(|s| s.ordinal);
         Ok(Timeline::new(document, manifests, deleted, segments))
     }
 

@@ -48,6 +48,12 @@ impl Catalog {
         }
     }
 
+    /// Keeps these bases and tags only.
+    pub(crate) fn retain(&mut self, base: impl Fn(&BaseDocument) -> bool, tag: impl Fn(&TagDocument) -> bool) {
+        self.bases.retain(base);
+        self.tags.retain(tag);
+    }
+
     /// `archive.json`.
     pub const fn archive(&self) -> &ArchiveDocument {
         &self.archive

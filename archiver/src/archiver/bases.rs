@@ -14,6 +14,7 @@ use pitr_archive::{
         schema::{BaseDocument, BaseFile, Position},
     },
     clock::Micros,
+    code::Exit,
     ids::BaseId,
 };
 
@@ -45,7 +46,16 @@ impl Archiver {
         let mut has_base = false;
         // One at a time: each holds a MANIFEST, and the archiver's memory is bounded.
         for id in self.archive.list_bases().await? {
-            let Some(base) = self.archive.get_base(&id).await? else { continue };
+            let base = match self.archive.get_base(&id).await {
+                Ok(Some(base)) => base,
+                Ok(None) => continue,
+                // What it would have told is which files need no upload. Archiving goes on; `pitr verify` lists it.
+                Err(e) if e.code().exit() == Exit::Integrity => {
+                    tracing::warn!(error = %e, base = %id, "a base in the archive is damaged");
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
             has_base |= base.run == run && base.floor.timeline == self.timeline;
             self.known_files.learn(&base.files, base.run, run);
             self.last_base = self.last_base.take().max(Some(id));

@@ -125,7 +125,7 @@ impl<'a> Selection<'a> {
 
 /// Lists.
 pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
-    let catalog = context.archive(&args.archive).await?.load_catalog().await?;
+    let catalog = context.catalog(&context.archive(&args.archive).await?).await?;
     let all = [Listing::Timelines, Listing::Bases, Listing::Tags, Listing::Barriers, Listing::Segments];
     let mut wanted = if args.what.is_empty() && !args.segments { all.to_vec() } else { args.what.clone() };
     if args.segments && !wanted.contains(&Listing::Segments) {

@@ -33,7 +33,7 @@ pub async fn run(context: &Context, args: &LogArgs) -> Result<Verdict> {
         limit: Some(args.limit.saturating_add(1)),
     };
     let archive = context.archive(&args.archive).await?;
-    let catalog = archive.load_catalog().await?;
+    let catalog = context.catalog(&archive).await?;
     let entries = scan(&archive, &catalog, filter).await?;
     let mut entries = std::pin::pin!(entries);
     let out = &context.output;

@@ -20,7 +20,7 @@ use crate::{
 pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
     let target = target(context, &args.target)?;
     let archive = context.archive(&args.archive).await?;
-    let catalog = archive.load_catalog().await?;
+    let catalog = context.catalog(&archive).await?;
     let plan = plan(&archive, &catalog, &target, &options(&args.planning)).await?;
     let out = &context.output;
     if out.is_json() {

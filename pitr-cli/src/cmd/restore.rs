@@ -37,7 +37,7 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
         wanted.workers = usize::from(jobs);
     }
     let archive = context.archive(&args.archive).await?;
-    let catalog = archive.load_catalog().await?;
+    let catalog = context.catalog(&archive).await?;
     let plan = plan(&archive, &catalog, &target, &options(&args.planning)).await?;
     drop(catalog);
     let report = restore(&archive, &plan, &wanted, Arc::new(context.bars())).await?;

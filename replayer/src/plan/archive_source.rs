@@ -13,7 +13,7 @@ use pitr_archive::{
     },
     ids::{Ordinal, TimelineId},
     object_key::ObjectKey,
-    segment::reader::SegmentReader,
+    segment::{entry::ManifestPoint, reader::SegmentReader},
 };
 
 use super::source::{ReadEntry, Source};
@@ -41,6 +41,10 @@ impl Source for FromArchive<'_> {
 
     async fn samples(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
         Ok(self.0.read_footer(timeline, segment.ordinal).await?.samples)
+    }
+
+    async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>> {
+        Ok(self.0.read_footer(timeline, segment.ordinal).await?.manifest.map(|progress| progress.point))
     }
 }
 

@@ -8,7 +8,7 @@ use pitr_archive::{
     Result,
     catalog::schema::{SegmentSummary, TimeSample},
     ids::{Boundary, RunningHash, TimelineId},
-    segment::entry::Entry,
+    segment::entry::{Entry, ManifestPoint},
 };
 
 /// An entry of a segment and where it lies.
@@ -30,4 +30,7 @@ pub(crate) trait Source: Sync {
 
     /// Every look at the readable end that a segment's footer holds.
     async fn samples(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>>;
+
+    /// How far the MANIFEST had been read when the segment was cut.
+    async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>>;
 }

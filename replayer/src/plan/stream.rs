@@ -318,6 +318,12 @@ impl Stream {
         }
     }
 
+    /// What began the run of the first records is lost: it began somewhere before.
+    pub fn assume_run(&mut self, timeline: TimelineId, number: u64) {
+        let before = Boundary::new(self.start().get().saturating_sub(1));
+        self.runs.insert(0, Run { timeline, number, start: Place { boundary: before, events: usize::MAX - 1 } });
+    }
+
     /// The end of the archive on this timeline.
     pub fn head(&self) -> Place {
         self.pieces.last().map_or(Place::before_events(Boundary::START), |p| p.end)

@@ -151,7 +151,7 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
         None => None,
         Some(archive) => {
             let opened = context.archive(archive).await?;
-            let catalog = opened.load_catalog().await?;
+            let catalog = context.catalog(&opened).await?;
             Some((opened.store().describe(), catalog))
         }
     };

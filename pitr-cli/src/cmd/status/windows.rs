@@ -6,6 +6,7 @@
 use pitr_archive::{
     catalog::{
         crossing::Footing,
+        invariants::stretches,
         model::{Barrier, Timeline},
         schema::BaseDocument,
     },
@@ -30,12 +31,22 @@ pub fn windows(timeline: &Timeline, bases: &[&BaseDocument]) -> Vec<Window> {
     join(reached)
 }
 
-/// From a base's floor to the first barrier that stops it, or the end of its run.
+/// From a base's floor to the first barrier that stops it, or the end of its run, or lost segments.
 fn reach(timeline: &Timeline, base: &BaseDocument) -> Option<Window> {
-    let run = timeline.run(base.run)?;
-    let stops =
-        timeline.barriers().iter().filter(|b| run.start <= b.at && b.at <= run.end).filter_map(|b| stop(b, base));
-    let to = stops.min().map_or(run.end, |stop| stop.min(run.end));
+    let floor = base.floor.boundary;
+    let (first, last) = stretches(timeline).iter().find_map(|stretch| {
+        let (first, last) = (stretch.segments.first()?, stretch.segments.last()?);
+        let whole = stretch.broken.is_none() || first.first < base.first_record;
+        (whole && first.first <= base.first_record && floor <= last.end).then_some((first.first, last.end))
+    })?;
+    // The event that began its run can be lost with the segments before.
+    let (start, end) = match timeline.run(base.run) {
+        Some(run) => (run.start, run.end),
+        None => (first, timeline.runs().iter().map(|run| run.start).find(|start| floor <= *start).unwrap_or(last)),
+    };
+    let end = end.min(last);
+    let stops = timeline.barriers().iter().filter(|b| start <= b.at && b.at <= end).filter_map(|b| stop(b, base));
+    let to = stops.min().map_or(end, |stop| stop.min(end));
     (base.floor.boundary <= to).then_some(Window { from: base.floor.boundary, to, since: base.created })
 }
 

@@ -350,4 +350,8 @@ impl Source for Scene {
     async fn samples(&self, _: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
         Ok(self.contents[&segment.ordinal].1.clone())
     }
+
+    async fn manifest(&self, _: TimelineId, _: &SegmentSummary) -> Result<Option<ManifestPoint>> {
+        Ok(None)
+    }
 }

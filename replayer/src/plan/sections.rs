@@ -1,0 +1,207 @@
+//! What a lost or damaged segment leaves of a timeline: stretches that join, each of which can be restored by itself.
+//!
+//! Owns: cutting a lineage at every hole, which section a target lies in, and which bases may serve behind a hole. A whole
+//! archive has one section, and none of this matters.
+//!
+//! Why a base behind a hole is exact. Records: it must begin behind the hole. Column families, ingestions and dropped
+//! ranges that only the lost segments noted: they were in the MANIFEST when those were written, so a base whose copy of
+//! the MANIFEST reaches as far as the first segment behind the hole says it had been read has all of them. Before a
+//! hole nothing changes: what was noted later happened later.
+
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::{
+        invariants::{Stretch, stretches},
+        model::Timeline,
+        schema::{BaseDocument, TagDocument},
+    },
+    ids::{Boundary, Ordinal, TimelineId},
+    object_key::ObjectKey,
+    segment::entry::ManifestPoint,
+};
+
+use super::{
+    resolve,
+    source::Source,
+    stream::{Ancestor, Stream},
+};
+use crate::target::Target;
+
+/// Where the stream is broken: before the first segment of a section.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hole {
+    timeline: TimelineId,
+    /// The first segment behind it.
+    behind: Ordinal,
+    /// The first one that is missing, if that is what is wrong.
+    missing: Option<Ordinal>,
+    why: &'static str,
+}
+
+/// A part of a lineage whose segments join.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    pub stream: Stream,
+    /// What it begins behind.
+    pub hole: Option<Hole>,
+}
+
+struct Cut<'a> {
+    hole: Option<Hole>,
+    parts: Vec<Ancestor<'a>>,
+}
+
+/// The sections of a lineage, oldest first.
+pub(crate) fn sections(
+    timeline: TimelineId,
+    lineage: &[(&Timeline, Option<Boundary>)],
+    bases: &[BaseDocument],
+) -> Vec<Section> {
+    let mut cuts: Vec<Cut<'_>> = Vec::new();
+    for (ancestor, until) in lineage {
+        for stretch in stretches(ancestor) {
+            let begins = stretch.segments.first().map_or(Boundary::START, |s| s.first);
+            if until.is_some_and(|until| begins >= until && begins != Boundary::START) {
+                continue;
+            }
+            let part = Ancestor { timeline: ancestor.id(), segments: stretch.segments, until: *until };
+            match (cuts.last_mut(), hole(ancestor, &stretch)) {
+                // A child begins where it left its parent, if the parent's segments reach that far.
+                (Some(last), None) if reaches(last, begins) => last.parts.push(part),
+                (None, None) => cuts.push(Cut { hole: None, parts: vec![part] }),
+                (_, hole) => {
+                    let hole = hole.or_else(|| broken(ancestor, &stretch, "the parent's segments end before it"));
+                    cuts.push(Cut { hole, parts: vec![part] });
+                }
+            }
+        }
+    }
+    cuts.into_iter().map(|cut| section(timeline, &cut, bases)).collect()
+}
+
+fn reaches(cut: &Cut<'_>, boundary: Boundary) -> bool {
+    cut.parts.last().and_then(|part| part.segments.last()).is_some_and(|last| last.end >= boundary)
+}
+
+fn hole(timeline: &Timeline, stretch: &Stretch<'_>) -> Option<Hole> {
+    stretch.broken.and_then(|why| broken(timeline, stretch, why))
+}
+
+fn broken(timeline: &Timeline, stretch: &Stretch<'_>, why: &'static str) -> Option<Hole> {
+    let behind = stretch.segments.first()?.ordinal;
+    Some(Hole { timeline: timeline.id(), behind, missing: stretch.missing, why })
+}
+
+fn section(timeline: TimelineId, cut: &Cut<'_>, bases: &[BaseDocument]) -> Section {
+    let mut stream = Stream::new(timeline, &cut.parts);
+    if cut.hole.is_some() {
+        // The event that began the run can be lost; bases name their run.
+        let until = stream.runs.first().map(|run| run.start.boundary);
+        let here = bases.iter().filter(|base| stream.holds(base.floor.timeline, base.floor.boundary));
+        let first = here.filter(|base| until.is_none_or(|until| base.floor.boundary <= until)).min_by_key(|b| b.run);
+        if let Some(base) = first.filter(|base| stream.runs.first().is_none_or(|run| base.run < run.number)) {
+            stream.assume_run(base.floor.timeline, base.run);
+        }
+    }
+    Section { stream, hole: cut.hole }
+}
+
+impl Section {
+    fn starts(&self) -> Boundary {
+        self.stream.start()
+    }
+
+    fn ends(&self) -> Boundary {
+        self.stream.head().boundary
+    }
+
+    /// The bases that may serve here.
+    pub async fn bases(&self, bases: Vec<BaseDocument>, source: &dyn Source) -> Result<Vec<BaseDocument>> {
+        let mut here: Vec<_> =
+            bases.into_iter().filter(|base| self.stream.holds(base.floor.timeline, base.floor.boundary)).collect();
+        let (Some(hole), Some(piece)) = (&self.hole, self.stream.pieces.first()) else { return Ok(here) };
+        let read: Option<ManifestPoint> = source.manifest(hole.timeline, &piece.summary).await?;
+        let assumed = self.stream.runs.first().filter(|run| run.start.boundary < self.starts()).map(|run| run.number);
+        here.retain(|base| {
+            let later_run = assumed.is_none_or(|run| base.run > run);
+            base.first_record > self.starts() && (later_run || read.is_some_and(|read| base.manifest >= read))
+        });
+        Ok(here)
+    }
+
+    /// The target lies in the hole before this section.
+    fn lost(&self, target: &Target) -> Error {
+        let e = Error::new(Code::SegmentMissing, "finding").on(target).with("records from", self.starts());
+        match &self.hole {
+            None => e,
+            Some(hole) => e
+                .with("object", ObjectKey::segment(hole.timeline, hole.missing.unwrap_or(hole.behind)))
+                .with("why", hole.why)
+                .hint("what the target needs is lost; positions before it, and behind it from the next base on, can still be restored"),
+        }
+    }
+}
+
+/// The section that a target lies in.
+///
+/// # Errors
+/// `segment.missing` where it lies in a hole, and those of resolving it.
+pub(crate) async fn holding<'a>(
+    sections: &'a [Section],
+    source: &dyn Source,
+    target: &Target,
+    tag: Option<&TagDocument>,
+) -> Result<&'a Section> {
+    let [first, rest @ ..] = sections else {
+        return Err(Error::new(Code::TargetBeforeStart, "finding").on(target).with("archived", "nothing yet"));
+    };
+    let last = rest.last().unwrap_or(first);
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let at = match target {
+        Target::Latest => return Ok(last),
+        Target::Record(record) => record.after().unwrap_or(last.ends()),
+        Target::Tag(_) => tag.map_or(Boundary::START, |tag| tag.position.boundary),
+        Target::Time(_) | Target::Sequence(_) => return by_search(sections, source, target).await,
+    };
+    for section in sections {
+        // At the very boundary of a hole lies the end of what is before it.
+        if at <= section.ends() && (at > section.starts() || section.hole.is_none()) {
+            return Ok(section);
+        }
+        if at <= section.ends() {
+            return Err(section.lost(target));
+        }
+    }
+    Ok(last)
+}
+
+/// A time or a sequence number: each section is asked.
+async fn by_search<'a>(sections: &'a [Section], source: &dyn Source, target: &Target) -> Result<&'a Section> {
+    let mut found: Option<&Section> = None;
+    for section in sections {
+        match resolve::resolve(&section.stream, source, target, None).await {
+            Ok(_) => {
+                if found.replace(section).is_some() && matches!(target, Target::Sequence(_)) {
+                    return Err(Error::new(Code::TargetAmbiguous, "finding").on(target).hint(
+                        "the number was used on both sides of lost segments: choose a place with --to-record or --to-time",
+                    ));
+                }
+            }
+            Err(e) if matches!(e.code(), Code::TargetAfterEnd | Code::TargetBeforeStart) => {
+                let behind = e.code() == Code::TargetBeforeStart;
+                if behind && section.hole.is_some() && found.is_none() {
+                    return Err(section.lost(target));
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    match (found, sections) {
+        (Some(section), _) => Ok(section),
+        // Beyond the end, or (a number) in a hole: the newest section's own words.
+        (None, [.., last]) => resolve::resolve(&last.stream, source, target, None).await.map(|_| last),
+        (None, []) => Err(Error::new(Code::TargetBeforeStart, "finding").on(target)),
+    }
+}
