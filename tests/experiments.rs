@@ -16,6 +16,7 @@ use harness::{
 };
 use pitr_archive::{Code, clock::Micros, ids::Nonce, restore_marker};
 use pitr_replayer::{
+    plan::NoteKind,
     progress::Silent,
     restore::{RestoreOptions, restore},
 };
@@ -253,6 +254,24 @@ fn the_latest_sequence_number_is_that_of_the_source_even_where_no_file_and_no_re
 }
 
 /// Every file below a directory: size and contents.
+/// What reached the files is not all that was committed, and a plan must not claim so.
+#[test]
+fn a_plan_says_when_the_server_keeps_committed_writes_to_itself() {
+    for manual_wal_flush in [true, false] {
+        let mut story = Scenario::new(&Settings { manual_wal_flush, ..Settings::default() });
+        story.archive(ArchiverStep::Poll);
+        story.put("a", "1");
+        story.step(Step::Flush(None));
+        story.put("b", "2");
+        story.step(Step::Flush(None));
+        story.base();
+        story.archive(ArchiverStep::Ship);
+        let plan = story.plan(2, None).unwrap();
+        let said = plan.notes.iter().any(|note| note.kind == NoteKind::ObservedOnly);
+        assert_eq!(said, manual_wal_flush, "{:?}", plan.notes);
+    }
+}
+
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap().flatten() {

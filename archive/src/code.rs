@@ -119,10 +119,8 @@ codes! {
     ManifestUnsupported = "rocksdb.manifest-unsupported", Usage, Critical, Never, "RocksDB's MANIFEST holds an edit this version does not know", "use a pitr that knows the RocksDB version that wrote it";
     OptionsMalformed = "rocksdb.options-malformed", Usage, Error, Never, "RocksDB's OPTIONS file cannot be parsed", "the line is named above";
     NotADatabase = "rocksdb.not-a-database", Usage, Error, Never, "the directory holds no RocksDB database", "give the directory that holds the file CURRENT";
-    DatabaseEncrypted = "rocksdb.encrypted", Usage, Error, Never, "the database's files are encrypted by its server", "pitr reads files; an encrypting Env can only be archived from inside the program";
     DatabaseUnsupported = "rocksdb.unsupported", Usage, Error, Never, "the database uses a feature that cannot be archived faithfully", "the feature is named above";
     DatabaseOpen = "rocksdb.open-failed", Damage, Error, Never, "RocksDB refused to open the directory", "RocksDB's own words are above";
-    DatabaseInUse = "rocksdb.in-use", Usage, Error, Later, "a running server holds the database", "stop the server, or choose another directory";
     // Local files.
     FileNotFound = "file.not-found", Usage, Error, Never, "the file does not exist", "check the path";
     FileNotPermitted = "file.not-permitted", Usage, Error, Never, "the file may not be used by this user", "run pitr as the user that owns the database";
@@ -157,7 +155,6 @@ codes! {
     // Writers.
     Fenced = "writer.fenced", Fenced, Critical, Never, "another archiver has taken over this archive", "one archiver per archive: find the other one before starting this one again";
     StateLocked = "writer.state-locked", Fenced, Error, Later, "another pitr process uses this state directory", "use its control socket (pitr status, pitr tag create), or stop it";
-    ArchiveBehindState = "writer.archive-behind", Integrity, Critical, Never, "the archive ends before what this archiver knows to be in it", "objects were deleted or the store was rolled back; a barrier and a new base follow";
     // Archiving.
     BaseUnobtainable = "base.unobtainable", Store, Error, Later, "no consistent base could be taken", "the database changes its files faster than they can be linked; it is tried again";
     BaseNotPublishable = "base.not-publishable", Target, Error, Later, "the base is taken but the archive does not yet hold every record it needs", "it becomes usable as soon as the records arrive";

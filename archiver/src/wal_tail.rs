@@ -217,17 +217,22 @@ impl WalTail {
             return Ok(());
         }
         if self.copy.is_none() {
-            self.copy = Some((pins.copy_for(self.wal)?, 0));
+            // What an earlier process copied was this file's then; by now the server may have overwritten it.
+            let copy = pins.copy_for(self.wal)?;
+            let kept = copy.metadata().map_err(|e| error::io("examining the copy of", self.window.path(), e))?.len();
+            self.copy = Some((copy, kept));
         }
         let Some((copy, kept)) = &mut self.copy else { return Ok(()) };
         let mut buffer = vec![0; 256 * 1024];
         while *kept < self.end {
             let left = usize::try_from(self.end - *kept).unwrap_or(usize::MAX).min(buffer.len());
             let piece = &mut buffer[..left];
-            self.window
-                .file()
-                .read_exact_at(piece, *kept)
-                .map_err(|e| error::io("copying the recycled WAL", self.window.path(), e))?;
+            match self.window.file().read_exact_at(piece, *kept) {
+                Ok(()) => {}
+                // The server cut the file: whoever looks next sees it.
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(e) => return Err(error::io("copying the recycled WAL", self.window.path(), e)),
+            }
             copy.write_all_at(piece, *kept)
                 .map_err(|e| error::io("copying the recycled WAL", self.window.path(), e))?;
             *kept += left as u64;

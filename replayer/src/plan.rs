@@ -317,7 +317,7 @@ pub enum NoteKind {
     SequenceReuse,
     /// Times are bounds only: nobody watched.
     Unwatched,
-    /// The tag holds what was in the files; the server may have held committed writes in memory.
+    /// Positions and times are of what was in the files; the server may have held committed writes in memory.
     ObservedOnly,
     /// Restoring lays files elsewhere than the source had them.
     ForeignPath,

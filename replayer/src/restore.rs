@@ -143,22 +143,23 @@ pub async fn restore(
 
     let staging = Staging::create(&layout.directories())?;
     let work = Work { archive, plan, base: &base, layout: &layout, staging: &staging, options, progress };
-    match work.fill(small).await {
-        Ok(totals) => {
-            staging.publish()?;
-            Ok(RestoreReport {
-                into,
-                position: plan.position,
-                base: base.id.clone(),
-                marker: options.marker,
-                files: base.files.len(),
-                file_bytes: base.files.iter().map(|f| f.size).sum(),
-                records: totals.records,
-                wal_bytes: totals.bytes,
-                recovered: options.finish == Finish::Recover,
-                notes: plan.notes.clone(),
-            })
-        }
+    let published = match work.fill(small).await {
+        Ok(totals) => staging.publish().map(|()| totals),
+        Err(e) => Err(e),
+    };
+    match published {
+        Ok(totals) => Ok(RestoreReport {
+            into,
+            position: plan.position,
+            base: base.id.clone(),
+            marker: options.marker,
+            files: base.files.len(),
+            file_bytes: base.files.iter().map(|f| f.size).sum(),
+            records: totals.records,
+            wal_bytes: totals.bytes,
+            recovered: options.finish == Finish::Recover,
+            notes: plan.notes.clone(),
+        }),
         Err(e) if e.code() == Code::SequenceMismatch && options.finish == Finish::Recover => {
             Err(e.with("kept in", staging.path(&layout.db)?.display()))
         }

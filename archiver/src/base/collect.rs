@@ -157,7 +157,7 @@ pub fn collect(
         };
         if times >= STUCK {
             return Err(Error::new(Code::DatabaseUnsupported, "finding the table file").on(missing.display()).hint(
-                "the database keeps table files in other directories (db_paths); name all of them in the server's order",
+                "the database keeps table files in other directories: name all of db_paths in the server's order (--db-path); cf_paths cannot be archived",
             ));
         }
         stuck = Some((prefix.point, missing, times));
@@ -261,7 +261,7 @@ fn link_all(layout: &Layout, staging: &Path, model: &ManifestModel) -> Result<Li
         let name = file_name::sst(number);
         let dir = layout.table_dir(sst.path_id).ok_or_else(|| {
             Error::new(Code::DatabaseUnsupported, "finding the table file").on(&name).with("path id", sst.path_id).hint(
-                "the database keeps table files in several directories (db_paths); name all of them in the server's order",
+                "the database keeps table files in several directories: name all of db_paths in the server's order (--db-path); cf_paths cannot be archived",
             )
         })?;
         let Some(held) = hold(&dir.join(&name), &staging.join(&name))? else {

@@ -143,7 +143,8 @@ impl Engine {
             Follow::News(news) => (news, None),
             Follow::Missed { before, detail } => (before, Some(detail)),
         };
-        let second_look = read == types::Ended::SoFar && news.iter().any(news::has_interval);
+        let tells = |news: &_| news::has_interval(news) || news::may_be_of_unread_records(news);
+        let second_look = read == types::Ended::SoFar && news.iter().any(tells);
         if second_look || !self.open.is_empty() {
             // The end of an interval must lie behind everything readable: a WAL that no event has named yet included.
             self.registry.scan()?;

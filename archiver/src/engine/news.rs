@@ -14,6 +14,12 @@ use pitr_archive::{
 use super::{Deferred, Engine, InfoLog, Item, OpenInterval, PendingSession, column_family_event};
 use crate::{manifest_tail::News, session};
 
+/// Whether the news says that files hold what a record wrote which may have been readable only since the last look at
+/// the log: without another look, that record would seem to be missing from it.
+pub(super) fn may_be_of_unread_records(news: &News) -> bool {
+    matches!(news, News::Change { change: Change::Flush { .. } | Change::LastSequence { .. }, .. })
+}
+
 /// Whether the news needs to know where in the log it happened.
 pub(super) fn has_interval(news: &News) -> bool {
     match news {

@@ -20,7 +20,10 @@ use super::{
     source::Source,
     stream::{Change, Place, Run, Side, Stream},
 };
-use crate::{restore::paths, target::Target};
+use crate::{
+    restore::{paths, small_files},
+    target::Target,
+};
 
 /// What planning looks at.
 pub(crate) struct Inputs<'a> {
@@ -327,6 +330,12 @@ fn cautions(stream: &Stream, base: &BaseDocument, target: Boundary, time: &super
         notes.push(Note {
             kind: NoteKind::Unwatched,
             text: "when the database was in this state is only known as a bound: records before and after it became readable between two looks".to_owned(),
+        });
+    }
+    if small_files::source_buffers_its_log(base) {
+        notes.push(Note {
+            kind: NoteKind::ObservedOnly,
+            text: "the server keeps committed writes in its own memory until it flushes its log (manual_wal_flush): every time here is when a write reached the log's file, which can be later than its commit".to_owned(),
         });
     }
     for (what, path) in paths::foreign(&base.paths) {

@@ -115,6 +115,17 @@ pub(crate) fn put(path: &Path, content: &[u8]) -> Result<()> {
     file.sync_all().map_err(|e| io("making durable", path, e))
 }
 
+/// Whether the server that a base was taken from keeps committed writes in its own memory. What cannot be read says no:
+/// the restore itself refuses a malformed OPTIONS file.
+pub(crate) fn source_buffers_its_log(base: &BaseDocument) -> bool {
+    let options = base.inline.iter().filter(|f| matches!(file_name::parse(&f.name), Some(FileKind::Options(_))));
+    let mut settings = options.filter_map(|file| {
+        let text = String::from_utf8(STANDARD.decode(&file.content).ok()?).ok()?;
+        OptionsFile::parse(&text).ok()?.db().ok()
+    });
+    settings.next_back().is_some_and(|settings| settings.manual_wal_flush == Some(true))
+}
+
 /// Whether a base's own document is sound: its MANIFEST is whole, ends where the base says, and names the base's files.
 pub(crate) fn check_base(base: &BaseDocument) -> Result<()> {
     let name = file_name::manifest(base.manifest.file);

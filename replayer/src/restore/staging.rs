@@ -136,23 +136,38 @@ impl Staging {
 
     /// Makes every directory durable and gives all their final names, the database directory (the first) last:
     /// without it nothing looks like a database.
-    pub fn publish(self) -> Result<()> {
+    pub fn publish(&self) -> Result<()> {
         for pair in &self.pairs {
             for path in below(&pair.staging)?.iter().rev().filter(|p| p.is_dir()) {
                 sync_directory(path)?;
             }
         }
-        for pair in self.pairs.iter().rev() {
-            fs::rename(&pair.staging, &pair.place).map_err(|e| match e.kind() {
-                // Somebody filled it meanwhile; rename(2) refuses to replace a directory that is not empty.
-                std::io::ErrorKind::DirectoryNotEmpty => {
-                    Error::new(Code::DestinationNotEmpty, "publishing").on(pair.place.display()).because(e)
+        // The database's own directory last: with it, the restored database is there. Where it cannot be put in its place,
+        // the others leave theirs again.
+        for (published, pair) in self.pairs.iter().rev().enumerate() {
+            fs::rename(&pair.staging, &pair.place).map_err(|e| self.withdraw(published, e)).map_err(|e| {
+                match e.kind() {
+                    // Somebody filled it meanwhile; rename(2) refuses to replace a directory that is not empty.
+                    std::io::ErrorKind::DirectoryNotEmpty => {
+                        Error::new(Code::DestinationNotEmpty, "publishing").on(pair.place.display()).because(e)
+                    }
+                    _ => io("renaming the restored directory to", &pair.place, e),
                 }
-                _ => io("renaming the restored directory to", &pair.place, e),
             })?;
             sync_directory(parent(&pair.place)?)?;
         }
         Ok(())
+    }
+
+    /// Undoes the last `published` renames, after one failed for the reason `e`.
+    fn withdraw(&self, published: usize, e: std::io::Error) -> std::io::Error {
+        for pair in self.pairs.iter().rev().take(published) {
+            if let Err(also) = fs::rename(&pair.place, &pair.staging) {
+                let text = format!("{e}; and {} stays where it is: {also}", pair.place.display());
+                return std::io::Error::new(e.kind(), text);
+            }
+        }
+        e
     }
 
     /// Removes everything staged.
@@ -255,6 +270,16 @@ mod tests {
             assert_eq!(check_free(&inside).unwrap_err().code(), Code::Usage, "{}", inside.display());
         }
         check_free(&dir.path().join("copy")).unwrap();
+    }
+
+    #[test]
+    fn when_one_directory_cannot_be_put_in_its_place_none_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, wal) = (dir.path().join("db"), dir.path().join("wal"));
+        let staging = Staging::create(&[&db, &wal]).unwrap();
+        fs::create_dir_all(db.join("somebody came first")).unwrap();
+        assert_eq!(staging.publish().unwrap_err().code(), Code::DestinationNotEmpty);
+        assert!(!wal.exists());
     }
 
     #[test]
