@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Random programs for MINUTES (default 30), one seed after the other, each in its own process.
+# Random programs for MINUTES (default 30), in batches.
 #
-# Runs add up: what has passed is appended to $PITR_CACHE/soak.log with the commit, and the next run goes on with the
-# following seed. A failure ends it and names the seed: PITR_SEED=... cargo test --release --test property
+# Runs add up: every batch that passed is appended to $PITR_CACHE/soak.log with its first and last seed and the commit, and
+# the next run goes on behind the highest. A failure ends it and names the seed, which `make hunt` (PITR_FIRST, PITR_SEED)
+# replays.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC1091
@@ -13,23 +14,26 @@ log=$cache/soak.log
 minutes=${MINUTES:-30}
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
-cargo test --quiet --release --workspace --features pitr-archiver/embedded --no-run --test property
-test_program() {
-  cargo test --quiet --release --workspace --features pitr-archiver/embedded --test property
+property() {
+  cargo test --quiet --release -p pitr-cli -p pitr-archiver --features pitr-archiver/embedded --test property "$@"
 }
+property --no-run
 
-# Seeds below this are the ones that `make test` runs anyway.
-seed=$(awk 'BEGIN { last = 99999999 } $1 == "passed" && $2 > last { last = $2 } END { print last + 1 }' "$log" 2>/dev/null || echo 100000000)
+batch=500
+# `make test` runs the seeds below this anyway.
+seed=$(awk 'BEGIN { last = 299 } $1 == "passed" && $3 > last { last = $3 } END { print last + 1 }' "$log" 2>/dev/null || echo 300)
 passed=0
 while [ "$SECONDS" -lt $((minutes * 60)) ]; do
-  if ! output=$(PITR_SEED=$seed test_program 2>&1); then
-    printf '%s\n' "$output"
-    echo "failed $seed $commit" >>"$log"
-    echo "soak: seed $seed failed after $passed that passed: PITR_SEED=$seed cargo test --release --test property" >&2
+  last=$((seed + batch - 1))
+  if ! output=$(PITR_FIRST=$seed PITR_PROGRAMS=$batch property 2>&1); then
+    printf '%s\n' "$output" | tail -200
+    echo "failed $seed $last $commit" >>"$log"
+    echo "soak: a seed of $seed to $last failed after $passed that passed; it is named above" >&2
     exit 1
   fi
-  echo "passed $seed $commit" >>"$log"
-  passed=$((passed + 1))
-  seed=$((seed + 1))
+  echo "passed $seed $last $commit" >>"$log"
+  passed=$((passed + batch))
+  seed=$((last + 1))
 done
-echo "soak: $passed seeds passed in $minutes minutes; $(grep -c '^passed' "$log") in all ($log)"
+total=$(awk '$1 == "passed" { n += $3 - $2 + 1 } END { print n }' "$log")
+echo "soak: $passed seeds passed in $minutes minutes, up to $((seed - 1)); $total in all ($log)"

@@ -19,6 +19,7 @@ use crate::{
     error::{Error, Result},
     ids::{ManifestNumber, TimelineId},
     object_key::{ObjectKey, prefix},
+    rocks::file_name,
 };
 
 /// A timeline whose segments after the last manifest are not read yet.
@@ -40,7 +41,8 @@ pub struct Survey {
 }
 
 impl Archive {
-    /// Reads the catalog and checks it. The first thing that is wrong is the error.
+    /// Reads the catalog and checks it. The first thing that is wrong is the error. Its bases lack their MANIFEST's
+    /// bytes: [`Archive::get_base`] has them.
     pub async fn load_catalog(&self) -> Result<Catalog> {
         let Survey { catalog, findings } = self.survey().await?;
         match findings.into_iter().next() {
@@ -65,7 +67,8 @@ impl Archive {
         let mut findings = Vec::new();
         let mut timelines: BTreeMap<TimelineId, Loading> = BTreeMap::new();
         self.load_timelines(&mut timelines, &mut findings).await?;
-        let bases: Vec<BaseDocument> = keep(self.all_outcomes(prefix::BASES).await?, &mut findings)?;
+        let bases: Vec<BaseDocument> = 
+            keep(self.all_outcomes_as(prefix::BASES, without_manifest).await?, &mut findings)?;
         let mut tags: Vec<TagDocument> = keep(self.all_outcomes(prefix::TAGS).await?, &mut findings)?;
         tags.sort_by(|a, b| a.name.cmp(&b.name));
         let positions = bases.iter().map(|base| &base.floor).chain(tags.iter().map(|tag| &tag.position));
@@ -179,6 +182,15 @@ impl Archive {
             .collect()
             .await)
     }
+}
+
+/// A MANIFEST can have hundreds of megabytes, and a year's bases hold one each.
+fn without_manifest(mut base: BaseDocument) -> BaseDocument {
+    let name = file_name::manifest(base.manifest.file);
+    for file in base.inline.iter_mut().filter(|file| file.name == name) {
+        file.content = String::new();
+    }
+    base
 }
 
 fn absent_manifest(timeline: TimelineId, number: ManifestNumber) -> Error {

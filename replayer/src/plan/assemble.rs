@@ -161,7 +161,8 @@ async fn describe(
     let column_families = column_families(stream, run, base, place);
     let time = by_time::certain(stream, source, boundary).await?;
     let file_bytes: u64 = base.files.iter().map(|f| f.size).sum();
-    let inline_bytes: u64 = base.inline.iter().map(|f| f.content.len() as u64).sum();
+    // The catalog leaves the MANIFEST's bytes out.
+    let inline_bytes: u64 = base.inline.iter().map(|f| f.content.len() as u64).sum::<u64>() + base.manifest.offset;
     let plain: u64 = stream.covering(base.first_record, boundary).map(|p| p.summary.plain_bytes).sum();
     // Framing costs at most one header for a record and one for each block; a record has at least twelve bytes.
     let wal_bytes = plain + plain / 2 + 32_768 * (wals.len() as u64 + 1);

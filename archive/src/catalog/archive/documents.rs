@@ -102,12 +102,24 @@ impl Archive {
 
     /// Every document below a prefix, each with its own outcome. One that is deleted meanwhile is left out.
     pub(crate) async fn all_outcomes<D: Document>(&self, prefix: &str) -> Result<Vec<Result<D>>> {
-        let found: Vec<Result<Option<(D, ContentHash)>>> = stream::iter(self.keys(prefix).await?)
-            .map(|key| async move { self.get(&key).await })
+        self.all_outcomes_as(prefix, |document| document).await
+    }
+
+    /// The same, each reduced to what is wanted of it before the next ones are read.
+    pub(crate) async fn all_outcomes_as<D: Document, T>(
+        &self,
+        prefix: &str,
+        reduced: impl Fn(D) -> T + Copy,
+    ) -> Result<Vec<Result<T>>> {
+        let found: Vec<Result<Option<T>>> = stream::iter(self.keys(prefix).await?)
+            .map(|key| async move {
+                let found: Option<(D, ContentHash)> = self.get(&key).await?;
+                Ok(found.map(|(document, _)| reduced(document)))
+            })
             .buffered(CONCURRENCY)
             .collect()
             .await;
-        Ok(found.into_iter().filter_map(|outcome| outcome.map(|o| o.map(|(d, _)| d)).transpose()).collect())
+        Ok(found.into_iter().filter_map(Result::transpose).collect())
     }
 
     pub(super) async fn keys(&self, prefix: &str) -> Result<Vec<ObjectKey>> {
