@@ -67,7 +67,7 @@ impl Archive {
         let mut findings = Vec::new();
         let mut timelines: BTreeMap<TimelineId, Loading> = BTreeMap::new();
         self.load_timelines(&mut timelines, &mut findings).await?;
-        let bases: Vec<BaseDocument> = 
+        let bases: Vec<BaseDocument> =
             keep(self.all_outcomes_as(prefix::BASES, without_manifest).await?, &mut findings)?;
         let mut tags: Vec<TagDocument> = keep(self.all_outcomes(prefix::TAGS).await?, &mut findings)?;
         tags.sort_by(|a, b| a.name.cmp(&b.name));
