@@ -3,7 +3,8 @@
 # RocksDB, and object stores. None of them is needed to build or use pitr.
 #
 #   venv/            Python: moto (S3), oxigraph and pyoxigraph (a server on RocksDB), rocksdict (RocksDB from Python)
-#   node_modules/    Azurite (Azure Blob Storage), where node and npm are there
+#   rocksdict-*/     older releases of rocksdict, for the RocksDB that each brings
+#   node_modules/    Azurite (Azure Blob Storage) and a binding to RocksDB 6, where node and npm are there
 #
 # What cannot be installed is named loudly and its tests skip themselves as loudly: this script never fails a build.
 set -uo pipefail
@@ -43,17 +44,43 @@ python_tools() {
   done
 }
 
-azurite=3.35.0
+# Releases of rocksdict that bring RocksDB 7.5.3, 7.7.3, 8.1.1, 8.6.7, 8.10.0 and 9.7.3, each in a directory of its own.
+rocksdict_releases=(0.3.3 0.3.5 0.3.12 0.3.15 0.3.22 0.3.24)
+older_rocksdb() {
+  [ -x "$tools/venv/bin/pip" ] || return 0
+  local release
+  for release in "${rocksdict_releases[@]}"; do
+    local target=$tools/rocksdict-$release
+    [ -e "$target/installed" ] && continue
+    say "installing rocksdict $release"
+    rm -rf "$target"
+    if "$tools/venv/bin/pip" install --quiet --only-binary :all: --no-deps --target "$target" "rocksdict==$release" >&2; then
+      touch "$target/installed"
+    else
+      skip "pip could not install rocksdict $release: its RocksDB is not tested"
+    fi
+  done
+}
+
+# Azurite, and a binding to RocksDB 6.17.3 with prebuilt binaries.
+node_packages=(azurite@3.35.0 rocksdb@5.2.1)
 node_tools() {
-  grep -qs "\"version\": \"$azurite\"" "$tools/node_modules/azurite/package.json" && return 0
+  local package missing=()
+  for package in "${node_packages[@]}"; do
+    grep -qs "\"version\": \"${package#*@}\"" "$tools/node_modules/${package%@*}/package.json" || missing+=("$package")
+  done
+  [ ${#missing[@]} = 0 ] && return 0
   if ! command -v npm >/dev/null || ! command -v node >/dev/null; then
-    skip "node and npm are missing: no Azurite, so Azure Blob Storage is not tested (Debian: apt-get install nodejs npm)"
+    skip "node and npm are missing: no Azurite, so Azure Blob Storage is not tested, nor is RocksDB 6 (Debian: apt-get install nodejs npm)"
     return
   fi
-  say "installing azurite $azurite"
-  npm install --silent --no-fund --no-audit --prefix "$tools" "azurite@$azurite" >&2 9>&- || skip "npm could not install azurite"
+  say "installing ${missing[*]}"
+  # All are named: npm removes what is not.
+  npm install --silent --no-fund --no-audit --prefix "$tools" "${node_packages[@]}" >&2 9>&- ||
+    skip "npm could not install ${missing[*]}"
 }
 
 python_tools
+older_rocksdb
 node_tools
 echo "$tools"

@@ -1,4 +1,5 @@
-//! A writer in Python (`rocksdict_database.py`) and the model of what it has written.
+//! Writers in other languages, each with a RocksDB of its own (`rocksdict_database.py`, `node_database.js`), and the
+//! model of what they have written.
 //!
 //! Owns: the process and the reading of its protocol. A state is known by its sequence number: this writer is the only
 //! one, commits one batch at a time and never reopens, so here, and only here, sequence numbers order everything.
@@ -22,21 +23,74 @@ use super::{
 /// Column family, key, value; keys and values in hexadecimal, which sorts as the bytes do.
 pub type Contents = BTreeMap<String, BTreeMap<String, String>>;
 
-/// The interpreter that has rocksdict, or `None` (said on stderr).
-pub fn python() -> Option<PathBuf> {
-    let python = services::tools().join("venv/bin/python");
-    let has = |python: &Path| {
-        Command::new(python).args(["-c", "import rocksdict"]).output().is_ok_and(|output| output.status.success())
-    };
-    if has(&python) {
-        return Some(python);
-    }
-    services::say_skipped(&format!("rocksdict is not installed for {} (make tools installs it)", python.display()));
-    None
+/// RocksDB as the library of a program in another language, in one release: how to start a writer with it.
+pub struct Library {
+    program: PathBuf,
+    script: &'static str,
+    variables: Vec<(&'static str, PathBuf)>,
+    /// Column families that the writer opens the database with.
+    families: &'static [&'static str],
 }
 
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/real_servers/rocksdict_database.py")
+impl Library {
+    /// rocksdict, the release that the other tests use; `None` (said on stderr) where it is missing.
+    pub fn rocksdict() -> Option<Self> {
+        Self::python(Vec::new(), "rocksdict")
+    }
+
+    /// A release of rocksdict in a directory of its own.
+    pub fn rocksdict_release(release: &str) -> Option<Self> {
+        let directory = services::tools().join(format!("rocksdict-{release}"));
+        if !directory.join("rocksdict").is_dir() {
+            services::say_skipped(&format!("rocksdict {release} is not installed (make tools installs it)"));
+            return None;
+        }
+        Self::python(vec![("PYTHONPATH", directory)], release)
+    }
+
+    fn python(variables: Vec<(&'static str, PathBuf)>, what: &str) -> Option<Self> {
+        let program = services::tools().join("venv/bin/python");
+        let families = &["default", "accounts", "log"];
+        let library = Self { program, script: "rocksdict_database.py", variables, families };
+        library.works(&["-c", "import rocksdict"], what)
+    }
+
+    /// The package `rocksdb` for Node, with RocksDB 6.17.3; `None` where it is missing.
+    pub fn node() -> Option<Self> {
+        let modules = services::tools().join("node_modules");
+        let library = Self {
+            program: PathBuf::from("node"),
+            script: "node_database.js",
+            variables: vec![("NODE_PATH", modules)],
+            families: &["default"],
+        };
+        library.works(&["-e", "require('rocksdb')"], "the rocksdb package for Node")
+    }
+
+    fn works(self, arguments: &[&str], what: &str) -> Option<Self> {
+        if self.command().args(arguments).output().is_ok_and(|output| output.status.success()) {
+            return Some(self);
+        }
+        services::say_skipped(&format!("{what} is not installed (make tools installs it)"));
+        None
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.envs(self.variables.iter().map(|(name, value)| (*name, value)));
+        command
+    }
+
+    fn script(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/real_servers").join(self.script)
+    }
+
+    /// What a database on disk holds, as its owner's library sees it.
+    pub fn dump(&self, database: &Path) -> Dump {
+        let output = self.command().arg(self.script()).args(["dump", text(database)]).output().expect("starting it");
+        assert!(output.status.success(), "{}: {}", self.script, String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("the dump")
+    }
 }
 
 #[derive(Deserialize)]
@@ -59,12 +113,14 @@ pub struct Writer {
     _stdin: ChildStdin,
     commits: Arc<Mutex<Vec<Commit>>>,
     reader: Option<JoinHandle<()>>,
+    families: &'static [&'static str],
 }
 
 impl Writer {
-    pub fn start(python: &Path, database: &Path, seed: u64) -> Self {
-        let mut child = Command::new(python)
-            .arg(script())
+    pub fn start(library: &Library, database: &Path, seed: u64) -> Self {
+        let mut child = library
+            .command()
+            .arg(library.script())
             .args(["write", text(database), &seed.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -86,7 +142,7 @@ impl Writer {
             })
         };
         let stdin = child.stdin.take().expect("its input");
-        Self { child, _stdin: stdin, commits, reader: Some(reader) }
+        Self { child, _stdin: stdin, commits, reader: Some(reader), families: library.families }
     }
 
     /// The sequence number after the last commit known.
@@ -111,7 +167,7 @@ impl Writer {
     /// What the database held when its latest sequence number was `sequence`, which a commit must have ended with.
     pub fn model(&self, sequence: u64) -> Contents {
         let mut contents: Contents =
-            ["default", "accounts", "log"].map(|family| (family.to_owned(), BTreeMap::new())).into();
+            self.families.iter().map(|family| ((*family).to_owned(), BTreeMap::new())).collect();
         let mut reached = 0;
         for commit in self.commits.lock().expect("the list").iter() {
             match commit.sequence {
@@ -156,15 +212,10 @@ fn apply(contents: &mut Contents, operation: &[String]) {
     }
 }
 
-/// What a database on disk holds, as its owner's library sees it.
+/// What a database holds.
 #[derive(Deserialize)]
 pub struct Dump {
-    pub sequence: u64,
+    /// `None` where the library does not tell.
+    pub sequence: Option<u64>,
     pub families: Contents,
-}
-
-pub fn dump(python: &Path, database: &Path) -> Dump {
-    let output = Command::new(python).arg(script()).args(["dump", text(database)]).output().expect("running Python");
-    assert!(output.status.success(), "rocksdict: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("the dump")
 }
