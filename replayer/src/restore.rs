@@ -173,7 +173,7 @@ pub async fn restore(
 }
 
 /// The base that the plan was made with: the same name must still hold the same places.
-async fn base_of(archive: &Archive, plan: &RestorePlan) -> Result<BaseDocument> {
+pub(crate) async fn base_of(archive: &Archive, plan: &RestorePlan) -> Result<BaseDocument> {
     let planned = &plan.base;
     let base = archive
         .get_base(&planned.id)

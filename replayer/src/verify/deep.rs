@@ -27,7 +27,7 @@ use crate::{
     plan::{PlanOptions, PlannedPosition, RestorePlan, plan},
     progress::Progress,
     restore::{
-        PathMap, RestoreOptions,
+        PathMap, RestoreOptions, base_of,
         files::blocking,
         paths::{self, Layout},
         restore,
@@ -174,8 +174,8 @@ async fn compare(
     places: (&Path, &Path),
     progress: Arc<dyn Progress>,
 ) -> Result<DeepReport> {
-    let a = lay_down(archive, catalog, options, replayed, places.0, progress.clone()).await?;
-    let b = lay_down(archive, catalog, options, based, places.1, progress.clone()).await?;
+    let a = lay_down(archive, options, replayed, places.0, progress.clone()).await?;
+    let b = lay_down(archive, options, based, places.1, progress.clone()).await?;
     let mut findings = Vec::new();
     differ(&mut findings, "column families", &shape(&a.spec.families), &shape(&b.spec.families));
     differ(&mut findings, "latest sequence numbers", &a.sequence, &b.sequence);
@@ -208,15 +208,13 @@ async fn compare(
 
 async fn lay_down(
     archive: &Archive,
-    catalog: &Catalog,
     options: &DeepOptions,
     plan: &RestorePlan,
     into: &Path,
     progress: Arc<dyn Progress>,
 ) -> Result<Copy> {
-    let base = catalog
-        .base(&plan.base.id)
-        .ok_or_else(|| Error::new(Code::ObjectMissing, "reading the base").on(&plan.base.id))?;
+    // Whole: the catalog's lack their MANIFEST.
+    let base = base_of(archive, plan).await?;
     // The copy is thrown away: every directory of the source goes below it.
     let map_paths: Vec<PathMap> = paths::foreign(&base.paths)
         .into_iter()
@@ -226,7 +224,7 @@ async fn lay_down(
     let restore_options = RestoreOptions { map_paths, ..RestoreOptions::new(into, options.marker, options.now) };
     restore(archive, plan, &restore_options, progress).await?;
     let layout = paths::layout(&base.paths, into, &restore_options.map_paths)?;
-    let families = SmallFiles::prepare(base, plan, &layout, &restore_options)?.families;
+    let families = SmallFiles::prepare(&base, plan, &layout, &restore_options)?.families;
     let Layout { db, wal, db_paths, .. } = layout;
     Ok(Copy { spec: OpenSpec { directory: db, wal, paths: db_paths, families }, sequence: plan.position.sequence })
 }
