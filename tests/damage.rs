@@ -266,6 +266,12 @@ impl Judge {
                     legitimate(&e, what);
                     count.refused += 1;
                 }
+                // Less than the whole is the latest only where nothing tells that there was more.
+                Ok(plan) if *target == Target::Latest && plan.position.boundary < whole.position.boundary => {
+                    assert!(what.ends_with("Deleted"), "{what}: the latest position is not the latest");
+                    compare(story, &plan, what).unwrap();
+                    count.exact += 1;
+                }
                 // What does not touch a damaged object is what it was.
                 Ok(plan) if plan == *whole && !reads(&archive, story, &plan, touched) => count.exact += 1,
                 Ok(plan) => match compare(story, &plan, what) {

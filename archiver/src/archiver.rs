@@ -77,7 +77,7 @@ pub struct Archiver {
     /// Segments of an older claim met in a row, without one of our own between.
     joined_behind: u32,
     /// How often the archive's end turned out to be another one than this process believed.
-    joins: u64,
+    pub(crate) joins: u64,
     /// Sent, and not known to be written.
     pending_manifest: Option<ManifestDocument>,
     /// Files of published bases.
@@ -242,9 +242,11 @@ impl Archiver {
     /// Reads and ships until nothing is left to read.
     pub(crate) async fn drain(&mut self) -> Result<()> {
         loop {
+            let joins = self.joins;
             let polled = self.poll()?;
             self.ship_all().await?;
-            if polled.caught_up || self.engine.waiting().is_some() {
+            // Behind another process's segment everything is read anew.
+            if joins == self.joins && (polled.caught_up || self.engine.waiting().is_some()) {
                 return Ok(());
             }
         }

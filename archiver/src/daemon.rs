@@ -203,12 +203,14 @@ impl Daemon {
         self.archiver.delivered(delivered?).await
     }
 
-    /// Waits until everything read at this moment is acknowledged.
+    /// Waits until everything read at this moment is acknowledged, or has to be read anew behind another process's segment.
     async fn ship_now(&mut self) -> Result<()> {
+        let joins = self.archiver.joins;
         let target = self.archiver.engine.position().boundary;
-        while self.archiver.acknowledged().boundary < target
-            || !self.archiver.engine.stream.is_empty()
-            || self.archiver.pending.is_some()
+        while joins == self.archiver.joins
+            && (self.archiver.acknowledged().boundary < target
+                || !self.archiver.engine.stream.is_empty()
+                || self.archiver.pending.is_some())
         {
             if self.delivery.is_none() {
                 self.archiver.cut(Heartbeat::No)?;
@@ -224,9 +226,10 @@ impl Daemon {
     async fn drain(&mut self) -> Result<()> {
         loop {
             let archiver = &mut self.archiver;
+            let joins = archiver.joins;
             let polled = tokio::task::block_in_place(|| archiver.poll())?;
             self.ship_now().await?;
-            if polled.caught_up || self.archiver.engine.waiting().is_some() {
+            if joins == self.archiver.joins && (polled.caught_up || self.archiver.engine.waiting().is_some()) {
                 return Ok(());
             }
         }

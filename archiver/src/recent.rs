@@ -46,14 +46,20 @@ impl Recent {
             return None;
         }
         let same_wal = self.0.iter().rev().take_while(|record| record.wal == last);
-        let void = same_wal.take_while(|record| record.last.is_none_or(|number| number >= sequence));
-        void.filter(|record| record.last.is_some()).last().map(|record| record.before)
+        let void: Vec<_> = same_wal.take_while(|record| record.last.is_none_or(|number| number >= sequence)).collect();
+        self.first_of(&void)?;
+        void.iter().rfind(|record| record.last.is_some()).map(|record| record.before)
     }
 
     /// `wal` ends at `offset` now: the boundary before the first record that is no longer in it.
     pub fn cut_off(&self, wal: FileNumber, offset: u64) -> Option<Boundary> {
         let beyond = self.0.iter().rev().take_while(|record| record.wal == wal && record.offset > offset);
-        beyond.last().map(|record| record.before)
+        self.first_of(&beyond.collect::<Vec<_>>())
+    }
+
+    /// The boundary before the oldest of these, which are the newest; `None` where there may be more than is remembered.
+    fn first_of(&self, newest: &[&Noted]) -> Option<Boundary> {
+        newest.last().filter(|_| newest.len() < REMEMBERED).map(|record| record.before)
     }
 
     /// A new run begins.
@@ -99,5 +105,6 @@ mod tests {
         assert_eq!(recent.cut_off(SEVEN, 399), Some(Boundary::new(39)));
         assert_eq!(recent.cut_off(SEVEN, 380), Some(Boundary::new(38)));
         assert_eq!(recent.cut_off(FileNumber::new(6), 0), None);
+        assert_eq!(recent.cut_off(SEVEN, 100), None, "more than is remembered may be gone");
     }
 }

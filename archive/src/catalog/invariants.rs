@@ -243,8 +243,20 @@ fn names(catalog: &Catalog, findings: &mut Vec<Error>) {
     }
 }
 
-/// Leaves out bases and tags whose positions are not the archive's: something that they need is lost.
+/// Leaves out bases whose positions are not the archive's: something that they need is lost. What is named behind the end
+/// of a timeline shows that its end is lost.
 pub fn leave_out_unsound(catalog: &mut Catalog) {
+    let manifest_tags = catalog.timelines().flat_map(|timeline| {
+        let by = move |number| ObjectKey::manifest(timeline.id(), number).to_string();
+        timeline.manifests().iter().flat_map(move |m| m.tags.iter().map(move |(_, tagged)| (by(m.number), *tagged)))
+    });
+    let floors = catalog.bases().iter().map(|base| (ObjectKey::base(&base.id).to_string(), base.floor));
+    let tags = catalog.tags().iter().map(|tag| (format!("tag {}", tag.name), tag.position));
+    let beyond: Vec<_> = manifest_tags
+        .chain(floors)
+        .chain(tags)
+        .filter(|(_, at)| catalog.timeline(at.timeline).is_some_and(|timeline| at.boundary > timeline.end()))
+        .collect();
     let sound: Vec<_> = catalog
         .bases()
         .iter()
@@ -255,13 +267,12 @@ pub fn leave_out_unsound(catalog: &mut Catalog) {
         })
         .map(|base| base.id.clone())
         .collect();
-    let tags: Vec<_> = catalog
-        .tags()
-        .iter()
-        .filter(|tag| position(catalog, &"", "", &tag.position).is_ok())
-        .map(|tag| tag.name.clone())
-        .collect();
-    catalog.retain(|base| sound.contains(&base.id), |tag| tags.contains(&tag.name));
+    catalog.retain_bases(|base| sound.contains(&base.id));
+    for (object, at) in beyond {
+        if let Some(timeline) = catalog.timeline_mut(at.timeline) {
+            timeline.note_lost_end(object);
+        }
+    }
 }
 
 /// Whether a named position lies in the archive, with its hash where that can be told from the summaries.

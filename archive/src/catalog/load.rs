@@ -52,7 +52,7 @@ impl Archive {
     }
 
     /// Reads what is sound of the catalog, and lists what is not: one damaged object must not hide everything else from
-    /// somebody who has to restore. Bases and tags that do not fit the archive are left out; where segments are missing,
+    /// somebody who has to restore. Bases that do not fit the archive are left out; where segments are missing,
     /// [`invariants::stretches`] tells what still joins.
     pub async fn load_what_is_sound(&self) -> Result<Survey> {
         let mut survey = self.survey().await?;
@@ -161,13 +161,20 @@ impl Archive {
         let mut listed = self.list_segments(id, rolled_up).await?;
         listed
             .retain(|(ordinal, _)| !known.contains(ordinal) && deleted.as_ref().is_none_or(|d| *ordinal >= d.ordinal));
-        for (_, footer) in self.footers(id, listed).await {
-            if let Some(footer) = keep_one(footer, findings)? {
-                segments.push(footer.summary);
+        let mut unreadable = None;
+        for (ordinal, footer) in self.footers(id, listed).await {
+            match keep_one(footer, findings)? {
+                Some(footer) => segments.push(footer.summary),
+                None => unreadable = Some(ordinal),
             }
         }
         segments.sort_by_key(|s| s.ordinal);
-        Ok(Timeline::new(document, manifests, deleted, segments))
+        let unreadable = unreadable.filter(|ordinal| segments.last().is_none_or(|last| last.ordinal < *ordinal));
+        let mut timeline = Timeline::new(document, manifests, deleted, segments);
+        if let Some(ordinal) = unreadable {
+            timeline.note_lost_end(ObjectKey::segment(id, ordinal).to_string());
+        }
+        Ok(timeline)
     }
 
     async fn load_manifests(&self, timeline: TimelineId) -> Result<Vec<Result<(Manifest, Vec<SegmentSummary>)>>> {

@@ -48,10 +48,13 @@ impl Catalog {
         }
     }
 
-    /// Keeps these bases and tags only.
-    pub(crate) fn retain(&mut self, base: impl Fn(&BaseDocument) -> bool, tag: impl Fn(&TagDocument) -> bool) {
-        self.bases.retain(base);
-        self.tags.retain(tag);
+    /// Keeps these bases only.
+    pub(crate) fn retain_bases(&mut self, wanted: impl Fn(&BaseDocument) -> bool) {
+        self.bases.retain(wanted);
+    }
+
+    pub(crate) fn timeline_mut(&mut self, id: TimelineId) -> Option<&mut Timeline> {
+        self.timelines.get_mut(&id)
     }
 
     /// `archive.json`.

@@ -103,8 +103,13 @@ impl Archiver {
         let collected = self.collector(&reason).collect()?;
         // The floor is what is readable after the MANIFEST prefix was read.
         loop {
+            let joins = self.joins;
             let polled = self.poll()?;
             self.ship_all().await?;
+            if joins != self.joins {
+                // What that look read is not what the archive holds.
+                continue;
+            }
             if let Some(floor) = self.fix_floor(&collected, &reason, polled)? {
                 let files = self.upload(&collected, &floor).await?;
                 return self.publish(created, collected, files, floor).await;

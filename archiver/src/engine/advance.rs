@@ -352,6 +352,8 @@ impl Engine {
         // that it no longer needed count only as far as flushed files show them.
         let replayed = self.stream.last_record().is_some_and(|(wal, _)| wal >= session.needed_before);
         let recovered = if replayed { last.max(session.flushed) } else { session.flushed };
+        // What a session took back it had written itself.
+        self.state.recent.forget();
         self.state.session += 1;
         self.state.session_id = session.id.clone();
         self.state.options = self.registry.newest_options();

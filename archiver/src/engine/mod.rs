@@ -51,7 +51,7 @@ use self::types::{Deferred, InfoLog, Item, OpenInterval, PendingSession, Place, 
 use crate::{
     barrier_log::BarrierLog,
     layout::Layout,
-    manifest_tail::{Follow, ManifestTail},
+    manifest_tail::{Follow, ManifestTail, News},
     owner::Owner,
     quiet::Ahead,
     registry::Registry,
@@ -59,6 +59,9 @@ use crate::{
     stream::Stream,
     wal_tail::Step,
 };
+
+/// Looks at the MANIFEST in one round: a server that changes its files without a pause must not hold up its records.
+const MANIFEST_LOOKS: u32 = 3;
 
 /// Plain bytes that one round reads at most, so that memory stays bounded while an archiver catches up.
 pub(super) const ROUND_BYTES: u64 = 1 << 20;
@@ -138,25 +141,40 @@ impl Engine {
         let mut items = Vec::new();
         let start = self.stream.boundary();
         let mut read = self.read_wal(&mut items)?;
-        let first_edge = edge(start, &items);
-        let (news, missed) = match self.manifest.follow(&self.registry)? {
-            Follow::News(news) => (news, None),
-            Follow::Missed { before, detail } => (before, Some(detail)),
-        };
-        let tells = |news: &_| news::has_interval(news) || news::may_be_of_unread_records(news);
-        let second_look = read == types::Ended::SoFar && news.iter().any(tells);
-        if second_look || !self.open.is_empty() {
-            // The end of an interval must lie behind everything readable: a WAL that no event has named yet included.
-            self.registry.scan()?;
-        }
-        if second_look {
+        let (mut news, mut missed) = (Vec::new(), None);
+        // Every change that these had shown before the log was read for the last time.
+        let mut shown = 0;
+        let mut looks = 0;
+        // The MANIFEST is always read after the records: what it does not say by then has not happened before them, and
+        // a segment that ends here needs no later one to be true.
+        loop {
+            looks += 1;
+            let before = news.len();
+            match self.manifest.follow(&self.registry)? {
+                Follow::News(more) => news.extend(more),
+                Follow::Missed { before, detail } => {
+                    news.extend(before);
+                    missed = Some(detail);
+                }
+            }
+            let tells = |news: &News| news::has_interval(news) || news::may_be_of_unread_records(news);
+            let again = read == types::Ended::SoFar && news.iter().skip(before).any(tells);
+            if again || !self.open.is_empty() {
+                // The end of an interval must lie behind everything readable: a WAL that no event has named yet included.
+                self.registry.scan()?;
+            }
+            if !again || missed.is_some() || looks == MANIFEST_LOOKS {
+                break;
+            }
             read = self.read_wal(&mut items)?;
+            shown = news.len();
         }
         let edge = edge(start, &items);
         let mut at_end = read == types::Ended::SoFar && !self.newer_wal_has_records()?;
-        let hi = (at_end && second_look && !self.unread_is_possible()).then_some(edge);
+        let all_shown = !news.iter().skip(shown).any(news::has_interval);
+        let hi = (at_end && shown > 0 && all_shown && !self.unread_is_possible()).then_some(edge);
         self.publish_news(news, hi, &items)?;
-        self.lo = first_edge;
+        self.lo = edge;
         if self.begin_session_here(&items)? == emit::Run::Ended {
             return Ok(types::Round { records: 0, moved: true, caught_up: false });
         }

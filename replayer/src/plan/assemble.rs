@@ -43,6 +43,15 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
         return Err(Error::new(Code::TargetBeforeStart, "finding").on(target).with("archived", "nothing yet"));
     }
     let mut resolved = resolve::resolve(stream, source, target, inputs.tag).await?;
+    if let Some(hash) = resolved.hash.take() {
+        let boundary = resolved.place.boundary;
+        let hashes = facts::hashes_at(stream, source, boundary).await?;
+        resolved.place =
+            hashes.into_iter().find(|(_, there)| *there == hash).map(|(place, _)| place).ok_or_else(|| {
+                Error::new(Code::ChainBroken, "comparing the running hash at").on(target).with("boundary", boundary)
+            })?;
+    }
+    resolve::leave_withdrawn(stream, &mut resolved);
     let chooser = Chooser { stream, bases };
     let (place, choice, sequence) = loop {
         let refused = match pick(inputs, &chooser, target, &resolved).await? {
@@ -77,17 +86,9 @@ async fn pick<'a>(
     let Inputs { stream, source, .. } = *inputs;
     let boundary = resolved.place.boundary;
     let floors_here = chooser.bases.iter().any(|base| base.floor.boundary == boundary);
-    let hashes = match (resolved.hash, floors_here) {
-        (None, false) => Vec::new(),
-        _ => facts::hashes_at(stream, source, boundary).await?,
-    };
+    let hashes = if floors_here { facts::hashes_at(stream, source, boundary).await? } else { Vec::new() };
     let place_of = |hash: RunningHash| hashes.iter().find(|(_, there)| *there == hash).map(|(place, _)| *place);
-    let place = match resolved.hash {
-        None => resolved.place,
-        Some(hash) => place_of(hash).ok_or_else(|| {
-            Error::new(Code::ChainBroken, "comparing the running hash at").on(target).with("boundary", boundary)
-        })?,
-    };
+    let place = resolved.place;
     let floors = chooser.bases.iter().filter(|base| base.floor.boundary == boundary);
     let floors = floors.filter_map(|base| Some((base.id.clone(), place_of(base.floor.hash)?))).collect();
     let there = facts::at(stream, source, place).await?.sequence;
@@ -121,7 +122,6 @@ fn inside(place: Place, obstacle: Option<&Obstacle<'_>>) -> Option<Boundary> {
 fn step_back(resolved: &mut Resolved, lo: Boundary) {
     let from = resolved.place.boundary;
     resolved.place = Place::before_events(lo);
-    resolved.hash = None;
     let records = from.get().saturating_sub(lo.get());
     resolved.moved(records, format!(
         "the target lies inside the interval of a change outside the log; the last position certainly before it is {records} record(s) earlier"
@@ -166,8 +166,12 @@ async fn describe(
     let plain: u64 = stream.covering(base.first_record, boundary).map(|p| p.summary.plain_bytes).sum();
     // Framing costs at most one header for a record and one for each block; a record has at least twelve bytes.
     let wal_bytes = plain + plain / 2 + 32_768 * (wals.len() as u64 + 1);
-    let withdrawn =
-        stream.withdrawn.iter().filter(|(from, to)| *from < boundary && base.first_record < *to).copied().collect();
+    let withdrawn = stream
+        .withdrawn
+        .iter()
+        .filter(|w| w.from < boundary && base.first_record < w.to)
+        .map(|w| (w.from, w.to))
+        .collect();
     let mut distance = resolved.distance;
     distance.exact &= distance.text.is_empty();
     let mut notes = resolved.notes;

@@ -158,8 +158,8 @@ impl<'a> Chooser<'a> {
 
     /// Whether the places at `boundary` can be restored, sequence numbers aside.
     fn restorable(&self, boundary: Boundary) -> bool {
-        self.stream.before_withdrawn(boundary) == boundary
-            && self.choose(Place::before_events(boundary), &Expected::default()).is_ok()
+        let place = Place::before_events(boundary);
+        self.stream.before_withdrawn(place) == place && self.choose(place, &Expected::default()).is_ok()
     }
 
     /// The nearest boundaries before and after `boundary` that can be restored.
@@ -171,7 +171,7 @@ impl<'a> Chooser<'a> {
         edges.extend(self.stream.barriers.iter().flat_map(|b| [Some(b.interval.lo), b.interval.hi]).flatten());
         edges.extend(self.stream.families.iter().flat_map(|f| [Some(f.interval.lo), f.interval.hi]).flatten());
         edges.extend(self.stream.runs.iter().map(|r| r.start.boundary));
-        edges.extend(self.stream.withdrawn.iter().flat_map(|(from, to)| [*from, *to]));
+        edges.extend(self.stream.withdrawn.iter().flat_map(|w| [w.from, w.to]));
         let mut edges: Vec<Boundary> = edges
             .into_iter()
             .flat_map(|b| [b.get().saturating_sub(1), b.get(), b.get().saturating_add(1)])

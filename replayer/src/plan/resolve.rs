@@ -60,15 +60,13 @@ pub(crate) async fn resolve(
     target: &Target,
     tag: Option<&TagDocument>,
 ) -> Result<Resolved> {
-    let mut resolved = match target {
-        Target::Latest => Resolved::exactly(stream.head()),
-        Target::Record(record) => by_record(stream, *record)?,
-        Target::Sequence(sequence) => by_sequence::resolve(stream, source, *sequence).await?,
-        Target::Time(time) => by_time::resolve(stream, source, *time).await?,
-        Target::Tag(name) => by_tag(stream, name, tag)?,
-    };
-    leave_withdrawn(stream, &mut resolved);
-    Ok(resolved)
+    match target {
+        Target::Latest => Ok(Resolved::exactly(stream.head())),
+        Target::Record(record) => by_record(stream, *record),
+        Target::Sequence(sequence) => by_sequence::resolve(stream, source, *sequence).await,
+        Target::Time(time) => by_time::resolve(stream, source, *time).await,
+        Target::Tag(name) => by_tag(stream, name, tag),
+    }
 }
 
 fn by_record(stream: &Stream, record: RecordNumber) -> Result<Resolved> {
@@ -105,16 +103,13 @@ fn by_tag(stream: &Stream, name: &str, tag: Option<&TagDocument>) -> Result<Reso
 }
 
 /// A target behind a record that the server took back goes to the last record before it, and says so.
-fn leave_withdrawn(stream: &Stream, resolved: &mut Resolved) {
-    let boundary = resolved.place.boundary;
-    let kept = stream.before_withdrawn(boundary);
-    if kept == boundary {
+pub(crate) fn leave_withdrawn(stream: &Stream, resolved: &mut Resolved) {
+    let kept = stream.before_withdrawn(resolved.place);
+    if kept == resolved.place {
         return;
     }
-    resolved.place = Place::before_events(kept);
-    // The tag's hash covers the withdrawn records, which are part of the stream.
-    resolved.hash = None;
-    let count = boundary.get() - kept.get();
+    let count = resolved.place.boundary.get() - kept.boundary.get();
+    resolved.place = kept;
     resolved
         .moved(count, format!("the server took back the last {count} record(s) before the target; they are left out"));
 }

@@ -6,7 +6,11 @@
 //! Why a base behind a hole is exact. Records: it must begin behind the hole. Column families, ingestions and dropped
 //! ranges that only the lost segments noted: they were in the MANIFEST when those were written, so a base whose copy of
 //! the MANIFEST reaches as far as the first segment behind the hole says it had been read has all of them. Before a
-//! hole nothing changes: what was noted later happened later.
+//! hole nothing changes: the archiver reads the MANIFEST after the records of every segment, so what only a later one
+//! notes happened later. One thing is not so: that a write had failed, noted in a lost segment behind its record, is
+//! forgotten with it; the record is then taken for what the log says it is.
+//!
+//! Where something shows that the end itself is lost, `latest` is refused: what is last here was not the last.
 
 use pitr_archive::{
     Code, Error, Result,
@@ -44,6 +48,10 @@ pub(crate) struct Section {
     pub stream: Stream,
     /// What it begins behind.
     pub hole: Option<Hole>,
+    /// The run whose beginning is lost; bases tell its number.
+    assumed: Option<u64>,
+    /// What shows that the archive went on behind it, if it is the last and its end is lost.
+    lost_end: Option<String>,
 }
 
 struct Cut<'a> {
@@ -76,7 +84,11 @@ pub(crate) fn sections(
             }
         }
     }
-    cuts.into_iter().map(|cut| section(timeline, &cut, bases)).collect()
+    let mut sections: Vec<_> = cuts.into_iter().map(|cut| section(timeline, &cut, bases)).collect();
+    if let (Some(last), Some((newest, _))) = (sections.last_mut(), lineage.last()) {
+        last.lost_end = newest.lost_end().map(ToOwned::to_owned);
+    }
+    sections
 }
 
 fn reaches(cut: &Cut<'_>, boundary: Boundary) -> bool {
@@ -94,16 +106,21 @@ fn broken(timeline: &Timeline, stretch: &Stretch<'_>, why: &'static str) -> Opti
 
 fn section(timeline: TimelineId, cut: &Cut<'_>, bases: &[BaseDocument]) -> Section {
     let mut stream = Stream::new(timeline, &cut.parts);
-    if cut.hole.is_some() {
+    let mut assumed = None;
+    // Nothing lies before boundary 0, so no run can be taken to have begun there.
+    if cut.hole.is_some() && stream.start() > Boundary::START {
         // The event that began the run can be lost; bases name their run.
         let until = stream.runs.first().map(|run| run.start.boundary);
-        let here = bases.iter().filter(|base| stream.holds(base.floor.timeline, base.floor.boundary));
+        let here = bases.iter().filter(|base| {
+            stream.holds(base.floor.timeline, base.floor.boundary) && base.first_record > stream.start()
+        });
         let first = here.filter(|base| until.is_none_or(|until| base.floor.boundary <= until)).min_by_key(|b| b.run);
         if let Some(base) = first.filter(|base| stream.runs.first().is_none_or(|run| base.run < run.number)) {
+            assumed = Some(base.run);
             stream.assume_run(base.floor.timeline, base.run);
         }
     }
-    Section { stream, hole: cut.hole }
+    Section { stream, hole: cut.hole, assumed, lost_end: None }
 }
 
 impl Section {
@@ -121,9 +138,9 @@ impl Section {
             bases.into_iter().filter(|base| self.stream.holds(base.floor.timeline, base.floor.boundary)).collect();
         let (Some(hole), Some(piece)) = (&self.hole, self.stream.pieces.first()) else { return Ok(here) };
         let read: Option<ManifestPoint> = source.manifest(hole.timeline, &piece.summary).await?;
-        let assumed = self.stream.runs.first().filter(|run| run.start.boundary < self.starts()).map(|run| run.number);
         here.retain(|base| {
-            let later_run = assumed.is_none_or(|run| base.run > run);
+            // A run that begins behind the hole has lost nothing.
+            let later_run = self.assumed.is_none_or(|run| base.run > run);
             base.first_record > self.starts() && (later_run || read.is_some_and(|read| base.manifest >= read))
         });
         Ok(here)
@@ -156,6 +173,13 @@ pub(crate) async fn holding<'a>(
         return Err(Error::new(Code::TargetBeforeStart, "finding").on(target).with("archived", "nothing yet"));
     };
     let last = rest.last().unwrap_or(first);
+    if let (Target::Latest, Some(object)) = (target, &last.lost_end) {
+        let e = Error::new(Code::SegmentMissing, "finding").on(target).with("shown by", object);
+        let e = e.with("the last record that can be read", last.ends().last_record().map_or(0, |r| r.get()));
+        return Err(
+            e.hint("the end of the archive is lost or damaged: name the position to go to (--to-record, --to-time)")
+        );
+    }
     if rest.is_empty() {
         return Ok(first);
     }

@@ -105,6 +105,15 @@ fn after(place: Place) -> Place {
     Place { events: place.events + 1, ..place }
 }
 
+/// Records that the server took back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Withdrawn {
+    pub from: Boundary,
+    pub to: Boundary,
+    /// It was noted directly after this place: what lies behind is not in it, also at the same boundary.
+    pub noted: Place,
+}
+
 /// User-timestamp sizes noted in a WAL.
 #[derive(Clone, Debug)]
 pub(crate) struct TimestampSizes {
@@ -189,8 +198,8 @@ pub(crate) struct Stream {
     pub barriers: Vec<Barrier>,
     pub families: Vec<FamilyEvent>,
     pub timestamp_sizes: Vec<TimestampSizes>,
-    /// Sorted, merged.
-    pub withdrawn: Vec<(Boundary, Boundary)>,
+    /// Sorted.
+    pub withdrawn: Vec<Withdrawn>,
     pub sessions: Vec<Session>,
 }
 
@@ -273,7 +282,7 @@ impl Stream {
                 manifest: *manifest,
                 edit: edit.clone(),
             }),
-            Event::Withdrawn { from, to, .. } => self.withdrawn.push((*from, *to)),
+            Event::Withdrawn { from, to, .. } => self.withdrawn.push(Withdrawn { from: *from, to: *to, noted: place }),
             Event::Barrier { reason, interval, manifest, unexplained, detail, .. } => self.barriers.push(Barrier {
                 unexplained: *unexplained,
                 place,
@@ -352,18 +361,19 @@ impl Stream {
         self.sessions.iter().filter(|s| s.place < place).count()
     }
 
-    /// `boundary`, or the last one before it that does not follow a withdrawn record.
-    pub fn before_withdrawn(&self, boundary: Boundary) -> Boundary {
-        let mut at = boundary;
-        while let Some((from, _)) = self.withdrawn.iter().rev().find(|(from, to)| *from < at && at <= *to) {
-            at = *from;
+    /// `place`, or the last one before it that does not follow a withdrawn record.
+    pub fn before_withdrawn(&self, place: Place) -> Place {
+        let mut at = place;
+        let holds = |w: &&Withdrawn, at: Place| w.from < at.boundary && at.boundary <= w.to && at <= w.noted;
+        while let Some(withdrawn) = self.withdrawn.iter().rev().find(|w| holds(w, at)) {
+            at = Place::before_events(withdrawn.from);
         }
         at
     }
 
     /// Whether any record of `first .. end` was withdrawn.
     pub fn touches_withdrawn(&self, first: Boundary, end: Boundary) -> bool {
-        self.withdrawn.iter().any(|(from, to)| *from < end && first < *to)
+        self.withdrawn.iter().any(|w| w.from < end && first < w.to)
     }
 
     /// Whether what lies at `place` was written in `run`. Another run can be of another database, whose MANIFESTs and

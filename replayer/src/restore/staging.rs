@@ -34,7 +34,9 @@ pub(crate) struct Staging {
 /// Refuses `place` unless it does not exist or is an empty directory that a rename can replace, outside of every
 /// database and archive: the server of the one would see strange files, the other would hold objects that are none.
 pub(crate) fn check_free(place: &Path) -> Result<()> {
-    for above in place.ancestors().skip(1) {
+    // By its real name, as far as that exists: a link can lead into one.
+    let existing = place.ancestors().skip(1).find_map(|above| above.canonicalize().ok());
+    for above in place.ancestors().skip(1).chain(existing.iter().flat_map(|real| real.ancestors())) {
         let within = match above {
             _ if above.join("CURRENT").is_file() && above.join("IDENTITY").is_file() => "inside a RocksDB database",
             _ if above.join("archive.json").is_file() && above.join("epochs").is_dir() => "inside an archive",
@@ -154,7 +156,11 @@ impl Staging {
                     _ => io("renaming the restored directory to", &pair.place, e),
                 }
             })?;
-            sync_directory(parent(&pair.place)?)?;
+            if let Err(e) = parent(&pair.place).and_then(sync_directory) {
+                let why = std::io::Error::other(e.to_string());
+                self.withdraw(published + 1, why);
+                return Err(e);
+            }
         }
         Ok(())
     }

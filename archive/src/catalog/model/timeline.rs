@@ -32,6 +32,7 @@ pub struct Timeline {
     deleted: Option<BoundaryDocument>,
     segments: Vec<SegmentSummary>,
     history: History,
+    lost_end: Option<String>,
 }
 
 impl Timeline {
@@ -45,9 +46,19 @@ impl Timeline {
         if let Some(deleted) = &deleted {
             segments.retain(|s| s.ordinal >= deleted.ordinal);
         }
-        let mut timeline = Self { document, manifests, deleted, segments, history: History::default() };
+        let mut timeline = Self { document, manifests, deleted, segments, history: History::default(), lost_end: None };
         timeline.history = History::tell(timeline.segments.iter().flat_map(|s| &s.events), timeline.end());
         timeline
+    }
+
+    /// An object that shows that the archive went on behind the last segment that can be read, if there is one.
+    pub fn lost_end(&self) -> Option<&str> {
+        self.lost_end.as_deref()
+    }
+
+    /// `object` shows that the archive went on behind the last segment.
+    pub(crate) fn note_lost_end(&mut self, object: String) {
+        self.lost_end.get_or_insert(object);
     }
 
     /// Its number.
