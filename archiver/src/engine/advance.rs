@@ -201,6 +201,8 @@ impl Engine {
             let (wal, end, cut) = (tail.wal(), tail.end(), tail.cut_to()?);
             let certain = tail.is_certain(&self.registry, self.layout.recycling())?;
             let recycled = tail.is_recycled();
+            // A file that the server has taken for another WAL since has that one's length.
+            let cut = cut.filter(|_| certain || !recycled);
             tracing::debug!(%wal, end, certain, origin = ?tail.origin(), seen = ?self.registry.seen(wal), "end of a WAL");
             if self.emit(items)? == emit::Run::Ended {
                 return Ok(emit::Run::Ended);
