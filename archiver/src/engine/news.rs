@@ -49,7 +49,12 @@ impl Engine {
                 (_, 0) => InfoLog::NewestOfSeveral,
                 _ => InfoLog::Later,
             };
-            self.deferred.push_back(Deferred { news, log });
+            // Now, not when its turn comes: by then the info log can be a later session's.
+            let id = match &news {
+                News::Rolled { .. } => session::session_id(&self.layout.info_log())?,
+                News::Change { .. } => None,
+            };
+            self.deferred.push_back(Deferred { news, log, id });
         }
         self.publish_deferred(hi, items)
     }
@@ -65,10 +70,9 @@ impl Engine {
     pub(super) fn publish_deferred(&mut self, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
         while !self.waits_for_session() {
             self.held = None;
-            let Some(Deferred { news, log }) = self.deferred.pop_front() else { return Ok(()) };
+            let Some(Deferred { news, log, id }) = self.deferred.pop_front() else { return Ok(()) };
             match news {
                 News::Rolled { point, digest, first_wal_needed, last_sequence } => {
-                    let id = session::session_id(&self.layout.info_log())?;
                     let same = matches!((&self.state.session_id, &id), (Some(a), Some(b)) if a == b);
                     if !same || log != InfoLog::This {
                         self.held = Some((point, digest));

@@ -224,6 +224,8 @@ pub struct PendingSession {
 pub(super) struct Deferred {
     pub news: News,
     pub log: InfoLog,
+    /// For a new MANIFEST: the session that the info log named when it was seen.
+    pub id: Option<String>,
 }
 
 /// Whose name the info log tells, for a new MANIFEST.
