@@ -392,15 +392,11 @@ impl<'a> Comparison<'a> {
         }
     }
 
+    /// Whether a base has the floor of the first one of its run: later ones at that floor have all that it has.
     fn is_first_of_run(&self, id: &BaseId) -> bool {
         let bases = self.catalog.bases();
-        let run = bases.iter().find(|b| b.id == *id).map(|b| b.run);
-        bases
-            .iter()
-            .filter(|b| Some(b.run) == run)
-            .map(|b| (b.floor.boundary, &b.id))
-            .min()
-            .is_some_and(|(_, first)| first == id)
+        let Some(base) = bases.iter().find(|b| b.id == *id) else { return false };
+        bases.iter().filter(|b| b.run == base.run).all(|b| base.floor.boundary <= b.floor.boundary)
     }
 
     fn compare(&self, plan: &RestorePlan, into: &Path, places: &Places, accepted: &[&State]) {
