@@ -30,6 +30,7 @@ use crate::{
     base::upload::KnownFiles,
     config::{ArchiverConfig, Parts},
     control::Status,
+    elapsed::elapsed,
     engine::{BaseReason, Engine, Polled},
     layout::Layout,
     pin::Pins,
@@ -142,7 +143,7 @@ impl Archiver {
     /// As [`Archiver::poll`], trusting file events to name new files; lists the directories twice a second all the same.
     pub(crate) fn look(&mut self) -> Result<Polled> {
         let now = self.parts.clock.now();
-        if u128::from(now.0.saturating_sub(self.last_scan.0).unsigned_abs()) >= SCAN_INTERVAL.as_micros() {
+        if elapsed(self.last_scan, now) >= SCAN_INTERVAL {
             self.engine.registry().scan()?;
             self.last_scan = now;
         }

@@ -19,6 +19,7 @@ use crate::{
     archiver::{Floor, Heartbeat, SCAN_INTERVAL},
     base::{collect::Collected, upload},
     control::{Answer, Command, ControlServer, Request},
+    elapsed::elapsed,
     engine::BaseReason,
     quiet::{Ahead, Sentry},
     ship::{self, Delivered},
@@ -56,12 +57,6 @@ struct Daemon {
     base: Option<BaseJob>,
     base_waiters: Vec<oneshot::Sender<Result<Answer>>>,
     last_beat: Micros,
-}
-
-/// A clock that went back tells nothing about how long it has been: whatever waits is due, and waits anew from there.
-/// To wait until the clock comes back could mean an hour without a segment.
-fn elapsed(since: Micros, now: Micros) -> Duration {
-    u64::try_from(now.0.saturating_sub(since.0)).map_or(Duration::MAX, Duration::from_micros)
 }
 
 impl Archiver {

@@ -38,6 +38,7 @@ pub mod config;
 pub mod control;
 pub mod crash;
 mod daemon;
+mod elapsed;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod engine;

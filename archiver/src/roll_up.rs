@@ -10,6 +10,8 @@ use pitr_archive::{
     ids::{BaseId, ContentHash, ManifestNumber},
 };
 
+use crate::elapsed::elapsed;
+
 /// What has been acknowledged since the last manifest.
 #[derive(Debug, Default)]
 pub struct RollUp {
@@ -51,11 +53,7 @@ impl RollUp {
 
     /// Whether a manifest is due.
     pub fn due(&self, now: Micros, interval: Duration, segments: u64) -> bool {
-        // A clock that went back: due, so that it is not waited for.
-        let old = self.since.is_some_and(|since| {
-            let age = i128::from(now.0) - i128::from(since.0);
-            age < 0 || age >= i128::try_from(interval.as_micros()).unwrap_or(i128::MAX)
-        });
+        let old = self.since.is_some_and(|since| elapsed(since, now) >= interval);
         !self.segments.is_empty() && (old || self.segments.len() as u64 >= segments)
     }
 

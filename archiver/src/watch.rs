@@ -146,3 +146,33 @@ fn appeared(registry: &Registry, descriptor: i32, directories: [(i32, Directory)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pitr_archive::ids::FileNumber;
+
+    use super::*;
+    use crate::pin::Pins;
+
+    #[test]
+    fn after_a_lapse_a_listing_with_every_event_acted_on_is_a_new_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        std::fs::create_dir(&db).unwrap();
+        std::fs::write(db.join("000007.log"), b"").unwrap();
+        let pins = Pins::open(dir.path().join("pins"), &[&db]).unwrap();
+        let registry = Arc::new(Registry::new(pins, db.clone(), db.clone()).unwrap());
+        let _watch = Watch::start(registry.clone(), Arc::new(Notify::new())).unwrap();
+        let (seven, nine) = (FileNumber::new(7), FileNumber::new(9));
+        assert!(registry.missed_none_after(seven));
+        registry.watch_lapsed();
+        std::fs::write(db.join("000009.log"), b"").unwrap();
+        assert!(!registry.missed_none_after(seven));
+        registry.scan_settled().unwrap();
+        assert!(registry.missed_none_after(nine), "from the newest that is known");
+        assert!(!registry.missed_none_after(seven), "what came and went during the lapse is unknown");
+        registry.watch_ended();
+        registry.scan_settled().unwrap();
+        assert!(!registry.missed_none_after(nine), "without events there is no proof");
+    }
+}

@@ -135,6 +135,61 @@ async fn a_reopen_that_reuses_numbers_is_a_session_with_a_base_and_a_barrier() {
     assert_eq!(archive(&store).await.bases().await.unwrap().len(), 2);
 }
 
+/// The older of two archivers ships once more after the younger one has come: what the younger had read by then lies
+/// behind that segment, and nothing that it promises may end before it.
+#[tokio::test]
+async fn behind_a_late_segment_of_an_older_archiver_everything_is_read_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let mut older = archiver(dir.path(), &store).await;
+    older.catch_up().await.unwrap();
+    for what in ["a tag", "a base"] {
+        let mut config = ArchiverConfig::new(dir.path().join("db"));
+        config.state = dir.path().join(what);
+        let mut younger = Archiver::open(config, archive(&store).await, Parts::system()).await.unwrap();
+        db.put("late", what).unwrap();
+        older.poll().unwrap();
+        older.ship().await.unwrap();
+        db.put("b", what).unwrap();
+        let reached = if what == "a tag" {
+            let tag = TagRequest { name: "t".into(), note: String::new(), unflushed: Unflushed::Refuse };
+            younger.tag(&tag).await.unwrap().position.sequence.get()
+        } else {
+            younger.take_base().await.unwrap().floor.sequence.get()
+        };
+        assert_eq!(reached, db.latest_sequence_number(), "{what}");
+        younger.close().await.unwrap();
+        // The next younger one meets an older one again: this one joins the end.
+        drop(older);
+        older = archiver(dir.path(), &store).await;
+        older.catch_up().await.unwrap();
+    }
+    assert_eq!(barriers(&entries(&store).await), []);
+}
+
+/// A dead process's manifest can arrive after its successor has come: the successor's begins behind it.
+#[tokio::test]
+async fn a_manifest_that_an_older_archiver_wrote_late_is_gone_on_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let mut older = archiver(dir.path(), &store).await;
+    older.poll().unwrap();
+    older.ship().await.unwrap();
+    let mut config = ArchiverConfig::new(dir.path().join("db"));
+    config.state = dir.path().join("state");
+    let mut younger = Archiver::open(config, archive(&store).await, Parts::system()).await.unwrap();
+    older.close_manifest().await.unwrap();
+    db.put("b", "2").unwrap();
+    younger.catch_up().await.unwrap();
+    younger.close().await.unwrap();
+    let catalog = archive(&store).await.load_catalog().await.unwrap();
+    assert!(catalog.newest_timeline().unwrap().manifests().len() > 1, "the older one's, and what follows it");
+}
+
 /// A record as RocksDB logs a put, to be appended at `offset` of a WAL.
 fn put_at(offset: u64, sequence: u64, key: &str, value: &str) -> Vec<u8> {
     let mut batch = rocksdb::WriteBatch::default();

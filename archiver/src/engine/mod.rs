@@ -9,9 +9,10 @@
 //! intervals of events true:
 //!
 //! 1. the present WAL to its readable end (or the budget);
-//! 2. the MANIFEST to its end: an edit that is new now was not there when step 2 of the round before read it, so it
-//!    happened after the readable end of the *round before* (`lo`);
-//! 3. if there was such an edit: the WAL once more; what is readable now includes everything before the edit (`hi`);
+//! 2. the MANIFEST to its end: an edit that is new now was not there when the round before read it last, so it happened
+//!    after the readable end of the *round before* (`lo`);
+//! 3. if there was such an edit: the WAL once more, what is readable now includes everything before the edit (`hi`); and
+//!    step 2 again, so that no record is taken that is younger than the last look at the MANIFEST;
 //! 4. events go into the stream before the records of the round, so that no archive holds records beyond an event's
 //!    `lo` without holding the event;
 //! 5. if the WAL is final, the next one is begun, after the proof that there is none in between.
@@ -20,9 +21,11 @@
 //! - `news`: what the MANIFEST said becomes events and barriers.
 //! - `advance`: from one WAL to the next, from one session to the next.
 //! - `run`: beginning a run.
+//! - `bases`: which bases are wanted, and which would serve.
 //! - [`resume`]: going on where an earlier process stopped.
 
 mod advance;
+mod bases;
 mod emit;
 mod news;
 pub mod resume;
@@ -38,14 +41,15 @@ use pitr_archive::{
         schema::{ManifestProgress, Position},
     },
     clock::{Clock, Micros},
-    ids::{Boundary, ContentHash, FileNumber, RunningHash, SequenceNumber, TimelineId},
+    ids::{Boundary, ContentHash, FileNumber, SequenceNumber, TimelineId},
     rocks::{
         log_reader::Finality,
-        manifest::{ManifestModel, Name, TwoPhase},
+        manifest::{Name, TwoPhase},
     },
     segment::entry::{BarrierReason, ColumnFamilyChange, Event, Interval, ManifestPoint},
 };
 
+pub use self::bases::max_file_sequence;
 pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
 use self::types::{Deferred, InfoLog, Item, OpenInterval, PendingSession, Place, Waiting};
 use crate::{
@@ -341,11 +345,6 @@ impl Engine {
         })
     }
 
-    /// The database's files as the MANIFEST describes them.
-    pub fn manifest(&self) -> &ManifestTail {
-        &self.manifest
-    }
-
     /// Directories and settings.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -422,86 +421,6 @@ impl Engine {
         self.state.pending_session.as_ref().map_or(needed, |session| session.needed_before.min(needed))
     }
 
-    /// Where replay on a base whose first WAL is `first_wal` begins, seen from the end of the stream. `None` when WALs
-    /// that it needs were given up already: where their records begin is no longer known, and a base without that place
-    /// would silently lack them.
-    pub fn base_start(&self, first_wal: FileNumber) -> Option<BaseStart> {
-        if first_wal < self.state.wals_from {
-            return None;
-        }
-        let here = (self.stream.boundary(), self.stream.hash());
-        let (first_record, first_hash) =
-            self.state.wals.range(first_wal..).next().map_or(here, |(_, fact)| (fact.first, fact.hash));
-        Some(BaseStart { run: self.state.run, first_record, first_hash })
-    }
-
-    /// Whether targets from its floor on can be reached from a base of run `run`.
-    pub fn serves(&self, run: u64, base: &Footing) -> bool {
-        run == self.state.run && self.state.barriers.serves(base)
-    }
-
-    /// Why a base is wanted, if one is.
-    pub fn wanted_base(&self) -> Option<&BaseReason> {
-        self.state.wanted.front().map(|(reason, _)| reason)
-    }
-
-    /// A base with this floor was published: it satisfies the oldest wish and every one that arose up to its floor.
-    pub fn base_taken(&mut self, base: Footing) {
-        let floor = base.floor;
-        self.last_base = Some(base);
-        self.state.wanted.pop_front();
-        self.state.wanted.retain(|(_, at)| *at > floor);
-    }
-
-    /// The base that the oldest wish asked for serves no target: the wish becomes one for any base that does.
-    pub fn base_was_useless(&mut self) {
-        if let Some((reason, _)) = self.state.wanted.front_mut() {
-            *reason = BaseReason::Asked;
-        }
-    }
-
-    /// Whether a base taken now would reach targets from the present on.
-    pub fn base_would_serve(&self) -> bool {
-        self.base_start(self.first_wal_needed()).is_some_and(|start| {
-            let candidate = Footing {
-                first: start.first_record,
-                floor: self.stream.boundary(),
-                manifest: self.manifest.point(),
-                max_file_sequence: max_file_sequence(self.manifest.model()),
-            };
-            self.serves(start.run, &candidate)
-        })
-    }
-
-    /// Wants a base.
-    pub fn want_base(&mut self, reason: BaseReason) {
-        let at = self.stream.boundary();
-        // Any base from here on satisfies wishes of these kinds together.
-        let same = |(other, _): &(BaseReason, Boundary)| {
-            !matches!(reason, BaseReason::SessionStarted { .. }) && !matches!(other, BaseReason::SessionStarted { .. })
-        };
-        self.state.wanted.retain(|other| !same(other));
-        self.state.wanted.push_back((reason, at));
-    }
-
-    /// Whether everything in `wal` has been read, to its final end.
-    pub fn is_past(&self, wal: FileNumber) -> bool {
-        match &self.place {
-            Place::In(tail) => tail.wal() > wal,
-            Place::After(last) => *last >= wal,
-        }
-    }
-
-    /// Keeps WALs from the first one needed now, until [`Engine::end_hold`].
-    pub fn hold(&mut self) {
-        self.hold_from = Some(self.first_wal_needed());
-    }
-
-    /// Ends [`Engine::hold`].
-    pub fn end_hold(&mut self) {
-        self.hold_from = None;
-    }
-
     /// The archive holds everything up to `acknowledged`, the state of a segment's end: gives up what is not needed.
     ///
     /// WALs are kept from the first one that RocksDB itself would need (they are what a fork is recognised by), and from
@@ -557,25 +476,10 @@ impl Engine {
         self.state.run
     }
 
-    /// The database's own identity.
-    pub fn db_id(&self) -> &str {
-        &self.state.db_id
-    }
-
-    /// The running hash at the end of the stream.
-    pub fn hash(&self) -> RunningHash {
-        self.stream.hash()
-    }
-
     /// Asks the owner to write its WAL buffer; whether everything committed is in the files afterwards.
     pub fn flush_owner(&self) -> Result<bool> {
         Ok(self.owner.flush_wal()? == crate::owner::Done::Yes || !self.unread_is_possible())
     }
-}
-
-/// The largest sequence number in a database's files.
-pub fn max_file_sequence(model: &ManifestModel) -> SequenceNumber {
-    model.live_files().map(|(_, _, file)| file.largest_seqno).max().unwrap_or_default()
 }
 
 /// How the server decides which WALs it needs.

@@ -386,6 +386,26 @@ fn a_target_behind_withdrawn_records_goes_to_the_last_record_before_them() {
 }
 
 #[test]
+fn what_lies_behind_the_note_of_a_withdrawal_is_not_moved_before_it() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(1).put(1).put(1).tag("failed").withdraw(2, 3);
+    s.barrier(BarrierReason::Fork, 3, Some(3)).run_started(1, 20).base(3, 1, 2).cut();
+    // The record itself, and a tag set while it stood, go to the record before.
+    for target in [record(2), Target::tag("failed")] {
+        let plan = s.plan(&target).unwrap();
+        assert_eq!(
+            (plan.position.boundary, plan.base.floor.boundary, plan.distance.records),
+            (b(2), b(0), 1),
+            "{target}"
+        );
+    }
+    // The end of the archive is in the next run, and so is a tag that was set there.
+    assert_eq!(summary(s.plan(&Target::Latest)), Ok((3, base(1), 2)));
+    s.tag("after").cut();
+    assert_eq!(summary(s.plan(&Target::tag("after"))), Ok((3, base(1), 2)));
+}
+
+#[test]
 fn a_time_resolves_to_the_last_observation_at_or_before_it_with_the_certain_interval() {
     let s = simple();
     // Records become visible between n * 100 and n * 100 + 10.

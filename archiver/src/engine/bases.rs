@@ -1,0 +1,99 @@
+//! Which bases the stream wants, and which would serve.
+//!
+//! Owns: the wishes, oldest first, and the judgement of a candidate against the run's barriers. Taking, uploading and
+//! publishing are the archiver's.
+
+use pitr_archive::{
+    catalog::crossing::Footing,
+    ids::{Boundary, FileNumber, SequenceNumber},
+    rocks::manifest::ManifestModel,
+};
+
+use super::{BaseReason, BaseStart, Engine, Place};
+
+impl Engine {
+    /// Where replay on a base whose first WAL is `first_wal` begins, seen from the end of the stream. `None` when WALs
+    /// that it needs were given up already: where their records begin is no longer known, and a base without that place
+    /// would silently lack them.
+    pub fn base_start(&self, first_wal: FileNumber) -> Option<BaseStart> {
+        if first_wal < self.state.wals_from {
+            return None;
+        }
+        let here = (self.stream.boundary(), self.stream.hash());
+        let (first_record, first_hash) =
+            self.state.wals.range(first_wal..).next().map_or(here, |(_, fact)| (fact.first, fact.hash));
+        Some(BaseStart { run: self.state.run, first_record, first_hash })
+    }
+
+    /// Whether targets from its floor on can be reached from a base of run `run`.
+    pub fn serves(&self, run: u64, base: &Footing) -> bool {
+        run == self.state.run && self.state.barriers.serves(base)
+    }
+
+    /// Why a base is wanted, if one is.
+    pub fn wanted_base(&self) -> Option<&BaseReason> {
+        self.state.wanted.front().map(|(reason, _)| reason)
+    }
+
+    /// A base with this floor was published: it satisfies the oldest wish and every one that arose up to its floor.
+    pub fn base_taken(&mut self, base: Footing) {
+        let floor = base.floor;
+        self.last_base = Some(base);
+        self.state.wanted.pop_front();
+        self.state.wanted.retain(|(_, at)| *at > floor);
+    }
+
+    /// The base that the oldest wish asked for serves no target: the wish becomes one for any base that does.
+    pub fn base_was_useless(&mut self) {
+        if let Some((reason, _)) = self.state.wanted.front_mut() {
+            *reason = BaseReason::Asked;
+        }
+    }
+
+    /// Whether a base taken now would reach targets from the present on.
+    pub fn base_would_serve(&self) -> bool {
+        self.base_start(self.first_wal_needed()).is_some_and(|start| {
+            let candidate = Footing {
+                first: start.first_record,
+                floor: self.stream.boundary(),
+                manifest: self.manifest.point(),
+                max_file_sequence: max_file_sequence(self.manifest.model()),
+            };
+            self.serves(start.run, &candidate)
+        })
+    }
+
+    /// Wants a base.
+    pub fn want_base(&mut self, reason: BaseReason) {
+        let at = self.stream.boundary();
+        // Any base from here on satisfies wishes of these kinds together.
+        let same = |(other, _): &(BaseReason, Boundary)| {
+            !matches!(reason, BaseReason::SessionStarted { .. }) && !matches!(other, BaseReason::SessionStarted { .. })
+        };
+        self.state.wanted.retain(|other| !same(other));
+        self.state.wanted.push_back((reason, at));
+    }
+
+    /// Whether everything in `wal` has been read, to its final end.
+    pub fn is_past(&self, wal: FileNumber) -> bool {
+        match &self.place {
+            Place::In(tail) => tail.wal() > wal,
+            Place::After(last) => *last >= wal,
+        }
+    }
+
+    /// Keeps WALs from the first one needed now, until [`Engine::end_hold`].
+    pub fn hold(&mut self) {
+        self.hold_from = Some(self.first_wal_needed());
+    }
+
+    /// Ends [`Engine::hold`].
+    pub fn end_hold(&mut self) {
+        self.hold_from = None;
+    }
+}
+
+/// The largest sequence number in a database's files.
+pub fn max_file_sequence(model: &ManifestModel) -> SequenceNumber {
+    model.live_files().map(|(_, _, file)| file.largest_seqno).max().unwrap_or_default()
+}
