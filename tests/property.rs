@@ -19,7 +19,7 @@ use std::{
 use harness::{
     archive_driver::ArchiveDriver,
     compare::Comparison,
-    driver::Driver,
+    driver::{self, Driver},
     program::{self, Program, Step},
     scratch,
 };
@@ -105,6 +105,8 @@ fn every_restore_is_exact_or_refused_with_a_reason() {
     if count >= ENOUGH {
         let never: Vec<_> = program::KINDS.iter().filter(|kind| !coverage.kinds.contains_key(*kind)).collect();
         assert!(never.is_empty(), "no program met {never:?}");
+        let given_up = coverage.kinds.get(driver::BROKEN).copied().unwrap_or_default();
+        assert!(given_up <= count / 50, "{given_up} programs were given up");
         assert!(coverage.restored > count, "fewer restores than programs: {}", coverage.restored);
         assert!(coverage.without_refusal > count / 6, "nearly every program was refused something");
         for code in ["target.behind-barrier", "target.before-start"] {
@@ -148,6 +150,15 @@ fn run(program: &Program, coverage: &Mutex<Coverage>) {
             Step::Archive(step) => archiver.step(step, &mut driver),
             step => {
                 driver.step(step);
+                if driver.noted.contains(driver::BROKEN) {
+                    *coverage
+                        .lock()
+                        .expect("no worker panics while it holds this")
+                        .kinds
+                        .entry(driver::BROKEN)
+                        .or_default() += 1;
+                    return;
+                }
                 if program.attentive && archiver.is_open() {
                     archiver.poll(&mut driver);
                 }
@@ -174,7 +185,8 @@ fn run(program: &Program, coverage: &Mutex<Coverage>) {
     comparison.check_time(rng.random_range(0..archiver.looks.len()));
     comparison.check_sequence(rng.random_range(0..comparison.boundaries()));
     let mut coverage = coverage.lock().expect("no worker panics while it holds this");
-    for kind in program.steps.iter().flat_map(Step::kinds).chain(driver.noted.iter().copied()) {
+    for kind in program.steps.iter().flat_map(Step::kinds).chain(driver.noted.iter().chain(&comparison.noted).copied())
+    {
         *coverage.kinds.entry(kind).or_default() += 1;
     }
     coverage.restored += comparison.restored as u64;

@@ -117,6 +117,14 @@ impl Layout {
         self.settings().is_some_and(|s| s.manual_wal_flush == Some(true))
     }
 
+    /// Whether RocksDB forgets which WALs hold prepared transactions: its pipelined write (`PipelinedWriteImpl` in
+    /// db_impl_write.cc, 11.8.1) does not call the callback that notes them, so such a WAL is deleted at the next flush,
+    /// and the transaction is lost at the next open, also when it was committed.
+    pub fn forgets_prepared(&self) -> bool {
+        let pipelined = self.settings().is_some_and(|s| s.enable_pipelined_write == Some(true));
+        self.allow_2pc() && pipelined
+    }
+
     /// Whether the server keeps WALs of prepared transactions.
     pub fn allow_2pc(&self) -> bool {
         self.settings().is_some_and(|s| s.allow_2pc == Some(true))

@@ -1,8 +1,9 @@
 //! What the next record's sequence number must be, within one session of the server.
 //!
-//! Owns: the rule for databases without two-phase commit (every operation consumes one number, whatever becomes of it)
-//! and what explains a number that no record consumed (ingested files). Sequence numbers order nothing across sessions:
-//! a session starts from what RocksDB recovered at its open.
+//! Owns: the comparison of a record's number with the one that is due, and what explains a number that no record
+//! consumed: ingested files, and the open of a WritePrepared database. How many a record consumes is told by
+//! `rocks::transactions`. Sequence numbers order nothing across sessions: a session starts from what RocksDB recovered at
+//! its open.
 //! Refuses: to smooth anything over. A jump without an explanation, a number that comes again: each is a verdict of its
 //! own, and the engine makes it a barrier.
 
@@ -42,6 +43,9 @@ pub struct SequenceModel {
     highest: SequenceNumber,
     /// No record of the present session that consumes a number has been seen.
     fresh: bool,
+    /// The next record is the first of a session.
+    #[serde(default)]
+    opened: bool,
     /// `last` is not known because of a record whose consumption is not.
     #[serde(default)]
     forgotten: bool,
@@ -62,10 +66,10 @@ impl SequenceModel {
         self.last
     }
 
-    /// A run begins. Where its first record begins is not known, but if it lies beyond what flushed files reach, there
-    /// were writes in between.
-    pub fn start_run(&mut self, flushed: SequenceNumber) {
-        *self = Self { fresh: true, flushed: Some(flushed), ..Self::default() };
+    /// A run begins; with a session of the server, if `opened`. Where its first record begins is not known, but if it lies
+    /// beyond what flushed files reach, there were writes in between.
+    pub fn start_run(&mut self, flushed: SequenceNumber, opened: bool) {
+        *self = Self { fresh: true, opened, flushed: Some(flushed), ..Self::default() };
     }
 
     /// A record was seen whose consumption is not known: the next one sets the number.
@@ -73,6 +77,7 @@ impl SequenceModel {
         self.last = None;
         self.flushed = None;
         self.fresh = false;
+        self.opened = false;
         self.forgotten = true;
     }
 
@@ -85,6 +90,7 @@ impl SequenceModel {
     pub fn start_session(&mut self, last: SequenceNumber) {
         self.last = Some(last);
         self.fresh = true;
+        self.opened = true;
         self.forgotten = false;
         self.explained.clear();
     }
@@ -108,16 +114,27 @@ impl SequenceModel {
         }
     }
 
-    /// Flushed files reach `number`, beyond every readable record, and nothing explains it: writes outside the log.
-    pub fn accept_unlogged(&mut self, number: SequenceNumber) {
+    /// Whether flushed files that reach `flushed` show numbers that neither a record nor the open of the session was given.
+    pub fn is_beyond(&self, flushed: SequenceNumber, by_open: u64) -> bool {
+        self.last.is_some_and(|last| {
+            let by_open = if self.opened && last.get() > 0 { by_open } else { 0 };
+            flushed.get() > last.get().saturating_add(by_open)
+        })
+    }
+
+    /// Flushed files reach `number`: where that is beyond every readable record, the open or writes outside the log were
+    /// given it.
+    pub fn accept(&mut self, number: SequenceNumber) {
+        self.opened &= Some(number) <= self.last;
         self.last = self.last.max(Some(number));
         self.explained.retain(|n| *n > number.get());
     }
 
     /// Judges a record that starts at `sequence` and consumes `advance` numbers, and goes on behind it, whatever the
-    /// verdict.
-    pub fn record(&mut self, sequence: SequenceNumber, advance: u64) -> Verdict {
-        let verdict = self.judge(sequence, advance);
+    /// verdict. In such a database an open of the server consumes `by_open` numbers, unless nothing was ever written.
+    pub fn record(&mut self, sequence: SequenceNumber, advance: u64, by_open: u64) -> Verdict {
+        let verdict = self.judge(sequence, advance, by_open);
+        self.opened = false;
         // A record that consumes nothing carries the number that is due next.
         let end = SequenceNumber::new(sequence.get().saturating_add(advance).saturating_sub(1));
         self.last = Some(end);
@@ -132,7 +149,7 @@ impl SequenceModel {
         verdict
     }
 
-    fn judge(&self, sequence: SequenceNumber, advance: u64) -> Verdict {
+    fn judge(&self, sequence: SequenceNumber, advance: u64, by_open: u64) -> Verdict {
         if self.fresh && advance > 0 && sequence <= self.highest {
             return Verdict::Reused { highest: self.highest };
         }
@@ -145,8 +162,10 @@ impl SequenceModel {
             std::cmp::Ordering::Less => Verdict::WentBack { expected },
             std::cmp::Ordering::Greater => {
                 let between = expected.get()..sequence.get();
-                let explained = sequence.get() - expected.get() <= MAX_EXPLAINED as u64
-                    && between.into_iter().all(|n| self.explained.contains(&n));
+                let opened = self.opened && last.get() > 0 && sequence.get() - expected.get() == by_open;
+                let explained = opened
+                    || sequence.get() - expected.get() <= MAX_EXPLAINED as u64
+                        && between.into_iter().all(|n| self.explained.contains(&n));
                 if explained { Verdict::Continues } else { Verdict::Jumped { expected } }
             }
         }
@@ -164,30 +183,30 @@ mod tests {
     #[test]
     fn records_in_a_row_continue_and_empty_ones_consume_nothing() {
         let mut model = SequenceModel::default();
-        model.start_run(n(120));
-        assert_eq!(model.record(n(101), 3), Verdict::Continues, "the first record of a run sets the number");
-        assert_eq!(model.record(n(104), 0), Verdict::Continues);
+        model.start_run(n(120), false);
+        assert_eq!(model.record(n(101), 3, 0), Verdict::Continues, "the first record of a run sets the number");
+        assert_eq!(model.record(n(104), 0, 0), Verdict::Continues);
         assert_eq!(model.last(), Some(n(103)));
-        assert_eq!(model.record(n(104), 1), Verdict::Continues);
+        assert_eq!(model.record(n(104), 1, 0), Verdict::Continues);
     }
 
     #[test]
     fn a_run_whose_first_record_lies_beyond_the_flushed_files_has_jumped() {
         let mut model = SequenceModel::default();
-        model.start_run(n(16));
-        assert_eq!(model.record(n(19), 1), Verdict::Jumped { expected: n(17) });
-        model.start_run(n(16));
-        assert_eq!(model.record(n(17), 1), Verdict::Continues);
+        model.start_run(n(16), false);
+        assert_eq!(model.record(n(19), 1, 0), Verdict::Jumped { expected: n(17) });
+        model.start_run(n(16), false);
+        assert_eq!(model.record(n(17), 1, 0), Verdict::Continues);
     }
 
     #[test]
     fn a_jump_is_reported_unless_ingested_files_explain_every_number_of_it() {
         let mut model = SequenceModel::default();
-        model.start_run(n(0));
-        let _ = model.record(n(1), 1);
-        assert_eq!(model.record(n(3), 1), Verdict::Jumped { expected: n(2) });
+        model.start_run(n(0), false);
+        let _ = model.record(n(1), 1, 0);
+        assert_eq!(model.record(n(3), 1, 0), Verdict::Jumped { expected: n(2) });
         model.explain(n(4), n(5));
-        assert_eq!(model.record(n(6), 1), Verdict::Continues);
+        assert_eq!(model.record(n(6), 1, 0), Verdict::Continues);
         model.explain(n(7), n(7));
         model.settle();
         assert_eq!(model.last(), Some(n(7)));
@@ -196,24 +215,43 @@ mod tests {
     #[test]
     fn an_import_that_claims_billions_of_numbers_explains_as_many_as_are_kept_at_once() {
         let mut model = SequenceModel::default();
-        model.start_run(n(0));
-        let _ = model.record(n(1), 1);
+        model.start_run(n(0), false);
+        let _ = model.record(n(1), 1, 0);
         model.explain(n(1), SequenceNumber::MAX);
         assert_eq!(model.explained.len(), MAX_EXPLAINED);
-        assert_eq!(model.record(n(10), 1), Verdict::Continues);
-        assert_eq!(model.record(n(10 + MAX_EXPLAINED as u64), 1), Verdict::Jumped { expected: n(11) });
+        assert_eq!(model.record(n(10), 1, 0), Verdict::Continues);
+        assert_eq!(model.record(n(10 + MAX_EXPLAINED as u64), 1, 0), Verdict::Jumped { expected: n(11) });
     }
 
     #[test]
     fn a_session_that_reuses_numbers_is_seen_at_its_first_consuming_record() {
         let mut model = SequenceModel::default();
-        model.start_run(n(0));
-        let _ = model.record(n(1), 1);
-        let _ = model.record(n(2), 2);
+        model.start_run(n(0), false);
+        let _ = model.record(n(1), 1, 0);
+        let _ = model.record(n(2), 2, 0);
         model.start_session(n(1));
-        assert_eq!(model.record(n(2), 0), Verdict::Continues, "it consumes nothing, so it reuses nothing");
-        assert_eq!(model.record(n(2), 1), Verdict::Reused { highest: n(3) });
-        assert_eq!(model.record(n(3), 1), Verdict::Continues);
-        assert_eq!(model.record(n(3), 1), Verdict::WentBack { expected: n(4) });
+        assert_eq!(model.record(n(2), 0, 0), Verdict::Continues, "it consumes nothing, so it reuses nothing");
+        assert_eq!(model.record(n(2), 1, 0), Verdict::Reused { highest: n(3) });
+        assert_eq!(model.record(n(3), 1, 0), Verdict::Continues);
+        assert_eq!(model.record(n(3), 1, 0), Verdict::WentBack { expected: n(4) });
+    }
+
+    #[test]
+    fn the_open_of_a_write_prepared_database_consumes_a_number() {
+        for (gap, by_open, continues) in [(1, 1, true), (2, 1, false), (1, 0, false), (0, 1, true)] {
+            let mut model = SequenceModel::default();
+            model.start_session(n(7));
+            let verdict = model.record(n(8 + gap), 1, by_open);
+            assert_eq!(verdict == Verdict::Continues, continues, "{gap} {by_open}");
+        }
+        let mut model = SequenceModel::default();
+        model.start_session(n(7));
+        let _ = model.record(n(9), 1, 1);
+        assert_eq!(model.record(n(11), 1, 1), Verdict::Jumped { expected: n(10) }, "only the first record of it");
+        let mut model = SequenceModel::default();
+        model.start_session(n(0));
+        assert_eq!(model.record(n(2), 1, 1), Verdict::Jumped { expected: n(1) }, "an empty database stays at 0");
+        model.start_session(n(7));
+        assert!(!model.is_beyond(n(8), 1) && model.is_beyond(n(9), 1) && model.is_beyond(n(8), 0));
     }
 }

@@ -164,6 +164,7 @@ impl Stream {
         manifest: ManifestProgress,
         last_sequence: SequenceNumber,
     ) -> Result<FinishedSegment> {
+        let transactions = state.transactions.clone();
         let state = serde_json::to_value(state).map_err(|e| {
             pitr_archive::Error::new(pitr_archive::Code::Internal, "encoding the archiver's state").because(e)
         })?;
@@ -172,6 +173,7 @@ impl Stream {
         builder.sequence_model(state);
         builder.manifest(manifest);
         builder.last_sequence(last_sequence);
+        builder.transactions(transactions);
         boot_id.into_iter().for_each(|id| builder.boot_id(id));
         observed.into_iter().for_each(|at| builder.observed_through(at));
         let Some(builder) = self.builder.take() else {

@@ -15,6 +15,7 @@ use librocksdb_sys as ffi;
 use pitr_archive::{
     Code, Error, Result,
     ids::{ColumnFamilyId, SequenceNumber},
+    rocks::{manifest::TwoPhase, write_batch::WritePolicy},
 };
 use rocksdb::{
     AsRawPtr, BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBPath, DBRecoveryMode, Options,
@@ -48,6 +49,8 @@ pub struct OpenSpec {
     pub paths: Vec<PathBuf>,
     /// Every column family that it has.
     pub families: Vec<FamilySpec>,
+    /// Whether its log may hold records of two-phase commit. What is pending stays pending: its WALs are kept.
+    pub two_phase: TwoPhase,
 }
 
 /// Comparators that this library has.
@@ -95,6 +98,24 @@ pub fn check_known(families: &[FamilySpec]) -> Result<()> {
     Err(e)
 }
 
+/// Whether this library's recovery understands the log of a database with this write policy.
+///
+/// WritePrepared and WriteUnprepared count sequence numbers in another way, and only their own kind of TransactionDB
+/// opens their logs; its open then decides things (it rolls back what was not prepared) that are the server's business.
+pub const fn recovers(policy: Option<WritePolicy>) -> bool {
+    matches!(policy, None | Some(WritePolicy::WriteCommitted))
+}
+
+/// Refuses what [`recovers`] denies, before anything is touched.
+pub fn check_policy(policy: Option<WritePolicy>) -> Result<()> {
+    if recovers(policy) {
+        return Ok(());
+    }
+    Err(Error::new(Code::DatabaseUnsupported, "finishing the restore here")
+        .with("write policy", format!("{policy:?}"))
+        .hint("restore without --finish: the server itself recovers the directory when it opens it with its own write policy"))
+}
+
 /// An open database.
 pub struct Opened {
     db: DB,
@@ -115,6 +136,8 @@ impl Opened {
         // The table cache would otherwise hold every file's index.
         options.set_max_open_files(256);
         options.set_keep_log_file_num(1);
+        // SAFETY: the pointer belongs to `options`, which outlives the call; it sets a plain field.
+        unsafe { ffi::rocksdb_options_set_allow_2pc(options.as_raw_ptr(), (spec.two_phase == TwoPhase::On).into()) };
         if !spec.paths.is_empty() {
             options.set_db_paths(&db_paths(&spec.paths)?);
         }
@@ -208,5 +231,11 @@ pub(crate) fn is_leftover(name: &str) -> bool {
 
 /// A spec for a directory with all its paths inside itself.
 pub fn plain_spec(directory: &Path, families: Vec<FamilySpec>) -> OpenSpec {
-    OpenSpec { directory: directory.to_owned(), wal: directory.to_owned(), paths: Vec::new(), families }
+    OpenSpec {
+        directory: directory.to_owned(),
+        wal: directory.to_owned(),
+        paths: Vec::new(),
+        families,
+        two_phase: TwoPhase::Off,
+    }
 }

@@ -9,7 +9,7 @@
 //! | `target.inside-event` | in the interval in which something outside the log happened |
 //! | `target.behind-barrier` | every base would have to cross a barrier |
 //! | `target.ambiguous` | the sequence number was used more than once |
-//! | `target.unsupported` | two-phase-commit records on the way |
+//! | `target.unsupported` | on the way, the commit of a transaction that was prepared before anything was archived |
 //! | `tag.unknown`, `archive.chain-broken` | no such tag; the archive is not the one that the tag was made on |
 
 use archive_source::FromArchive;
@@ -26,6 +26,7 @@ use pitr_archive::{
         ArchiveId, BaseId, Boundary, ColumnFamilyId, FileNumber, Ordinal, RecordNumber, RunningHash, SequenceNumber,
         TimelineId,
     },
+    rocks::{manifest::TwoPhase, write_batch::WritePolicy},
     segment::entry::{ColumnFamilyChange, ManifestPoint},
 };
 use serde::Serialize;
@@ -163,12 +164,25 @@ pub struct RestorePlan {
     pub wals: Vec<PlannedWal>,
     /// Places in the stream whose records the server took back; they are not replayed.
     pub withdrawn: Vec<(Boundary, Boundary)>,
+    /// The source writes records of two-phase commit: what opens the copy must allow them.
+    pub two_phase: bool,
+    /// The write policy that such records showed: what opens the copy must have the same.
+    pub write_policy: Option<WritePolicy>,
+    /// Transactions that are prepared and not decided at the position.
+    pub pending: Vec<PendingTransaction>,
     /// Bytes fetched from the store, at most.
     pub download_bytes: u64,
     /// Bytes needed where the database is restored to.
     pub disk_bytes: u64,
     /// What a person should know before relying on it.
     pub notes: Vec<Note>,
+}
+
+impl RestorePlan {
+    /// How the restored database must be opened.
+    pub const fn two_phase(&self) -> TwoPhase {
+        if self.two_phase { TwoPhase::On } else { TwoPhase::Off }
+    }
 }
 
 /// The position reached: `.position.{timeline,record,wal,sequence}`.
@@ -258,6 +272,19 @@ pub struct PlannedSegment {
     pub bytes: u64,
 }
 
+/// A transaction that is prepared, and neither committed nor rolled back, at the target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PendingTransaction {
+    /// Its name; bytes that are no text in hexadecimal after `0x`.
+    pub name: String,
+    /// Data operations that it would commit.
+    pub operations: u64,
+    /// The WAL of its first prepare section.
+    pub wal: FileNumber,
+    /// The record that holds it.
+    pub record: RecordNumber,
+}
+
 /// A column family edit to append to the MANIFEST.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ColumnFamilyEdit {
@@ -323,6 +350,8 @@ pub enum NoteKind {
     ForeignPath,
     /// The end of the interval of a change is not known yet.
     OpenInterval,
+    /// Transactions are prepared and not decided.
+    PendingTransactions,
 }
 
 #[cfg(test)]

@@ -121,8 +121,8 @@ pub struct RestoreReport {
 ///
 /// # Errors
 /// Before anything is touched: `restore.destination-not-empty`, `restore.foreign-path`, `restore.no-space`,
-/// `rocksdb.unsupported` (finishing here with a comparator or merge operator that this library lacks). On the way:
-/// whatever is missing or damaged, by its own code; nothing is left behind.
+/// `rocksdb.unsupported` (finishing here with a comparator or merge operator that this library lacks, or with another
+/// write policy than WriteCommitted). On the way: whatever is missing or damaged, by its own code; nothing is left behind.
 pub async fn restore(
     archive: &Archive,
     plan: &RestorePlan,
@@ -138,6 +138,7 @@ pub async fn restore(
     let small = SmallFiles::prepare(&base, plan, &layout, options)?;
     if options.finish == Finish::Recover {
         finish::check_known(&small.families)?;
+        finish::check_policy(plan.write_policy)?;
     }
     check_space(&base, plan, &layout)?;
 
@@ -252,7 +253,7 @@ impl Work<'_> {
         .await?;
         if self.options.finish == Finish::Recover {
             self.progress.begin(Phase::Recovery, None);
-            let spec = recover::spec(self.layout, self.staging, families)?;
+            let spec = recover::spec(self.layout, self.staging, families, self.plan.two_phase())?;
             blocking(move || recover::recover(&spec, expected)).await?;
             self.progress.end(Phase::Recovery);
         }

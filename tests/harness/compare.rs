@@ -5,7 +5,7 @@
 //! must be explained by something the driver noted.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,11 +14,12 @@ use pitr_archive::{
     Code, Error,
     catalog::{
         archive::Archive,
-        model::{Catalog, Timeline},
+        model::{Barrier, Catalog, Timeline},
         schema::BaseDocument,
     },
     ids::{BaseId, Boundary, TimelineId},
-    segment::entry::{BarrierReason, Entry, Event},
+    rocks::write_batch::{WriteBatch, WritePolicy},
+    segment::entry::{BarrierReason, Entry, Event, Interval},
 };
 use pitr_replayer::{
     plan::{PlanOptions, RestorePlan, plan},
@@ -26,13 +27,14 @@ use pitr_replayer::{
     restore::restore,
     target::Target,
 };
-use rocksdb::{BottommostLevelCompaction, CompactOptions, DBRecoveryMode};
+use rocksdb::{BottommostLevelCompaction, CompactOptions, DBRecoveryMode, Options};
 
 use super::{
     archive_driver::ArchiveDriver,
     driver::{Cause, Driver, Incident},
-    model::{Moment, State},
+    model::{self, Moment, Pending, State},
     server::{self, Places},
+    transactions::TransactionDb,
 };
 
 /// Where a boundary of the archive lies in the program.
@@ -84,6 +86,8 @@ pub struct Comparison<'a> {
     pub restored: usize,
     /// Targets refused for a legitimate reason.
     pub refused: HashMap<&'static str, usize>,
+    /// What the targets met, for the coverage table.
+    pub noted: BTreeSet<&'static str>,
     scratch: PathBuf,
 }
 
@@ -101,6 +105,7 @@ impl<'a> Comparison<'a> {
             places,
             restored: 0,
             refused: HashMap::new(),
+            noted: BTreeSet::new(),
             scratch: scratch.to_owned(),
         }
     }
@@ -299,7 +304,11 @@ impl<'a> Comparison<'a> {
                 if below.is_empty() { !self.driver.incidents.is_empty() } else { below.iter().all(explained) }
             }
             Code::TargetInsideEvent => {
-                self.driver.incidents.iter().any(|i| i.lo < records && i.hi.is_none_or(|hi| records < hi))
+                let inside = |i: &Incident| i.lo < records && i.hi.is_none_or(|hi| records < hi);
+                let emptied = |interval: Interval| {
+                    index(interval.lo) < boundary && interval.hi.is_none_or(|hi| boundary < index(hi))
+                };
+                self.driver.incidents.iter().any(inside) || self.emptied_intervals().any(emptied)
             }
             // After a reopen that lowered the sequence number, until a record consumes one: no base taken before it can tell
             // the lower number.
@@ -320,13 +329,15 @@ impl<'a> Comparison<'a> {
     /// Whether the archive has a barrier because a compaction left nothing, between the base and the target: from the
     /// MANIFEST alone it looks like a dropped range of files.
     fn emptied(&self, base: &BaseDocument, boundary: usize) -> bool {
-        self.timeline().barriers().iter().any(|b| {
-            let hi = b.interval.hi.map_or(usize::MAX, index);
-            b.reason == BarrierReason::ChangeOutsideWal
-                && b.detail.contains("dropped range")
-                && index(base.floor.boundary) < hi
-                && index(b.interval.lo) <= boundary
+        self.emptied_intervals().any(|interval| {
+            let hi = interval.hi.map_or(usize::MAX, index);
+            index(base.floor.boundary) < hi && index(interval.lo) <= boundary
         })
+    }
+
+    fn emptied_intervals(&self) -> impl Iterator<Item = Interval> {
+        let dropped = |b: &&Barrier| b.reason == BarrierReason::ChangeOutsideWal && b.detail.contains("dropped range");
+        self.timeline().barriers().iter().filter(dropped).map(|b| b.interval)
     }
 
     /// Whether the base's run begins with a number that is not the next one after what flushed files reach: the flush left
@@ -366,6 +377,9 @@ impl<'a> Comparison<'a> {
         self.archiver
             .wait(restore(&self.archive, plan, &options, Arc::new(Silent)))
             .unwrap_or_else(|e| panic!("restoring {:?} as planned: {e}\n{plan:#?}", plan.target));
+        if !plan.pending.is_empty() {
+            self.noted.insert("pending transaction at a target");
+        }
         let place = self.places[index(plan.position.boundary)];
         // Where the interval of a change ends is certain that it was over before the next record, and nothing more.
         let here = plan.position.boundary;
@@ -403,13 +417,16 @@ impl<'a> Comparison<'a> {
         let settings = &self.driver.settings;
         let mut options = server::database_options(places, settings);
         options.set_wal_recovery_mode(DBRecoveryMode::AbsoluteConsistency);
+        if let Some(policy) = settings.transactions {
+            return self.compare_transactions(plan, into, &options, policy, accepted);
+        }
         let opened = server::open_with(into, &options, settings)
             .unwrap_or_else(|e| panic!("the restored copy does not open: {e}\n{plan:#?}"));
         let sequence = opened.db.latest_sequence_number();
         let look = |when: &str| {
             let dump = server::dump(&opened.db, &opened.names)
                 .unwrap_or_else(|e| panic!("reading the restored copy {when}: {e}\n{plan:#?}"));
-            let state = State { content: server::content(dump), sequence };
+            let state = State { content: server::content(dump), sequence, pending: Pending::new() };
             if !accepted.contains(&&state) {
                 let differences: Vec<_> = accepted.iter().map(|a| a.differences(&state)).collect();
                 panic!(
@@ -437,9 +454,71 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Whether a batch has no operation, only data for the log.
+impl Comparison<'_> {
+    /// The same for a transaction database: what is pending must be pending, and can be decided.
+    fn compare_transactions(
+        &self,
+        plan: &RestorePlan,
+        into: &Path,
+        options: &Options,
+        policy: WritePolicy,
+        accepted: &[&State],
+    ) {
+        let settings = &self.driver.settings;
+        let mut db = TransactionDb::open(into, options, settings, policy)
+            .unwrap_or_else(|e| panic!("the restored copy does not open: {e}\n{plan:#?}"));
+        let planned = plan.position.sequence.get();
+        // An open consumes a number where sub-batches do, unless the database is empty.
+        let by_open = u64::from(policy != WritePolicy::WriteCommitted && planned > 0);
+        assert_eq!(
+            db.latest_sequence(),
+            planned + by_open,
+            "the latest sequence number is not the planned one: {plan:#?}"
+        );
+        let mut pending = db.pending();
+        pending.sort();
+        let mut named: Vec<_> = plan.pending.iter().map(|t| t.name.clone()).collect();
+        named.sort();
+        assert_eq!(pending, named, "the plan names other pending transactions than there are: {plan:#?}");
+        let content =
+            server::content(db.dump().unwrap_or_else(|e| panic!("reading the restored copy: {e}\n{plan:#?}")));
+        let same = |state: &&&State| {
+            let sequence = (planned..=planned + by_open).contains(&state.sequence);
+            sequence && state.content == content && state.pending.keys().eq(pending.iter())
+        };
+        let Some(state) = accepted.iter().find(same) else {
+            let names = pending.iter().map(|name| (name.clone(), Arc::default())).collect();
+            let found = State { content, sequence: planned, pending: names };
+            let differences: Vec<_> = accepted.iter().map(|a| a.differences(&found)).collect();
+            panic!(
+                "the restored copy is {found:?}; accepted: {accepted:?}\n{differences:#?}\n{plan:#?}\nincidents: {:#?}",
+                self.driver.incidents
+            );
+        };
+        // Every second one takes effect, the others leave nothing.
+        let mut expected = content;
+        for (n, (name, ops)) in state.pending.iter().enumerate() {
+            let decided = if n % 2 == 0 {
+                expected = model::preview(&expected, ops);
+                db.commit(name)
+            } else {
+                db.roll_back(name, &[])
+            };
+            decided.unwrap_or_else(|e| panic!("deciding {name} in the restored copy: {e}\n{plan:#?}"));
+        }
+        for name in expected.keys() {
+            db.compact(name);
+        }
+        let content =
+            server::content(db.dump().unwrap_or_else(|e| panic!("reading the restored copy: {e}\n{plan:#?}")));
+        assert!(content == expected, "after deciding what was pending, the restored copy differs: {plan:#?}");
+    }
+}
+
+/// Whether a batch has no operation and decides no transaction: only data for the log.
 fn does_nothing(batch: &[u8]) -> bool {
-    batch[8..12] == [0; 4]
+    let summary = WriteBatch::parse(batch).and_then(|batch| batch.scan()).expect("a batch of the program");
+    summary.data_ops == 0 && summary.two_phase.is_none()
 }
 
 fn index(boundary: Boundary) -> usize {

@@ -12,3 +12,4 @@ pub mod program;
 pub mod scenario;
 pub mod scratch;
 pub mod server;
+pub mod transactions;

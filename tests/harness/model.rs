@@ -14,6 +14,9 @@ pub type Family = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Keys and values of all column families.
 pub type Content = BTreeMap<String, Arc<Family>>;
 
+/// Prepared transactions by name.
+pub type Pending = BTreeMap<String, Arc<Vec<Op>>>;
+
 /// A state of the database.
 #[derive(Clone, PartialEq, Eq)]
 pub struct State {
@@ -21,6 +24,8 @@ pub struct State {
     pub content: Content,
     /// The latest sequence number.
     pub sequence: u64,
+    /// What prepared transactions would write.
+    pub pending: Pending,
 }
 
 /// Only what helps to find a difference: names and counts.
@@ -37,6 +42,10 @@ impl State {
         let mut found = Vec::new();
         if self.sequence != other.sequence {
             found.push(format!("sequence {} instead of {}", other.sequence, self.sequence));
+        }
+        if self.pending != other.pending {
+            let names = |pending: &Pending| pending.keys().cloned().collect::<Vec<_>>().join(", ");
+            found.push(format!("pending are {:?} instead of {:?}", names(&other.pending), names(&self.pending)));
         }
         for name in self.content.keys().chain(other.content.keys().filter(|n| !self.content.contains_key(*n))) {
             match (self.content.get(name), other.content.get(name)) {
@@ -78,6 +87,7 @@ pub struct Moment {
 /// The model.
 pub struct Model {
     content: Content,
+    pending: Pending,
     /// The write batch of every record as the log must hold it, with its sequence number.
     pub records: Vec<Vec<u8>>,
     /// `states[n]`: in which the database was after `n` records and before the next.
@@ -88,8 +98,8 @@ impl Model {
     /// An empty database.
     pub fn new() -> Self {
         let content: Content = BTreeMap::from([("default".to_owned(), Arc::default())]);
-        let states = vec![vec![State { content: content.clone(), sequence: 0 }]];
-        Self { content, records: Vec::new(), states }
+        let states = vec![vec![State { content: content.clone(), sequence: 0, pending: Pending::new() }]];
+        Self { content, pending: Pending::new(), records: Vec::new(), states }
     }
 
     /// Now.
@@ -114,6 +124,42 @@ impl Model {
         self.records.push(payload);
         self.states.push(Vec::new());
         self.observed(sequence);
+    }
+
+    /// A transaction was prepared.
+    pub fn prepared(&mut self, name: &str, ops: &[Op], payload: Vec<u8>, sequence: u64) {
+        self.pending.insert(name.to_owned(), Arc::new(ops.to_vec()));
+        self.logged(&[], payload, sequence);
+    }
+
+    /// It was committed.
+    pub fn committed(&mut self, name: &str, payload: Vec<u8>, sequence: u64) {
+        let ops = self.pending.remove(name).expect("a prepared transaction");
+        self.logged(&ops, payload, sequence);
+    }
+
+    /// It was rolled back.
+    pub fn rolled_back(&mut self, name: &str, payload: Vec<u8>, sequence: u64) {
+        self.pending.remove(name).expect("a prepared transaction");
+        self.logged(&[], payload, sequence);
+    }
+
+    /// What brings back the state before a prepared transaction, key by key in the order of its operations.
+    pub fn undo(&self, name: &str) -> Vec<Op> {
+        let mut undo: Vec<Op> = Vec::new();
+        for op in &*self.pending[name] {
+            let (Op::Put(family, key, _) | Op::Delete(family, key)) = op else {
+                panic!("not in a transaction of these tests: {op:?}")
+            };
+            let step = match self.content[family].get(key) {
+                Some(value) => Op::Put(family.clone(), key.clone(), value.clone()),
+                None => Op::Delete(family.clone(), key.clone()),
+            };
+            if !undo.contains(&step) {
+                undo.push(step);
+            }
+        }
+        undo
     }
 
     /// A batch was written without the log.
@@ -149,7 +195,7 @@ impl Model {
 
     /// The latest sequence number was read.
     pub fn observed(&mut self, sequence: u64) {
-        let state = State { content: self.content.clone(), sequence };
+        let state = State { content: self.content.clone(), sequence, pending: self.pending.clone() };
         let states = self.states.last_mut().expect("there is always a state");
         if states.last() != Some(&state) {
             states.push(state);
@@ -158,36 +204,37 @@ impl Model {
 
     /// The content after `ops`, without doing them.
     pub fn preview(&self, ops: &[Op]) -> Content {
-        let mut copy = Self { content: self.content.clone(), records: Vec::new(), states: vec![Vec::new()] };
-        copy.apply(ops);
-        copy.content
+        preview(&self.content, ops)
+    }
+
+    fn apply(&mut self, ops: &[Op]) {
+        self.content = preview(&self.content, ops);
     }
 
     fn family(&mut self, name: &str) -> &mut Family {
         Arc::make_mut(self.content.get_mut(name).unwrap_or_else(|| panic!("no column family {name}")))
     }
+}
 
-    fn apply(&mut self, ops: &[Op]) {
-        for op in ops {
-            match op {
-                Op::Put(family, key, value) => {
-                    self.family(family).insert(key.clone(), value.clone());
-                }
-                Op::Delete(family, key) | Op::SingleDelete(family, key) => {
-                    self.family(family).remove(key);
-                }
-                Op::DeleteRange(family, from, to) => {
-                    self.family(family).retain(|key, _| !(key >= from && key < to));
-                }
-                Op::Merge(family, key, operand) => {
-                    let family = self.family(family);
-                    let merged = merge(family.get(key).map(Vec::as_slice), std::iter::once(operand.as_slice()));
-                    family.insert(key.clone(), merged);
-                }
-                Op::LogData(_) => {}
-            }
+/// The content after `ops`.
+pub fn preview(content: &Content, ops: &[Op]) -> Content {
+    let mut content = content.clone();
+    let mut family = |name: &str, change: &mut dyn FnMut(&mut Family)| {
+        change(Arc::make_mut(content.get_mut(name).unwrap_or_else(|| panic!("no column family {name}"))));
+    };
+    for op in ops {
+        match op {
+            Op::Put(name, key, value) => family(name, &mut |f| drop(f.insert(key.clone(), value.clone()))),
+            Op::Delete(name, key) | Op::SingleDelete(name, key) => family(name, &mut |f| drop(f.remove(key))),
+            Op::DeleteRange(name, from, to) => family(name, &mut |f| f.retain(|key, _| !(key >= from && key < to))),
+            Op::Merge(name, key, operand) => family(name, &mut |f| {
+                let merged = merge(f.get(key).map(Vec::as_slice), std::iter::once(operand.as_slice()));
+                f.insert(key.clone(), merged);
+            }),
+            Op::LogData(_) => {}
         }
     }
+    content
 }
 
 /// The merge operator of the tests: operands are appended, with commas between.

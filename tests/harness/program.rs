@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pitr_archive::rocks::write_batch::WritePolicy;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,10 @@ pub struct Settings {
     pub verify_wals: bool,
     /// `track_and_verify_wals_in_manifest`: the MANIFEST says how long every WAL is.
     pub track_wals: bool,
+    /// No merge operator: then `--finish` knows everything that the database has.
+    pub without_merge_operator: bool,
+    /// A transaction database with this write policy.
+    pub transactions: Option<WritePolicy>,
 }
 
 /// One operation of a write batch.
@@ -63,6 +68,20 @@ pub enum Op {
     Merge(String, Vec<u8>, Vec<u8>),
     /// A blob that is only in the log.
     LogData(Vec<u8>),
+}
+
+impl Op {
+    /// The column family that it writes to.
+    pub fn family(&self) -> Option<&str> {
+        match self {
+            Self::Put(family, ..)
+            | Self::Delete(family, ..)
+            | Self::SingleDelete(family, ..)
+            | Self::DeleteRange(family, ..)
+            | Self::Merge(family, ..) => Some(family),
+            Self::LogData(_) => None,
+        }
+    }
 }
 
 /// How a session of the server ends.
@@ -95,6 +114,12 @@ pub enum Step {
     KillWhileWriting(Vec<Op>),
     /// Sorted pairs enter a column family as a file.
     Ingest(String, Vec<(Vec<u8>, Vec<u8>)>),
+    /// A transaction of this name is prepared.
+    Prepare(String, Vec<Op>),
+    /// The prepared transaction takes effect.
+    Commit(String),
+    /// The prepared transaction is abandoned.
+    RollBack(String),
     /// Files that lie wholly in the range are dropped.
     DropFiles(String, Vec<u8>, Vec<u8>),
     /// The archiver.
@@ -152,6 +177,9 @@ impl Step {
             Self::KillWhileWriting(_) => vec!["killed while writing"],
             Self::Ingest(..) => vec!["ingest"],
             Self::DropFiles(..) => vec!["drop files in range"],
+            Self::Prepare(..) => vec!["prepare"],
+            Self::Commit(_) => vec!["commit"],
+            Self::RollBack(_) => vec!["roll back"],
             Self::Archive(step) => vec![match step {
                 ArchiverStep::Poll => "archiver: poll",
                 ArchiverStep::Ship => "archiver: ship",
@@ -190,6 +218,13 @@ pub const KINDS: &[&str] = &[
     "killed while writing",
     "ingest",
     "drop files in range",
+    "prepare",
+    "commit",
+    "roll back",
+    "write-committed",
+    "write-prepared",
+    "write-unprepared",
+    "pending transaction at a target",
     "archiver: poll",
     "archiver: ship",
     "archiver: base",
@@ -235,17 +270,36 @@ enum Flavour {
     Logged,
     /// Unlogged writes, ingestion, dropped files.
     Unlogged,
+    /// Two-phase commit.
+    Transactions(WritePolicy),
+}
+
+impl Flavour {
+    const fn counts_batches(self) -> bool {
+        matches!(self, Self::Transactions(WritePolicy::WritePrepared | WritePolicy::WriteUnprepared))
+    }
+
+    const fn is_transactional(self) -> bool {
+        matches!(self, Self::Transactions(_))
+    }
 }
 
 /// The program of `seed`.
 pub fn generate(seed: u64) -> Program {
     let mut rng = StdRng::seed_from_u64(seed);
-    let settings = settings(&mut rng);
-    let flavour = if rng.random_bool(0.3) { Flavour::Unlogged } else { Flavour::Logged };
+    let mut settings = settings(&mut rng);
+    let mut flavour = if rng.random_bool(0.3) { Flavour::Unlogged } else { Flavour::Logged };
+    // A choice of its own, so that the other programs stay what they were.
+    let mut other = StdRng::seed_from_u64(seed ^ 0x2FC0_77A5);
+    if other.random_bool(0.2) {
+        flavour = Flavour::Transactions(transactional(&mut settings, &mut other));
+    }
     let attentive = rng.random_bool(0.6);
     let mut generator = Generator::new(rng, flavour);
     let length = generator.rng.random_range(25..110);
     let start = generator.rng.random_range(0..12);
+    // Every open of such a database takes a number: who was not there cannot tell it from a write without the log.
+    let start = if flavour.counts_batches() { 0 } else { start };
     for _ in 0..start {
         generator.database_step();
     }
@@ -283,10 +337,29 @@ fn settings(rng: &mut StdRng) -> Settings {
         precreate_wal: rng.random_bool(0.2),
         verify_wals: rng.random_bool(0.2),
         track_wals: rng.random_bool(0.2),
+        without_merge_operator: false,
+        transactions: None,
     };
     // After a kill RocksDB itself sometimes refuses to open such a database again ("Column family inconsistency").
     settings.allow_2pc &= settings.recycle == 0;
     settings
+}
+
+fn transactional(settings: &mut Settings, rng: &mut StdRng) -> WritePolicy {
+    use WritePolicy::{WriteCommitted, WritePrepared, WriteUnprepared};
+    let policy = *[WriteCommitted, WriteCommitted, WritePrepared, WriteUnprepared].choose(rng).expect("not empty");
+    settings.transactions = Some(policy);
+    // `TransactionDB::Open` sets it.
+    settings.allow_2pc = true;
+    settings.recycle = 0;
+    // With it RocksDB forgets which WALs hold prepared transactions, and loses them (`experiments.rs`).
+    settings.pipelined = false;
+    if policy != WriteCommitted {
+        // Where something is pending, RocksDB compacts the same file again and again, a thousand times a second; with small
+        // MANIFESTs nobody can tell which of them nobody saw.
+        settings.manifest_bytes = 1 << 30;
+    }
+    policy
 }
 
 struct Generator {
@@ -295,6 +368,10 @@ struct Generator {
     steps: Vec<Step>,
     /// Column families that exist, with their `s` keys that exist.
     families: BTreeMap<String, BTreeSet<Vec<u8>>>,
+    /// Prepared transactions, with the column families that they write to.
+    prepared: BTreeMap<String, BTreeSet<String>>,
+    /// Keys that prepared transactions have locked.
+    locked: BTreeMap<String, BTreeSet<(String, Vec<u8>)>>,
     /// Makes every batch different from every other.
     counter: u64,
 }
@@ -302,7 +379,15 @@ struct Generator {
 impl Generator {
     fn new(rng: StdRng, flavour: Flavour) -> Self {
         let families = BTreeMap::from([("default".to_owned(), BTreeSet::new())]);
-        Self { rng, flavour, steps: Vec::new(), families, counter: 0 }
+        Self {
+            rng,
+            flavour,
+            steps: Vec::new(),
+            families,
+            prepared: BTreeMap::new(),
+            locked: BTreeMap::new(),
+            counter: 0,
+        }
     }
 
     fn archiver(&mut self, step: ArchiverStep) {
@@ -330,6 +415,11 @@ impl Generator {
 
     fn database_step(&mut self) {
         let unlogged = self.flavour == Flavour::Unlogged;
+        if self.flavour.is_transactional() && self.rng.random_bool(0.35) {
+            let step = self.transaction_step();
+            self.steps.push(step);
+            return;
+        }
         let step = match self.rng.random_range(0..100) {
             0..62 => Step::Write(self.batch()),
             62..66 => Step::Flush(None),
@@ -341,7 +431,12 @@ impl Generator {
             },
             80..83 => {
                 let name = self.family();
-                if name == "default" {
+                // A prepared transaction could not be committed without its column families.
+                // Where sub-batches count, RocksDB cannot recover records of a dropped column family: it ends its process.
+                if name == "default"
+                    || self.flavour.counts_batches()
+                    || self.prepared.values().any(|families| families.contains(&name))
+                {
                     Step::Write(self.batch())
                 } else {
                     self.families.remove(&name);
@@ -376,6 +471,41 @@ impl Generator {
         self.steps.push(step);
     }
 
+    fn transaction_step(&mut self) -> Step {
+        let names: Vec<_> = self.prepared.keys().cloned().collect();
+        let chosen = names.choose(&mut self.rng).cloned();
+        match chosen {
+            Some(name) if names.len() > 3 || self.rng.random_bool(0.5) => {
+                self.prepared.remove(&name);
+                self.locked.remove(&name);
+                // WriteUnprepared undoes keys in an order of its own, so its record could not be told beforehand.
+                let unprepared = self.flavour == Flavour::Transactions(WritePolicy::WriteUnprepared);
+                if unprepared || self.rng.random_bool(0.7) { Step::Commit(name) } else { Step::RollBack(name) }
+            }
+            _ => {
+                self.counter += 1;
+                let name = format!("transaction-{}", self.counter);
+                let mut ops = Vec::new();
+                for _ in 0..self.rng.random_range(1..8) {
+                    let (family, key) = (self.family(), self.key('t'));
+                    let free = |(_, locked): (&String, &BTreeSet<_>)| !locked.contains(&(family.clone(), key.clone()));
+                    if !self.locked.iter().filter(|(other, _)| **other != name).all(free) {
+                        continue;
+                    }
+                    self.locked.entry(name.clone()).or_default().insert((family.clone(), key.clone()));
+                    let put = self.rng.random_bool(0.75);
+                    ops.push(if put { Op::Put(family, key, self.value(40)) } else { Op::Delete(family, key) });
+                }
+                // With a key of its own it is never empty.
+                let family = self.family();
+                ops.push(Op::Put(family, name.clone().into_bytes(), self.value(10)));
+                let families = ops.iter().filter_map(Op::family).map(ToOwned::to_owned).collect();
+                self.prepared.insert(name.clone(), families);
+                Step::Prepare(name, ops)
+            }
+        }
+    }
+
     /// Puts and single deletes of the same keys, one batch each, so that a flush leaves nothing of them.
     fn vanishing_keys(&mut self) {
         let family = self.family();
@@ -385,8 +515,14 @@ impl Generator {
             let put = Op::Put(family.clone(), key.clone(), self.value(20));
             self.steps.push(Step::Write(vec![put]));
             let mark = Op::LogData(format!("batch {}", self.counter).into_bytes());
-            self.steps.push(Step::Write(vec![mark, Op::SingleDelete(family.clone(), key)]));
+            let gone = self.single_delete(family.clone(), key);
+            self.steps.push(Step::Write(vec![mark, gone]));
         }
+    }
+
+    /// A transaction database refuses a single delete in a batch of its own ("SingleDeleteCF not implemented").
+    fn single_delete(&self, family: String, key: Vec<u8>) -> Op {
+        if self.flavour.is_transactional() { Op::Delete(family, key) } else { Op::SingleDelete(family, key) }
     }
 
     fn family(&mut self) -> String {
@@ -451,10 +587,14 @@ impl Generator {
         };
         self.counter += 1;
         let mut ops = vec![Op::LogData(format!("batch {}", self.counter).into_bytes())];
-        if self.rng.random_bool(0.02) {
+        if self.rng.random_bool(0.02) && !self.flavour.is_transactional() {
             return ops;
         }
         ops.extend((0..length).map(|_| self.op()));
+        if self.flavour.is_transactional() && ops.iter().all(|op| op.family().is_none()) {
+            // WritePrepared does not write a batch without an operation.
+            ops.push(Op::Put(self.family(), self.key('k'), self.value(10)));
+        }
         // A put has a value that no other put has, so the mark is not needed to tell such batches apart.
         if ops.iter().any(|op| matches!(op, Op::Put(..))) && self.rng.random_bool(0.7) {
             ops.remove(0);
@@ -470,6 +610,8 @@ impl Generator {
                 Op::Put(family, self.key('k'), self.value(size))
             }
             50..62 => Op::Delete(family, self.key('k')),
+            // A transaction database refuses ranges.
+            62..68 if self.flavour.is_transactional() => Op::Delete(family, self.key('k')),
             62..68 => {
                 let (from, to) = self.range();
                 Op::DeleteRange(family, from, to)
@@ -484,7 +626,7 @@ impl Generator {
                 let key = self.key('s');
                 let there = self.families.get_mut(&family).expect("an existing family");
                 if there.remove(&key) {
-                    Op::SingleDelete(family, key)
+                    self.single_delete(family, key)
                 } else {
                     there.insert(key.clone());
                     Op::Put(family, key, self.value(20))

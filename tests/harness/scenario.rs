@@ -15,7 +15,7 @@ use pitr_archive::{
 use pitr_replayer::{
     plan::{PlanOptions, RestorePlan, plan},
     progress::Silent,
-    restore::restore,
+    restore::{Finish, restore},
     target::Target,
 };
 use rocksdb::DBRecoveryMode;
@@ -153,9 +153,15 @@ impl Scenario {
 
     /// Lays a plan down and answers where.
     pub fn lay_down(&mut self, plan: &RestorePlan) -> Result<(PathBuf, Places), Error> {
+        self.lay_down_and(plan, Finish::Leave)
+    }
+
+    /// The same, recovered by the server that opens it or here.
+    pub fn lay_down_and(&mut self, plan: &RestorePlan, finish: Finish) -> Result<(PathBuf, Places), Error> {
         self.restored += 1;
         let into = self.root.path().join(format!("copy-{}", self.restored));
-        let (options, places) = self.driver.restore_to(&into);
+        let (mut options, places) = self.driver.restore_to(&into);
+        options.finish = finish;
         let archive = self.archiver.archive();
         self.archiver.wait(restore(&archive, plan, &options, Arc::new(Silent)))?;
         Ok((into, places))

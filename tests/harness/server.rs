@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     model::{self, Content, Family},
     program::{Op, Settings},
+    transactions::TransactionDb,
 };
 
 /// Pairs by column family.
@@ -58,6 +59,12 @@ pub enum Request {
     Drop { name: String },
     /// Ingest sorted pairs.
     Ingest { family: String, pairs: Vec<(Vec<u8>, Vec<u8>)> },
+    /// Prepare a transaction and answer with its record.
+    PrepareTransaction { name: String, ops: Vec<Op> },
+    /// Commit it and answer with the record.
+    CommitTransaction { name: String },
+    /// Roll it back and answer with the record; `undo` brings back what was before it.
+    RollBack { name: String, undo: Vec<Op> },
     /// Drop the files that lie in the range.
     DropFiles { family: String, from: Vec<u8>, to: Vec<u8> },
     /// Answer with the content.
@@ -73,7 +80,7 @@ pub enum Request {
 pub struct Reply {
     /// The latest sequence number.
     pub sequence: u64,
-    /// The bytes of a prepared batch, in which the sequence number is not set.
+    /// The bytes of a prepared batch, in which the sequence number is not set; those of a transaction database's record.
     pub batch: Vec<u8>,
     /// The content.
     pub content: Option<Dump>,
@@ -89,13 +96,13 @@ pub fn serve_if_asked() {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().expect("standard input");
     let mut socket = UnixStream::from(stdin);
     let mut lines = BufReader::new(socket.try_clone().expect("a second handle of the socket")).lines();
-    let mut database: Option<Served> = None;
+    let mut database: Option<Database> = None;
     while let Some(Ok(line)) = lines.next() {
         let request: Request = serde_json::from_str(&line).expect("a request");
         let closing = matches!(request, Request::Close);
         let reply = match answer(&mut database, request) {
             Ok(reply) => reply,
-            Err(e) => Reply { error: Some(e.to_string()), ..Reply::default() },
+            Err(error) => Reply { error: Some(error), ..Reply::default() },
         };
         let mut line = serde_json::to_vec(&reply).expect("a reply");
         line.push(b'\n');
@@ -114,6 +121,12 @@ pub struct Opened {
     pub names: Vec<String>,
 }
 
+/// A database of either kind.
+enum Database {
+    Plain(Served),
+    Transactional(TransactionDb, Vec<Op>),
+}
+
 struct Served {
     db: DB,
     names: Vec<String>,
@@ -123,20 +136,58 @@ struct Served {
     ingested: u64,
 }
 
-fn answer(database: &mut Option<Served>, request: Request) -> Result<Reply, rocksdb::Error> {
+fn answer(database: &mut Option<Database>, request: Request) -> Result<Reply, String> {
     if let Request::Open { dir, places, settings } = request {
-        let Opened { db, names } = open(&dir, &places, &settings)?;
-        let served = database.insert(Served { db, names, settings, dir, prepared: None, ingested: 0 });
-        return Ok(Reply { sequence: served.db.latest_sequence_number(), ..Reply::default() });
+        if let Some(policy) = settings.transactions {
+            let db = TransactionDb::open(&dir, &database_options(&places, &settings), &settings, policy)?;
+            let sequence = db.latest_sequence();
+            *database = Some(Database::Transactional(db, Vec::new()));
+            return Ok(Reply { sequence, ..Reply::default() });
+        }
+        let Opened { db, names } = open(&dir, &places, &settings).map_err(|e| e.to_string())?;
+        let sequence = db.latest_sequence_number();
+        *database = Some(Database::Plain(Served { db, names, settings, dir, prepared: None, ingested: 0 }));
+        return Ok(Reply { sequence, ..Reply::default() });
     }
     if matches!(request, Request::Close) {
         drop(database.take());
         return Ok(Reply::default());
     }
-    let served = database.as_mut().expect("the database is open");
+    match database.as_mut().expect("the database is open") {
+        Database::Plain(served) => plain(served, request).map_err(|e| e.to_string()),
+        Database::Transactional(db, prepared) => transactional(db, prepared, request),
+    }
+}
+
+fn transactional(db: &mut TransactionDb, prepared: &mut Vec<Op>, request: Request) -> Result<Reply, String> {
+    let mut reply = Reply::default();
+    match request {
+        Request::Prepare { ops, logged: true } => {
+            reply.batch = db.plain_record(&ops);
+            *prepared = ops;
+        }
+        Request::Commit => db.write(&std::mem::take(prepared))?,
+        Request::PrepareTransaction { name, ops } => reply.batch = db.prepare(&name, &ops)?,
+        Request::CommitTransaction { name } => reply.batch = db.commit(&name)?,
+        Request::RollBack { name, undo } => reply.batch = db.roll_back(&name, &undo)?,
+        Request::Flush { families } => db.flush(&families)?,
+        Request::Compact { family } => db.compact(&family),
+        Request::Create { name } => db.create(&name)?,
+        Request::Drop { name } => db.drop_family(&name)?,
+        Request::Dump => reply.content = Some(db.dump()?),
+        other => return Err(format!("not with a transaction database: {other:?}")),
+    }
+    reply.sequence = db.latest_sequence();
+    Ok(reply)
+}
+
+fn plain(served: &mut Served, request: Request) -> Result<Reply, rocksdb::Error> {
     let mut reply = Reply::default();
     match request {
         Request::Open { .. } | Request::Close => {}
+        Request::PrepareTransaction { .. } | Request::CommitTransaction { .. } | Request::RollBack { .. } => {
+            panic!("not with a plain database: {request:?}")
+        }
         Request::Prepare { ops, logged } => {
             let batch = served.batch(&ops);
             reply.batch = batch.data().to_vec();
@@ -270,7 +321,9 @@ pub fn family_options(settings: &Settings) -> Options {
         options.set_write_buffer_size(settings.write_buffer);
     }
     options.set_level_zero_file_num_compaction_trigger(3);
-    options.set_merge_operator_associative("pitr.test.append", append);
+    if !settings.without_merge_operator {
+        options.set_merge_operator_associative("pitr.test.append", append);
+    }
     if settings.blobs {
         options.set_enable_blob_files(true);
         options.set_min_blob_size(64);

@@ -12,6 +12,7 @@ use crate::{
         ArchiveId, BaseId, Boundary, ColumnFamilyId, ContentHash, Epoch, FileNumber, ManifestNumber, Nonce, Ordinal,
         RunningHash, SequenceNumber, TimelineId,
     },
+    rocks::transactions::Transactions,
     segment::entry::{Event, ManifestPoint},
 };
 
@@ -239,6 +240,9 @@ pub struct SegmentSummary {
     pub max_sequence: Option<SequenceNumber>,
     /// `LastSequence` after the last entry, by the sequence model.
     pub last_sequence: SequenceNumber,
+    /// Transactions that are prepared and pending after the last entry.
+    #[serde(default, skip_serializing_if = "Transactions::is_none")]
+    pub transactions: Transactions,
     /// WALs.
     pub wals: Vec<WalSpan>,
     /// First and last look at the readable end.

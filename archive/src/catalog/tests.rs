@@ -766,6 +766,7 @@ fn history_is_told_by_events() {
         min_sequence: Some(SequenceNumber::new(first + 1)),
         max_sequence: Some(SequenceNumber::new(end)),
         last_sequence: SequenceNumber::new(end),
+        transactions: crate::rocks::transactions::Transactions::default(),
         wals: Vec::new(),
         observed: None,
         observed_through: None,

@@ -9,6 +9,7 @@
 //! - [`file_name`]: which file is what.
 //! - [`log_format`], [`log_reader`], [`log_writer`]: the record framing that WAL and MANIFEST share.
 //! - [`write_batch`]: what a WAL record holds.
+//! - [`transactions`]: what two-phase commit makes of it.
 //! - [`version_edit`], [`manifest`]: what a MANIFEST record holds, and the state that all of them amount to.
 //! - [`name`]: names that are bytes.
 //! - [`options_file`]: the OPTIONS file.
@@ -23,6 +24,7 @@ pub mod log_writer;
 pub mod manifest;
 pub mod name;
 pub mod options_file;
+pub mod transactions;
 pub mod version_edit;
 pub mod write_batch;
 

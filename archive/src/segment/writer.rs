@@ -20,6 +20,7 @@ use crate::{
     layout::{Family, Fault},
     object_key::ObjectKey,
     random::Random,
+    rocks::transactions::Transactions,
     segment::{
         chain::{Chain, HashKey, Leaf, WalPrefix},
         entry::{EntryError, Event, RECORD_HEAD, Record},
@@ -181,6 +182,7 @@ impl SegmentBuilder {
                 min_sequence: None,
                 max_sequence: None,
                 last_sequence: start.last_sequence,
+                transactions: Transactions::default(),
                 wals: Vec::new(),
                 observed: None,
                 observed_through: None,
@@ -273,6 +275,11 @@ impl SegmentBuilder {
     /// Sets `LastSequence` after the last entry, where an event (a session's start) changed it.
     pub fn last_sequence(&mut self, last: SequenceNumber) {
         self.summary.last_sequence = last;
+    }
+
+    /// Sets what is pending after the last entry.
+    pub fn transactions(&mut self, pending: Transactions) {
+        self.summary.transactions = pending;
     }
 
     /// Sets the machine's boot id.

@@ -135,7 +135,8 @@ impl Archiver {
         self.engine.hold();
         let opens_only = match reason {
             BaseReason::SessionStarted { manifest, first_wal, .. } => {
-                Some(OpensOnly { manifest: *manifest, first_wal: *first_wal })
+                let compactions = self.engine.compactions();
+                Some(OpensOnly { manifest: *manifest, first_wal: *first_wal, compactions })
             }
             _ => None,
         };

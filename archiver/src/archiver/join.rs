@@ -56,9 +56,10 @@ pub(super) async fn join(
             (start, None, None)
         }
         Some(footer) => {
-            let state: EngineState = serde_json::from_value(footer.sequence_model.clone()).map_err(|e| {
+            let mut state: EngineState = serde_json::from_value(footer.sequence_model.clone()).map_err(|e| {
                 Error::new(Code::ObjectUnsupported, "reading the archiver's state in the last segment").because(e)
             })?;
+            state.transactions = footer.summary.transactions.clone();
             let manifest = footer.manifest.clone().ok_or_else(|| {
                 Error::new(Code::SegmentDamaged, "reading the archiver's state in the last segment")
                     .on(footer.summary.ordinal)

@@ -51,6 +51,18 @@ pub struct OpensOnly {
     pub manifest: ManifestPoint,
     /// The session's first WAL: an edit with a higher log number is a flush of what the session wrote.
     pub first_wal: FileNumber,
+    /// What the session's compactions show.
+    pub compactions: Compactions,
+}
+
+/// What a compaction makes of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compactions {
+    /// Nothing: it keeps the contents as they are.
+    KeepContents,
+    /// Commits and rollbacks that came before it: under WritePrepared and WriteUnprepared it sets the sequence numbers of
+    /// what is committed to 0, and such keys are visible even to a database whose log has not reached the commit.
+    ShowCommits,
 }
 
 /// Where a file's bytes are kept for the upload.
@@ -208,7 +220,7 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
                 };
                 if let Some(limit) = limit
                     && end > limit.manifest.offset
-                    && beyond_the_open(&model, &payload, limit.first_wal).map_err(malformed)?
+                    && beyond_the_open(&model, &payload, limit).map_err(malformed)?
                 {
                     break;
                 }
@@ -234,15 +246,17 @@ fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Res
     Ok(Some(Prefix { model, point, file, path, unlogged_edits }))
 }
 
-/// Whether an edit shows something of the session's own: a flush of its log, or a change outside the log.
+/// Whether an edit shows something of the session's own: a flush of its log, a change outside the log, or a compaction
+/// that depends on its log.
 ///
 /// An atomic group is one edit: its members carry their own log numbers, so a group that is cut here is one that the
 /// model has not applied, and the prefix ends before the whole of it.
-fn beyond_the_open(model: &ManifestModel, payload: &[u8], first_wal: FileNumber) -> Result<bool, VersionEditError> {
+fn beyond_the_open(model: &ManifestModel, payload: &[u8], limit: OpensOnly) -> Result<bool, VersionEditError> {
     let edit = VersionEdit::decode(payload)?;
-    let flushed = edit.log_number.is_some_and(|log| log > first_wal);
+    let flushed = edit.log_number.is_some_and(|log| log > limit.first_wal);
     let family = edit.column_family_add.is_some() || edit.column_family_drop;
-    Ok(flushed || family || model.would_change_outside_wal(payload)?)
+    let compacted = limit.compactions == Compactions::ShowCommits && !edit.deleted_files.is_empty();
+    Ok(flushed || family || compacted || model.would_change_outside_wal(payload)?)
 }
 
 /// Whether an edit records a change outside the log at the moment it happened. The edits of a MANIFEST's opening snapshot

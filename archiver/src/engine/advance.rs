@@ -159,7 +159,8 @@ impl Engine {
             match tail.next(Finality::Growing)? {
                 Step::Record(record) => {
                     let Ok(batch) = WriteBatch::parse(&record.payload) else { return Ok(Some(First::UNREADABLE)) };
-                    let consumes = batch.scan().is_ok_and(|s| s.sequence_advance() != Some(0));
+                    // What only a commit consumes is not in the record.
+                    let consumes = batch.scan().is_ok_and(|s| s.unprepared_ops() > 0);
                     let marker =
                         batch.count() == 0 && batch.bytes().len() == pitr_archive::rocks::write_batch::HEADER_SIZE;
                     return Ok(Some(First { sequence: batch.sequence(), consumes, marker }));
@@ -219,6 +220,7 @@ impl Engine {
                 let detail = format!("WAL {wal} was cut below offset {end}, which is archived");
                 if let Some(from) = self.state.recent.cut_off(wal, length) {
                     let to = self.stream.boundary();
+                    self.state.transactions.withdraw_from(from.next_record());
                     self.stream.event(&Event::Withdrawn { from, to, evidence: detail.clone() })?;
                 }
                 self.end_run(BarrierReason::Fork, detail)?;
@@ -343,7 +345,8 @@ impl Engine {
             self.end_run(reason, detail)?;
             return Ok(emit::Run::Ended);
         }
-        if self.state.model.last().is_some_and(|last| session.flushed > last) {
+        let by_open = u64::from(self.state.transactions.counts_batches());
+        if self.state.model.is_beyond(session.flushed, by_open) {
             let detail = format!(
                 "flushed files reach sequence {}, the log ends at {last}: writes with disableWAL, or an import",
                 session.flushed

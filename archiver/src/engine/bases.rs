@@ -10,8 +10,17 @@ use pitr_archive::{
 };
 
 use super::{BaseReason, BaseStart, Engine, Place};
+use crate::base::collect::Compactions;
 
 impl Engine {
+    /// What a compaction of this database makes of its log.
+    pub(crate) fn compactions(&self) -> Compactions {
+        match self.state.transactions.counts_batches() {
+            true => Compactions::ShowCommits,
+            false => Compactions::KeepContents,
+        }
+    }
+
     /// Where replay on a base whose first WAL is `first_wal` begins, seen from the end of the stream. `None` when WALs
     /// that it needs were given up already: where their records begin is no longer known, and a base without that place
     /// would silently lack them.

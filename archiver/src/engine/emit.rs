@@ -6,7 +6,10 @@
 use pitr_archive::{
     Result,
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber},
-    rocks::write_batch::{Summary, WriteBatch},
+    rocks::{
+        transactions::Advance,
+        write_batch::{Summary, WriteBatch},
+    },
     segment::entry::{BarrierReason, Event, MAX_PAYLOAD, Record},
 };
 
@@ -54,11 +57,26 @@ impl Engine {
             return Ok(Some(format!("{}: {what}", place())));
         }
         let here = self.stream.boundary();
-        match summary.sequence_advance() {
-            Some(advance) => self.judge(record.wal, batch.sequence(), advance, here, place)?,
-            None => self.two_phase_record(record, here, place)?,
+        let applied = self.state.transactions.apply(&batch, &summary, record.wal, here.next_record());
+        let advance = match applied {
+            Ok(advance) => advance,
+            Err(e) => return Ok(Some(format!("{}: {e}", place()))),
+        };
+        match advance {
+            Advance::Exactly(advance) => self.judge(record.wal, batch.sequence(), advance, here, place)?,
+            Advance::AtLeast(_) => {
+                let why = "the commit of a transaction that was prepared before the first record";
+                self.not_replayed(record, here, format!("{}: {why}", place()))?;
+                // The next record sets the number again.
+                self.state.model.forget_last();
+            }
         }
-        let last = self.state.model.last().filter(|_| summary.sequence_advance().is_some_and(|advance| advance > 0));
+        if summary.two_phase.is_some_and(|markers| markers.prepares > 0) && self.layout.forgets_prepared() {
+            let why = "a prepared transaction in a database with enable_pipelined_write, whose logs RocksDB gives up too early";
+            self.not_replayed(record, here, format!("{}: {why}", place()))?;
+        }
+        let consumed = matches!(advance, Advance::Exactly(1..));
+        let last = self.state.model.last().filter(|_| consumed);
         self.state.recent.note(record.wal, record.end, here, last);
         self.close_by_first_use(&summary, here)?;
         self.stream.record(record, &batch, self.state.model.last())?;
@@ -81,7 +99,8 @@ impl Engine {
             let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
             self.jump(here, unexplained, format!("{}: behind records of two-phase commit", place()))?;
         }
-        let verdict = self.state.model.record(sequence, advance);
+        let by_open = u64::from(self.state.transactions.counts_batches());
+        let verdict = self.state.model.record(sequence, advance, by_open);
         let taken_back = self.state.recent.taken_back(wal, sequence);
         let (reason, at, what) = match verdict {
             Verdict::Continues => return Ok(()),
@@ -95,6 +114,7 @@ impl Engine {
                 if let Some(from) = taken_back {
                     let evidence = format!("{}: {what}", place());
                     self.stream.event(&Event::Withdrawn { from, to: here, evidence })?;
+                    self.state.transactions.withdraw_from(from.next_record());
                 }
                 (BarrierReason::SequenceWentBack, here, what)
             }
@@ -107,19 +127,16 @@ impl Engine {
         self.barrier(reason, at, format!("{}: {what}", place()))
     }
 
-    /// Notes, once for each WAL, that replay of this record is not supported.
+    /// Notes, once for each WAL, that this record is archived and not replayed.
     ///
     /// Once is enough: a base's replay begins with the first record of a WAL, so a plan that replays any later record
     /// of this WAL also replays this one.
-    fn two_phase_record(&mut self, record: &Record, here: Boundary, place: impl Fn() -> String) -> Result<()> {
-        if self.state.two_phase_wal != Some(record.wal) {
-            self.state.two_phase_wal = Some(record.wal);
-            let detail = format!("{}: a record of a two-phase-commit transaction", place());
-            self.barrier(BarrierReason::TwoPhaseCommit, here, detail)?;
+    fn not_replayed(&mut self, record: &Record, here: Boundary, detail: String) -> Result<()> {
+        if self.state.two_phase_wal == Some(record.wal) {
+            return Ok(());
         }
-        // What such records consume depends on others; the next plain record sets the number again.
-        self.state.model.forget_last();
-        Ok(())
+        self.state.two_phase_wal = Some(record.wal);
+        self.barrier(BarrierReason::TwoPhaseCommit, here, detail)
     }
 
     /// A column family certainly existed before the first record that names it.

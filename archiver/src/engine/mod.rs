@@ -277,15 +277,18 @@ impl Engine {
         let boundary = self.stream.boundary();
         self.state.model.settle();
         let flushed = self.manifest.model().last_sequence();
+        let by_open = u64::from(self.state.transactions.counts_batches());
         if let Some(last) = self.state.model.last()
-            && flushed > last
+            && self.state.model.is_beyond(flushed, by_open)
             && self.state.pending_session.is_none()
         {
             let detail = format!(
                 "flushed files reach sequence {flushed}, the log ends at {last}: writes with disableWAL, or an import"
             );
             self.jump(boundary, flushed, detail)?;
-            self.state.model.accept_unlogged(flushed);
+            self.state.model.accept(flushed);
+        } else if self.state.model.last().is_some() && self.state.pending_session.is_none() {
+            self.state.model.accept(flushed);
         }
         if !self.unread_is_possible() {
             self.close_intervals(boundary)?;
@@ -512,9 +515,10 @@ fn fresh_barriers() -> BarrierLog {
     BarrierLog::default()
 }
 
-/// A sequence model that begins unknown with each run, at which flushed files reach `flushed`.
-fn fresh_model(flushed: SequenceNumber) -> SequenceModel {
+/// A sequence model that begins unknown with each run, at which flushed files reach `flushed`; whether the run begins
+/// with an open of the server.
+fn fresh_model(flushed: SequenceNumber, opens: bool) -> SequenceModel {
     let mut model = SequenceModel::default();
-    model.start_run(flushed);
+    model.start_run(flushed, opens);
     model
 }

@@ -116,6 +116,12 @@ impl Engine {
             Change::ColumnFamilyDropped { id, name, edit } => {
                 let dropped = ColumnFamilyChange::Dropped;
                 self.stream.event(&column_family_event(dropped, id, &name, interval, point, &edit))?;
+                if self.state.transactions.counts_batches() {
+                    let what = format!(
+                        "column family {name} was dropped: under this write policy RocksDB cannot recover records of a dropped column family"
+                    );
+                    self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
+                }
                 self.leave_open(point, None, hi);
             }
             Change::FilesIngested { cf, files } | Change::FilesReplaced { cf, added: files, .. } => {

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use pitr_archive::{
-    Result, catalog::schema::ManifestProgress, clock::Clock, ids::TimelineId, segment::entry::BarrierReason,
+    Result, catalog::schema::ManifestProgress, clock::Clock, ids::TimelineId, rocks::transactions::Transactions,
+    segment::entry::BarrierReason,
 };
 
 use super::{Engine, EngineState, Place, Waiting, run::starting_point, types::STATE_VERSION};
@@ -173,7 +174,8 @@ impl EngineState {
             options: None,
             db_id: String::new(),
             restore_marker: None,
-            model: super::fresh_model(pitr_archive::ids::SequenceNumber::default()),
+            model: super::fresh_model(pitr_archive::ids::SequenceNumber::default(), false),
+            transactions: Transactions::default(),
             wals: std::collections::BTreeMap::new(),
             wals_from: pitr_archive::ids::FileNumber::default(),
             barriers: super::fresh_barriers(),

@@ -6,6 +6,7 @@
 use pitr_archive::{
     Code, Error, Result,
     ids::FileNumber,
+    rocks::transactions::Transactions,
     segment::entry::{BarrierReason, Event, Interval},
 };
 
@@ -98,7 +99,10 @@ impl Engine {
         self.state.run_begun = true;
         self.state.db_id = db_id;
         self.state.restore_marker = restore_marker::read(&self.layout.db)?;
-        self.state.model = fresh_model(self.manifest.model().last_sequence());
+        // RocksDB creates an open's first WAL directly before its MANIFEST.
+        let opens = needed.next() == Some(self.manifest.point().file);
+        self.state.model = fresh_model(self.manifest.model().last_sequence(), opens);
+        self.state.transactions = Transactions::default();
         self.state.session_start = self.stream.boundary();
         // What was ingested before we came, as long as the server has kept its MANIFEST.
         self.explain_ingested();

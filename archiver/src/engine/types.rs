@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use pitr_archive::{
     clock::Micros,
     ids::{Boundary, ColumnFamilyId, ContentHash, FileNumber, RunningHash, SequenceNumber},
+    rocks::transactions::Transactions,
     segment::entry::{BarrierReason, Event, ManifestPoint, Record},
 };
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,9 @@ pub struct EngineState {
     pub restore_marker: Option<String>,
     /// The sequence model.
     pub model: SequenceModel,
+    /// What is prepared and pending; stored in the segment's summary, where readers find it.
+    #[serde(skip)]
+    pub transactions: Transactions,
     /// WALs of the run that may still matter.
     pub wals: BTreeMap<FileNumber, WalFact>,
     /// Every WAL of the run from this number on that was begun is in `wals`; older ones were given up.

@@ -104,6 +104,12 @@ pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
         let edits = plan.column_families.iter().map(|e| format!("{} {}", e.name, text::name(e.change)));
         facts.push(("column families", edits.collect::<Vec<_>>().join("\n")));
     }
+    if !plan.pending.is_empty() {
+        let lines = plan.pending.iter().map(|t| {
+            format!("{} ({}, prepared in record {})", t.name, text::count(t.operations, "operation"), t.record)
+        });
+        facts.push(("pending", lines.collect::<Vec<_>>().join("\n")));
+    }
     let notes: Vec<_> = plan.notes.iter().map(|n| note(out, n.kind, &n.text)).collect();
     if !notes.is_empty() {
         facts.push(("note", notes.join("\n")));

@@ -26,7 +26,7 @@
 //! | ... `.barriers[]` | `timeline`, `reason`, `lo`, `hi` (boundaries), `noticed`, `detail` |
 //! | ... `.segments[]` | with `--segments`: `timeline`, `ordinal`, `first`, `end` (boundaries), `records`, `last_sequence`, `bytes`, `plain_bytes`, `from`, `to` (times seen), `observed_through`, `events`; else per timeline: `timeline`, `segments`, `heartbeats`, `records`, `bytes`, `plain_bytes` |
 //! | `log`, each line | `timeline`, `record`, `index` (of the operation in its record), `seen`, `unseen` (the look before, null where there was none), `wal`, `offset`, `sequence`, `column_family`: `{id, name}`, `operation`, `key`, `value` (or the end of a range), `withdrawn` |
-//! | `plan` | the plan: `archive`, `target`, `position`, `distance`, `time`, `base`, `segments`, `column_families`, `wals`, `withdrawn`, `download_bytes`, `disk_bytes`, `notes` |
+//! | `plan` | the plan: `archive`, `target`, `position`, `distance`, `time`, `base`, `segments`, `column_families`, `wals`, `withdrawn`, `two_phase`, `write_policy` (`write-committed`, `write-prepared`, `write-unprepared` or null), `pending`: `[{name, operations, wal, record}]`, `download_bytes`, `disk_bytes`, `notes` |
 //! | `restore` | the report: `into`, `position`, `base`, `marker`, `files`, `file_bytes`, `records`, `wal_bytes`, `recovered`, `notes`, and `seconds` |
 //! | `verify` | `ok`, `findings`: each `severity`, `code`, `object`, `text`, `hint`; `checked`: `timelines`, `manifests`, `segments`, `records`, `bases`, `files`, `file_bytes`, `tags`; with `--deep` also `deep`: `position`, `bases`, `compared` |
 //! | `check` | `ok`, `findings`: each `id`, `severity` (`ok`, `info`, `warning`, `error`), `finding`, `fix`; `store`: the probe's steps; `requests_per_month`: `{busy, idle}`; `restore_seconds` |

@@ -9,13 +9,14 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::schema::{BaseDocument, TagDocument},
     ids::{ArchiveId, Boundary, FileNumber, RunningHash, SequenceNumber},
+    rocks::transactions::{Prepared, Transactions, Xid},
 };
 
 use super::{
-    ColumnFamilyEdit, InsideEvent, Note, NoteKind, PlanOptions, PlannedBase, PlannedPosition, PlannedSegment,
-    PlannedWal, RestorePlan, WalTimestampSizes,
+    ColumnFamilyEdit, InsideEvent, Note, NoteKind, PendingTransaction, PlanOptions, PlannedBase, PlannedPosition,
+    PlannedSegment, PlannedWal, RestorePlan, WalTimestampSizes,
     choose::{Choice, Chooser, Expected, Obstacle},
-    facts,
+    facts::{self, Facts},
     resolve::{self, Resolved, by_time},
     source::Source,
     stream::{Change, Place, Run, Side, Stream},
@@ -63,9 +64,9 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
             _ => return Err(refused.error),
         }
     };
-    let hash = facts::at(stream, source, place).await?.hash;
+    let facts = facts::at(stream, source, place).await?;
     joins(stream, source, choice.base).await?;
-    describe(inputs, target, resolved, place, choice, sequence, hash).await
+    describe(inputs, target, resolved, (place, facts), choice, sequence).await
 }
 
 /// A refusal, and the end of the interval that holds the target, if that is the reason.
@@ -147,10 +148,9 @@ async fn describe(
     inputs: &Inputs<'_>,
     target: &Target,
     resolved: Resolved,
-    place: Place,
+    (place, facts): (Place, Facts),
     choice: Choice<'_>,
     sequence: SequenceNumber,
-    hash: RunningHash,
 ) -> Result<RestorePlan> {
     let Inputs { stream, source, .. } = *inputs;
     let (base, boundary) = (choice.base, place.boundary);
@@ -176,6 +176,8 @@ async fn describe(
     distance.exact &= distance.text.is_empty();
     let mut notes = resolved.notes;
     notes.extend(cautions(stream, base, boundary, &time));
+    let pending = pending(&facts.transactions);
+    notes.extend(transactions_note(&facts.transactions));
     Ok(RestorePlan {
         archive: inputs.archive,
         target: target.clone(),
@@ -186,7 +188,7 @@ async fn describe(
             sequence,
             boundary,
             run: run.number,
-            hash,
+            hash: facts.hash,
         },
         distance,
         time,
@@ -207,7 +209,30 @@ async fn describe(
         column_families,
         wals,
         withdrawn,
+        two_phase: base.allow_2pc || facts.transactions.policy().is_some(),
+        write_policy: facts.transactions.policy(),
+        pending,
         notes,
+    })
+}
+
+fn pending(transactions: &Transactions) -> Vec<PendingTransaction> {
+    let described = |(xid, prepared): (&Xid, &Prepared)| PendingTransaction {
+        name: xid.to_string(),
+        operations: prepared.operations,
+        wal: prepared.wal,
+        record: prepared.record,
+    };
+    transactions.pending().map(described).collect()
+}
+
+fn transactions_note(transactions: &Transactions) -> Option<Note> {
+    let count = transactions.pending().len();
+    (count > 0).then(|| Note {
+        kind: NoteKind::PendingTransactions,
+        text: format!(
+            "{count} transaction(s) are prepared and neither committed nor rolled back at the target: they are pending in the restored database, and what opens it must decide them (TransactionDB with the source's write policy)"
+        ),
     })
 }
 

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use pitr_archive::{
     Code, Error, Result,
     ids::{Boundary, FileNumber, RunningHash, SequenceNumber},
+    rocks::transactions::Transactions,
     segment::entry::{Entry, Event},
 };
 
@@ -18,11 +19,13 @@ use super::{
 };
 
 /// What is true at a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub hash: RunningHash,
     /// Unknown from the start of a run to its first record or session.
     pub sequence: Option<SequenceNumber>,
+    /// What is prepared and pending.
+    pub transactions: Transactions,
 }
 
 /// The facts at `place`.
@@ -34,12 +37,10 @@ pub(crate) async fn at(stream: &Stream, source: &dyn Source, place: Place) -> Re
     if piece.end == place && piece.end.boundary == piece.summary.end {
         return Ok(at_end(stream, piece));
     }
-    let before = index.checked_sub(1).and_then(|i| stream.pieces.get(i));
-    let mut found =
-        Facts { hash: piece.summary.hash_before, sequence: before.and_then(|p| at_end(stream, p).sequence) };
+    let mut found = at_start(stream, piece);
     walk(stream, source, piece, |now, facts| {
         if now <= place {
-            found = facts;
+            found.clone_from(facts);
             ControlFlow::Continue(())
         } else {
             ControlFlow::Break(())
@@ -97,18 +98,25 @@ pub(crate) async fn replayed_end(
     let mut highest: Option<SequenceNumber> = None;
     for piece in stream.covering(first, end) {
         let s = &piece.summary;
+        let mut transactions = at_start(stream, piece).transactions;
         let whole = first <= s.first && piece.end.boundary <= end && piece.end.boundary == s.end;
         if whole && !stream.touches_withdrawn(s.first, s.end) {
             highest = highest.max(s.max_sequence);
             continue;
         }
         for read in source.entries(piece.timeline, s).await? {
-            let Entry::Record(record) = &read.entry else { continue };
+            let record = match &read.entry {
+                Entry::Record(record) => record,
+                Entry::Event(event) => {
+                    pass(&mut transactions, event);
+                    continue;
+                }
+            };
             let next = Boundary::new(read.at.get().saturating_add(1));
-            if read.at < first || read.at >= end || stream.touches_withdrawn(read.at, next) {
-                continue;
+            let step = sequence::step(&mut transactions, read.at.next_record(), record)?;
+            if read.at >= first && read.at < end && !stream.touches_withdrawn(read.at, next) {
+                highest = highest.max(Some(step.end));
             }
-            highest = highest.max(Some(sequence::step(read.at.next_record(), &record.payload)?.end));
         }
     }
     Ok(highest)
@@ -128,7 +136,30 @@ fn at_end(stream: &Stream, piece: &Piece) -> Facts {
         piece.end.boundary > run.start.boundary
             || stream.sessions.iter().any(|s| run.start < s.place && s.place < piece.end)
     });
-    Facts { hash: s.hash_after, sequence: known.then_some(s.last_sequence) }
+    Facts { hash: s.hash_after, sequence: known.then_some(s.last_sequence), transactions: s.transactions.clone() }
+}
+
+/// What is true before the first entry of a segment.
+pub(crate) fn at_start(stream: &Stream, piece: &Piece) -> Facts {
+    let index = stream.pieces.partition_point(|p| p.end < piece.end);
+    let before = index.checked_sub(1).and_then(|i| stream.pieces.get(i)).map(|before| at_end(stream, before));
+    let (sequence, transactions) = before.map(|facts| (facts.sequence, facts.transactions)).unwrap_or_default();
+    Facts { hash: piece.summary.hash_before, sequence, transactions }
+}
+
+/// What an event does to pending transactions.
+pub(crate) fn pass(transactions: &mut Transactions, event: &Event) {
+    match event {
+        Event::RunStarted { .. } => *transactions = Transactions::default(),
+        Event::Withdrawn { from, .. } => transactions.withdraw_from(from.next_record()),
+        Event::SessionStarted { .. }
+        | Event::WalStarted { .. }
+        | Event::WalEnded { .. }
+        | Event::TimestampSizes { .. }
+        | Event::ColumnFamily { .. }
+        | Event::IntervalClosed { .. }
+        | Event::Barrier { .. } => {}
+    }
 }
 
 /// Calls `visit` with the place after each entry of a segment and what is true there.
@@ -136,18 +167,17 @@ async fn walk(
     stream: &Stream,
     source: &dyn Source,
     piece: &Piece,
-    mut visit: impl FnMut(Place, Facts) -> ControlFlow<()>,
+    mut visit: impl FnMut(Place, &Facts) -> ControlFlow<()>,
 ) -> Result<()> {
-    let index = stream.pieces.partition_point(|p| p.end < piece.end);
-    let before = index.checked_sub(1).and_then(|i| stream.pieces.get(i));
-    let mut sequence = before.and_then(|p| at_end(stream, p).sequence);
+    let mut facts = at_start(stream, piece);
     let mut now = piece.start;
     for read in source.entries(piece.timeline, &piece.summary).await? {
         match &read.entry {
             Entry::Event(event) => {
+                pass(&mut facts.transactions, event);
                 match event {
-                    Event::RunStarted { .. } => sequence = None,
-                    Event::SessionStarted { last_sequence, .. } => sequence = Some(*last_sequence),
+                    Event::RunStarted { .. } => facts.sequence = None,
+                    Event::SessionStarted { last_sequence, .. } => facts.sequence = Some(*last_sequence),
                     _ => {}
                 }
                 now = if now.boundary == read.at {
@@ -158,12 +188,8 @@ async fn walk(
             }
             Entry::Record(record) => {
                 let number = read.at.next_record();
-                match sequence::step(number, &record.payload) {
-                    Ok(step) => sequence = Some(step.end),
-                    // Nothing beyond such a record is replayed, so what it does to the number does not matter.
-                    Err(e) if e.code() == Code::TargetUnsupported => {}
-                    Err(e) => return Err(e),
-                }
+                let step = sequence::step(&mut facts.transactions, number, record)?;
+                facts.sequence = step.certain.then_some(step.end);
                 now = Place::before_events(
                     number
                         .after()
@@ -171,7 +197,8 @@ async fn walk(
                 );
             }
         }
-        if visit(now, Facts { hash: read.hash, sequence }).is_break() {
+        facts.hash = read.hash;
+        if visit(now, &facts).is_break() {
             break;
         }
     }

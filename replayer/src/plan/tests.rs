@@ -389,7 +389,7 @@ fn a_target_behind_withdrawn_records_goes_to_the_last_record_before_them() {
 fn what_lies_behind_the_note_of_a_withdrawal_is_not_moved_before_it() {
     let mut s = Scene::new();
     s.session(0, 0).base(0, 1, 0).put(1).put(1).put(1).tag("failed").withdraw(2, 3);
-    s.barrier(BarrierReason::Fork, 3, Some(3)).run_started(1, 20).base(3, 1, 2).cut();
+    s.barrier(BarrierReason::Fork, 3, Some(3)).run_started(1, 20).session(1, 2).base(3, 1, 2).cut();
     // The record itself, and a tag set while it stood, go to the record before.
     for target in [record(2), Target::tag("failed")] {
         let plan = s.plan(&target).unwrap();

@@ -11,7 +11,10 @@ use pitr_archive::{
     Code, Error, Result,
     error::io,
     ids::{FileNumber, SequenceNumber},
-    rocks::file_name::{self, FileKind},
+    rocks::{
+        file_name::{self, FileKind},
+        manifest::TwoPhase,
+    },
 };
 
 use super::{
@@ -23,7 +26,12 @@ use super::{
 use crate::finish::{FamilySpec, OpenSpec, Opened, is_leftover};
 
 /// How to open the staged copy of a layout.
-pub(crate) fn spec(layout: &Layout, staging: &Staging, families: Vec<FamilySpec>) -> Result<OpenSpec> {
+pub(crate) fn spec(
+    layout: &Layout,
+    staging: &Staging,
+    families: Vec<FamilySpec>,
+    two_phase: TwoPhase,
+) -> Result<OpenSpec> {
     let staged = |paths: &[std::path::PathBuf]| paths.iter().map(|p| staging.path(p)).collect::<Result<Vec<_>>>();
     Ok(OpenSpec {
         directory: staging.path(&layout.db)?,
@@ -33,6 +41,7 @@ pub(crate) fn spec(layout: &Layout, staging: &Staging, families: Vec<FamilySpec>
             .into_iter()
             .map(|family| Ok(FamilySpec { paths: staged(&family.paths)?, ..family }))
             .collect::<Result<_>>()?,
+        two_phase,
     })
 }
 

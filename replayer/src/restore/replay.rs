@@ -50,7 +50,7 @@ pub(crate) async fn replay(
     progress.begin(Phase::Records, Some(total));
     let (sender, receiver) = mpsc::channel::<(PlannedSegment, SegmentReader)>(1);
     let worker = Worker {
-        files: WalFiles::new(&directory, &plan.wals),
+        files: WalFiles::new(&directory, &plan.wals, plan.write_policy),
         proof: Proof::of(plan),
         range,
         withdrawn: plan.withdrawn.clone(),

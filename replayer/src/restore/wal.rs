@@ -15,7 +15,7 @@ use pitr_archive::{
     Code, Error, Result,
     error::io,
     ids::{FileNumber, RecordNumber, SequenceNumber},
-    rocks::{file_name, log_writer::LogWriter},
+    rocks::{file_name, log_writer::LogWriter, transactions::Transactions, write_batch::WritePolicy},
     segment::entry::Record,
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct WalFiles {
     planned: Vec<PlannedWal>,
     open: Option<Open>,
     totals: WalTotals,
+    /// What recovery will know of transactions.
+    transactions: Transactions,
 }
 
 /// What was written.
@@ -56,9 +58,15 @@ struct Open {
 }
 
 impl WalFiles {
-    /// Writes the planned WALs into `directory`.
-    pub fn new(directory: &Path, planned: &[PlannedWal]) -> Self {
-        Self { directory: directory.to_owned(), planned: planned.to_vec(), open: None, totals: WalTotals::default() }
+    /// Writes the planned WALs into `directory`; `policy` is that of their transactions.
+    pub fn new(directory: &Path, planned: &[PlannedWal], policy: Option<WritePolicy>) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            planned: planned.to_vec(),
+            open: None,
+            totals: WalTotals::default(),
+            transactions: Transactions::recovering(policy),
+        }
     }
 
     /// The next record of the stream.
@@ -91,7 +99,7 @@ impl WalFiles {
 
     /// Sequence numbers grow from record to record: where they did not, a barrier stands and no plan crosses it.
     fn check_sequence(&mut self, number: RecordNumber, record: &Record) -> Result<()> {
-        let step = sequence::step(number, &record.payload)?;
+        let step = sequence::step(&mut self.transactions, number, record)?;
         let latest = self.totals.last_sequence;
         if step.consumed && latest.is_some_and(|latest| step.first <= latest) {
             return Err(Error::new(Code::TargetUnsupported, "replaying record")

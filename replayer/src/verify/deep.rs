@@ -179,10 +179,15 @@ async fn compare(
     let mut findings = Vec::new();
     differ(&mut findings, "column families", &shape(&a.spec.families), &shape(&b.spec.families));
     differ(&mut findings, "latest sequence numbers", &a.sequence, &b.sequence);
+    differ(&mut findings, "pending transactions", &replayed.pending, &based.pending);
+    let policy = replayed.write_policy.filter(|policy| !finish::recovers(Some(*policy)));
+    let policy =
+        policy.map(|policy| format!("its write policy is {policy:?}, and only a server of that policy recovers it"));
     let unknown: BTreeSet<String> = finish::unknown(&a.spec.families)
         .into_iter()
         .chain(finish::unknown(&b.spec.families))
         .map(|Unknown { family, what, name }| format!("{what} {name} of column family {family:?} is not known here"))
+        .chain(policy)
         .collect();
     let compared = if unknown.is_empty() {
         let filtered = filtered(catalog, based);
@@ -226,7 +231,8 @@ async fn lay_down(
     let layout = paths::layout(&base.paths, into, &restore_options.map_paths)?;
     let families = SmallFiles::prepare(&base, plan, &layout, &restore_options)?.families;
     let Layout { db, wal, db_paths, .. } = layout;
-    Ok(Copy { spec: OpenSpec { directory: db, wal, paths: db_paths, families }, sequence: plan.position.sequence })
+    let spec = OpenSpec { directory: db, wal, paths: db_paths, families, two_phase: plan.two_phase() };
+    Ok(Copy { spec, sequence: plan.position.sequence })
 }
 
 /// What of column families shows without opening anything.

@@ -84,11 +84,23 @@ fn database_settings(s: &DbSettings, findings: &mut Vec<Finding>) {
         ),
         false => Finding::ok("database.manual-wal-flush", "every committed write is in the log file at once"),
     });
-    if on(s.allow_2pc) || on(s.two_write_queues) {
+    if on(s.allow_2pc) && on(s.enable_pipelined_write) {
         findings.push(Finding::warning(
             "database.two-phase-commit",
-            "the server can write two-phase-commit records; they are archived, but this version does not replay them: restores behind one need a newer base",
-            "take bases often (pitr base), or let the application write without prepared transactions",
+            "enable_pipelined_write is on: RocksDB itself then forgets which logs hold prepared transactions, deletes them at the next flush, and loses such transactions at its next open, committed or not; pitr refuses to replay prepared transactions of such a database",
+            "turn enable_pipelined_write off: the database is at risk without pitr, too",
+        ));
+    } else if on(s.allow_2pc) {
+        findings.push(Finding::ok(
+            "database.two-phase-commit",
+            "the server can prepare transactions: those that are pending at a restore's target are pending in the restored database, and whoever opens it decides them",
+        ));
+    }
+    if on(s.two_write_queues) {
+        findings.push(Finding::warning(
+            "database.two-write-queues",
+            "two_write_queues is on: with the write policies WritePrepared and WriteUnprepared, every write outside a prepared transaction is given a number that is not in the log, which looks like a write without the log; restores across one need a newer base (WriteCommitted is not concerned)",
+            "use the policy WriteCommitted (MyRocks does), or turn two_write_queues off",
         ));
     }
     if s.wal_compression.as_deref().is_some_and(|c| c != "kNoCompression") {

@@ -7,13 +7,14 @@
 use pitr_archive::{
     Code, Error, Result,
     ids::{Boundary, SequenceNumber},
-    segment::entry::{Entry, Event},
+    rocks::transactions::Transactions,
+    segment::entry::{Entry, Event, Record},
 };
 
 use super::{Distance, Resolved, after_end, before_start, candidate};
 use crate::{
     plan::{
-        sequence,
+        facts, sequence,
         source::Source,
         stream::{Piece, Place, Stream},
     },
@@ -28,6 +29,7 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
         fresh: None,
         found: Vec::new(),
         lowest: None,
+        transactions: Transactions::default(),
     };
     for piece in &stream.pieces {
         if walk.can_skip(stream, piece) {
@@ -85,6 +87,7 @@ struct Walk {
     fresh: Option<Place>,
     found: Vec<(Place, SequenceNumber)>,
     lowest: Option<SequenceNumber>,
+    transactions: Transactions,
 }
 
 impl Walk {
@@ -108,10 +111,14 @@ impl Walk {
             self.latest = Some(piece.summary.last_sequence);
             self.fresh = None;
         }
+        self.transactions.clone_from(&piece.summary.transactions);
         self.now = piece.end;
     }
 
     fn entry(&mut self, stream: &Stream, at: Boundary, entry: &Entry) -> Result<()> {
+        if let Entry::Event(event) = entry {
+            facts::pass(&mut self.transactions, event);
+        }
         let Entry::Record(record) = entry else {
             let events = if self.now.boundary == at { self.now.events + 1 } else { 1 };
             let behind = Place { boundary: at, events };
@@ -132,7 +139,7 @@ impl Walk {
             if self.now.boundary != at {
                 self.now = Place::before_events(at);
             }
-            self.record(at, &record.payload)?;
+            self.record(at, record)?;
         }
         self.now = Place::before_events(next);
         Ok(())
@@ -150,13 +157,8 @@ impl Walk {
         fresh.unwrap_or(Place::before_events(self.now.boundary))
     }
 
-    fn record(&mut self, at: Boundary, payload: &[u8]) -> Result<()> {
-        let step = match sequence::step(at.next_record(), payload) {
-            Ok(step) => step,
-            // What two-phase commit does to the numbers is not known here; a barrier stands before such a record.
-            Err(e) if e.code() == Code::TargetUnsupported => return Ok(()),
-            Err(e) => return Err(e),
-        };
+    fn record(&mut self, at: Boundary, record: &Record) -> Result<()> {
+        let step = sequence::step(&mut self.transactions, at.next_record(), record)?;
         let before = step.first.get().checked_sub(1).map(SequenceNumber::new).unwrap_or_default();
         let latest = self.latest.unwrap_or(before);
         self.lowest = Some(self.lowest.map_or(latest, |lowest| lowest.min(latest)));
@@ -173,7 +175,8 @@ impl Walk {
                 self.found.push((self.place(), from));
             }
         }
-        self.latest = Some(step.end);
+        // Where a commit's effect is not known, a barrier stands.
+        self.latest = step.certain.then_some(step.end);
         self.fresh = None;
         Ok(())
     }

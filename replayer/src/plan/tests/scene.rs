@@ -14,7 +14,10 @@ use pitr_archive::{
         ArchiveId, BaseId, Boundary, ColumnFamilyId, ContentHash, Epoch, FileNumber, Nonce, Ordinal, RunningHash,
         SequenceNumber, TimelineId,
     },
-    rocks::write_batch::{Op, WriteBatchBuilder, WritePolicy},
+    rocks::{
+        transactions::Transactions,
+        write_batch::{Op, WriteBatch, WriteBatchBuilder, WritePolicy},
+    },
     segment::entry::{BarrierReason, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint, Record},
 };
 
@@ -49,6 +52,7 @@ pub(super) struct Scene {
     wal: u64,
     offset: u64,
     run: u64,
+    transactions: Transactions,
 }
 
 #[derive(Default)]
@@ -85,6 +89,7 @@ impl Scene {
             wal: 10,
             offset: 0,
             run: 0,
+            transactions: Transactions::default(),
         }
     }
 
@@ -103,6 +108,7 @@ impl Scene {
 
     pub fn run_started(&mut self, run: u64, wal: u64) -> &mut Self {
         (self.run, self.wal, self.offset) = (run, wal, 0);
+        self.transactions = Transactions::default();
         self.event(Event::RunStarted { run, first_wal: FileNumber::new(wal), db_id: "id".to_owned() })
     }
 
@@ -123,6 +129,8 @@ impl Scene {
 
     fn payload(&mut self, payload: Vec<u8>, first: u64, end: u64) -> &mut Self {
         let (wal, start) = (FileNumber::new(self.wal), self.offset);
+        let batch = WriteBatch::parse(&payload).unwrap();
+        self.transactions.apply(&batch, &batch.scan().unwrap(), wal, b(self.at).next_record()).unwrap();
         self.offset += payload.len() as u64 + 7;
         let end_offset = self.offset;
         match self.open.spans.last_mut() {
@@ -233,6 +241,7 @@ impl Scene {
             min_sequence: open.sequences.iter().map(|s| s.0).min().map(seq),
             max_sequence: open.sequences.iter().map(|s| s.1).max().map(seq),
             last_sequence: seq(self.latest),
+            transactions: self.transactions.clone(),
             wals: open.spans,
             observed: open.samples.first().copied().zip(open.samples.last().copied()),
             observed_through: open.through,

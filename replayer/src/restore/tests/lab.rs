@@ -23,6 +23,7 @@ use pitr_archive::{
         file_name::{self, FileKind},
         log_reader::{Finality, LogKind, LogReader, Metadata, Read},
         manifest::{ManifestModel, TwoPhase},
+        transactions::Transactions,
         version_edit::VersionEdit,
     },
     segment::{
@@ -338,6 +339,7 @@ impl Lab {
         let mut events = self.events.iter().peekable();
         let mut at = 0u64;
         let mut in_segment = 0;
+        let mut transactions = Transactions::default();
         for (wal, bytes) in &wals {
             shipped.wal_starts.insert(*wal, at);
             builder.push_event(&Event::WalStarted { wal: *wal }).unwrap();
@@ -348,13 +350,14 @@ impl Lab {
                 if let Some((offset, sizes)) = sizes {
                     builder.push_event(&Event::TimestampSizes { wal: *wal, offset, sizes }).unwrap();
                 }
-                let step = sequence::step(Boundary::new(at).next_record(), &record.payload).unwrap();
+                let step = sequence::step(&mut transactions, Boundary::new(at).next_record(), &record).unwrap();
                 let hash = builder.push_record(&record, RecordSequences { first: step.first, last: step.end }).unwrap();
                 shipped.hashes.push(hash);
                 at += 1;
                 in_segment += 1;
                 if in_segment == per_segment {
                     in_segment = 0;
+                    builder.transactions(transactions.clone());
                     let finished = builder.finish(Micros(0)).unwrap();
                     put(archive, &finished).await;
                     start = SegmentStart::after(&finished, archive.id(), TimelineId::FIRST, claim.epoch()).unwrap();
