@@ -33,7 +33,7 @@ use super::{
 };
 
 /// How often a step is tried again while the store fails.
-const PATIENCE: usize = 200;
+const PATIENCE: usize = 1000;
 /// 2026-11-20 00:00 UTC.
 const EPOCH: Micros = Micros(1_795_132_800_000_000);
 /// Between two steps.
@@ -86,7 +86,7 @@ impl ArchiveDriver {
         let mut config = ArchiverConfig::new(&driver.dir);
         config.state = root.join("state");
         // RocksDB does not say them in any file.
-        config.db_paths = driver.places.data.iter().cloned().collect();
+        config.db_paths = driver.places.data.iter().chain(&driver.places.more).cloned().collect();
         config.segment_bytes = if program.seed.is_multiple_of(3) { 4 << 10 } else { 8 << 20 };
         Self {
             runtime,

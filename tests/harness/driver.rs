@@ -157,6 +157,7 @@ impl Driver {
         let places = Places {
             wals: settings.separate_wal_dir.then(|| root.join("wals")),
             data: settings.db_paths.then(|| root.join("data")),
+            more: settings.second_place.then(|| root.join("more")),
         };
         let mut driver = Self {
             dir,
@@ -182,6 +183,15 @@ impl Driver {
         let sequence = driver.open();
         driver.model.observed(sequence);
         driver.notice_files();
+        let several = settings.blobs && settings.second_place;
+        let noted = [
+            (settings.two_write_queues, "two write queues"),
+            (settings.unordered_write, "unordered write"),
+            (settings.atomic_flush, "atomic flush"),
+            (settings.pipelined, "pipelined write"),
+            (several, "blob files in several places"),
+        ];
+        driver.noted.extend(noted.into_iter().filter(|(set, _)| *set).map(|(_, word)| word));
         driver.noted.extend(settings.transactions.map(|policy| match policy {
             WritePolicy::WriteCommitted => "write-committed",
             WritePolicy::WritePrepared => "write-prepared",
@@ -476,7 +486,11 @@ impl Driver {
             options.map_paths.push(PathMap { old, new: new.clone() });
             Some(new)
         };
-        let places = Places { wals: map(&self.places.wals, "wals"), data: map(&self.places.data, "data") };
+        let places = Places {
+            wals: map(&self.places.wals, "wals"),
+            data: map(&self.places.data, "data"),
+            more: map(&self.places.more, "more"),
+        };
         (options, places)
     }
 

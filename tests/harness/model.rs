@@ -224,7 +224,14 @@ pub fn preview(content: &Content, ops: &[Op]) -> Content {
     };
     for op in ops {
         match op {
-            Op::Put(name, key, value) => family(name, &mut |f| drop(f.insert(key.clone(), value.clone()))),
+            Op::PutEntity(name, key, columns) => family(name, &mut |f| {
+                // What readers of plain values see.
+                let value = columns.iter().find(|(column, _)| column.is_empty());
+                f.insert(key.clone(), value.map(|(_, value)| value.clone()).unwrap_or_default());
+            }),
+            Op::Put(name, key, value) | Op::TimedPut(name, key, value, _) => {
+                family(name, &mut |f| drop(f.insert(key.clone(), value.clone())))
+            }
             Op::Delete(name, key) | Op::SingleDelete(name, key) => family(name, &mut |f| drop(f.remove(key))),
             Op::DeleteRange(name, from, to) => family(name, &mut |f| f.retain(|key, _| !(key >= from && key < to))),
             Op::Merge(name, key, operand) => family(name, &mut |f| {

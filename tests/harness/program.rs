@@ -47,6 +47,14 @@ pub struct Settings {
     pub verify_wals: bool,
     /// `track_and_verify_wals_in_manifest`: the MANIFEST says how long every WAL is.
     pub track_wals: bool,
+    /// A second place for data files: compactions write there.
+    pub second_place: bool,
+    /// `two_write_queues`.
+    pub two_write_queues: bool,
+    /// `unordered_write`.
+    pub unordered_write: bool,
+    /// `atomic_flush`: every flush is one of all column families, and one atomic group in the MANIFEST.
+    pub atomic_flush: bool,
     /// No merge operator: then `--finish` knows everything that the database has.
     pub without_merge_operator: bool,
     /// A transaction database with this write policy.
@@ -66,6 +74,10 @@ pub enum Op {
     DeleteRange(String, Vec<u8>, Vec<u8>),
     /// The operand is appended.
     Merge(String, Vec<u8>, Vec<u8>),
+    /// Wide columns, by name in order; the one without a name is the key's value.
+    PutEntity(String, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>),
+    /// `key = value`, with a write time of its own (Unix, seconds).
+    TimedPut(String, Vec<u8>, Vec<u8>, u64),
     /// A blob that is only in the log.
     LogData(Vec<u8>),
 }
@@ -78,6 +90,8 @@ impl Op {
             | Self::Delete(family, ..)
             | Self::SingleDelete(family, ..)
             | Self::DeleteRange(family, ..)
+            | Self::PutEntity(family, ..)
+            | Self::TimedPut(family, ..)
             | Self::Merge(family, ..) => Some(family),
             Self::LogData(_) => None,
         }
@@ -161,6 +175,8 @@ impl Step {
                 Op::SingleDelete(..) => "single delete",
                 Op::DeleteRange(..) => "delete range",
                 Op::Merge(..) => "merge",
+                Op::PutEntity(..) => "put entity",
+                Op::TimedPut(..) => "timed put",
                 Op::LogData(..) => "log data",
             })
         }
@@ -204,6 +220,13 @@ pub const KINDS: &[&str] = &[
     "single delete",
     "delete range",
     "merge",
+    "put entity",
+    "timed put",
+    "two write queues",
+    "unordered write",
+    "atomic flush",
+    "pipelined write",
+    "blob files in several places",
     "log data",
     "unlogged write",
     "flush all",
@@ -295,7 +318,9 @@ pub fn generate(seed: u64) -> Program {
         flavour = Flavour::Transactions(transactional(&mut settings, &mut other));
     }
     let attentive = rng.random_bool(0.6);
-    let mut generator = Generator::new(rng, flavour);
+    further(&mut settings, flavour, &mut other);
+    let extra = (!flavour.is_transactional() && other.random_bool(0.3)).then_some(other);
+    let mut generator = Generator::new(rng, flavour, extra);
     let length = generator.rng.random_range(25..110);
     let start = generator.rng.random_range(0..12);
     // Every open of such a database takes a number: who was not there cannot tell it from a write without the log.
@@ -313,6 +338,8 @@ pub fn generate(seed: u64) -> Program {
         }
     }
     let store = if generator.rng.random_bool(0.4) { StoreKind::Faulty } else { StoreKind::Local };
+    // A base is uploaded in one go: with many files, one request in ten that fails never lets it pass.
+    settings.blobs &= store == StoreKind::Local;
     let encrypted = generator.rng.random_bool(0.25);
     Program { seed, settings, steps: generator.steps, store, encrypted, attentive }
 }
@@ -337,12 +364,29 @@ fn settings(rng: &mut StdRng) -> Settings {
         precreate_wal: rng.random_bool(0.2),
         verify_wals: rng.random_bool(0.2),
         track_wals: rng.random_bool(0.2),
+        second_place: false,
+        two_write_queues: false,
+        unordered_write: false,
+        atomic_flush: false,
         without_merge_operator: false,
         transactions: None,
     };
     // After a kill RocksDB itself sometimes refuses to open such a database again ("Column family inconsistency").
     settings.allow_2pc &= settings.recycle == 0;
     settings
+}
+
+/// Settings that change how a record reaches the log and the files.
+fn further(settings: &mut Settings, flavour: Flavour, rng: &mut StdRng) {
+    settings.second_place = settings.db_paths && rng.random_bool(0.7);
+    // RocksDB refuses these together with pipelined writes.
+    if settings.pipelined {
+        return;
+    }
+    // Where sub-batches count, writes outside transactions are given numbers that the log does not show.
+    settings.two_write_queues = rng.random_bool(0.15) && !flavour.counts_batches();
+    settings.unordered_write = rng.random_bool(0.15) && !flavour.is_transactional();
+    settings.atomic_flush = rng.random_bool(0.15);
 }
 
 fn transactional(settings: &mut Settings, rng: &mut StdRng) -> WritePolicy {
@@ -364,6 +408,8 @@ fn transactional(settings: &mut Settings, rng: &mut StdRng) -> WritePolicy {
 
 struct Generator {
     rng: StdRng,
+    /// Decides about the operations that came later than the others; absent where there are none.
+    extra: Option<StdRng>,
     flavour: Flavour,
     steps: Vec<Step>,
     /// Column families that exist, with their `s` keys that exist.
@@ -377,10 +423,11 @@ struct Generator {
 }
 
 impl Generator {
-    fn new(rng: StdRng, flavour: Flavour) -> Self {
+    fn new(rng: StdRng, flavour: Flavour, extra: Option<StdRng>) -> Self {
         let families = BTreeMap::from([("default".to_owned(), BTreeSet::new())]);
         Self {
             rng,
+            extra,
             flavour,
             steps: Vec::new(),
             families,
@@ -602,7 +649,35 @@ impl Generator {
         ops
     }
 
+    /// An entity or a timed put, on keys of a group of their own (`e`).
+    fn extra_op(&mut self) -> Option<Op> {
+        let rng = self.extra.as_mut()?;
+        if !rng.random_bool(0.3) {
+            return None;
+        }
+        let names: Vec<_> = self.families.keys().cloned().collect();
+        let family = names.choose(rng).expect("default exists").clone();
+        let key = format!("e{:03}", rng.random_range(0..30)).into_bytes();
+        self.counter += 1;
+        let value = format!("e{}-{}", self.counter, "x".repeat(rng.random_range(0..120))).into_bytes();
+        Some(match rng.random_range(0..10) {
+            0..4 => {
+                let mut columns = vec![(b"a".to_vec(), value.clone()), (b"b".to_vec(), b"1".to_vec())];
+                if rng.random_bool(0.7) {
+                    columns.insert(0, (Vec::new(), value));
+                }
+                Op::PutEntity(family, key, columns)
+            }
+            4..8 => Op::TimedPut(family, key, value, rng.random_range(1_700_000_000..1_790_000_000)),
+            8 => Op::Delete(family, key),
+            _ => Op::Put(family, key, value),
+        })
+    }
+
     fn op(&mut self) -> Op {
+        if let Some(op) = self.extra_op() {
+            return op;
+        }
         let family = self.family();
         match self.rng.random_range(0..100) {
             0..50 => {

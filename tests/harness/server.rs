@@ -12,6 +12,13 @@ use std::{
     sync::Arc,
 };
 
+use pitr_archive::{
+    ids::{ColumnFamilyId, SequenceNumber},
+    rocks::{
+        coding::{put_length_prefixed, put_varint},
+        write_batch::{self, WriteBatchBuilder},
+    },
+};
 use rocksdb::{
     AsRawPtr, BottommostLevelCompaction, BoundColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
     DBCompressionType, DBPath, FlushOptions, IteratorMode, MergeOperands, Options, ReadOptions, SstFileWriter,
@@ -33,8 +40,10 @@ pub type Dump = BTreeMap<String, Vec<(Vec<u8>, Vec<u8>)>>;
 pub struct Places {
     /// `wal_dir`.
     pub wals: Option<PathBuf>,
-    /// `db_paths`: the one place of all data files.
+    /// `db_paths`: the first place of data files.
     pub data: Option<PathBuf>,
+    /// The second one.
+    pub more: Option<PathBuf>,
 }
 
 /// Set in the environment of a process that shall be a database.
@@ -234,19 +243,36 @@ impl Served {
         self.db.cf_handle(name).unwrap_or_else(|| panic!("no column family {name}"))
     }
 
+    /// RocksDB's C interface has no way to every operation: the bytes are made as RocksDB makes them.
     fn batch(&self, ops: &[Op]) -> WriteBatch {
-        let mut batch = WriteBatch::default();
+        let mut builder = WriteBatchBuilder::new(SequenceNumber::new(0));
         for op in ops {
-            match op {
-                Op::Put(family, key, value) => batch.put_cf(&self.family(family), key, value),
-                Op::Delete(family, key) => batch.delete_cf(&self.family(family), key),
-                Op::SingleDelete(family, key) => batch.single_delete_cf(&self.family(family), key),
-                Op::DeleteRange(family, from, to) => batch.delete_range_cf(&self.family(family), from, to),
-                Op::Merge(family, key, operand) => batch.merge_cf(&self.family(family), key, operand),
-                Op::LogData(blob) => batch.put_log_data(blob),
-            }
+            let cf = op.family().map(|name| self.id(name)).unwrap_or_default();
+            let entity = match op {
+                Op::PutEntity(_, _, columns) => entity(columns),
+                _ => Vec::new(),
+            };
+            builder.push(&match op {
+                Op::Put(_, key, value) => write_batch::Op::Put { cf, key, value },
+                Op::Delete(_, key) => write_batch::Op::Delete { cf, key },
+                Op::SingleDelete(_, key) => write_batch::Op::SingleDelete { cf, key },
+                Op::DeleteRange(_, begin, end) => write_batch::Op::DeleteRange { cf, begin, end },
+                Op::Merge(_, key, operand) => write_batch::Op::Merge { cf, key, operand },
+                Op::PutEntity(_, key, _) => write_batch::Op::PutEntity { cf, key, entity: &entity },
+                Op::TimedPut(_, key, value, at) => write_batch::Op::TimedPut { cf, key, value, unix_time: *at },
+                Op::LogData(blob) => write_batch::Op::LogData { blob },
+            });
         }
-        batch
+        WriteBatch::from_data(&builder.finish())
+    }
+
+    /// The id that RocksDB writes for a column family.
+    fn id(&self, name: &str) -> ColumnFamilyId {
+        let mut probe = WriteBatch::default();
+        probe.put_cf(&self.family(name), b"", b"");
+        let probe = write_batch::WriteBatch::parse(probe.data()).expect("a batch");
+        let op = probe.ops().next().expect("an operation").expect("a valid one");
+        op.column_family().expect("a put")
     }
 
     fn ingest(&mut self, family: &str, pairs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), rocksdb::Error> {
@@ -264,6 +290,20 @@ impl Served {
         let _ = std::fs::remove_file(&path);
         done
     }
+}
+
+/// Wide columns as RocksDB serialises them (db/wide/wide_column_serialization.h): version, number, an index of names and
+/// lengths of values, the values.
+fn entity(columns: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    put_varint(&mut bytes, 1u32);
+    put_varint(&mut bytes, columns.len() as u32);
+    for (name, value) in columns {
+        put_length_prefixed(&mut bytes, name);
+        put_varint(&mut bytes, value.len() as u32);
+    }
+    columns.iter().for_each(|(_, value)| bytes.extend_from_slice(value));
+    bytes
 }
 
 /// Opens a database with every column family it has; creates it when there is none.
@@ -298,14 +338,21 @@ pub fn database_options(places: &Places, settings: &Settings) -> Options {
         options.set_wal_dir(wals);
     }
     if let Some(data) = &places.data {
-        options.set_db_paths(&[DBPath::new(data, 1 << 40).expect("a path")]);
+        // What does not fit into the first place goes to the second: everything that a compaction writes.
+        let size = if places.more.is_some() { 1 } else { 1 << 40 };
+        let first = DBPath::new(data, size).expect("a path");
+        let second = places.more.iter().map(|more| DBPath::new(more, 1 << 40).expect("a path"));
+        options.set_db_paths(&std::iter::once(first).chain(second).collect::<Vec<_>>());
     }
+    options.set_unordered_write(settings.unordered_write);
+    options.set_atomic_flush(settings.atomic_flush);
     // SAFETY: the pointer belongs to `options`, which outlives these calls; they set plain fields.
     unsafe {
         use librocksdb_sys as ffi;
         let raw = options.as_raw_ptr();
         ffi::rocksdb_options_set_avoid_flush_during_recovery(raw, settings.avoid_flush_during_recovery.into());
         ffi::rocksdb_options_set_avoid_flush_during_shutdown(raw, settings.avoid_flush_during_shutdown.into());
+        ffi::rocksdb_options_set_two_write_queues(raw, settings.two_write_queues.into());
         ffi::rocksdb_options_set_allow_2pc(raw, settings.allow_2pc.into());
         ffi::rocksdb_options_set_async_wal_precreate(raw, settings.precreate_wal.into());
         ffi::rocksdb_options_set_track_and_verify_wals(raw, settings.verify_wals.into());

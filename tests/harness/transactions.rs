@@ -145,6 +145,7 @@ impl TransactionDb {
             Op::DeleteRange(cf, begin, end) => write_batch::Op::DeleteRange { cf: self.id(cf), begin, end },
             Op::Merge(cf, key, operand) => write_batch::Op::Merge { cf: self.id(cf), key, operand },
             Op::LogData(blob) => write_batch::Op::LogData { blob },
+            Op::PutEntity(..) | Op::TimedPut(..) => panic!("a transaction database refuses it: {op:?}"),
         });
     }
 

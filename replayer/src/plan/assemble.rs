@@ -9,7 +9,10 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::schema::{BaseDocument, TagDocument},
     ids::{ArchiveId, Boundary, FileNumber, RunningHash, SequenceNumber},
-    rocks::transactions::{Prepared, Transactions, Xid},
+    rocks::{
+        transactions::{Prepared, Transactions, Xid},
+        version_edit::VersionEdit,
+    },
 };
 
 use super::{
@@ -102,7 +105,11 @@ async fn pick<'a>(
         let base = choice.base;
         let sequence = chooser.sequence(base, place, &expected).unwrap_or(base.last_sequence);
         let replayed = facts::replayed_end(stream, source, base.first_record, boundary).await?;
-        match replayed.filter(|replayed| *replayed > sequence) {
+        // A column family that came after writes without the log: with it and without them the database never was.
+        let run = stream.run_at(place);
+        let edits = run.map(|run| column_families(stream, run, base, place)).unwrap_or_default();
+        let edited = edits.iter().filter_map(|edit| last_sequence(edit)).max();
+        match replayed.max(edited).filter(|recovered| *recovered > sequence) {
             None => return Ok(Ok((place, choice, sequence))),
             Some(replayed) => expected.recovered.insert(base.id.clone(), replayed),
         };
@@ -320,6 +327,13 @@ fn column_families(stream: &Stream, run: Run, base: &BaseDocument, target: Place
     edits.sort_by_key(|e| e.manifest);
     edits.dedup_by_key(|e| e.manifest);
     edits
+}
+
+/// `LastSequence` as an edit says it. One that cannot be read is refused when it is laid down.
+fn last_sequence(edit: &ColumnFamilyEdit) -> Option<SequenceNumber> {
+    use base64::Engine as _;
+    let payload = base64::engine::general_purpose::STANDARD.decode(&edit.edit).ok()?;
+    VersionEdit::decode(&payload).ok()?.last_sequence
 }
 
 fn cautions(stream: &Stream, base: &BaseDocument, target: Boundary, time: &super::CertainTime) -> Vec<Note> {
