@@ -108,7 +108,7 @@ async fn pick<'a>(
         // A column family that came after writes without the log: with it and without them the database never was.
         let run = stream.run_at(place);
         let edits = run.map(|run| column_families(stream, run, base, place)).unwrap_or_default();
-        let edited = edits.iter().filter_map(|edit| last_sequence(edit)).max();
+        let edited = edits.iter().filter_map(last_sequence).max();
         match replayed.max(edited).filter(|recovered| *recovered > sequence) {
             None => return Ok(Ok((place, choice, sequence))),
             Some(replayed) => expected.recovered.insert(base.id.clone(), replayed),
