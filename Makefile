@@ -5,7 +5,7 @@
 #   make test    formatting, lints, every test
 #   make build   the binary, target/release/pitr
 #   make hunt    many more random programs than `make test` runs (PITR_PROGRAMS, default 3000)
-#   make bench   how fast a base is restored, against cp
+#   make bench   what the sequence model costs when a log is read; how fast a base is restored, against cp
 #   make soak    the randomised tests for as long as MINUTES says (default 30); each seed is printed
 #   make tools   the servers and stores that the end-to-end tests run against
 #
@@ -47,6 +47,7 @@ lint: setup
 	@./scripts/test.sh lint
 
 bench: build
+	@$(ENV) cargo bench --package pitr-archive --bench sequence_model
 	@$(ENV) ./scripts/bench.sh
 
 soak: setup tools

@@ -15,13 +15,14 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
+    ops::Range,
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     name::Name,
-    write_batch::{BatchError, Op, Summary, WriteBatch, WritePolicy},
+    write_batch::{BatchError, Decision, NOOP, Op, Summary, WriteBatch, WritePolicy},
 };
 use crate::ids::{ColumnFamilyId, FileNumber, RecordNumber};
 
@@ -106,6 +107,9 @@ pub struct Transactions {
     /// By name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     prepared: BTreeMap<Xid, Prepared>,
+    /// Empty; its memory is used again.
+    #[serde(skip)]
+    scratch: Vec<u64>,
 }
 
 impl Transactions {
@@ -126,12 +130,19 @@ impl Transactions {
 
     /// What recovery knows that begins here: the policy, and none of the transactions prepared before.
     pub const fn recovering(policy: Option<WritePolicy>) -> Self {
-        Self { policy, prepared: BTreeMap::new() }
+        Self { policy, prepared: BTreeMap::new(), scratch: Vec::new() }
     }
 
     /// Whether sub-batches consume numbers, and not operations.
     pub const fn counts_batches(&self) -> bool {
         matches!(self.policy, Some(WritePolicy::WritePrepared | WritePolicy::WriteUnprepared))
+    }
+
+    /// How many numbers the open of such a database consumes, unless nothing was ever written to it: one where sub-batches
+    /// count, and where this record of it looks as if they did.
+    pub fn consumed_by_open(&self, batch: &WriteBatch<'_>, summary: &Summary) -> u64 {
+        let looks_so = self.policy.is_none() && summary.noops > 0 && batch.bytes().last() == Some(&NOOP);
+        u64::from(self.counts_batches() || looks_so)
     }
 
     /// The records from `first` on never were: the server took them back.
@@ -147,7 +158,10 @@ impl Transactions {
         wal: FileNumber,
         record: RecordNumber,
     ) -> Result<Advance, BatchError> {
-        if summary.two_phase.is_none() && !self.counts_batches() && (summary.noops == 0 || self.policy.is_some()) {
+        // Only such a batch can show a policy that counts batches without a marker.
+        let may_end_a_batch = summary.noops > 0 && batch.bytes().last() == Some(&NOOP);
+        let plain = summary.two_phase.is_none() && !self.counts_batches();
+        if plain && (!may_end_a_batch || self.policy.is_some()) {
             return Ok(Advance::Exactly(summary.data_ops));
         }
         if let Some(shown) = summary.two_phase.and_then(|markers| markers.policy) {
@@ -155,91 +169,132 @@ impl Transactions {
             let both = self.policy == Some(WritePolicy::WriteUnprepared) && shown == WritePolicy::WritePrepared;
             self.policy = if both { self.policy } else { Some(shown) };
         }
-        let by_operation = self.policy.is_none_or(|policy| policy == WritePolicy::WriteCommitted);
-        let by_batch = self.policy.is_none_or(|policy| policy != WritePolicy::WriteCommitted);
-        let mut walk = Walk { sub_batch: by_batch.then(HashSet::new), ..Walk::default() };
-        for op in batch.ops() {
-            walk.op(self, &op?, wal, record);
+        let committed = self.decide(batch, summary, wal, record);
+        let outside = summary.unprepared_ops();
+        let by_operation = committed.map_or_else(
+            |at_least| Advance::AtLeast(outside.saturating_add(at_least)),
+            |all| Advance::Exactly(outside.saturating_add(all)),
+        );
+        if self.policy == Some(WritePolicy::WriteCommitted) {
+            return Ok(by_operation);
         }
-        if !by_operation && (walk.ends_a_batch || walk.operations == 0) {
-            return Ok(Advance::Exactly(walk.batches));
+        let mut batches = Batches { keys: Keys::Fingerprints(std::mem::take(&mut self.scratch)), ..Batches::default() };
+        batches.all(batch)?;
+        if let Keys::Fingerprints(mut scratch) = std::mem::take(&mut batches.keys) {
+            scratch.clear();
+            self.scratch = scratch;
         }
-        if !by_operation {
+        if batches.repeats {
+            batches = Batches { keys: Keys::Exact(HashSet::new()), ..Batches::default() };
+            batches.all(batch)?;
+        }
+        let by_batch = Advance::Exactly(batches.count);
+        if self.counts_batches() {
+            if batches.ended || outside == 0 {
+                return Ok(by_batch);
+            }
             // Such a database would have ended the batch: it is opened in another way now.
             self.policy = None;
             return Ok(Advance::Exactly(summary.data_ops));
         }
         // Without a policy there is a marker, or the batch may show the policy by its end.
-        if by_batch && summary.two_phase.is_some() && walk.batches != walk.operations {
-            return Ok(Advance::AtLeast(walk.operations.min(walk.batches)));
+        if by_operation == by_batch {
+            return Ok(by_batch);
         }
-        if by_batch && summary.two_phase.is_none() && walk.ends_a_batch && walk.batches != walk.operations {
+        if summary.two_phase.is_some() {
+            return Ok(Advance::AtLeast(outside.min(batches.count)));
+        }
+        if batches.ended {
             self.policy = Some(WritePolicy::WritePrepared);
-            return Ok(Advance::Exactly(walk.batches));
+            return Ok(by_batch);
         }
-        Ok(if walk.unseen { Advance::AtLeast(walk.operations) } else { Advance::Exactly(walk.operations) })
+        Ok(by_operation)
+    }
+
+    /// Notes what the batch prepares, commits and rolls back. The answer is how many data operations its commits make
+    /// effective; an error where a section was not seen, with those of the others.
+    fn decide(
+        &mut self,
+        batch: &WriteBatch<'_>,
+        summary: &Summary,
+        wal: FileNumber,
+        record: RecordNumber,
+    ) -> Result<u64, u64> {
+        let (mut committed, mut unseen) = (0u64, false);
+        let name = |xid: &Range<usize>| Xid::from(batch.bytes().get(xid.clone()).unwrap_or_default());
+        for decision in &summary.decisions {
+            match decision {
+                Decision::Prepared { xid, operations } => {
+                    let fresh = Prepared { operations: 0, wal, record };
+                    let prepared = self.prepared.entry(name(xid)).or_insert(fresh);
+                    // Only a WriteUnprepared transaction has several sections.
+                    if self.policy != Some(WritePolicy::WriteUnprepared) {
+                        *prepared = fresh;
+                    }
+                    prepared.operations = prepared.operations.saturating_add(*operations);
+                }
+                Decision::Committed { xid } => match self.prepared.remove(&name(xid)) {
+                    Some(prepared) => committed = committed.saturating_add(prepared.operations),
+                    None => unseen = true,
+                },
+                Decision::RolledBack { xid } => drop(self.prepared.remove(&name(xid))),
+            }
+        }
+        if unseen { Err(committed) } else { Ok(committed) }
     }
 }
 
-/// One pass over a record's operations, counting in both ways.
-#[derive(Default)]
-struct Walk<'a> {
-    /// Numbers consumed where operations count, without those of commits whose sections were not seen.
-    operations: u64,
-    /// There was such a commit.
-    unseen: bool,
-    /// Numbers consumed where sub-batches count.
-    batches: u64,
-    /// Keys of the present sub-batch, where that matters. Ranges are kept apart, as RocksDB's memtables do.
-    sub_batch: Option<HashSet<(ColumnFamilyId, bool, &'a [u8])>>,
-    /// Something has come since the last end of a sub-batch.
-    open: bool,
-    /// The last operation ended one.
-    ends_a_batch: bool,
-    /// Inside a prepare section: its data operations so far.
-    section: Option<u64>,
+/// Keys of a sub-batch. Ranges are kept apart, as RocksDB's memtables do.
+enum Keys<'a> {
+    /// Hashes: none of them twice means no key twice, and that is how nearly every batch is.
+    Fingerprints(Vec<u64>),
+    /// The keys themselves, to tell which come again.
+    Exact(HashSet<(ColumnFamilyId, bool, &'a [u8])>),
 }
 
-impl<'a> Walk<'a> {
-    fn op(&mut self, transactions: &mut Transactions, op: &Op<'a>, wal: FileNumber, record: RecordNumber) {
-        self.ends_a_batch = false;
-        match *op {
-            Op::LogData { .. } => self.open = true,
-            Op::BeginPrepare { .. } => {
-                self.section = Some(0);
-                self.open = true;
-            }
-            Op::EndPrepare { xid } => {
-                let operations = self.section.take().unwrap_or_default();
-                let unprepared = transactions.policy == Some(WritePolicy::WriteUnprepared);
-                let prepared = transactions
-                    .prepared
-                    .entry(xid.into())
-                    .and_modify(|known| {
-                        // Only a WriteUnprepared transaction has several sections.
-                        if !unprepared {
-                            *known = Prepared { operations: 0, wal, record };
-                        }
-                    })
-                    .or_insert(Prepared { operations: 0, wal, record });
-                prepared.operations = prepared.operations.saturating_add(operations);
-                self.end_batch();
-            }
-            Op::Commit { xid } | Op::CommitWithTimestamp { xid, .. } => {
-                match transactions.prepared.remove(&Xid::from(xid)) {
-                    Some(prepared) => self.operations = self.operations.saturating_add(prepared.operations),
-                    None => self.unseen = true,
-                }
-                self.end_batch();
-            }
-            Op::Rollback { xid } => {
-                transactions.prepared.remove(&Xid::from(xid));
-                self.end_batch();
-            }
-            Op::Noop => {
-                if self.open {
-                    self.end_batch();
-                }
+impl Default for Keys<'_> {
+    fn default() -> Self {
+        Self::Fingerprints(Vec::new())
+    }
+}
+
+/// Counts sub-batches.
+#[derive(Default)]
+struct Batches<'a> {
+    count: u64,
+    /// Of the present one.
+    keys: Keys<'a>,
+    /// With fingerprints: a key may have come again, so the count may be too low.
+    repeats: bool,
+    /// Something has come since the last end.
+    open: bool,
+    /// The last operation ended one.
+    ended: bool,
+}
+
+impl<'a> Batches<'a> {
+    fn all(&mut self, batch: &WriteBatch<'a>) -> Result<(), BatchError> {
+        for op in batch.ops() {
+            self.op(&op?);
+        }
+        self.end_keys();
+        Ok(())
+    }
+
+    fn op(&mut self, op: &Op<'a>) {
+        self.ended = false;
+        match op {
+            Op::LogData { .. } | Op::BeginPrepare { .. } => self.open = true,
+            Op::Noop if !self.open => {}
+            Op::Noop
+            | Op::EndPrepare { .. }
+            | Op::Commit { .. }
+            | Op::CommitWithTimestamp { .. }
+            | Op::Rollback { .. } => {
+                self.count += 1;
+                self.end_keys();
+                self.open = false;
+                self.ended = true;
             }
             Op::Put { .. }
             | Op::Delete { .. }
@@ -248,33 +303,48 @@ impl<'a> Walk<'a> {
             | Op::DeleteRange { .. }
             | Op::PutEntity { .. }
             | Op::TimedPut { .. }
-            | Op::BlobIndex { .. } => self.data(op),
+            | Op::BlobIndex { .. } => {
+                self.open = true;
+                let (Some(family), Some(key)) = (op.column_family(), op.key()) else { return };
+                self.key(family, matches!(op, Op::DeleteRange { .. }), key);
+            }
         }
     }
 
-    fn data(&mut self, op: &Op<'a>) {
-        self.open = true;
-        match &mut self.section {
-            Some(operations) => *operations += 1,
-            None => self.operations += 1,
-        }
-        let (Some(keys), Some(family), Some(key)) = (&mut self.sub_batch, op.column_family(), op.key()) else { return };
-        let key = (family, matches!(op, Op::DeleteRange { .. }), key);
-        if !keys.insert(key) {
-            self.batches += 1;
-            keys.clear();
-            keys.insert(key);
+    fn key(&mut self, family: ColumnFamilyId, range: bool, key: &'a [u8]) {
+        match &mut self.keys {
+            Keys::Fingerprints(seen) => seen.push(fingerprint(family, range, key)),
+            Keys::Exact(seen) => {
+                if !seen.insert((family, range, key)) {
+                    self.count += 1;
+                    seen.clear();
+                    seen.insert((family, range, key));
+                }
+            }
         }
     }
 
-    fn end_batch(&mut self) {
-        self.batches += 1;
-        self.open = false;
-        self.ends_a_batch = true;
-        if let Some(keys) = &mut self.sub_batch {
-            keys.clear();
+    fn end_keys(&mut self) {
+        match &mut self.keys {
+            Keys::Fingerprints(seen) => {
+                seen.sort_unstable();
+                self.repeats |= seen.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+                seen.clear();
+            }
+            Keys::Exact(seen) => seen.clear(),
         }
     }
+}
+
+/// A hash of a key. Equal keys have equal ones; of different ones nothing is promised.
+fn fingerprint(family: ColumnFamilyId, range: bool, key: &[u8]) -> u64 {
+    let mix = |hash: u64, word: u64| (hash.rotate_left(26) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut hash = mix(u64::from(family.get()) << 1 | u64::from(range), key.len() as u64);
+    let mut words = key.chunks_exact(8);
+    for word in &mut words {
+        hash = mix(hash, word.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    }
+    mix(hash, words.remainder().iter().fold(0, |word, byte| word << 8 | u64::from(*byte)))
 }
 
 #[cfg(test)]

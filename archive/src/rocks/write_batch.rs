@@ -9,7 +9,7 @@ mod builder;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,9 @@ mod tag {
     pub(super) const VALUE_PREFERRED_SEQNO: u8 = 0x18;
     pub(super) const CF_VALUE_PREFERRED_SEQNO: u8 = 0x19;
 }
+
+/// The tag of [`Op::Noop`], a whole operation by itself.
+pub(super) const NOOP: u8 = tag::NOOP;
 
 /// Why a write batch cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -235,6 +238,7 @@ impl<'a> WriteBatch<'a> {
     pub fn scan(&self) -> Result<Summary, BatchError> {
         let mut summary = Summary::default();
         let mut in_prepare = false;
+        let mut section_from = 0;
         let mut last_cf = None;
         let mut ops = self.ops();
         loop {
@@ -250,6 +254,7 @@ impl<'a> WriteBatch<'a> {
                     summary.column_families.insert(cf);
                 }
             }
+            let named = |xid: &[u8]| ops.offset().saturating_sub(xid.len())..ops.offset();
             match op {
                 Op::BlobIndex { .. } => summary.blob_indexes += 1,
                 Op::TimedPut { .. } => summary.timed_puts += 1,
@@ -261,22 +266,32 @@ impl<'a> WriteBatch<'a> {
                         return Err(BatchError::UnbalancedPrepare { offset });
                     }
                     in_prepare = true;
+                    section_from = summary.prepared_ops;
                     summary.two_phase.get_or_insert_default().policy = Some(policy);
                 }
-                Op::EndPrepare { .. } => {
+                Op::EndPrepare { xid } => {
                     if !in_prepare {
                         return Err(BatchError::UnbalancedPrepare { offset });
                     }
                     in_prepare = false;
                     summary.two_phase.get_or_insert_default().prepares += 1;
+                    let operations = summary.prepared_ops - section_from;
+                    summary.decisions.push(Decision::Prepared { xid: named(xid), operations });
                 }
-                Op::Commit { .. } => summary.two_phase.get_or_insert_default().commits += 1,
-                Op::CommitWithTimestamp { .. } => {
+                Op::Commit { xid } => {
+                    summary.two_phase.get_or_insert_default().commits += 1;
+                    summary.decisions.push(Decision::Committed { xid: named(xid) });
+                }
+                Op::CommitWithTimestamp { xid, .. } => {
+                    summary.decisions.push(Decision::Committed { xid: named(xid) });
                     let two_phase = summary.two_phase.get_or_insert_default();
                     two_phase.commits += 1;
                     two_phase.commits_with_timestamp += 1;
                 }
-                Op::Rollback { .. } => summary.two_phase.get_or_insert_default().rollbacks += 1,
+                Op::Rollback { xid } => {
+                    summary.two_phase.get_or_insert_default().rollbacks += 1;
+                    summary.decisions.push(Decision::RolledBack { xid: named(xid) });
+                }
                 Op::Put { .. }
                 | Op::Delete { .. }
                 | Op::SingleDelete { .. }
@@ -315,6 +330,21 @@ pub struct Summary {
     pub column_families: BTreeSet<ColumnFamilyId>,
     /// Markers of two-phase commit, if there are any.
     pub two_phase: Option<TwoPhaseMarkers>,
+    /// The same one by one, in their order, with the names of their transactions.
+    #[serde(skip)]
+    pub decisions: Vec<Decision>,
+}
+
+/// What a batch does to a transaction. Names are ranges of the batch's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields say what they are
+pub enum Decision {
+    /// A prepare section with this many data operations.
+    Prepared { xid: Range<usize>, operations: u64 },
+    /// The transaction takes effect.
+    Committed { xid: Range<usize> },
+    /// The transaction is abandoned.
+    RolledBack { xid: Range<usize> },
 }
 
 /// Markers of two-phase commit in a batch.

@@ -63,7 +63,10 @@ impl Engine {
             Err(e) => return Ok(Some(format!("{}: {e}", place()))),
         };
         match advance {
-            Advance::Exactly(advance) => self.judge(record.wal, batch.sequence(), advance, here, place)?,
+            Advance::Exactly(advance) => {
+                let by_open = self.state.transactions.consumed_by_open(&batch, &summary);
+                self.judge(record.wal, batch.sequence(), (advance, by_open), here, place)?;
+            }
             Advance::AtLeast(_) => {
                 let why = "the commit of a transaction that was prepared before the first record";
                 self.not_replayed(record, here, format!("{}: {why}", place()))?;
@@ -87,7 +90,7 @@ impl Engine {
         &mut self,
         wal: FileNumber,
         sequence: SequenceNumber,
-        advance: u64,
+        (advance, by_open): (u64, u64),
         here: Boundary,
         place: impl Fn() -> String,
     ) -> Result<()> {
@@ -99,7 +102,6 @@ impl Engine {
             let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
             self.jump(here, unexplained, format!("{}: behind records of two-phase commit", place()))?;
         }
-        let by_open = u64::from(self.state.transactions.counts_batches());
         let verdict = self.state.model.record(sequence, advance, by_open);
         let taken_back = self.state.recent.taken_back(wal, sequence);
         let (reason, at, what) = match verdict {

@@ -25,7 +25,7 @@ pub enum WalLine {
         metadata: Metadata,
     },
     /// A write batch.
-    Batch(BatchLine),
+    Batch(Box<BatchLine>),
     /// How reading ended; the last line.
     Ending(Ending),
 }
@@ -202,7 +202,7 @@ impl WalDescriber {
         let answer = self.reader.read(bytes, finality);
         match answer {
             Read::Record { start, end, payload } => {
-                Some(WalLine::Batch(BatchLine::new(start, end, &payload, self.operations)))
+                Some(WalLine::Batch(Box::new(BatchLine::new(start, end, &payload, self.operations))))
             }
             Read::Metadata { start, end, metadata } => Some(WalLine::Metadata { offset: start, end, metadata }),
             Read::End { .. } | Read::Incomplete { .. } if finality == Finality::Growing => None,
