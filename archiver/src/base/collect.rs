@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, File},
-    io::{ErrorKind, Read},
+    io::{ErrorKind, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -148,15 +148,23 @@ pub fn collect(
 ) -> Result<Collected> {
     clear(staging)?;
     if let Some(limit) = opens_only
-        && let Some(prefix) = prefix(registry, layout, Some(limit))?
+        && let Some(mut reading) = Reading::open(registry, layout, limit.manifest.file, Some(limit))?
+        && let Some(prefix) = reading.read_on().and_then(|()| reading.prefix())?
         && let Linked::All(files) = link_all(layout, staging, &prefix.model)?
     {
         return finish(registry, layout, staging, include, prefix, files, Ends::WithTheOpen);
     }
     clear(staging)?;
     let mut stuck: Option<(ManifestPoint, PathBuf, usize)> = None;
+    let mut present: Option<Reading> = None;
     for attempt in 0..ATTEMPTS {
-        let Some(prefix) = prefix(registry, layout, None)? else { continue };
+        let number = current(&layout.db)?;
+        if present.as_ref().is_none_or(|reading| reading.number != number) {
+            present = Reading::open(registry, layout, number, None)?;
+        }
+        let Some(reading) = &mut present else { continue };
+        reading.read_on()?;
+        let Some(prefix) = reading.prefix()? else { continue };
         let missing = match link_all(layout, staging, &prefix.model)? {
             Linked::All(files) => return finish(registry, layout, staging, include, prefix, files, Ends::Now),
             Linked::Missing(path) => path,
@@ -189,61 +197,93 @@ fn clear(staging: &Path) -> Result<()> {
     fs::create_dir_all(staging).map_err(|e| error::io("creating the staging directory", staging, e))
 }
 
-/// Reads a MANIFEST as far as it goes, or as far as `limit` allows. `None` if it vanished.
-fn prefix(registry: &Registry, layout: &Layout, limit: Option<OpensOnly>) -> Result<Option<Prefix>> {
-    let number = match limit {
-        Some(limit) => limit.manifest.file,
-        None => current(&layout.db)?,
-    };
-    let path = layout.db.join(file_name::manifest(number));
-    let file = match open_if_there(&path)? {
-        Some(file) => file,
-        None => match registry.pins().open_pin(PinKind::Manifest, number)? {
+/// A MANIFEST that is read on and on: between two attempts only what came since is read, or a server that changes its
+/// files all the time would always be ahead.
+struct Reading {
+    number: FileNumber,
+    file: File,
+    path: PathBuf,
+    reader: LogReader,
+    model: ManifestModel,
+    unlogged_edits: bool,
+    limit: Option<OpensOnly>,
+    /// The limit was met.
+    ended: bool,
+}
+
+impl Reading {
+    /// `None` if the MANIFEST vanished.
+    fn open(
+        registry: &Registry,
+        layout: &Layout,
+        number: FileNumber,
+        limit: Option<OpensOnly>,
+    ) -> Result<Option<Self>> {
+        let path = layout.db.join(file_name::manifest(number));
+        let file = match open_if_there(&path)? {
             Some(file) => file,
-            None => return Ok(None),
-        },
-    };
-    let mut bytes = Vec::new();
-    (&file).read_to_end(&mut bytes).map_err(|e| error::io("reading", &path, e))?;
-    let mut reader = LogReader::new(LogKind::Manifest);
-    let mut model = ManifestModel::new(number);
-    let mut unlogged_edits = false;
-    loop {
-        let offset = usize::try_from(reader.offset()).unwrap_or(usize::MAX);
-        match reader.read(bytes.get(offset..).unwrap_or_default(), Finality::Growing) {
-            LogRead::Record { end, payload, .. } => {
-                let malformed = |e: VersionEditError| {
-                    Error::new(Code::ManifestCorrupt, "reading an edit of")
-                        .on(path.display())
-                        .with("offset", end)
-                        .because(e)
-                };
-                if let Some(limit) = limit
-                    && end > limit.manifest.offset
-                    && beyond_the_open(&model, &payload, limit).map_err(malformed)?
-                {
-                    break;
+            None => match registry.pins().open_pin(PinKind::Manifest, number)? {
+                Some(file) => file,
+                None => return Ok(None),
+            },
+        };
+        let (reader, model) = (LogReader::new(LogKind::Manifest), ManifestModel::new(number));
+        Ok(Some(Self { number, file, path, reader, model, unlogged_edits: false, limit, ended: false }))
+    }
+
+    /// Reads as far as the MANIFEST goes now, or as far as the limit allows.
+    fn read_on(&mut self) -> Result<()> {
+        let path = &self.path;
+        let mut bytes = Vec::new();
+        let from = self.reader.offset();
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(from)).map_err(|e| error::io("reading", path, e))?;
+        file.read_to_end(&mut bytes).map_err(|e| error::io("reading", path, e))?;
+        while !self.ended {
+            let offset = usize::try_from(self.reader.offset() - from).unwrap_or(usize::MAX);
+            match self.reader.read(bytes.get(offset..).unwrap_or_default(), Finality::Growing) {
+                LogRead::Record { end, payload, .. } => {
+                    let malformed = |e: VersionEditError| {
+                        Error::new(Code::ManifestCorrupt, "reading an edit of")
+                            .on(path.display())
+                            .with("offset", end)
+                            .because(e)
+                    };
+                    if let Some(limit) = self.limit
+                        && end > limit.manifest.offset
+                        && beyond_the_open(&self.model, &payload, limit).map_err(malformed)?
+                    {
+                        self.ended = true;
+                        break;
+                    }
+                    self.unlogged_edits |= is_unlogged(&self.model, &payload).map_err(malformed)?;
+                    self.model.apply(&payload, end).map_err(|e| manifest_error(e, path))?;
                 }
-                unlogged_edits |= is_unlogged(&model, &payload).map_err(malformed)?;
-                model.apply(&payload, end).map_err(|e| manifest_error(e, &path))?;
-            }
-            LogRead::Metadata { .. } => {}
-            LogRead::End { .. } | LogRead::Incomplete { .. } => break,
-            LogRead::Corrupt { at, reason } => {
-                return Err(Error::new(Code::ManifestCorrupt, "reading")
-                    .on(path.display())
-                    .with("offset", at)
-                    .because(reason));
+                LogRead::Metadata { .. } => {}
+                LogRead::End { .. } | LogRead::Incomplete { .. } => break,
+                LogRead::Corrupt { at, reason } => {
+                    return Err(Error::new(Code::ManifestCorrupt, "reading")
+                        .on(path.display())
+                        .with("offset", at)
+                        .because(reason));
+                }
             }
         }
+        Ok(())
     }
-    if model.applied_to() == 0 {
-        return Ok(None);
+
+    /// What has been read, as a base's MANIFEST.
+    fn prefix(&self) -> Result<Option<Prefix>> {
+        if self.model.applied_to() == 0 {
+            return Ok(None);
+        }
+        let mut model = self.model.clone();
+        // A group that is not complete lies behind the prefix.
+        model.abandon_atomic_group();
+        let point = ManifestPoint { file: self.number, offset: model.applied_to() };
+        let file = self.file.try_clone().map_err(|e| error::io("reading", &self.path, e))?;
+        Ok(Some(Prefix { model, point, file, path: self.path.clone(), unlogged_edits: self.unlogged_edits }))
     }
-    // A group that is not complete lies behind the prefix.
-    model.abandon_atomic_group();
-    let point = ManifestPoint { file: number, offset: model.applied_to() };
-    Ok(Some(Prefix { model, point, file, path, unlogged_edits }))
 }
 
 /// Whether an edit shows something of the session's own: a flush of its log, a change outside the log, or a compaction
