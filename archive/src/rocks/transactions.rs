@@ -67,7 +67,8 @@ impl<'de> Deserialize<'de> for Xid {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let digits = String::deserialize(deserializer)?;
         let byte = |pair: &[u8]| {
-            let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+            let hexadecimal = pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
+            let pair = std::str::from_utf8(pair).ok().filter(|_| hexadecimal)?;
             u8::from_str_radix(pair, 16).ok()
         };
         let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
@@ -93,7 +94,7 @@ pub struct Prepared {
 pub enum Advance {
     /// So many.
     Exactly(u64),
-    /// At least so many: it commits a transaction whose prepare section was not seen. Recovery that begins behind that
+    /// At least so many: it commits a transaction whose prepare section was not seen, or prepares one a second time. Recovery that begins behind that
     /// section consumes this many, because what was prepared there is in files already.
     AtLeast(u64),
 }
@@ -145,9 +146,10 @@ impl Transactions {
         u64::from(self.counts_batches() || looks_so)
     }
 
-    /// The records from `first` on never were: the server took them back.
-    pub fn withdraw_from(&mut self, first: RecordNumber) {
-        self.prepared.retain(|_, prepared| prepared.record < first);
+    /// The records from `first` up to, not including, `end` never were: the server took them back. What they committed or
+    /// rolled back is not brought back: the barrier at the same place keeps every replay from crossing it.
+    pub fn withdraw(&mut self, first: RecordNumber, end: RecordNumber) {
+        self.prepared.retain(|_, prepared| prepared.record < first || prepared.record >= end);
     }
 
     /// Goes past a record.
@@ -169,12 +171,14 @@ impl Transactions {
             let both = self.policy == Some(WritePolicy::WriteUnprepared) && shown == WritePolicy::WritePrepared;
             self.policy = if both { self.policy } else { Some(shown) };
         }
-        let committed = self.decide(batch, summary, wal, record);
+        let decided = self.decide(batch, summary, wal, record);
         let outside = summary.unprepared_ops();
-        let by_operation = committed.map_or_else(
-            |at_least| Advance::AtLeast(outside.saturating_add(at_least)),
-            |all| Advance::Exactly(outside.saturating_add(all)),
-        );
+        let sum = outside.saturating_add(decided.committed);
+        if decided.prepared_again {
+            // Recovery would take the first of the two sections, the server took the second.
+            return Ok(Advance::AtLeast(sum));
+        }
+        let by_operation = if decided.unseen { Advance::AtLeast(sum) } else { Advance::Exactly(sum) };
         if self.policy == Some(WritePolicy::WriteCommitted) {
             return Ok(by_operation);
         }
@@ -211,37 +215,42 @@ impl Transactions {
         Ok(by_operation)
     }
 
-    /// Notes what the batch prepares, commits and rolls back. The answer is how many data operations its commits make
-    /// effective; an error where a section was not seen, with those of the others.
-    fn decide(
-        &mut self,
-        batch: &WriteBatch<'_>,
-        summary: &Summary,
-        wal: FileNumber,
-        record: RecordNumber,
-    ) -> Result<u64, u64> {
-        let (mut committed, mut unseen) = (0u64, false);
+    /// Notes what the batch prepares, commits and rolls back.
+    fn decide(&mut self, batch: &WriteBatch<'_>, summary: &Summary, wal: FileNumber, record: RecordNumber) -> Decided {
+        let mut decided = Decided::default();
         let name = |xid: &Range<usize>| Xid::from(batch.bytes().get(xid.clone()).unwrap_or_default());
         for decision in &summary.decisions {
             match decision {
                 Decision::Prepared { xid, operations } => {
                     let fresh = Prepared { operations: 0, wal, record };
-                    let prepared = self.prepared.entry(name(xid)).or_insert(fresh);
+                    let name = name(xid);
                     // Only a WriteUnprepared transaction has several sections.
-                    if self.policy != Some(WritePolicy::WriteUnprepared) {
-                        *prepared = fresh;
+                    if self.policy != Some(WritePolicy::WriteUnprepared) && self.prepared.remove(&name).is_some() {
+                        decided.prepared_again = true;
                     }
+                    let prepared = self.prepared.entry(name).or_insert(fresh);
                     prepared.operations = prepared.operations.saturating_add(*operations);
                 }
                 Decision::Committed { xid } => match self.prepared.remove(&name(xid)) {
-                    Some(prepared) => committed = committed.saturating_add(prepared.operations),
-                    None => unseen = true,
+                    Some(prepared) => decided.committed = decided.committed.saturating_add(prepared.operations),
+                    None => decided.unseen = true,
                 },
                 Decision::RolledBack { xid } => drop(self.prepared.remove(&name(xid))),
             }
         }
-        if unseen { Err(committed) } else { Ok(committed) }
+        decided
     }
+}
+
+/// What a batch decides.
+#[derive(Default)]
+struct Decided {
+    /// Data operations that its commits make effective, as far as their sections were seen.
+    committed: u64,
+    /// A commit's section was not.
+    unseen: bool,
+    /// It prepares a transaction whose name is pending already: a write that failed left the first section in the log.
+    prepared_again: bool,
 }
 
 /// Keys of a sub-batch. Ranges are kept apart, as RocksDB's memtables do.

@@ -267,7 +267,11 @@ impl<'a> WriteBatch<'a> {
                     }
                     in_prepare = true;
                     section_from = summary.prepared_ops;
-                    summary.two_phase.get_or_insert_default().policy = Some(policy);
+                    let markers = summary.two_phase.get_or_insert_default();
+                    // WriteUnprepared writes a transaction's last section with WritePrepared's tag.
+                    if markers.policy != Some(WritePolicy::WriteUnprepared) {
+                        markers.policy = Some(policy);
+                    }
                 }
                 Op::EndPrepare { xid } => {
                     if !in_prepare {

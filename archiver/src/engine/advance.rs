@@ -220,7 +220,7 @@ impl Engine {
                 let detail = format!("WAL {wal} was cut below offset {end}, which is archived");
                 if let Some(from) = self.state.recent.cut_off(wal, length) {
                     let to = self.stream.boundary();
-                    self.state.transactions.withdraw_from(from.next_record());
+                    self.state.transactions.withdraw(from.next_record(), to.next_record());
                     self.stream.event(&Event::Withdrawn { from, to, evidence: detail.clone() })?;
                 }
                 self.end_run(BarrierReason::Fork, detail)?;
@@ -268,7 +268,9 @@ impl Engine {
         if end_is_certain && (none_deleted || watched() || others()) {
             return true;
         }
-        if self.state.pending_session.is_some() {
+        // A WAL can hold prepare sections and decisions that consume no number at all.
+        let two_phase = self.layout.allow_2pc() || self.state.transactions.policy().is_some();
+        if self.state.pending_session.is_some() || two_phase {
             return false;
         }
         let Some(last) = self.state.model.last() else { return false };

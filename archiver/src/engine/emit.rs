@@ -116,7 +116,7 @@ impl Engine {
                 if let Some(from) = taken_back {
                     let evidence = format!("{}: {what}", place());
                     self.stream.event(&Event::Withdrawn { from, to: here, evidence })?;
-                    self.state.transactions.withdraw_from(from.next_record());
+                    self.state.transactions.withdraw(from.next_record(), here.next_record());
                 }
                 (BarrierReason::SequenceWentBack, here, what)
             }

@@ -69,6 +69,7 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
     };
     let facts = facts::at(stream, source, place).await?;
     joins(stream, source, choice.base).await?;
+    holds_what_is_pending(target, choice.base, &facts.transactions)?;
     describe(inputs, target, resolved, (place, facts), choice, sequence).await
 }
 
@@ -221,6 +222,21 @@ async fn describe(
         pending,
         notes,
     })
+}
+
+/// RocksDB keeps every log from the first one on that holds something pending, so a base needs it. Where that is not so,
+/// the copy would lack the transaction.
+fn holds_what_is_pending(target: &Target, base: &BaseDocument, transactions: &Transactions) -> Result<()> {
+    let before = |prepared: &Prepared| prepared.record.before() < base.first_record;
+    match transactions.pending().find(|(_, prepared)| before(prepared)) {
+        None => Ok(()),
+        Some((xid, prepared)) => Err(Error::new(Code::TargetUnsupported, "planning a restore to")
+            .on(target)
+            .with("pending transaction", xid)
+            .with("prepared in record", prepared.record)
+            .with("the base's first record", base.first_record)
+            .hint("the server gave up a log that held a prepared transaction; pitr check says whether its settings are the reason")),
+    }
 }
 
 fn pending(transactions: &Transactions) -> Vec<PendingTransaction> {

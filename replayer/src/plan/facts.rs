@@ -151,7 +151,7 @@ pub(crate) fn at_start(stream: &Stream, piece: &Piece) -> Facts {
 pub(crate) fn pass(transactions: &mut Transactions, event: &Event) {
     match event {
         Event::RunStarted { .. } => *transactions = Transactions::default(),
-        Event::Withdrawn { from, .. } => transactions.withdraw_from(from.next_record()),
+        Event::Withdrawn { from, to, .. } => transactions.withdraw(from.next_record(), to.next_record()),
         Event::SessionStarted { .. }
         | Event::WalStarted { .. }
         | Event::WalEnded { .. }

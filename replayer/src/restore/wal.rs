@@ -99,7 +99,15 @@ impl WalFiles {
 
     /// Sequence numbers grow from record to record: where they did not, a barrier stands and no plan crosses it.
     fn check_sequence(&mut self, number: RecordNumber, record: &Record) -> Result<()> {
+        let counted = self.transactions.counts_batches();
         let step = sequence::step(&mut self.transactions, number, record)?;
+        if counted != self.transactions.counts_batches() {
+            // The server emptied its log before it was opened with another policy; recovery would read all of it with one.
+            return Err(Error::new(Code::TargetUnsupported, "replaying record")
+                .on(number)
+                .with("reason", "the write policy changes here")
+                .hint("restore to a target from the next base on; pitr list shows it"));
+        }
         let latest = self.totals.last_sequence;
         if step.consumed && latest.is_some_and(|latest| step.first <= latest) {
             return Err(Error::new(Code::TargetUnsupported, "replaying record")

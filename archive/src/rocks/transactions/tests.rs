@@ -132,8 +132,18 @@ fn what_the_server_took_back_was_never_prepared() {
     let mut t = Transactions::default();
     consumed(&mut t, &[&[COMMITTED, put(b"a"), end(b"x")], &[COMMITTED, end(b"y")]]);
     assert_eq!(names(&t), ["x", "y"]);
-    t.withdraw_from(RecordNumber::new(1));
-    assert_eq!(names(&t), ["x"]);
+    // The record that shows it comes behind them and stays.
+    t.withdraw(RecordNumber::new(0), RecordNumber::new(1));
+    assert_eq!(names(&t), ["y"]);
+}
+
+#[test]
+fn a_name_that_is_prepared_again_while_it_is_pending_is_nothing_to_replay() {
+    for begin in [COMMITTED, PREPARED] {
+        let mut t = Transactions::default();
+        let records: &[&[Op<'_>]] = &[&[begin, put(b"a"), end(b"x")], &[begin, put(b"b"), end(b"x")]];
+        assert!(matches!(consumed(&mut t, records)[..], [Advance::Exactly(_), Advance::AtLeast(_)]));
+    }
 }
 
 #[test]
