@@ -105,18 +105,20 @@ impl SequenceModel {
 
     /// Everything readable has been read: explained numbers directly after the last record are part of `LastSequence`.
     pub fn settle(&mut self) {
-        while let Some(last) = self.last {
+        let known = if self.last.is_some() { &mut self.last } else { &mut self.flushed };
+        while let Some(last) = *known {
             let Some(next) = last.checked_add(1) else { return };
             if !self.explained.remove(&next.get()) {
                 break;
             }
-            self.last = Some(next);
+            *known = Some(next);
         }
     }
 
     /// Whether flushed files that reach `flushed` show numbers that neither a record nor the open of the session was given.
     pub fn is_beyond(&self, flushed: SequenceNumber, by_open: u64) -> bool {
-        self.last.is_some_and(|last| {
+        // Before the first record of a run, what flushed files reached at its start is all that is known.
+        self.last.or(self.flushed).is_some_and(|last| {
             let by_open = if self.opened && last.get() > 0 { by_open } else { 0 };
             flushed.get() > last.get().saturating_add(by_open)
         })
@@ -126,7 +128,8 @@ impl SequenceModel {
     /// given it.
     pub fn accept(&mut self, number: SequenceNumber) {
         self.opened &= Some(number) <= self.last;
-        self.last = self.last.max(Some(number));
+        let known = if self.last.is_some() { &mut self.last } else { &mut self.flushed };
+        *known = (*known).max(Some(number));
         self.explained.retain(|n| *n > number.get());
     }
 
@@ -234,6 +237,19 @@ mod tests {
         assert_eq!(model.record(n(2), 1, 0), Verdict::Reused { highest: n(3) });
         assert_eq!(model.record(n(3), 1, 0), Verdict::Continues);
         assert_eq!(model.record(n(3), 1, 0), Verdict::WentBack { expected: n(4) });
+    }
+
+    #[test]
+    fn what_is_flushed_before_the_first_record_of_a_run_was_not_in_the_log() {
+        let mut model = SequenceModel::default();
+        model.start_run(n(16), false);
+        assert!(!model.is_beyond(n(16), 0) && model.is_beyond(n(18), 0));
+        model.explain(n(17), n(18));
+        model.settle();
+        assert!(!model.is_beyond(n(18), 0), "ingested files were given them");
+        model.accept(n(20));
+        assert!(!model.is_beyond(n(20), 0));
+        assert_eq!(model.record(n(22), 1, 0), Verdict::Jumped { expected: n(21) });
     }
 
     #[test]

@@ -325,7 +325,7 @@ impl Driver {
         let sequence = self.open();
         let logged_at = match self.settings.transactions {
             // Its open consumed the last one.
-            Some(policy) if policy != WritePolicy::WriteCommitted => sequence - 1,
+            Some(policy) if policy != WritePolicy::WriteCommitted => sequence.saturating_sub(1),
             _ => before + count,
         };
         let written = self.content() == self.model.preview(ops) && sequence >= logged_at;

@@ -159,7 +159,11 @@ pub fn collect(
     let mut present: Option<Reading> = None;
     for attempt in 0..ATTEMPTS {
         let number = current(&layout.db)?;
-        if present.as_ref().is_none_or(|reading| reading.number != number) {
+        let goes_on = match &present {
+            Some(reading) if reading.number == number => reading.is_still_there()?,
+            _ => false,
+        };
+        if !goes_on {
             present = Reading::open(registry, layout, number, None)?;
         }
         let Some(reading) = &mut present else { continue };
@@ -229,6 +233,18 @@ impl Reading {
         };
         let (reader, model) = (LogReader::new(LogKind::Manifest), ManifestModel::new(number));
         Ok(Some(Self { number, file, path, reader, model, unlogged_edits: false, limit, ended: false }))
+    }
+
+    /// Whether its name still leads to this file: the directory can have been replaced by another database's, with MANIFESTs
+    /// of the same numbers.
+    fn is_still_there(&self) -> Result<bool> {
+        use std::os::unix::fs::MetadataExt;
+        let ours = self.file.metadata().map_err(|e| error::io("examining", &self.path, e))?;
+        match fs::metadata(&self.path) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(error::io("examining", &self.path, e)),
+        }
     }
 
     /// Reads as far as the MANIFEST goes now, or as far as the limit allows.

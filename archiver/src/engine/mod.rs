@@ -278,12 +278,10 @@ impl Engine {
         self.state.model.settle();
         let flushed = self.manifest.model().last_sequence();
         let by_open = u64::from(self.state.transactions.counts_batches());
-        if let Some(last) = self.state.model.last()
-            && self.state.model.is_beyond(flushed, by_open)
-            && self.state.pending_session.is_none()
-        {
+        if self.state.model.is_beyond(flushed, by_open) && self.state.pending_session.is_none() {
             let detail = format!(
-                "flushed files reach sequence {flushed}, the log ends at {last}: writes with disableWAL, or an import"
+                "flushed files reach sequence {flushed}, the log ends {}: writes with disableWAL, or an import",
+                self.state.model.last().map_or_else(|| "before it".to_owned(), |last| format!("at {last}"))
             );
             self.jump(boundary, flushed, detail)?;
             self.state.model.accept(flushed);
