@@ -160,11 +160,7 @@ macro_rules! bytes_id {
                 }
                 let mut out = [0u8; $len];
                 for (slot, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    if !pair.iter().all(u8::is_ascii_hexdigit) {
-                        return Err(MalformedHex);
-                    }
-                    let digits = std::str::from_utf8(pair).map_err(|_| MalformedHex)?;
-                    *slot = u8::from_str_radix(digits, 16).map_err(|_| MalformedHex)?;
+                    *slot = hex_byte(pair).ok_or(MalformedHex)?;
                 }
                 Ok(Self(out))
             }
@@ -183,6 +179,13 @@ macro_rules! bytes_id {
             }
         }
     };
+}
+
+/// The byte that two hexadecimal digits stand for.
+pub(crate) fn hex_byte(digits: &[u8]) -> Option<u8> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    let hexadecimal = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if hexadecimal { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
 /// Text that is not the expected number of hexadecimal digits.

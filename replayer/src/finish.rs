@@ -8,7 +8,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use librocksdb_sys as ffi;
@@ -227,15 +227,4 @@ pub(crate) fn is_leftover(name: &str) -> bool {
         (before.is_empty() || before.ends_with('_')) && (after.is_empty() || after.starts_with(".old."))
     });
     name == "LOCK" || own
-}
-
-/// A spec for a directory with all its paths inside itself.
-pub fn plain_spec(directory: &Path, families: Vec<FamilySpec>) -> OpenSpec {
-    OpenSpec {
-        directory: directory.to_owned(),
-        wal: directory.to_owned(),
-        paths: Vec::new(),
-        families,
-        two_phase: TwoPhase::Off,
-    }
 }

@@ -7,10 +7,10 @@
 //! and a key that comes again inside a sub-batch begins another.
 //! Refuses: to guess. A commit whose prepare section was not seen has an unknown effect, and the answer says so.
 //!
-//! The write policy is not stored anywhere: it is read off the tags, and stays until a record contradicts it. A database whose policy is still unknown, and that
-//! writes a batch whose last operation is a Noop, is taken for WritePrepared, which ends every batch so; under
-//! WriteCommitted only an empty transaction that shares a record with another writer looks the same. The next record's
-//! number then contradicts, and the archiver makes that a barrier.
+//! The write policy is not stored anywhere: it is read off the tags, and stays until a record contradicts it. A database
+//! whose policy is still unknown, and that writes a batch whose last operation is a Noop, is taken for WritePrepared,
+//! which ends every batch so; under WriteCommitted only an empty transaction that shares a record with another writer
+//! looks the same. The next record's number then contradicts, and the archiver makes that a barrier.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -24,7 +24,7 @@ use super::{
     name::Name,
     write_batch::{BatchError, Decision, NOOP, Op, Summary, WriteBatch, WritePolicy},
 };
-use crate::ids::{ColumnFamilyId, FileNumber, RecordNumber};
+use crate::ids::{ColumnFamilyId, FileNumber, RecordNumber, hex_byte};
 
 /// A transaction's name: any bytes. Stored in hexadecimal.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,12 +66,7 @@ impl Serialize for Xid {
 impl<'de> Deserialize<'de> for Xid {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let digits = String::deserialize(deserializer)?;
-        let byte = |pair: &[u8]| {
-            let hexadecimal = pair.len() == 2 && pair.iter().all(u8::is_ascii_hexdigit);
-            let pair = std::str::from_utf8(pair).ok().filter(|_| hexadecimal)?;
-            u8::from_str_radix(pair, 16).ok()
-        };
-        let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(byte).collect();
+        let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(hex_byte).collect();
         bytes
             .map(|bytes| Self(bytes.into()))
             .ok_or_else(|| serde::de::Error::custom("a transaction's name is not in hexadecimal"))
@@ -94,8 +89,8 @@ pub struct Prepared {
 pub enum Advance {
     /// So many.
     Exactly(u64),
-    /// At least so many: it commits a transaction whose prepare section was not seen, or prepares one a second time. Recovery that begins behind that
-    /// section consumes this many, because what was prepared there is in files already.
+    /// At least so many: it commits a transaction whose prepare section was not seen, or prepares one a second time.
+    /// Recovery that begins behind an unseen section consumes this many: what was prepared there is in files already.
     AtLeast(u64),
 }
 
@@ -139,15 +134,14 @@ impl Transactions {
         matches!(self.policy, Some(WritePolicy::WritePrepared | WritePolicy::WriteUnprepared))
     }
 
-    /// How many numbers the open of such a database consumes, unless nothing was ever written to it: one where sub-batches
-    /// count, and where this record of it looks as if they did.
+    /// How many numbers the open of such a database consumes, unless nothing was ever written to it: one where
+    /// sub-batches count, and where this record of it looks as if they did.
     pub fn consumed_by_open(&self, batch: &WriteBatch<'_>, summary: &Summary) -> u64 {
-        let looks_so = self.policy.is_none() && summary.noops > 0 && batch.bytes().last() == Some(&NOOP);
-        u64::from(self.counts_batches() || looks_so)
+        u64::from(self.counts_batches() || self.policy.is_none() && may_end_with_noop(batch, summary))
     }
 
-    /// The records from `first` up to, not including, `end` never were: the server took them back. What they committed or
-    /// rolled back is not brought back: the barrier at the same place keeps every replay from crossing it.
+    /// The records from `first` up to, not including, `end` never were: the server took them back. What they committed
+    /// or rolled back is not brought back: the barrier at the same place keeps every replay from crossing it.
     pub fn withdraw(&mut self, first: RecordNumber, end: RecordNumber) {
         self.prepared.retain(|_, prepared| prepared.record < first || prepared.record >= end);
     }
@@ -160,10 +154,8 @@ impl Transactions {
         wal: FileNumber,
         record: RecordNumber,
     ) -> Result<Advance, BatchError> {
-        // Only such a batch can show a policy that counts batches without a marker.
-        let may_end_a_batch = summary.noops > 0 && batch.bytes().last() == Some(&NOOP);
         let plain = summary.two_phase.is_none() && !self.counts_batches();
-        if plain && (!may_end_a_batch || self.policy.is_some()) {
+        if plain && (self.policy.is_some() || !may_end_with_noop(batch, summary)) {
             return Ok(Advance::Exactly(summary.data_ops));
         }
         if let Some(shown) = summary.two_phase.and_then(|markers| markers.policy) {
@@ -240,6 +232,11 @@ impl Transactions {
         }
         decided
     }
+}
+
+/// Whether the last operation can be a Noop: without a marker, only such a batch can show a policy that counts batches.
+fn may_end_with_noop(batch: &WriteBatch<'_>, summary: &Summary) -> bool {
+    summary.noops > 0 && batch.bytes().last() == Some(&NOOP)
 }
 
 /// What a batch decides.

@@ -69,8 +69,8 @@ pub enum BarrierReason {
     SequenceWentBack,
     /// Files entered or left the database without the log: ingestion, import, dropped file ranges.
     ChangeOutsideWal,
-    /// A record of two-phase commit that is archived but not replayed: what it commits was prepared before the first record,
-    /// or the server's settings make RocksDB lose what is prepared.
+    /// A record of two-phase commit that is archived but not replayed: what it commits was prepared before the first
+    /// record, it prepares what is pending already, or the server's settings make RocksDB lose what is prepared.
     TwoPhaseCommit,
     /// The archived records are not what the database holds now: it was restored, replaced, or lost acknowledged writes.
     Fork,

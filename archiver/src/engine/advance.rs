@@ -349,11 +349,7 @@ impl Engine {
         }
         let by_open = u64::from(self.state.transactions.counts_batches());
         if self.state.model.is_beyond(session.flushed, by_open) {
-            let detail = format!(
-                "flushed files reach sequence {}, the log ends at {last}: writes with disableWAL, or an import",
-                session.flushed
-            );
-            self.jump(self.stream.boundary(), session.flushed, detail)?;
+            self.jump_to_flushed(self.stream.boundary(), session.flushed)?;
         }
         // Records that RocksDB replayed at the open count, also where their keys vanished in the flush; records in WALs
         // that it no longer needed count only as far as flushed files show them.

@@ -279,11 +279,7 @@ impl Engine {
         let flushed = self.manifest.model().last_sequence();
         let by_open = u64::from(self.state.transactions.counts_batches());
         if self.state.model.is_beyond(flushed, by_open) && self.state.pending_session.is_none() {
-            let detail = format!(
-                "flushed files reach sequence {flushed}, the log ends {}: writes with disableWAL, or an import",
-                self.state.model.last().map_or_else(|| "before it".to_owned(), |last| format!("at {last}"))
-            );
-            self.jump(boundary, flushed, detail)?;
+            self.jump_to_flushed(boundary, flushed)?;
             self.state.model.accept(flushed);
         } else if self.state.model.last().is_some() && self.state.pending_session.is_none() {
             self.state.model.accept(flushed);
@@ -292,6 +288,13 @@ impl Engine {
             self.close_intervals(boundary)?;
         }
         Ok(())
+    }
+
+    /// Flushed files reach numbers that neither the log nor anything else explains.
+    fn jump_to_flushed(&mut self, here: Boundary, flushed: SequenceNumber) -> Result<()> {
+        let end = self.state.model.last().map_or_else(|| "before it".to_owned(), |last| format!("at {last}"));
+        let what = "writes with disableWAL, or an import";
+        self.jump(here, flushed, format!("flushed files reach sequence {flushed}, the log ends {end}: {what}"))
     }
 
     /// Ends every open interval at `hi`.
