@@ -160,7 +160,7 @@ fn take_bases(root: &Path, dir: &PathBuf) {
                 archiver.close_manifest().await.unwrap_or_else(|e| panic!("{e}"));
             }
             let catalog = archive.load_catalog().await.unwrap_or_else(|e| panic!("{e}"));
-            barriers = catalog.newest_timeline().expect("a timeline").barriers().len();
+            barriers = catalog.current_timeline().expect("a timeline").barriers().len();
             let floor = base.floor.boundary.last_record().expect("records before the floor");
             for target in [Target::Record(floor), Target::Latest] {
                 let options = PlanOptions { base: Some(base.id.clone()), ..PlanOptions::default() };

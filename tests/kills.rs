@@ -137,7 +137,7 @@ impl Site {
             let archive = Archive::open(store, None).await.unwrap_or_else(|e| panic!("{e}"));
             let catalog = archive.load_catalog().await.unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(catalog.timelines().count(), 1, "one timeline");
-            let timeline = catalog.newest_timeline().expect("a timeline");
+            let timeline = catalog.current_timeline().expect("a timeline");
             assert!(timeline.barriers().is_empty(), "a kill made a barrier: {:#?}", timeline.barriers());
             assert_eq!(timeline.runs().len(), 1, "a kill began another run");
             let floor = catalog.bases().iter().map(|b| b.floor.boundary).min().expect("a base");

@@ -111,7 +111,7 @@ fn a_commit_of_what_was_prepared_before_the_archive_began_is_refused_until_a_bas
         story.archive(ArchiverStep::Ship);
         story.catalog()
     };
-    let barriers: Vec<_> = catalog.newest_timeline().unwrap().barriers().iter().map(|b| b.reason).collect();
+    let barriers: Vec<_> = catalog.current_timeline().unwrap().barriers().iter().map(|b| b.reason).collect();
     // Behind it nobody can tell which number is due.
     assert_eq!(barriers, [BarrierReason::TwoPhaseCommit, BarrierReason::SequenceJump]);
     story.step(Step::Flush(None));

@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    catalog::schema::Position,
     clock::Micros,
-    ids::{ArchiveId, Boundary, Nonce, SequenceNumber, TimelineId},
+    ids::{ArchiveId, Boundary, Nonce, RunningHash, SequenceNumber, TimelineId},
 };
 
 /// The file's name below the database directory.
@@ -26,10 +27,20 @@ pub struct RestoreMarker {
     pub timeline: TimelineId,
     /// The target.
     pub boundary: Boundary,
+    /// The running hash there: by it the archive is known to still be the one that the restore read.
+    pub hash: RunningHash,
     /// `LastSequence` there.
     pub sequence: SequenceNumber,
     /// When it was restored.
     pub created: Micros,
+}
+
+impl RestoreMarker {
+    /// Where the restored database left the archived history.
+    pub const fn position(&self) -> Position {
+        let Self { timeline, boundary, hash, sequence, .. } = *self;
+        Position { timeline, boundary, hash, wal: None, offset: None, sequence }
+    }
 }
 
 /// The present version of [`RestoreMarker`].

@@ -7,6 +7,8 @@
 //! 3. tags, bases and manifests that name a position in it are created;
 //! 4. pins of what it holds are released.
 //!
+//! Where the history forked, `branch` goes over to another timeline between 2 and 1.
+//!
 //! A crash between any two leaves either something that is done again (2: the same ordinal is found taken by our own
 //! dead self and joined behind) or something unneeded that the next process finds (a pin, a link, an unnamed object).
 //!
@@ -22,10 +24,11 @@ use pitr_archive::{
     },
     clock::Micros,
     ids::{BaseId, TimelineId},
+    object_key::ObjectKey,
 };
 use tokio::sync::Notify;
 
-use self::join::join;
+use self::{branch::timeline_for, join::join};
 use crate::{
     base::upload::KnownFiles,
     config::{ArchiverConfig, Parts},
@@ -33,20 +36,19 @@ use crate::{
     elapsed::elapsed,
     engine::{BaseReason, Engine, Polled},
     layout::Layout,
-    pin::Pins,
-    registry::Registry,
     roll_up::RollUp,
     ship::{self, Delivered, Shipment},
+    source::{OldPins, Source},
     state::StateDir,
-    watch::Watch,
 };
 
 mod bases;
+mod branch;
 mod join;
 mod manifests;
 mod tags;
 
-pub(crate) use bases::Floor;
+pub(crate) use bases::{Floor, of_another_history};
 
 /// How many segments of a process with an older claim are taken over in a row before that process counts as alive.
 const JOINS_IN_A_ROW: u32 = 3;
@@ -79,6 +81,8 @@ pub struct Archiver {
     joined_behind: u32,
     /// How often the archive's end turned out to be another one than this process believed.
     pub(crate) joins: u64,
+    /// How often it went over to another timeline: what was collected of the directory before is another history's.
+    pub(crate) branches: u64,
     /// Sent, and not known to be written.
     pending_manifest: Option<ManifestDocument>,
     /// Files of published bases.
@@ -87,7 +91,7 @@ pub struct Archiver {
     pub(crate) last_base_attempt: Option<Micros>,
     last_scan: Micros,
     timeline: TimelineId,
-    _watch: Watch,
+    pub(crate) source: Source,
 }
 
 impl Archiver {
@@ -97,16 +101,14 @@ impl Archiver {
     /// `writer.state-locked`, `rocksdb.not-a-database`, `pin.impossible`, and what the store answers.
     pub async fn open(config: ArchiverConfig, archive: Archive, parts: Parts) -> Result<Self> {
         let archive = Arc::new(archive);
-        let layout = Layout::read(&config.db, &config.db_paths)?;
+        // What is not a database is said before anything is created.
+        Layout::read(&config.db, &config.db_paths)?;
         let state_dir = StateDir::lock(&config.state)?;
-        let pins = Pins::open(state_dir.root().join("pins"), &[&layout.db, &layout.wal_dir])?;
-        let registry = Arc::new(Registry::new(pins, layout.db.clone(), layout.wal_dir.clone())?);
         let changed = Arc::new(Notify::new());
-        // Pinning begins before anything else: what is deleted from here on stays readable.
-        let watch = Watch::start(registry.clone(), changed.clone())?;
+        let source = Source::follow(&config, &state_dir, &changed, OldPins::IfOfThisDirectory)?;
         let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
-        let timeline = archive.ensure_timeline(&layout.identity()?, &claim, &*parts.clock, &*parts.random).await?;
-        let joined = join(&archive, &claim, timeline, &config, &parts, layout, registry).await?;
+        let timeline = timeline_for(&archive, &claim, &source.lineage, &parts).await?;
+        let joined = join(&archive, &claim, &timeline, &config, &parts, &source).await?;
         let mut archiver = Self {
             acknowledged: Acknowledged { position: joined.position, at: None },
             config,
@@ -120,15 +122,17 @@ impl Archiver {
             roll_up: joined.roll_up,
             joined_behind: 0,
             joins: 0,
+            branches: 0,
             pending_manifest: None,
             known_files: KnownFiles::default(),
             last_base: None,
             last_base_attempt: None,
             last_scan: Micros(0),
-            timeline,
-            _watch: watch,
+            timeline: timeline.timeline,
+            source,
         };
         archiver.learn_bases().await?;
+        archiver.branch_if_forked().await?;
         Ok(archiver)
     }
 
@@ -146,6 +150,9 @@ impl Archiver {
         if elapsed(self.last_scan, now) >= SCAN_INTERVAL {
             self.engine.registry().scan()?;
             self.last_scan = now;
+        }
+        if self.source.was_replaced() {
+            self.engine.directory_replaced();
         }
         let mut total = Polled::default();
         // A segment without room would never be filled, and whoever waits for the end would wait for ever.
@@ -193,6 +200,7 @@ impl Archiver {
         let Some(shipment) = self.pending.clone() else { return Ok(None) };
         let delivered = ship::deliver(&self.archive, self.claim.epoch(), &shipment).await?;
         self.delivered(delivered).await?;
+        self.branch_if_forked().await?;
         Ok((delivered == Delivered::Acknowledged).then(|| shipment.segment.summary.clone()))
     }
 
@@ -217,11 +225,12 @@ impl Archiver {
                         .with("segments of an older claim met in a row", self.joined_behind));
                 }
                 tracing::warn!(key = %shipment.segment.key, "joining behind a segment of an earlier process");
-                let layout = Layout::read(&self.config.db, &self.config.db_paths)?;
-                let registry = self.engine.registry().clone();
+                self.source.layout = Layout::read(&self.config.db, &self.config.db_paths)?;
+                let key = ObjectKey::timeline(self.timeline);
+                let timeline = self.archive.get_timeline(self.timeline).await?;
+                let timeline = timeline.ok_or_else(|| Error::new(Code::ObjectMissing, "joining behind").on(key))?;
                 let joined =
-                    join(&self.archive, &self.claim, self.timeline, &self.config, &self.parts, layout, registry)
-                        .await?;
+                    join(&self.archive, &self.claim, &timeline, &self.config, &self.parts, &self.source).await?;
                 self.joins += 1;
                 self.engine = joined.engine;
                 self.roll_up = joined.roll_up;
@@ -237,7 +246,8 @@ impl Archiver {
         while self.pending.is_some() || !self.engine.stream.is_empty() {
             self.ship().await?;
         }
-        Ok(())
+        // A fork that was noticed with nothing left to ship.
+        self.branch_if_forked().await
     }
 
     /// Reads and ships until nothing is left to read.

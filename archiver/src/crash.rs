@@ -21,6 +21,8 @@ pub const POINTS: &[&str] = &[
     "manifest-before-put",
     "manifest-after-put",
     "tag-before-put",
+    "timeline-before-put",
+    "timeline-after-put",
 ];
 
 struct Armed {

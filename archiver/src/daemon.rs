@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     Archiver,
-    archiver::{Floor, Heartbeat, SCAN_INTERVAL},
+    archiver::{Floor, Heartbeat, SCAN_INTERVAL, of_another_history},
     base::{collect::Collected, upload},
     control::{Answer, Command, ControlServer, Request},
     elapsed::elapsed,
@@ -31,9 +31,9 @@ const COMMANDS: usize = 16;
 /// A base on its way.
 enum BaseJob {
     /// Files are being linked.
-    Linking { reason: BaseReason, created: Micros, task: JoinHandle<Result<Collected>> },
+    Linking { reason: BaseReason, created: Micros, branches: u64, task: JoinHandle<Result<Collected>> },
     /// Linked; the floor is fixed by the next look that reads everything.
-    Linked { reason: BaseReason, created: Micros, collected: Collected },
+    Linked { reason: BaseReason, created: Micros, branches: u64, collected: Collected },
     /// Files are being uploaded.
     Uploading { created: Micros, floor: Floor, task: JoinHandle<Result<(Collected, Vec<BaseFile>)>> },
     /// Uploaded; waits until the archive has acknowledged the floor.
@@ -145,6 +145,11 @@ impl Daemon {
         }
         // After the look: what it read is not younger than now.
         let now = self.archiver.parts.clock.now();
+        if self.delivery.is_none()
+            && let Err(e) = self.archiver.branch_if_forked().await
+        {
+            temporary(e, "the next timeline could not be begun; it is tried again")?;
+        }
         self.ship_if_due(now)?;
         self.base_step(now).await?;
         if self.delivery.is_none()
@@ -224,6 +229,7 @@ impl Daemon {
             let joins = archiver.joins;
             let polled = tokio::task::block_in_place(|| archiver.poll())?;
             self.ship_now().await?;
+            self.archiver.branch_if_forked().await?;
             if joins == self.archiver.joins && (polled.caught_up || self.archiver.engine.waiting().is_some()) {
                 return Ok(());
             }
@@ -264,24 +270,27 @@ impl Daemon {
 
     /// A look that began after a base's files were linked has read everything: its end is the floor.
     fn fix_floor(&mut self, polled: crate::engine::Polled) -> Result<()> {
-        let Some(BaseJob::Linked { reason, created, collected }) =
+        let Some(BaseJob::Linked { reason, created, branches, collected }) =
             self.base.take_if(|job| matches!(job, BaseJob::Linked { .. }))
         else {
             return Ok(());
         };
+        if branches != self.archiver.branches {
+            return self.base_failed(of_another_history(&self.archiver.config));
+        }
         match self.archiver.fix_floor(&collected, &reason, polled) {
             Ok(Some(floor)) => {
                 let archiver = &self.archiver;
                 let (archive, claim) = (archiver.archive.clone(), archiver.claim.clone());
                 let (random, known) = (archiver.parts.random.clone(), archiver.known_files.clone());
-                let run = floor.start.run;
+                let run = (floor.position.timeline, floor.start.run);
                 let task = tokio::spawn(async move {
                     let files = upload::upload(&archive, &claim, &*random, &collected.files, &known, run).await?;
                     Ok((collected, files))
                 });
                 self.base = Some(BaseJob::Uploading { created, floor, task });
             }
-            Ok(None) => self.base = Some(BaseJob::Linked { reason, created, collected }),
+            Ok(None) => self.base = Some(BaseJob::Linked { reason, created, branches, collected }),
             Err(e) => self.base_failed(e)?,
         }
         Ok(())
@@ -306,13 +315,16 @@ impl Daemon {
                     self.archiver.last_base_attempt = Some(now);
                     let collector = self.archiver.collector(&reason);
                     let task = tokio::task::spawn_blocking(move || collector.collect());
-                    self.base = Some(BaseJob::Linking { reason, created: now, task });
+                    let branches = self.archiver.branches;
+                    self.base = Some(BaseJob::Linking { reason, created: now, branches, task });
                 }
             }
-            Some(BaseJob::Linking { reason, created, task }) if task.is_finished() => match joined(task.await) {
-                Ok(collected) => self.base = Some(BaseJob::Linked { reason, created, collected }),
-                Err(e) => self.base_failed(e)?,
-            },
+            Some(BaseJob::Linking { reason, created, branches, task }) if task.is_finished() => {
+                match joined(task.await) {
+                    Ok(collected) => self.base = Some(BaseJob::Linked { reason, created, branches, collected }),
+                    Err(e) => self.base_failed(e)?,
+                }
+            }
             Some(BaseJob::Uploading { created, floor, task }) if task.is_finished() => match joined(task.await) {
                 Ok((collected, files)) => {
                     self.base = Some(BaseJob::Uploaded { created, floor, collected, files });
@@ -320,7 +332,8 @@ impl Daemon {
                 Err(e) => self.base_failed(e)?,
             },
             Some(BaseJob::Uploaded { created, floor, collected, files })
-                if self.archiver.acknowledged().boundary >= floor.position.boundary
+                if (self.archiver.acknowledged().boundary >= floor.position.boundary
+                    || floor.joins != self.archiver.joins)
                     && self.delivery.is_none()
                     && self.archiver.pending.is_none() =>
             {

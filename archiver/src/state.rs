@@ -63,6 +63,11 @@ impl StateDir {
         root.join("control.sock")
     }
 
+    /// Where it is noted which directory the pins were made of.
+    pub(crate) fn pinned_from(&self) -> PathBuf {
+        self.root.join("pinned-from.json")
+    }
+
     /// Where files of a base are linked while it is uploaded.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")

@@ -68,7 +68,7 @@ pub async fn plan(archive: &Archive, catalog: &Catalog, target: &Target, options
     assemble(&inputs, target, options).await
 }
 
-/// A timeline (by default the newest) and its ancestors, oldest first, each with the boundary at which the next left it.
+/// A timeline (by default the one written last) and its ancestors, oldest first, each with the boundary at which the next left it.
 fn lineage(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Vec<(&Timeline, Option<Boundary>)>> {
     let unknown = |id: &dyn std::fmt::Display| {
         let mut e =
@@ -80,8 +80,8 @@ fn lineage(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Vec<(&Time
     };
     let newest = match timeline {
         Some(id) => catalog.timeline(id).ok_or_else(|| unknown(&id))?,
-        None => catalog.newest_timeline().ok_or_else(|| {
-            Error::new(Code::TargetBeforeStart, "finding the newest timeline").with("archived", "nothing yet")
+        None => catalog.current_timeline().ok_or_else(|| {
+            Error::new(Code::TargetBeforeStart, "finding the present timeline").with("archived", "nothing yet")
         })?,
     };
     let mut lineage = vec![(newest, None)];
@@ -97,7 +97,7 @@ fn lineage(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Vec<(&Time
     Ok(lineage)
 }
 
-/// The stream of a timeline (by default the newest) with its ancestors below the places where it left them; what is
+/// The stream of a timeline (by default the one written last) with its ancestors below the places where it left them; what is
 /// lost of it leaves no trace here ([`sections`]).
 pub(crate) fn stream_of(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Stream> {
     let lineage = lineage(catalog, timeline)?;
@@ -123,7 +123,7 @@ fn bases_of(catalog: &Catalog, named: Option<&BaseId>) -> Result<Vec<BaseDocumen
 /// How to plan, beside the target.
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions {
-    /// On which timeline; by default the newest. A tag has its own.
+    /// On which timeline; by default the one written last. A tag has its own.
     pub timeline: Option<TimelineId>,
     /// From this base and no other.
     pub base: Option<BaseId>,
@@ -262,7 +262,7 @@ pub struct PlannedSegment {
     pub ordinal: Ordinal,
     /// Boundary before its first record.
     pub first: Boundary,
-    /// Boundary after its last.
+    /// Boundary after its last that is on the plan's timeline: a child can have left it inside the segment.
     pub end: Boundary,
     /// Running hash before its first entry.
     pub hash_before: RunningHash,

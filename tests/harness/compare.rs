@@ -111,7 +111,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn timeline(&self) -> &Timeline {
-        self.catalog.newest_timeline().expect("a timeline")
+        self.catalog.current_timeline().expect("a timeline")
     }
 
     /// The number of boundaries: targets are below it.

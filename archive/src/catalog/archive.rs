@@ -13,13 +13,13 @@ use crate::{
         document,
         schema::{
             ARCHIVE_FORMAT, ArchiveDocument, BaseDocument, BoundaryDocument, DOCUMENT_VERSION, EpochDocument, Extra,
-            ManifestDocument, SegmentFooter, SegmentSummary, TagDocument, TimelineDocument,
+            ManifestDocument, Position, SegmentFooter, SegmentSummary, TagDocument, TimelineDocument,
         },
     },
     clock::Clock,
     code::Code,
     error::{Error, Result},
-    ids::{ArchiveId, BaseId, ContentHash, Epoch, ManifestNumber, TimelineId},
+    ids::{ArchiveId, BaseId, ContentHash, Epoch, ManifestNumber, Nonce, TimelineId},
     keyring::{Keyring, MasterKey},
     object_key::{ObjectKey, prefix},
     random::Random,
@@ -36,6 +36,26 @@ pub const CONCURRENCY: usize = 16;
 /// The longest segment that is read: the longest record and its surroundings.
 pub const MAX_SEGMENT: u64 = 4 << 30;
 const MAX_ARCHIVE_JSON: u64 = 1 << 20;
+
+/// What a timeline is opened with.
+#[derive(Clone, Copy, Debug)]
+pub struct NewTimeline<'a> {
+    /// The database's own identity.
+    pub db_id: &'a str,
+    /// The marker of the restore that the database comes from.
+    pub restore_marker: Option<Nonce>,
+    /// Where it left its parent.
+    pub parent: Option<Position>,
+    /// What showed that a history begins here, for people.
+    pub detail: &'a str,
+}
+
+impl NewTimeline<'_> {
+    /// Whether `other` was opened for the same history.
+    pub fn is_opened_by(&self, other: &TimelineDocument) -> bool {
+        other.db_id == self.db_id && other.restore_marker == self.restore_marker && other.parent == self.parent
+    }
+}
 
 /// What became of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,33 +266,48 @@ impl Archive {
         self.all(prefix::TIMELINES).await
     }
 
-    /// The newest timeline; creates the first one when there is none.
-    pub async fn ensure_timeline(
+    /// Opens a timeline, numbered behind all that are there.
+    ///
+    /// # Errors
+    /// `writer.fenced` where others go on opening timelines at the same time.
+    pub async fn open_timeline(
         &self,
-        db_id: &str,
+        wanted: &NewTimeline<'_>,
         claim: &EpochClaim,
         clock: &dyn Clock,
         random: &dyn Random,
-    ) -> Result<TimelineId> {
+    ) -> Result<TimelineDocument> {
         let parse = |key: &ObjectKey| key.stem().parse::<TimelineId>().ok();
-        if let Some(newest) = self.listed(prefix::TIMELINES, parse).await?.last() {
-            return Ok(*newest);
-        }
+        let newest = self.listed(prefix::TIMELINES, parse).await?.last().copied();
+        let number = newest.map_or(Some(TimelineId::FIRST), TimelineId::next);
+        let number = number.ok_or_else(|| Error::new(Code::Internal, "numbering the next timeline"))?;
         let document = TimelineDocument {
             version: DOCUMENT_VERSION,
             archive: self.id(),
-            timeline: TimelineId::FIRST,
-            parent: None,
-            restore_marker: None,
-            db_id: db_id.to_owned(),
+            timeline: number,
+            parent: wanted.parent,
+            restore_marker: wanted.restore_marker,
+            db_id: wanted.db_id.to_owned(),
+            detail: wanted.detail.to_owned(),
             created: clock.now(),
+            epoch: claim.epoch(),
             nonce: random.nonce()?,
             extra: Extra::new(),
         };
-        // Whoever created it: there is one first timeline.
         match self.put_timeline(&document, claim, random).await? {
-            PutDocument::Created { .. } | PutDocument::Conflict(_) => Ok(TimelineId::FIRST),
+            PutDocument::Created { .. } => Ok(document),
+            // Another process of the same history opened it at the same moment; whose records it gets, its segments tell.
+            PutDocument::Conflict(other) if wanted.is_opened_by(&other) => Ok(*other),
+            PutDocument::Conflict(other) => Err(Error::new(Code::Fenced, "opening a timeline")
+                .on(ObjectKey::timeline(number))
+                .with("our epoch", claim.epoch())
+                .with("its epoch", other.epoch)),
         }
+    }
+
+    /// A timeline.
+    pub async fn get_timeline(&self, timeline: TimelineId) -> Result<Option<TimelineDocument>> {
+        self.get(&ObjectKey::timeline(timeline)).await.map(|found| found.map(|(document, _)| document))
     }
 
     /// Creates a timeline.

@@ -82,9 +82,10 @@ impl Catalog {
         self.timelines.values()
     }
 
-    /// The timeline that was opened last.
-    pub fn newest_timeline(&self) -> Option<&Timeline> {
-        self.timelines.values().next_back()
+    /// The timeline that was written last: that of the newest claim, and of several the one opened last.
+    pub fn current_timeline(&self) -> Option<&Timeline> {
+        let written = |t: &&Timeline| (t.head().map(|head| head.epoch).max(Some(t.document().epoch)), t.id());
+        self.timelines.values().max_by_key(written)
     }
 
     /// A base.

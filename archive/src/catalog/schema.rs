@@ -103,8 +103,14 @@ pub struct TimelineDocument {
     pub restore_marker: Option<Nonce>,
     /// The database's own identity (`IDENTITY`).
     pub db_id: String,
+    /// What showed that a history begins here, for people; empty for the first.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
     /// When it was opened.
     pub created: Micros,
+    /// The writer.
+    #[serde(default)]
+    pub epoch: Epoch,
     /// The writer's nonce.
     pub nonce: Nonce,
     /// Unknown fields.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    archive::{Archive, EpochClaim, PutDocument, PutSegment},
+    archive::{Archive, EpochClaim, NewTimeline, PutDocument, PutSegment},
     load::Survey,
     model::Named,
     schema::*,
@@ -58,7 +58,8 @@ impl Scene {
         let key = encrypted.then(master);
         let archive = Archive::open_or_create(Arc::new(store.clone()), key, &clock, &random).await.unwrap();
         let claim = archive.claim_epoch("test", &clock, &random).await.unwrap();
-        let timeline = archive.ensure_timeline("db", &claim, &clock, &random).await.unwrap();
+        let wanted = NewTimeline { db_id: "db", restore_marker: None, parent: None, detail: "" };
+        let timeline = archive.open_timeline(&wanted, &claim, &clock, &random).await.unwrap().timeline;
         assert_eq!(timeline, TIMELINE);
         let next = SegmentStart {
             archive: archive.id(),
@@ -273,7 +274,7 @@ async fn a_position_inside_a_segment_is_confirmed_by_reading_it() {
         assert_eq!(inside.len(), 1);
         scene.ship(1).await;
         let catalog = scene.archive.load_catalog().await.unwrap();
-        let timeline = catalog.newest_timeline().unwrap();
+        let timeline = catalog.current_timeline().unwrap();
         let confirm = async |boundary, hash| {
             let position = Position { boundary: Boundary::new(boundary), hash, ..end };
             scene.archive.confirm_position(timeline, &position).await.map_err(|e| e.code())
@@ -294,7 +295,7 @@ async fn an_archive_comes_back_with_everything_in_it() {
         let archive = scene.reopen().await.unwrap();
         assert_eq!(archive.id(), scene.archive.id());
         let catalog = archive.load_catalog().await.unwrap();
-        let timeline = catalog.newest_timeline().unwrap();
+        let timeline = catalog.current_timeline().unwrap();
         assert_eq!(timeline.segments().len(), 7);
         assert_eq!(timeline.manifests().len(), 2);
         assert_eq!(timeline.end(), Boundary::new(15));
@@ -613,7 +614,7 @@ async fn a_store_that_does_not_answer_is_not_a_finding() {
 async fn deleted_segments_are_no_loss_below_the_boundary_and_a_loss_above_it() {
     let scene = Scene::full(false, 16).await;
     let catalog = scene.archive.load_catalog().await.unwrap();
-    let first = catalog.newest_timeline().unwrap().segment(Ordinal::new(3)).unwrap().clone();
+    let first = catalog.current_timeline().unwrap().segment(Ordinal::new(3)).unwrap().clone();
     let boundary = BoundaryDocument {
         version: DOCUMENT_VERSION,
         archive: scene.archive.id(),
@@ -631,7 +632,7 @@ async fn deleted_segments_are_no_loss_below_the_boundary_and_a_loss_above_it() {
         scene.store.delete(&ObjectKey::segment(TIMELINE, Ordinal::new(ordinal))).await.unwrap();
     }
     let catalog = scene.archive.load_catalog().await.unwrap();
-    let timeline = catalog.newest_timeline().unwrap();
+    let timeline = catalog.current_timeline().unwrap();
     assert_eq!(timeline.segments().len(), 4);
     assert_eq!(timeline.start(), first.first);
     assert_eq!(timeline.compare(Boundary::START, RunningHash::ZERO), Named::Deleted);
@@ -781,7 +782,9 @@ fn history_is_told_by_events() {
         parent: None,
         restore_marker: None,
         db_id: "db".to_owned(),
+        detail: String::new(),
         created: Micros(0),
+        epoch: Epoch::new(1),
         nonce: Nonce([0; 16]),
         extra: Extra::new(),
     };

@@ -25,6 +25,7 @@ use crate::{
         describe::{self, Author},
         upload,
     },
+    config::ArchiverConfig,
     engine::{BaseReason, BaseStart, Polled, max_file_sequence},
     layout::Layout,
     registry::Registry,
@@ -57,7 +58,7 @@ impl Archiver {
                 Err(e) => return Err(e),
             };
             has_base |= base.run == run && base.floor.timeline == self.timeline;
-            self.known_files.learn(&base.files, base.run, run);
+            self.known_files.learn(&base.files, (base.floor.timeline, base.run), (self.timeline, run));
             self.last_base = self.last_base.take().max(Some(id));
         }
         if !has_base && self.engine.wanted_base().is_none() {
@@ -99,6 +100,7 @@ impl Archiver {
 
     async fn base_for(&mut self, reason: BaseReason) -> Result<BaseDocument> {
         let created = self.parts.clock.now();
+        let branches = self.branches;
         self.last_base_attempt = Some(created);
         let collected = self.collector(&reason).collect()?;
         // The floor is what is readable after the MANIFEST prefix was read.
@@ -106,6 +108,9 @@ impl Archiver {
             let joins = self.joins;
             let polled = self.poll()?;
             self.ship_all().await?;
+            if branches != self.branches {
+                return Err(of_another_history(&self.config));
+            }
             if joins != self.joins {
                 // What that look read is not what the archive holds.
                 continue;
@@ -126,7 +131,7 @@ impl Archiver {
 
     async fn upload(&self, collected: &Collected, floor: &Floor) -> Result<Vec<BaseFile>> {
         let random = &*self.parts.random;
-        let (files, known, run) = (&collected.files, &self.known_files, floor.start.run);
+        let (files, known, run) = (&collected.files, &self.known_files, (self.timeline, floor.start.run));
         upload::upload(&self.archive, &self.claim, random, files, known, run).await
     }
 
@@ -218,7 +223,9 @@ impl Archiver {
         files: Vec<BaseFile>,
         floor: Floor,
     ) -> Result<BaseDocument> {
-        while self.acknowledged.position.boundary < floor.position.boundary || self.pending.is_some() {
+        while floor.joins == self.joins
+            && (self.acknowledged.position.boundary < floor.position.boundary || self.pending.is_some())
+        {
             self.ship_all().await?;
         }
         let candidate = candidate(&floor, &collected);
@@ -247,10 +254,18 @@ impl Archiver {
         self.engine.base_taken(candidate);
         self.roll_up.bases.push(document.id.clone());
         self.last_base = Some(document.id.clone());
-        self.known_files.learn(&document.files, document.run, self.engine.run());
+        let run = (self.timeline, document.run);
+        self.known_files.learn(&document.files, run, (self.timeline, self.engine.run()));
         tracing::info!(base = %document.id, floor = %document.floor.boundary, files = document.files.len(), "base published");
         Ok(document)
     }
+}
+
+/// What was collected before the history forked is no base of what followed.
+pub(crate) fn of_another_history(config: &ArchiverConfig) -> Error {
+    Error::new(Code::BaseNotPublishable, "taking a base of")
+        .on(config.db.display())
+        .hint("the history forked meanwhile: the next one is taken on its new timeline")
 }
 
 /// What decides whether a collected base serves.

@@ -6,18 +6,17 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::{
         archive::{Archive, EpochClaim},
-        schema::Position,
+        schema::{Position, TimelineDocument},
     },
-    ids::TimelineId,
+    ids::{Boundary, Ordinal, RunningHash, SequenceNumber},
     segment::{envelope::Level, writer::SegmentStart},
 };
 
 use crate::{
     config::{ArchiverConfig, Parts},
     engine::{Engine, EngineState, resume},
-    layout::Layout,
-    registry::Registry,
     roll_up::RollUp,
+    source::Source,
     stream::{Stream, boot_id},
 };
 
@@ -32,12 +31,12 @@ pub(super) struct Joined {
 pub(super) async fn join(
     archive: &Arc<Archive>,
     claim: &EpochClaim,
-    timeline: TimelineId,
+    document: &TimelineDocument,
     config: &ArchiverConfig,
     parts: &Parts,
-    layout: Layout,
-    registry: Arc<Registry>,
+    source: &Source,
 ) -> Result<Joined> {
+    let timeline = document.timeline;
     let tail = archive.tail(timeline).await?;
     let roll_up = RollUp::new(tail.next_manifest, tail.previous_manifest, tail.segments);
     let level = Level::new(config.compression_level);
@@ -46,11 +45,11 @@ pub(super) async fn join(
             let start = SegmentStart {
                 archive: archive.id(),
                 timeline,
-                ordinal: pitr_archive::ids::Ordinal::new(0),
+                ordinal: Ordinal::new(0),
                 epoch: claim.epoch(),
-                first: pitr_archive::ids::Boundary::START,
-                hash_before: pitr_archive::ids::RunningHash::ZERO,
-                last_sequence: pitr_archive::ids::SequenceNumber::new(0),
+                first: document.parent.map_or(Boundary::START, |parent| parent.boundary),
+                hash_before: document.parent.map_or(RunningHash::ZERO, |parent| parent.hash),
+                last_sequence: document.parent.map_or(SequenceNumber::default(), |parent| parent.sequence),
                 wal: None,
             };
             (start, None, None)
@@ -96,8 +95,9 @@ pub(super) async fn join(
     let stream =
         Stream::new(start, last_record, archive.keyring().clone(), parts.random.clone(), parts.clock.clone(), level);
     let engine = Engine::open(resume::Opening {
-        layout,
-        registry,
+        layout: source.layout.clone(),
+        lineage: source.lineage.clone(),
+        registry: source.registry.clone(),
         clock: parts.clock.clone(),
         owner: parts.owner.clone(),
         timeline,

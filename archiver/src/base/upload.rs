@@ -19,7 +19,7 @@ use pitr_archive::{
         schema::BaseFile,
     },
     error,
-    ids::ContentHash,
+    ids::{ContentHash, TimelineId},
     random::Random,
 };
 
@@ -34,12 +34,15 @@ pub struct KnownFiles {
     by_object: HashMap<String, BaseFile>,
     /// Of the present run only.
     by_name: HashMap<(String, u64), BaseFile>,
-    run: Option<u64>,
+    run: Option<RunName>,
 }
+
+/// A run of a timeline.
+pub type RunName = (TimelineId, u64);
 
 impl KnownFiles {
     /// Learns the files of a published base of `run`. `present` is the run that is being archived.
-    pub fn learn(&mut self, files: &[BaseFile], run: u64, present: u64) {
+    pub fn learn(&mut self, files: &[BaseFile], run: RunName, present: RunName) {
         if self.run != Some(present) {
             self.by_name.clear();
             self.run = Some(present);
@@ -60,7 +63,7 @@ pub async fn upload(
     random: &dyn Random,
     files: &[CollectedFile],
     known: &KnownFiles,
-    run: u64,
+    run: RunName,
 ) -> Result<Vec<BaseFile>> {
     let uploads: Vec<_> = files.iter().map(|file| one(archive, claim, random, file, known, run).boxed()).collect();
     stream::iter(uploads).buffered(CONCURRENCY).try_collect().await
@@ -72,7 +75,7 @@ async fn one(
     random: &dyn Random,
     file: &CollectedFile,
     known: &KnownFiles,
-    run: u64,
+    run: RunName,
 ) -> Result<BaseFile> {
     let described = |stored: &BaseFile| BaseFile {
         name: file.name.clone(),

@@ -17,7 +17,7 @@ use pitr_archive::{
     },
 };
 
-use super::{BaseReason, Engine, Item, PendingSession, Place, ROUND_BYTES, WalFact, emit};
+use super::{BaseReason, Before, Engine, Evidence, Item, PendingSession, Place, ROUND_BYTES, WalFact, emit};
 use crate::{
     manifest_tail::Follow,
     registry::Seen,
@@ -32,6 +32,17 @@ pub(super) enum Advance {
     Stays,
     /// Yes, or a new run has begun.
     Moved,
+}
+
+/// What a comparison of the archive with the files says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// Every record is there.
+    Same,
+    /// In this WAL, the first of them, some are not.
+    Other { wal: FileNumber, detail: String },
+    /// It cannot be told: a WAL is gone.
+    Gone(String),
 }
 
 /// The first record of a WAL, as far as continuity asks.
@@ -331,6 +342,10 @@ impl Engine {
         first: Option<&First>,
     ) -> Result<emit::Run> {
         self.state.model.settle();
+        if !self.lineage_holds()? {
+            self.state.pending_session = Some(session.clone());
+            return Ok(emit::Run::Ended);
+        }
         let last = self.last_sequence();
         if let Some(first) = first
             && first.marker
@@ -340,12 +355,20 @@ impl Engine {
                 "the session begins by taking back everything from sequence {}; records up to {last} are archived",
                 first.sequence
             );
-            self.end_run(BarrierReason::Fork, detail)?;
-            return Ok(emit::Run::Ended);
+            let evidence = Evidence::TakenBack { sequence: first.sequence, from: session.needed_before };
+            return Ok(self.session_forked(session, evidence, detail));
         }
-        if let Some((reason, detail)) = self.compare_with_files(session.needed_before)? {
-            self.end_run(reason, detail)?;
-            return Ok(emit::Run::Ended);
+        match self.compare_with_files(session.needed_before)? {
+            Compared::Same => {}
+            Compared::Other { wal, detail } => {
+                // Its MANIFEST was followed up to this session.
+                let evidence = Evidence::Bytes { from: wal, before: Before::Shared };
+                return Ok(self.session_forked(session, evidence, detail));
+            }
+            Compared::Gone(detail) => {
+                self.end_run(BarrierReason::RecordsMissing, detail)?;
+                return Ok(emit::Run::Ended);
+            }
         }
         let by_open = u64::from(self.state.transactions.counts_batches());
         if self.state.model.is_beyond(session.flushed, by_open) {
@@ -382,15 +405,22 @@ impl Engine {
         Ok(emit::Run::GoesOn)
     }
 
+    /// The session is another history's; a process that comes after a crash must meet it again.
+    fn session_forked(&mut self, session: &PendingSession, evidence: Evidence, detail: String) -> emit::Run {
+        self.state.pending_session = Some(session.clone());
+        self.fork(evidence, detail);
+        emit::Run::Ended
+    }
+
     /// Whether every archived record of every WAL from `from` on is still in the files, byte for byte.
-    pub(super) fn compare_with_files(&self, from: FileNumber) -> Result<Option<(BarrierReason, String)>> {
+    pub(super) fn compare_with_files(&self, from: FileNumber) -> Result<Compared> {
         for (wal, fact) in self.state.wals.range(from..) {
             if fact.end == 0 {
                 continue;
             }
             let Some(mut tail) = WalTail::open(&self.registry, *wal)? else {
                 let detail = format!("WAL {wal} is gone and was not pinned: it cannot be compared with the archive");
-                return Ok(Some((BarrierReason::RecordsMissing, detail)));
+                return Ok(Compared::Gone(detail));
             };
             match tail.skip_to(self.stream.keyring().hash_key(), fact.end)?.map(|prefix| prefix.value()) {
                 Some(prefix) if prefix == fact.prefix => {}
@@ -403,10 +433,11 @@ impl Engine {
                         (None, Origin::File) => "is shorter than what is archived",
                         (_, Origin::Copy) => "has only a copy that differs from the archive",
                     };
-                    return Ok(Some((BarrierReason::Fork, format!("WAL {wal} {what} (up to offset {})", fact.end))));
+                    let detail = format!("WAL {wal} {what} (up to offset {})", fact.end);
+                    return Ok(Compared::Other { wal: *wal, detail });
                 }
             }
         }
-        Ok(None)
+        Ok(Compared::Same)
     }
 }

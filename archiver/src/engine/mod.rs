@@ -20,6 +20,7 @@
 //! - `emit`: judges records and puts them into the stream.
 //! - `news`: what the MANIFEST said becomes events and barriers.
 //! - `advance`: from one WAL to the next, from one session to the next.
+//! - `fork`: noticing that the history forked.
 //! - `run`: beginning a run.
 //! - `bases`: which bases are wanted, and which would serve.
 //! - [`resume`]: going on where an earlier process stopped.
@@ -27,6 +28,7 @@
 mod advance;
 mod bases;
 mod emit;
+mod fork;
 mod news;
 pub mod resume;
 mod run;
@@ -50,11 +52,13 @@ use pitr_archive::{
 };
 
 pub use self::bases::max_file_sequence;
+pub use self::fork::{Before, Evidence, Fork};
 pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
 use self::types::{Deferred, InfoLog, Item, OpenInterval, PendingSession, Place, Waiting};
 use crate::{
     barrier_log::BarrierLog,
     layout::Layout,
+    lineage::Lineage,
     manifest_tail::{Follow, ManifestTail, News},
     owner::Owner,
     quiet::Ahead,
@@ -74,6 +78,10 @@ pub(super) const ROUND_BYTES: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Engine {
     layout: Layout,
+    /// What identifies the database that the timeline was opened for.
+    lineage: Lineage,
+    /// From the moment a fork is noticed: nothing more is read.
+    forked: Option<Fork>,
     registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
     owner: Arc<dyn Owner>,
@@ -108,7 +116,7 @@ impl Engine {
     /// Everything readable is read, or `limit` plain bytes of it.
     pub fn poll(&mut self, limit: u64) -> Result<Polled> {
         let mut polled = Polled::default();
-        if !self.leave_waiting()? {
+        if self.forked.is_some() || !self.leave_waiting()? {
             return Ok(polled);
         }
         self.learn_settings()?;
@@ -135,7 +143,12 @@ impl Engine {
             }
             // A run that began just now is looked at again by the next poll: whatever ended the one before must not spin.
             let new_run = self.state.run != run;
-            if self.waiting.is_some() || new_run || polled.bytes >= limit || (round.records == 0 && !round.moved) {
+            if self.waiting.is_some()
+                || self.forked.is_some()
+                || new_run
+                || polled.bytes >= limit
+                || (round.records == 0 && !round.moved)
+            {
                 return Ok(polled);
             }
         }
@@ -453,6 +466,7 @@ impl Engine {
         let Place::In(tail) = &self.place else { return None };
         let state = &self.state;
         let waits = self.waiting.is_some()
+            || self.forked.is_some()
             || state.pending_session.is_some()
             || !state.wanted.is_empty()
             || !self.open.is_empty()

@@ -1,9 +1,9 @@
 //! Opening the engine: at the end of an archive that an earlier process wrote, or on an archive without records.
 //!
-//! Owns: the joining after a pause, in this order: (a) lineage: the same database, no restore in between, the MANIFEST
-//! followed from the archived place to CURRENT without a gap; (b) fork: every archived record that RocksDB would still
-//! replay is there byte for byte; (c) no WAL in between, which `advance` proves when the next one begins.
-//! What cannot be joined ends the run with the reason.
+//! Owns: the joining after a pause, in this order: (a) fork: every archived record that RocksDB would still replay is
+//! there byte for byte; (b) lineage: the MANIFEST followed from the archived place to CURRENT without a gap; (c) no WAL
+//! in between, which `advance` proves when the next one begins. What differs is a fork; what cannot be joined ends the
+//! run with the reason. That the directory is this timeline's is decided before ([`crate::lineage`]).
 
 use std::sync::Arc;
 
@@ -12,10 +12,18 @@ use pitr_archive::{
     segment::entry::BarrierReason,
 };
 
-use super::{Engine, EngineState, Place, Waiting, run::starting_point, types::STATE_VERSION};
+use super::{
+    Before, Engine, EngineState, Evidence, Place, Waiting, advance::Compared, run::starting_point, types::STATE_VERSION,
+};
 use crate::{
-    layout::Layout, manifest_tail::ManifestTail, owner::Owner, recent::Recent, registry::Registry, restore_marker,
-    stream::Stream, wal_tail::WalTail,
+    layout::{Layout, current},
+    lineage::Lineage,
+    manifest_tail::ManifestTail,
+    owner::Owner,
+    recent::Recent,
+    registry::Registry,
+    stream::Stream,
+    wal_tail::WalTail,
 };
 
 /// What an engine is opened with.
@@ -23,6 +31,8 @@ use crate::{
 pub struct Opening {
     /// Directories and settings of the database.
     pub layout: Layout,
+    /// What identifies the database, as it was when the timeline was chosen.
+    pub lineage: Lineage,
     /// Known files; scanned.
     pub registry: Arc<Registry>,
     /// Time.
@@ -51,7 +61,7 @@ pub struct Head {
 impl Engine {
     /// Joins the archive's end, or begins a run.
     pub fn open(opening: Opening) -> Result<Self> {
-        let Opening { layout, registry, clock, owner, timeline, stream, head } = opening;
+        let Opening { layout, lineage, registry, clock, owner, timeline, stream, head } = opening;
         let (manifest, _) = starting_point(&registry, &layout)?;
         // WALs that were gone when the directory was listed had numbers below this.
         let deleted_below = manifest.model().min_log_number_to_keep();
@@ -64,6 +74,8 @@ impl Engine {
             state.waiting_beyond.map(|beyond| Waiting { beyond, detail: format!("WAL {beyond} is unreadable") });
         let mut engine = Self {
             layout,
+            lineage,
+            forked: None,
             registry,
             clock,
             owner,
@@ -89,7 +101,7 @@ impl Engine {
             _ if engine.waiting.is_some() => {}
             _ => engine.start_run()?,
         }
-        debug_assert!(joined || engine.state.run_begun);
+        debug_assert!(joined || engine.state.run_begun || engine.forked.is_some());
         let place = engine.present_wal();
         if place.next().is_some_and(|after| deleted_below <= after) {
             engine.registry.all_known_above(place);
@@ -98,68 +110,84 @@ impl Engine {
     }
 
     fn join(&mut self, progress: &ManifestProgress) -> Result<()> {
-        if let Some((reason, detail)) = self.cannot_join(progress)? {
-            return self.end_run(reason, detail);
+        match self.cannot_join(progress)? {
+            Joint::Holds => Ok(()),
+            Joint::Missing(reason, detail) => self.end_run(reason, detail),
+            Joint::Forked(evidence, detail) => {
+                self.fork(evidence, detail);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    fn cannot_join(&mut self, progress: &ManifestProgress) -> Result<Option<(BarrierReason, String)>> {
-        let db_id = self.layout.identity()?;
-        if db_id != self.state.db_id {
-            let detail = format!("the directory holds another database: {db_id}, not {}", self.state.db_id);
-            return Ok(Some((BarrierReason::Fork, detail)));
+    fn cannot_join(&mut self, progress: &ManifestProgress) -> Result<Joint> {
+        // Not only after an open of the server: the machine may have lost what was read while nobody watched.
+        let compared = self.compare_with_files(self.state.first_wal_needed)?;
+        let manifest = ManifestTail::resume(&self.registry, self.two_phase(), progress.point, progress.digest)?;
+        if let Compared::Other { wal, detail } = compared {
+            let before = if manifest.is_some() { Before::Shared } else { Before::Unknown };
+            return Ok(Joint::Forked(Evidence::Bytes { from: wal, before }, detail));
         }
-        let marker = restore_marker::read(&self.layout.db)?;
-        if marker != self.state.restore_marker {
-            let detail = "the database was restored since its records were archived".to_owned();
-            return Ok(Some((BarrierReason::Fork, detail)));
+        let named = current(self.registry.db())?;
+        if named < progress.point.file {
+            let detail =
+                format!("CURRENT names MANIFEST {named}; the archive has read {} already", progress.point.file);
+            return Ok(Joint::Forked(Evidence::PutBack, detail));
         }
-        let Some(manifest) = ManifestTail::resume(&self.registry, self.two_phase(), progress.point, progress.digest)?
-        else {
+        let Some(manifest) = manifest else {
             let detail = format!(
                 "MANIFEST {} is gone or no longer holds what was archived up to offset {}",
                 progress.point.file, progress.point.offset
             );
-            return Ok(Some((BarrierReason::ManifestMissed, detail)));
+            return Ok(Joint::Missing(BarrierReason::ManifestMissed, detail));
         };
         self.manifest = manifest;
         if self.waits_for_session() {
             self.held = Some((progress.point, progress.digest));
         }
-        // Not only after an open of the server: the machine may have lost what was read while nobody watched.
-        if let Some(found) = self.compare_with_files(self.state.first_wal_needed)? {
-            return Ok(Some(found));
+        if let Compared::Gone(detail) = compared {
+            return Ok(Joint::Missing(BarrierReason::RecordsMissing, detail));
         }
         let wal = self.state.place;
-        let Some(fact) = self.state.wals.get(&wal).cloned() else { return Ok(None) };
+        let Some(fact) = self.state.wals.get(&wal).cloned() else { return Ok(Joint::Holds) };
         if fact.ended {
-            return Ok(None);
+            return Ok(Joint::Holds);
         }
         let Some(mut tail) = WalTail::open(&self.registry, wal)? else {
             let detail = format!("WAL {wal} vanished while it was read only up to offset {}", fact.end);
-            return Ok(Some((BarrierReason::RecordsMissing, detail)));
+            return Ok(Joint::Missing(BarrierReason::RecordsMissing, detail));
         };
         match tail.skip_to(self.stream.keyring().hash_key(), fact.end)? {
             Some(prefix) if prefix.value() == fact.prefix => {
                 self.stream.continue_wal(wal, prefix);
                 self.place = Place::In(Box::new(tail));
-                Ok(None)
+                Ok(Joint::Holds)
             }
-            Some(_) => Ok(Some((
-                BarrierReason::Fork,
+            Some(_) => Ok(Joint::Forked(
+                Evidence::Bytes { from: wal, before: Before::Shared },
                 format!("WAL {wal} holds other records than the archive up to {}", fact.end),
-            ))),
+            )),
             None if fact.recycled && self.same_boot => {
                 // Overwritten. The next WAL's first record can still prove that nothing followed.
                 self.place = Place::After(wal);
-                Ok(None)
+                Ok(Joint::Holds)
             }
-            None => {
-                Ok(Some((BarrierReason::Fork, format!("WAL {wal} is shorter than what is archived ({})", fact.end))))
-            }
+            None => Ok(Joint::Forked(
+                Evidence::Bytes { from: wal, before: Before::Shared },
+                format!("WAL {wal} is shorter than what is archived ({})", fact.end),
+            )),
         }
     }
+}
+
+/// How the files join the archive's end.
+enum Joint {
+    /// Without a gap, as far as it can be told before the next WAL begins.
+    Holds,
+    /// Something in between cannot be known.
+    Missing(BarrierReason, String),
+    /// They do not: they are another history's.
+    Forked(Evidence, String),
 }
 
 impl EngineState {
@@ -173,7 +201,6 @@ impl EngineState {
             session_id: None,
             options: None,
             db_id: String::new(),
-            restore_marker: None,
             model: super::fresh_model(pitr_archive::ids::SequenceNumber::default(), false),
             transactions: Transactions::default(),
             wals: std::collections::BTreeMap::new(),

@@ -11,7 +11,7 @@ use pitr_archive::{
 };
 
 use super::{BaseReason, Engine, Place, Waiting, fresh_barriers, fresh_model, two_phase};
-use crate::{layout::Layout, manifest_tail::ManifestTail, registry::Registry, restore_marker, session};
+use crate::{layout::Layout, manifest_tail::ManifestTail, registry::Registry, session};
 
 /// Looks at the MANIFEST this often before giving up finding a moment at which nothing it needs was deleted.
 const ATTEMPTS: usize = 1000;
@@ -76,18 +76,15 @@ impl Engine {
         self.waiting = None;
         self.state.waiting_beyond = None;
         self.start_run()?;
-        Ok(true)
+        Ok(self.forked.is_none())
     }
 
     /// Begins a run at the first WAL that RocksDB needs now.
     pub(super) fn start_run(&mut self) -> Result<()> {
         // Settings can have changed with a restart of the server, and the database itself can be another one.
         self.layout = Layout::read(&self.layout.db, &self.layout.db_paths)?;
-        let db_id = self.layout.identity()?;
-        if !self.state.db_id.is_empty() && db_id != self.state.db_id {
-            tracing::warn!(was = self.state.db_id, is = db_id, "another database is in the directory now");
-            self.registry.forget()?;
-            self.registry.scan()?;
+        if !self.lineage_holds()? {
+            return Ok(());
         }
         let (manifest, needed) = starting_point(&self.registry, &self.layout)?;
         self.manifest = manifest;
@@ -97,8 +94,7 @@ impl Engine {
             self.state.session += 1;
         }
         self.state.run_begun = true;
-        self.state.db_id = db_id;
-        self.state.restore_marker = restore_marker::read(&self.layout.db)?;
+        self.state.db_id = self.lineage.db_id.clone();
         // RocksDB creates an open's first WAL directly before its MANIFEST.
         let opens = needed.next() == Some(self.manifest.point().file);
         self.state.model = fresh_model(self.manifest.model().last_sequence(), opens);

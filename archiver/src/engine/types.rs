@@ -62,9 +62,6 @@ pub struct EngineState {
     pub options: Option<FileNumber>,
     /// The database's identity.
     pub db_id: String,
-    /// The marker that a restore left in the database directory.
-    #[serde(default)]
-    pub restore_marker: Option<String>,
     /// The sequence model.
     pub model: SequenceModel,
     /// What is prepared and pending; stored in the segment's summary, where readers find it.

@@ -1,5 +1,7 @@
 //! `pitr list`: what an archive holds.
 
+mod tree;
+
 use chrono::{DateTime, Utc};
 use pitr_archive::{
     Code, Error, Result,
@@ -45,6 +47,8 @@ struct ShownTimeline<'a> {
     parent: Option<ShownPosition>,
     created: DateTime<Utc>,
     db_id: &'a str,
+    detail: &'a str,
+    current: bool,
     head: Boundary,
 }
 
@@ -112,6 +116,11 @@ struct Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
+    /// Whether it is the one that was written last: what is restored where none is named.
+    fn is_current(&self, timeline: &Timeline) -> bool {
+        self.catalog.current_timeline().is_some_and(|current| current.id() == timeline.id())
+    }
+
     fn timelines(&self) -> impl Iterator<Item = &'a Timeline> {
         let wanted = self.timeline;
         self.catalog.timelines().filter(move |t| wanted.is_none_or(|id| id == t.id()))
@@ -155,7 +164,8 @@ pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
 fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], each: bool) -> Listed<'a> {
     let is = |what| wanted.contains(&what);
     Listed {
-        timelines: is(Listing::Timelines).then(|| selection.timelines().map(shown_timeline).collect()),
+        timelines: is(Listing::Timelines)
+            .then(|| selection.timelines().map(|t| shown_timeline(selection, t)).collect()),
         bases: is(Listing::Bases).then(|| selection.bases().into_iter().map(shown_base).collect()),
         tags: is(Listing::Tags).then(|| {
             let tags = selection.catalog.tags().iter();
@@ -173,13 +183,15 @@ fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], each: bool) -> Lis
     }
 }
 
-fn shown_timeline(timeline: &Timeline) -> ShownTimeline<'_> {
+fn shown_timeline<'a>(selection: &Selection<'a>, timeline: &'a Timeline) -> ShownTimeline<'a> {
     let document = timeline.document();
     ShownTimeline {
         timeline: timeline.id(),
         parent: document.parent.as_ref().map(Into::into),
         created: document.created.to_datetime(),
         db_id: &document.db_id,
+        detail: &document.detail,
+        current: selection.is_current(timeline),
         head: timeline.end(),
     }
 }
@@ -261,23 +273,25 @@ fn as_table(out: &Output, selection: &Selection<'_>, what: Listing, each: bool) 
 
 fn timelines(out: &Output, selection: &Selection<'_>) -> Table {
     let columns = [
-        ("timeline", Align::Right),
+        ("timeline", Align::Left),
         ("began", Align::Left),
-        ("parent", Align::Left),
-        ("first", Align::Right),
+        ("left its parent after", Align::Right),
         ("last", Align::Right),
         ("observed through", Align::Left),
+        ("why", Align::Left),
     ];
     let mut table = Table::new(out, &columns);
-    for t in selection.timelines() {
-        let parent = t.document().parent.map(|p| text::boundary(p.timeline, p.boundary));
+    let listed: Vec<_> = selection.timelines().collect();
+    for (branch, t) in tree::branches(&listed) {
+        let document = t.document();
+        let current = if selection.is_current(t) { " *" } else { "" };
         table.row([
-            t.id().to_string(),
-            text::short_time(t.document().created),
-            parent.unwrap_or_else(|| "-".to_owned()),
-            t.start().to_string(),
+            format!("{branch}{}{current}", t.id()),
+            text::short_time(document.created),
+            document.parent.map_or_else(|| "-".to_owned(), |p| text::record(p.boundary)),
             text::record(t.end()),
             t.observed_through().map_or_else(|| "-".to_owned(), text::time),
+            if document.detail.is_empty() { "the first".to_owned() } else { document.detail.clone() },
         ]);
     }
     table

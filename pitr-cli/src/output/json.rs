@@ -21,7 +21,7 @@
 //! | `status` | `now`; `archiver`: null, or what the running archiver says (`database`, `archive`, `epoch`, `read`, `acknowledged`: positions, `unacknowledged_records`, `oldest_unacknowledged`, `caught_up`, `last_acknowledged`, `last_base`, `base`, `pinned_bytes`, `barriers`, `waiting`); `lag_seconds`; `archive`: null, or `url`, `id`, `encrypted`, `timelines` |
 //! | ... `.archive.timelines[]` | `timeline`, `head`: a place with its `sequence`, `observed_through`, `last_base`, `segments`, `bytes`, `windows`: each `from`, `to` (places), `from_time`, `to_time`; `gaps`: each `at` (a place), `reason`, `noticed`, `detail` |
 //! | `list` | `timelines`, `bases`, `tags`, `barriers`, `segments`: those asked for |
-//! | ... `.timelines[]` | `timeline`, `parent`: a position or null, `created`, `db_id`, `head` (a boundary) |
+//! | ... `.timelines[]` | `timeline`, `parent`: a position or null, `created`, `db_id`, `detail` (why it began; empty for the first), `current`: whether it was written last, `head` (a boundary) |
 //! | ... `.bases[]` | `id`, `created`, `timeline`, `floor`, `first_wal`, `last_sequence`, `files`, `bytes`, `column_families`, `rocksdb_version` |
 //! | ... `.barriers[]` | `timeline`, `reason`, `lo`, `hi` (boundaries), `noticed`, `detail` |
 //! | ... `.segments[]` | with `--segments`: `timeline`, `ordinal`, `first`, `end` (boundaries), `records`, `last_sequence`, `bytes`, `plain_bytes`, `from`, `to` (times seen), `observed_through`, `events`; else per timeline: `timeline`, `segments`, `heartbeats`, `records`, `bytes`, `plain_bytes` |

@@ -287,7 +287,7 @@ fn segments(stream: &Stream, first: Boundary, place: Place) -> Vec<PlannedSegmen
             timeline: p.timeline,
             ordinal: p.summary.ordinal,
             first: p.summary.first,
-            end: p.summary.end,
+            end: p.end.boundary,
             hash_before: p.summary.hash_before,
             hash_after: p.summary.hash_after,
             bytes: p.summary.object_bytes,
@@ -299,7 +299,7 @@ fn wals(stream: &Stream, run: Run, base: &BaseDocument, target: Boundary) -> Res
     let mut wals: BTreeMap<FileNumber, PlannedWal> = BTreeMap::new();
     for piece in stream.covering(base.first_record, target) {
         let spans = &piece.summary.wals;
-        let ends = spans.iter().skip(1).map(|s| s.first).chain([piece.summary.end]);
+        let ends = spans.iter().skip(1).map(|s| s.first).chain([piece.end.boundary]);
         for (span, end) in spans.iter().zip(ends) {
             let (first, end) = (span.first.max(base.first_record), end.min(target));
             if first >= end {

@@ -34,7 +34,7 @@ pub(crate) async fn at(stream: &Stream, source: &dyn Source, place: Place) -> Re
     let Some(piece) = stream.pieces.get(index) else {
         return Err(Error::new(Code::Internal, "finding a place beyond the archive").on(place.boundary));
     };
-    if piece.end == place && piece.end.boundary == piece.summary.end {
+    if piece.end == place && piece.is_whole() {
         return Ok(at_end(stream, piece));
     }
     let mut found = at_start(stream, piece);
@@ -59,7 +59,7 @@ pub(crate) async fn hashes_at(
     let mut hashes: Vec<(Place, RunningHash)> = Vec::new();
     let from = stream.pieces.partition_point(|p| p.end.boundary < boundary);
     for piece in stream.pieces.iter().skip(from).take_while(|p| p.start.boundary <= boundary) {
-        let whole = piece.end.boundary == piece.summary.end;
+        let whole = piece.is_whole();
         if piece.start.boundary == boundary {
             hashes.push((piece.start, piece.summary.hash_before));
         }
@@ -99,12 +99,14 @@ pub(crate) async fn replayed_end(
     for piece in stream.covering(first, end) {
         let s = &piece.summary;
         let mut transactions = at_start(stream, piece).transactions;
-        let whole = first <= s.first && piece.end.boundary <= end && piece.end.boundary == s.end;
+        let whole = first <= s.first && piece.end.boundary <= end && piece.is_whole();
         if whole && !stream.touches_withdrawn(s.first, s.end) {
             highest = highest.max(s.max_sequence);
             continue;
         }
-        for read in source.entries(piece.timeline, s).await? {
+        for read in
+            source.entries(piece.timeline, s).await?.into_iter().filter(|read| piece.keeps(read.at, &read.entry))
+        {
             let record = match &read.entry {
                 Entry::Record(record) => record,
                 Entry::Event(event) => {
@@ -171,7 +173,8 @@ async fn walk(
 ) -> Result<()> {
     let mut facts = at_start(stream, piece);
     let mut now = piece.start;
-    for read in source.entries(piece.timeline, &piece.summary).await? {
+    let entries = source.entries(piece.timeline, &piece.summary).await?;
+    for read in entries.into_iter().filter(|read| piece.keeps(read.at, &read.entry)) {
         match &read.entry {
             Entry::Event(event) => {
                 pass(&mut facts.transactions, event);

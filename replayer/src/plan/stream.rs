@@ -12,7 +12,7 @@ use pitr_archive::{
         schema::{BaseDocument, SegmentSummary, TimeSample},
     },
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
-    segment::entry::{BarrierReason, Blocks, ColumnFamilyChange, Event, Interval, ManifestPoint},
+    segment::entry::{BarrierReason, Blocks, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint},
 };
 
 /// A place in the stream: after the records before `boundary` and after the first `events` events that lie there.
@@ -33,11 +33,39 @@ impl Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {
     pub timeline: TimelineId,
+    /// As archived, also where only a part of it belongs to this stream.
     pub summary: SegmentSummary,
     pub start: Place,
     pub end: Place,
+    /// Where a child left its timeline: what lies behind is not on this stream.
+    until: Option<Boundary>,
     /// Index of its first event in the stream's.
     first_event: usize,
+}
+
+impl Piece {
+    /// Whether an event at `at` belongs to this stream.
+    ///
+    /// What lies exactly where a child left its parent belongs to the parent's further life, except column family edits:
+    /// those name the interval they lie in.
+    pub fn keeps_event(&self, at: Boundary, event: &Event) -> bool {
+        let of_an_interval = matches!(event, Event::ColumnFamily { .. } | Event::IntervalClosed { .. });
+        self.until.is_none_or(|until| at < until || at == until && of_an_interval)
+    }
+
+    /// Whether an entry at `at` belongs to this stream.
+    pub fn keeps(&self, at: Boundary, entry: &Entry) -> bool {
+        match entry {
+            Entry::Record(_) => self.until.is_none_or(|until| at < until),
+            Entry::Event(event) => self.keeps_event(at, event),
+        }
+    }
+
+    /// Whether what the summary says of the segment's end is true at this piece's end.
+    pub fn is_whole(&self) -> bool {
+        let all = || self.summary.events.iter().all(|e| self.keeps_event(e.at, &e.event));
+        self.end.boundary == self.summary.end && all()
+    }
 }
 
 /// An event; it lies directly after `place`.
@@ -236,25 +264,18 @@ impl Stream {
         stream
     }
 
-    fn push(&mut self, ancestor: &Ancestor<'_>, mut summary: SegmentSummary) {
-        // What lies exactly where a child left its parent belongs to the parent's further life, except column family
-        // edits: those name the interval they lie in.
-        if let Some(until) = ancestor.until {
-            summary.end = summary.end.min(until);
-            summary.events.retain(|e| {
-                e.at < until
-                    || (e.at == until && matches!(e.event, Event::ColumnFamily { .. } | Event::IntervalClosed { .. }))
-            });
-        }
+    fn push(&mut self, ancestor: &Ancestor<'_>, summary: SegmentSummary) {
         let start = self.place_at(summary.first);
         let first_event = self.events.len();
-        for placed in &summary.events {
+        let until = ancestor.until;
+        let mut piece = Piece { timeline: ancestor.timeline, summary, start, end: start, until, first_event };
+        for placed in piece.summary.events.iter().filter(|e| piece.keeps_event(e.at, &e.event)) {
             let place = self.place_at(placed.at);
             self.note(ancestor.timeline, place, &placed.event);
             self.events.push(Placed { place, event: placed.event.clone() });
         }
-        let end = self.place_at(summary.end);
-        self.pieces.push(Piece { timeline: ancestor.timeline, summary, start, end, first_event });
+        piece.end = self.place_at(until.map_or(piece.summary.end, |until| piece.summary.end.min(until)));
+        self.pieces.push(piece);
     }
 
     /// The place after every event so far that lies at `boundary`.
@@ -437,11 +458,11 @@ impl Stream {
 
     /// The segments that hold records of `first .. end`.
     pub fn covering(&self, first: Boundary, end: Boundary) -> impl Iterator<Item = &Piece> {
-        let from = self.pieces.partition_point(|p| p.summary.end <= first);
+        let from = self.pieces.partition_point(|p| p.end.boundary <= first);
         self.pieces
             .iter()
             .skip(from)
             .take_while(move |p| p.summary.first < end)
-            .filter(|p| p.summary.first < p.summary.end)
+            .filter(|p| p.summary.first < p.end.boundary)
     }
 }

@@ -194,6 +194,7 @@ fn marker(plan: &RestorePlan, restore: &RestoreOptions) -> Result<Vec<u8>> {
         archive: plan.archive,
         timeline: plan.position.timeline,
         boundary: plan.position.boundary,
+        hash: plan.position.hash,
         sequence: plan.position.sequence,
         created: restore.now,
     };

@@ -128,7 +128,7 @@ async fn pair(
     options: &DeepOptions,
 ) -> Result<Option<(RestorePlan, RestorePlan)>> {
     let timeline =
-        options.timeline.or_else(|| catalog.newest_timeline().map(pitr_archive::catalog::model::Timeline::id));
+        options.timeline.or_else(|| catalog.current_timeline().map(pitr_archive::catalog::model::Timeline::id));
     let of_timeline = |base: &&BaseDocument| timeline.is_none_or(|t| base.floor.timeline == t);
     let mut bases: Vec<&BaseDocument> = catalog.bases().iter().filter(of_timeline).collect();
     bases.sort_by(|a, b| (a.floor.boundary, &a.id).cmp(&(b.floor.boundary, &b.id)));

@@ -35,12 +35,8 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
         if walk.can_skip(stream, piece) {
             walk.skip(piece);
         } else {
-            for read in source.entries(piece.timeline, &piece.summary).await? {
-                let record = matches!(read.entry, Entry::Record(_));
-                if record && read.at >= piece.end.boundary {
-                    // A child left its parent here.
-                    break;
-                }
+            let entries = source.entries(piece.timeline, &piece.summary).await?;
+            for read in entries.into_iter().filter(|read| piece.keeps(read.at, &read.entry)) {
                 walk.entry(stream, read.at, &read.entry)?;
             }
         }
@@ -97,8 +93,7 @@ impl Walk {
         let Some(latest) = self.latest else { return false };
         let quiet =
             s.events.iter().all(|e| !matches!(e.event, Event::RunStarted { .. } | Event::SessionStarted { .. }));
-        let cut = piece.end.boundary < s.end;
-        if !quiet || cut || stream.touches_withdrawn(s.first, s.end) {
+        if !quiet || !piece.is_whole() || stream.touches_withdrawn(s.first, s.end) {
             return false;
         }
         // A segment without records changes nothing.

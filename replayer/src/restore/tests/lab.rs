@@ -12,7 +12,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use pitr_archive::{
     base::FileIdentity,
     catalog::{
-        archive::{Archive, EpochClaim},
+        archive::{Archive, EpochClaim, NewTimeline},
         schema::{BaseColumnFamily, BaseDocument, BaseFile, DatabasePaths, Extra, InlineFile, Position},
     },
     clock::{ManualClock, Micros},
@@ -304,7 +304,8 @@ impl Lab {
         let random = SeededRandom::new(7);
         let archive = Archive::open_or_create(store, key, &clock, &random).await.unwrap();
         let claim = archive.claim_epoch("test", &clock, &random).await.unwrap();
-        archive.ensure_timeline("id", &claim, &clock, &random).await.unwrap();
+        let timeline = NewTimeline { db_id: "id", restore_marker: None, parent: None, detail: "" };
+        archive.open_timeline(&timeline, &claim, &clock, &random).await.unwrap();
         let stream = self.ship(&archive, &claim, &random, per_segment).await;
         for base in &self.bases {
             let document = self.base_document(&archive, &claim, &random, base, &stream).await;

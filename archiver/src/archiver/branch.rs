@@ -1,0 +1,116 @@
+//! From one timeline to another: the directory's own, or a new one where the history forked.
+//!
+//! Owns: the order. What was read is acknowledged on the timeline it was read for, and that timeline's manifest is closed;
+//! the place of the fork is found while the pins still tell it; the timeline is created; only then are the pins given
+//! up and the directory is followed anew. A process that comes after a crash in between finds either the fork
+//! once more, or the timeline without a segment, and goes on.
+//! Refuses: to write anything more into the timeline that was left.
+
+use pitr_archive::{
+    Result,
+    catalog::{
+        archive::{Archive, EpochClaim, NewTimeline},
+        schema::{Position, TimelineDocument},
+    },
+    ids::TimelineId,
+};
+
+use super::{Archiver, join::join};
+use crate::{
+    config::Parts,
+    engine::{Evidence, Fork},
+    fork,
+    lineage::Lineage,
+    source::{OldPins, Source},
+};
+
+/// The timeline that goes on with a directory; opened if there is none.
+pub(super) async fn timeline_for(
+    archive: &Archive,
+    claim: &EpochClaim,
+    lineage: &Lineage,
+    parts: &Parts,
+) -> Result<TimelineDocument> {
+    let known = archive.timelines().await?;
+    match lineage.timeline(&known) {
+        Some(timeline) => Ok(timeline.clone()),
+        None => {
+            let first = known.is_empty() && lineage.marker.is_none();
+            let detail = if first { String::new() } else { lineage.story(archive.id()) };
+            let parent = lineage.parent(archive.id(), &known);
+            open(archive, claim, lineage, (parent, newest(&known)), &detail, parts).await
+        }
+    }
+}
+
+fn newest(known: &[TimelineDocument]) -> TimelineId {
+    known.iter().map(|timeline| timeline.timeline).max().unwrap_or_default()
+}
+
+/// Opens a timeline behind `left`, or answers the one that an earlier attempt opened.
+async fn open(
+    archive: &Archive,
+    claim: &EpochClaim,
+    lineage: &Lineage,
+    (parent, left): (Option<Position>, TimelineId),
+    detail: &str,
+    parts: &Parts,
+) -> Result<TimelineDocument> {
+    let wanted = NewTimeline { db_id: &lineage.db_id, restore_marker: lineage.nonce(), parent, detail };
+    // An attempt that did not come to its end: nothing was written into it.
+    if let Some(opened) = archive.timelines().await?.into_iter().find(|t| t.timeline > left && wanted.is_opened_by(t)) {
+        return Ok(opened);
+    }
+    crate::crash::point("timeline-before-put");
+    let opened = archive.open_timeline(&wanted, claim, &*parts.clock, &*parts.random).await?;
+    crate::crash::point("timeline-after-put");
+    let at =
+        parent.map_or_else(|| "unknown".to_owned(), |p| format!("timeline {}, boundary {}", p.timeline, p.boundary));
+    tracing::warn!(timeline = %opened.timeline, parent = at, detail, "a timeline begins");
+    Ok(opened)
+}
+
+impl Archiver {
+    /// Goes over to another timeline if the engine noticed a fork, once everything that it read is acknowledged.
+    pub(crate) async fn branch_if_forked(&mut self) -> Result<()> {
+        while self.pending.is_none() && self.engine.stream.is_empty() {
+            let Some(fork) = self.engine.forked().cloned() else { return Ok(()) };
+            self.close_manifest().await?;
+            let timeline = match fork.evidence {
+                Evidence::Lineage => {
+                    let layout = crate::layout::Layout::read(&self.config.db, &self.config.db_paths)?;
+                    let lineage = Lineage::read(&layout)?;
+                    timeline_for(&self.archive, &self.claim, &lineage, &self.parts).await?
+                }
+                Evidence::PutBack | Evidence::Bytes { .. } | Evidence::TakenBack { .. } => self.fork_off(&fork).await?,
+            };
+            self.follow_anew(&timeline).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens a timeline that leaves the present one where the server's history did.
+    async fn fork_off(&self, fork: &Fork) -> Result<TimelineDocument> {
+        let catalog = self.archive.load_catalog().await?;
+        let parent = match catalog.timeline(self.timeline) {
+            None => None,
+            Some(timeline) => fork::position(&self.archive, timeline, self.engine.registry(), fork.evidence).await?,
+        };
+        let lineage = &self.source.lineage;
+        open(&self.archive, &self.claim, lineage, (parent, self.timeline), &fork.detail, &self.parts).await
+    }
+
+    /// Begins to follow the directory for `timeline`.
+    async fn follow_anew(&mut self, timeline: &TimelineDocument) -> Result<()> {
+        self.source = Source::follow(&self.config, &self.state_dir, &self.changed, OldPins::GiveUp)?;
+        let joined = join(&self.archive, &self.claim, timeline, &self.config, &self.parts, &self.source).await?;
+        self.joins += 1;
+        self.branches += 1;
+        self.timeline = timeline.timeline;
+        self.engine = joined.engine;
+        self.roll_up = joined.roll_up;
+        self.pending_manifest = None;
+        self.acknowledged.position = joined.position;
+        self.learn_bases().await
+    }
+}

@@ -1,0 +1,92 @@
+//! The database's directory as this process follows it: its identity, the known files, the watch on it.
+//!
+//! Owns: that pins are of this directory. Pins of another one with the same file numbers would be taken for the server's
+//! files: a small file in the state directory says which directory they were made of, and where that is not this one,
+//! all are given up. It costs what the server deleted meanwhile, which is a barrier.
+//! Refuses: to look into the files.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+
+use pitr_archive::{Code, Error, Result, error, ids::Nonce};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::{
+    config::ArchiverConfig, layout::Layout, lineage::Lineage, pin::Pins, registry::Registry, state::StateDir,
+    watch::Watch,
+};
+
+/// A directory being followed.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub layout: Layout,
+    pub lineage: Lineage,
+    pub registry: Arc<Registry>,
+    /// By this a directory that was put in its place is noticed.
+    inode: u64,
+    _watch: Watch,
+}
+
+/// Whether pins that are there can be this directory's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OldPins {
+    /// If they were made of it.
+    IfOfThisDirectory,
+    /// They are not: the history forked.
+    GiveUp,
+}
+
+/// What the pins were made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PinnedFrom {
+    db_id: String,
+    restore_marker: Option<Nonce>,
+    inode: u64,
+}
+
+impl Source {
+    /// Begins to pin and to watch before anything else: what is deleted from here on stays readable.
+    pub fn follow(config: &ArchiverConfig, state: &StateDir, changed: &Arc<Notify>, old: OldPins) -> Result<Self> {
+        let layout = Layout::read(&config.db, &config.db_paths)?;
+        let lineage = Lineage::read(&layout)?;
+        let inode = inode(&layout.db)?;
+        let pins = Pins::open(state.root().join("pins"), &[&layout.db, &layout.wal_dir])?;
+        let from = PinnedFrom { db_id: lineage.db_id.clone(), restore_marker: lineage.nonce(), inode };
+        if old == OldPins::GiveUp || !made_of(state, &from)? {
+            pins.release_all()?;
+        }
+        // After the pins are gone: where a crash lost this, they are given up once more.
+        note(state, &from)?;
+        let registry = Arc::new(Registry::new(pins, layout.db.clone(), layout.wal_dir.clone())?);
+        let watch = Watch::start(registry.clone(), changed.clone())?;
+        Ok(Self { layout, lineage, registry, inode, _watch: watch })
+    }
+
+    /// Whether another directory has been put in its place. One that is away for the moment was not.
+    pub fn was_replaced(&self) -> bool {
+        fs::metadata(&self.layout.db).is_ok_and(|meta| meta.ino() != self.inode)
+    }
+}
+
+fn inode(directory: &Path) -> Result<u64> {
+    Ok(fs::metadata(directory).map_err(|e| error::io("examining", directory, e))?.ino())
+}
+
+/// Whether the pins were made of this directory; so they were where nothing is noted.
+fn made_of(state: &StateDir, from: &PinnedFrom) -> Result<bool> {
+    let path = state.pinned_from();
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        Err(e) => return Err(error::io("reading", &path, e)),
+    };
+    // What cannot be read was torn by a crash: nobody knows what the pins are of.
+    Ok(serde_json::from_slice::<PinnedFrom>(&bytes).is_ok_and(|noted| noted == *from))
+}
+
+fn note(state: &StateDir, from: &PinnedFrom) -> Result<()> {
+    let path = state.pinned_from();
+    let text = serde_json::to_vec(from)
+        .map_err(|e| Error::new(Code::Internal, "noting what is pinned").on(path.display()).because(e))?;
+    fs::write(&path, text).map_err(|e| error::io("writing", &path, e))
+}

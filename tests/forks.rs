@@ -1,0 +1,420 @@
+//! Histories that fork: every branch stays whole, each is restored exactly, and what is no fork opens no timeline.
+//!
+//! The databases are real. A power loss is what is left of it on disk: a log that ends earlier than what had been read.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
+
+mod harness;
+
+use std::{
+    fs::{self, OpenOptions},
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use harness::{
+    command::{pitr, succeed, terminate, text, url, wait},
+    scratch,
+};
+use pitr_archive::{
+    ids::{ColumnFamilyId, SequenceNumber},
+    rocks::write_batch::{Op, WriteBatchBuilder},
+};
+use rocksdb::{DB, IteratorMode, Options, WriteBatch};
+use serde_json::Value;
+
+fn open(dir: &Path) -> DB {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    DB::open(&options, dir).unwrap()
+}
+
+/// A database, its archive, and what was written to each branch.
+struct Site {
+    root: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self { root: scratch::directory() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn db(&self) -> PathBuf {
+        self.path("db")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = pitr(args.iter().copied());
+        command.args(["--archive", &url(&self.path("archive"))]);
+        command
+    }
+
+    fn catch_up_as(&self, state: &str, crash: Option<&str>) -> Command {
+        let mut command =
+            self.command(&["run", "--once", "--db", text(&self.db()), "--state", text(&self.path(state))]);
+        if let Some(crash) = crash {
+            command.env("PITR_CRASH_AT", crash);
+        }
+        command
+    }
+
+    fn catch_up(&self) {
+        succeed(&mut self.catch_up_as("state", None));
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let output = succeed(self.command(args).arg("--json"));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Each timeline's number, and its parent's with the number of records before the fork.
+    fn timelines(&self) -> Vec<(u64, Option<(u64, u64)>)> {
+        let listed = self.json(&["list", "timelines"]);
+        let parent = |t: &Value| Some((t["parent"]["timeline"].as_u64()?, t["parent"]["boundary"].as_u64()?));
+        listed["timelines"].as_array().unwrap().iter().map(|t| (t["timeline"].as_u64().unwrap(), parent(t))).collect()
+    }
+
+    fn barriers(&self) -> Vec<String> {
+        let listed = self.json(&["list", "barriers"]);
+        listed["barriers"].as_array().unwrap().iter().map(|b| b["reason"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The number of archived records on a timeline, its parents' included.
+    fn head(&self, timeline: u64) -> u64 {
+        let listed = self.json(&["list", "timelines"]);
+        let all = listed["timelines"].as_array().unwrap();
+        all.iter().find(|t| t["timeline"] == timeline).unwrap()["head"].as_u64().unwrap()
+    }
+
+    /// Restores and answers the keys, which name the records.
+    fn restore(&self, target: &[&str]) -> Vec<String> {
+        let copy = self.path("copy");
+        let _ = fs::remove_dir_all(&copy);
+        succeed(self.command(&["restore", "--into", text(&copy)]).args(target));
+        keys(&open(&copy))
+    }
+
+    fn restore_into_place(&self, target: &[&str], keep: &str) {
+        let copy = self.path("restored");
+        succeed(self.command(&["restore", "--into", text(&copy)]).args(target));
+        self.swap(&copy, keep);
+    }
+
+    /// Puts a directory in the database's place; what was there is kept.
+    fn swap(&self, with: &Path, keep: &str) {
+        fs::rename(self.db(), self.path(keep)).unwrap();
+        fs::rename(with, self.db()).unwrap();
+    }
+
+    fn verify(&self) {
+        succeed(&mut self.command(&["verify"]));
+    }
+}
+
+fn keys(db: &DB) -> Vec<String> {
+    db.iterator(IteratorMode::Start).map(|pair| String::from_utf8(pair.unwrap().0.to_vec()).unwrap()).collect()
+}
+
+/// Writes records named by the branch and their number.
+fn write(db: &DB, branch: char, numbers: std::ops::Range<usize>) -> Vec<String> {
+    let names: Vec<_> = numbers.map(|n| format!("{n:04}{branch}")).collect();
+    for name in &names {
+        db.put(name, "value").unwrap();
+    }
+    names
+}
+
+fn newest_wal(dir: &Path) -> PathBuf {
+    let logs =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|x| x == "log"));
+    logs.max().unwrap()
+}
+
+fn cut(file: &Path, to: u64) {
+    OpenOptions::new().write(true).open(file).unwrap().set_len(to).unwrap();
+}
+
+#[test]
+fn a_power_loss_that_took_back_records_opens_a_timeline_at_the_last_record_that_is_left() {
+    // Each record has 7 + 12 + 1 + 1 + 5 + 1 + 5 bytes.
+    const RECORD: u64 = 32;
+    for (archived_in, left, torn) in [(1, 30, 0), (4, 10, 7), (4, 11, 31), (4, 0, 3), (3, 20, 0)] {
+        let site = Site::new();
+        let db = open(&site.db());
+        let mut first = Vec::new();
+        for part in 0..archived_in {
+            first.extend(write(&db, 'a', part * 40 / archived_in..(part + 1) * 40 / archived_in));
+            site.catch_up();
+        }
+        succeed(&mut site.command(&[
+            "tag",
+            "create",
+            "dead",
+            "--db",
+            text(&site.db()),
+            "--state",
+            text(&site.path("state")),
+        ]));
+        drop(db);
+        let wal = newest_wal(&site.db());
+        assert_eq!(fs::metadata(&wal).unwrap().len(), 40 * RECORD);
+        cut(&wal, left as u64 * RECORD + torn);
+        let db = open(&site.db());
+        let second = write(&db, 'b', left..left + 25);
+        site.catch_up();
+        assert_eq!(site.timelines(), [(1, None), (2, Some((1, left as u64)))], "{left} left, {torn} bytes torn");
+        let merged: Vec<_> = first[..left].iter().chain(&second).cloned().collect();
+        assert_eq!(site.restore(&["--to-latest"]), merged);
+        assert_eq!(site.restore(&["--to-latest", "--timeline", "1"]), first);
+        assert_eq!(site.restore(&["--to-tag", "dead"]), first, "a tag means its own branch");
+        // The first base has its floor behind what the first catch-up archived.
+        for record in [40 / archived_in - 1, 33, 39].into_iter().filter(|record| *record >= 40 / archived_in - 1) {
+            let target = record.to_string();
+            let restored = site.restore(&["--to-record", &target, "--timeline", "1"]);
+            assert_eq!(restored, first[..=record.min(39)], "record {record} of the dead branch");
+        }
+        drop(db);
+        site.verify();
+    }
+}
+
+#[test]
+fn a_middle_of_the_log_that_went_bad_forks_at_the_record_before_it() {
+    let site = Site::new();
+    let db = open(&site.db());
+    let first = write(&db, 'a', 0..50);
+    site.catch_up();
+    drop(db);
+    let wal = newest_wal(&site.db());
+    let mut bytes = fs::read(&wal).unwrap();
+    bytes[20 * 32 + 30] ^= 1;
+    fs::write(&wal, bytes).unwrap();
+    // By default RocksDB recovers up to the first damage and goes on from there.
+    let db = open(&site.db());
+    assert_eq!(keys(&db).len(), 20);
+    let second = write(&db, 'b', 20..30);
+    site.catch_up();
+    assert_eq!(site.timelines(), [(1, None), (2, Some((1, 20)))]);
+    assert_eq!(site.restore(&["--to-latest"]), [&first[..20], &second].concat());
+    assert_eq!(site.restore(&["--to-latest", "--timeline", "1"]), first);
+}
+
+#[test]
+fn a_restored_database_that_goes_on_is_a_branch_and_the_original_goes_on_where_it_was() {
+    let site = Site::new();
+    let db = open(&site.db());
+    let mut first = write(&db, 'a', 0..20);
+    site.catch_up();
+    first.extend(write(&db, 'a', 20..60));
+    site.catch_up();
+    drop(db);
+    site.restore_into_place(&["--to-record", "39"], "original");
+    let db = open(&site.db());
+    let mut second = write(&db, 'b', 40..50);
+    // The base that it needs to be restored on its own.
+    site.catch_up();
+    second.extend(write(&db, 'b', 50..70));
+    site.catch_up();
+    drop(db);
+    assert_eq!(site.timelines(), [(1, None), (2, Some((1, 40)))]);
+    assert_eq!(site.restore(&["--to-latest"]), [&first[..40], &second].concat());
+    // A branch of the branch.
+    let record = (site.head(2) - 11).to_string();
+    site.restore_into_place(&["--to-record", &record], "second");
+    let db = open(&site.db());
+    let third = write(&db, 'c', 60..65);
+    site.catch_up();
+    drop(db);
+    let fork = site.head(2) - 10;
+    assert_eq!(site.timelines(), [(1, None), (2, Some((1, 40))), (3, Some((2, fork)))]);
+    assert_eq!(site.restore(&["--to-latest"]), [&first[..40], &second[..20], &third].concat());
+    assert_eq!(site.restore(&["--to-latest", "--timeline", "2"]), [&first[..40], &second].concat());
+    // Below the fork a child's targets are its parent's.
+    for record in [25, 39] {
+        let of_child = site.restore(&["--to-record", &record.to_string(), "--timeline", "3"]);
+        assert_eq!(of_child, first[..=record]);
+    }
+    // The original comes back.
+    site.swap(&site.path("original"), "third");
+    site.catch_up();
+    let db = open(&site.db());
+    first.extend(write(&db, 'a', 60..75));
+    site.catch_up();
+    drop(db);
+    assert_eq!(site.timelines().len(), 3, "it has its timeline");
+    assert_eq!(site.restore(&["--to-latest"]), first, "and was written last");
+    assert_eq!(site.restore(&["--to-latest", "--timeline", "3"]).len(), 65);
+    assert_eq!(site.barriers(), [""; 0], "nothing is missing anywhere");
+    let tree = String::from_utf8(succeed(&mut site.command(&["list", "timelines"])).stdout).unwrap();
+    assert!(tree.contains("1 *") && tree.contains("└─ 2") && tree.contains("   └─ 3"), "{tree}");
+    site.verify();
+}
+
+#[test]
+fn another_database_in_the_directory_has_a_timeline_of_its_own() {
+    let site = Site::new();
+    let db = open(&site.db());
+    let first = write(&db, 'a', 0..30);
+    site.catch_up();
+    drop(db);
+    let other = open(&site.path("other"));
+    drop(other);
+    site.swap(&site.path("other"), "first");
+    let db = open(&site.db());
+    let second = write(&db, 'b', 0..10);
+    site.catch_up();
+    drop(db);
+    assert_eq!(site.timelines(), [(1, None), (2, None)]);
+    assert_eq!(site.restore(&["--to-latest"]), second);
+    assert_eq!(site.restore(&["--to-latest", "--timeline", "1"]), first);
+    site.swap(&site.path("first"), "second");
+    site.catch_up();
+    assert_eq!(site.timelines().len(), 2);
+    assert_eq!(site.restore(&["--to-latest"]), first);
+    site.verify();
+}
+
+#[test]
+fn a_database_that_moved_goes_on_where_it_was() {
+    let site = Site::new();
+    let db = open(&site.db());
+    let mut written = write(&db, 'a', 0..30);
+    site.catch_up();
+    drop(db);
+    fs::rename(site.db(), site.path("elsewhere")).unwrap();
+    assert!(
+        Command::new("cp").args(["-a", text(&site.path("elsewhere")), text(&site.db())]).status().unwrap().success()
+    );
+    fs::remove_dir_all(site.path("elsewhere")).unwrap();
+    succeed(&mut site.catch_up_as("another-state", None));
+    let db = open(&site.db());
+    written.extend(write(&db, 'a', 30..40));
+    succeed(&mut site.catch_up_as("another-state", None));
+    assert_eq!(site.timelines(), [(1, None)]);
+    assert_eq!(site.barriers(), [""; 0]);
+    assert_eq!(site.restore(&["--to-latest"]), written);
+}
+
+#[test]
+fn numbers_that_a_clean_reopen_gives_out_again_are_no_fork() {
+    let site = Site::new();
+    let db = open(&site.db());
+    db.put("a", "1").unwrap();
+    db.put("b", "2").unwrap();
+    // The C interface has no way to it: the batch is made as RocksDB makes it.
+    let mut batch = WriteBatchBuilder::new(SequenceNumber::new(0));
+    batch.push(&Op::SingleDelete { cf: ColumnFamilyId::new(0), key: b"b" });
+    db.write(WriteBatch::from_data(&batch.finish())).unwrap();
+    site.catch_up();
+    db.flush().unwrap();
+    drop(db);
+    let db = open(&site.db());
+    assert_eq!(db.latest_sequence_number(), 1, "RocksDB goes on from the highest number that is left");
+    db.put("c", "3").unwrap();
+    site.catch_up();
+    assert_eq!(site.timelines(), [(1, None)]);
+    assert_eq!(site.restore(&["--to-latest"]), ["a", "c"]);
+}
+
+#[test]
+fn a_directory_put_back_from_a_copy_forks_where_the_copy_was_made() {
+    for (reopened, flushed) in [(false, false), (true, false), (false, true), (true, true)] {
+        let site = Site::new();
+        let db = open(&site.db());
+        let mut first = write(&db, 'a', 0..30);
+        site.catch_up();
+        drop(db);
+        assert!(
+            Command::new("cp").args(["-a", text(&site.db()), text(&site.path("backup"))]).status().unwrap().success()
+        );
+        let db = open(&site.db());
+        first.extend(write(&db, 'a', 30..60));
+        if flushed {
+            site.catch_up();
+            db.flush().unwrap();
+            first.extend(write(&db, 'a', 60..61));
+        }
+        site.catch_up();
+        drop(db);
+        site.swap(&site.path("backup"), "later");
+        if reopened {
+            drop(open(&site.db()));
+        }
+        let db = open(&site.db());
+        let second = write(&db, 'b', 30..40);
+        site.catch_up();
+        drop(db);
+        let case = format!("reopened {reopened}, flushed {flushed}: {:?} {:?}", site.timelines(), site.barriers());
+        assert_eq!(site.restore(&["--to-latest"]), [&first[..30], &second].concat(), "{case}");
+        let archived = first.len() - 1;
+        let dead = site.restore(&["--to-record", &archived.to_string(), "--timeline", "1"]);
+        assert_eq!(dead, first, "{case}");
+        site.verify();
+        let timelines = site.timelines();
+        assert!(timelines.len() == 2 || !site.barriers().is_empty(), "a fork, or a gap that is named: {case}");
+        if let Some((_, Some((_, fork)))) = timelines.get(1) {
+            assert_eq!(*fork, 30, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_a_timeline_is_opened_leaves_one_timeline() {
+    for crash in ["timeline-before-put", "timeline-after-put", "before-put", "after-put"] {
+        let site = Site::new();
+        let db = open(&site.db());
+        let first = write(&db, 'a', 0..40);
+        site.catch_up();
+        drop(db);
+        cut(&newest_wal(&site.db()), 32 * 15);
+        let db = open(&site.db());
+        let second = write(&db, 'b', 15..20);
+        let crashed = site.catch_up_as("state", Some(crash)).output().unwrap();
+        assert!(!crashed.status.success(), "{crash} is not reached");
+        site.catch_up();
+        assert_eq!(site.timelines(), [(1, None), (2, Some((1, 15)))], "{crash}");
+        assert_eq!(site.restore(&["--to-latest"]), [&first[..15], &second].concat(), "{crash}");
+        site.verify();
+    }
+}
+
+#[test]
+fn an_archiver_that_runs_goes_over_to_the_database_that_was_put_in_its_place() {
+    let site = Site::new();
+    let db = open(&site.db());
+    let mut first = write(&db, 'a', 0..10);
+    site.catch_up();
+    first.extend(write(&db, 'a', 10..30));
+    site.catch_up();
+    let mut command = site.command(&["run", "--db", text(&site.db()), "--state", text(&site.path("state"))]);
+    command.args(["--interval", "20ms", "--poll", "5ms"]).stdout(std::process::Stdio::null());
+    let mut archiver = command.stderr(fs::File::create(site.path("log")).unwrap()).spawn().unwrap();
+    let log = || fs::read_to_string(site.path("log")).unwrap();
+    let until = |what: &str, done: &dyn Fn() -> bool| {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < Duration::from_secs(60), "{what}\n{}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    drop(db);
+    site.restore_into_place(&["--to-record", "19"], "original");
+    until("the second timeline", &|| site.timelines().len() == 2);
+    let db = open(&site.db());
+    let second = write(&db, 'b', 20..25);
+    until("its records", &|| site.head(2) > 25 && site.barriers().is_empty());
+    until("its base", &|| site.command(&["plan", "--to-latest"]).output().unwrap().status.success());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(archiver.try_wait().unwrap().is_none(), "it goes on: {}", log());
+    terminate(&archiver);
+    assert!(wait(&mut archiver).unwrap().success(), "{}", log());
+    assert_eq!(site.timelines(), [(1, None), (2, Some((1, 20)))]);
+    assert_eq!(site.restore(&["--to-latest"]), [&first[..20], &second].concat());
+    assert_eq!(site.restore(&["--to-latest", "--timeline", "1"]), first);
+    site.verify();
+}
