@@ -21,6 +21,7 @@ use pitr_archive::{
     ids::{ColumnFamilyId, SequenceNumber},
     rocks::write_batch::{Op, WriteBatchBuilder},
 };
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use rocksdb::{DB, IteratorMode, Options, WriteBatch};
 use serde_json::Value;
 
@@ -97,6 +98,14 @@ impl Site {
         let _ = fs::remove_dir_all(&copy);
         succeed(self.command(&["restore", "--into", text(&copy)]).args(target));
         keys(&open(&copy))
+    }
+
+    /// Restores and answers everything.
+    fn restore_all(&self, target: &[&str]) -> Vec<(String, String)> {
+        let copy = self.path("copy");
+        let _ = fs::remove_dir_all(&copy);
+        succeed(self.command(&["restore", "--into", text(&copy)]).args(target));
+        content(&open(&copy))
     }
 
     fn restore_into_place(&self, target: &[&str], keep: &str) {
@@ -417,4 +426,220 @@ fn an_archiver_that_runs_goes_over_to_the_database_that_was_put_in_its_place() {
     assert_eq!(site.restore(&["--to-latest"]), [&first[..20], &second].concat());
     assert_eq!(site.restore(&["--to-latest", "--timeline", "1"]), first);
     site.verify();
+}
+
+/// A write: the key that no other has, and the write before it in the history it belongs to.
+struct Node {
+    key: String,
+    before: Option<usize>,
+}
+
+/// Histories as a tree of writes.
+#[derive(Default)]
+struct Forest(Vec<Node>);
+
+impl Forest {
+    fn grow(&mut self, before: Option<usize>) -> usize {
+        self.0.push(Node { key: format!("{:05}", self.0.len()), before });
+        self.0.len() - 1
+    }
+
+    /// What a database holds whose last write is `node`.
+    fn content(&self, node: Option<usize>) -> Vec<(String, String)> {
+        let mut content = Vec::new();
+        let mut at = node;
+        while let Some(index) = at {
+            content.push((self.0[index].key.clone(), "value".to_owned()));
+            at = self.0[index].before;
+        }
+        content.extend(node.map(|last| ("last".to_owned(), self.0[last].key.clone())));
+        content.sort();
+        content
+    }
+}
+
+fn content(db: &DB) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let pairs = db.iterator(IteratorMode::Start).map(|pair| pair.unwrap());
+    pairs.map(|(key, value)| (text(&key), text(&value))).collect()
+}
+
+fn last(db: &DB) -> Option<usize> {
+    db.get("last").unwrap().map(|key| String::from_utf8(key).unwrap().parse().unwrap())
+}
+
+/// A random history: writes, flushes, reopens, power losses, restores that go on, directories that are put back.
+fn random_forest(seed: u64) -> Counts {
+    let mut random = StdRng::seed_from_u64(seed);
+    let site = Site::new();
+    let mut forest = Forest::default();
+    let mut db = Some(open(&site.db()));
+    let mut at: Option<usize> = None;
+    let mut aside = Vec::new();
+    let mut counts = Counts::default();
+    for step in 0..24 {
+        let kind = if step < 2 { step } else { random.random_range(0..14) };
+        match kind {
+            0 | 2..=4 => {
+                let db = db.as_ref().unwrap();
+                for _ in 0..random.random_range(1..12) {
+                    let node = forest.grow(at);
+                    let mut batch = WriteBatch::default();
+                    batch.put(&forest.0[node].key, "value");
+                    batch.put("last", &forest.0[node].key);
+                    db.write(batch).unwrap();
+                    at = Some(node);
+                }
+            }
+            1 | 5..=7 => site.catch_up(),
+            8 => db.as_ref().unwrap().flush().unwrap(),
+            9 => {
+                drop(db.take());
+                db = Some(open(&site.db()));
+            }
+            10 => {
+                drop(db.take());
+                let wal = newest_wal(&site.db());
+                let length = fs::metadata(&wal).unwrap().len();
+                cut(&wal, random.random_range(0..=length));
+                let opened = open(&site.db());
+                at = last(&opened);
+                assert_eq!(content(&opened), forest.content(at), "RocksDB recovers a prefix");
+                db = Some(opened);
+                counts.losses += 1;
+            }
+            11 => {
+                // A restore to anywhere, which goes on in the database's place.
+                let timelines = site.timelines();
+                let (timeline, _) = timelines[random.random_range(0..timelines.len())];
+                let head = site.head(timeline);
+                let record = random.random_range(0..head.max(1)).to_string();
+                let (copy, timeline) = (site.path(&format!("copy-{step}")), timeline.to_string());
+                let args = ["restore", "--timeline", &timeline, "--to-record", &record, "--into", text(&copy)];
+                if site.command(&args).output().unwrap().status.success() {
+                    drop(db.take());
+                    let keep = format!("aside-{step}");
+                    site.swap(&copy, &keep);
+                    aside.push((keep, at));
+                    let opened = open(&site.db());
+                    at = last(&opened);
+                    assert_eq!(content(&opened), forest.content(at), "record {record} of timeline {timeline}");
+                    db = Some(opened);
+                    counts.restores += 1;
+                }
+            }
+            12 => {
+                drop(db.take());
+                let keep = format!("backup-{step}");
+                let from_to = [text(&site.db()).to_owned(), text(&site.path(&keep)).to_owned()];
+                assert!(Command::new("cp").arg("-a").args(from_to).status().unwrap().success());
+                aside.push((keep, at));
+                db = Some(open(&site.db()));
+            }
+            _ if !aside.is_empty() => {
+                drop(db.take());
+                let (back, was) = aside.swap_remove(random.random_range(0..aside.len()));
+                let keep = format!("swapped-{step}");
+                site.swap(&site.path(&back), &keep);
+                aside.push((keep, at));
+                at = was;
+                db = Some(open(&site.db()));
+                counts.swaps += 1;
+            }
+            _ => {}
+        }
+    }
+    site.catch_up();
+    drop(db.take());
+    site.verify();
+    assert_eq!(site.restore_all(&["--to-latest"]), forest.content(at), "the end");
+    let timelines = site.timelines();
+    counts.timelines += timelines.len();
+    for (timeline, parent) in timelines {
+        let number = timeline.to_string();
+        let log = succeed(site.command(&["log", "--timeline", &number]).arg("--json"));
+        let mut records: Vec<(u64, usize)> = Vec::new();
+        for line in String::from_utf8(log.stdout).unwrap().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            if let (Some(record), Some(node)) =
+                (line["record"].as_u64(), line["key"].as_str().and_then(|k| k.parse().ok()))
+            {
+                records.push((record, node));
+            }
+        }
+        // A parent is named only where its history is the child's up to there.
+        if let Some((parent, fork)) = parent.filter(|(_, fork)| *fork > 0) {
+            let of_parent = succeed(site.command(&["log", "--timeline", &parent.to_string()]).arg("--json"));
+            let shared = |text: &[u8]| {
+                let text = String::from_utf8(text.to_vec()).unwrap();
+                let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+                lines
+                    .iter()
+                    .rfind(|l| l["record"].as_u64() < Some(fork))
+                    .and_then(|l| l["value"].as_str().map(str::to_owned))
+            };
+            let of_child = succeed(site.command(&["log", "--timeline", &number]).arg("--json"));
+            assert_eq!(shared(&of_parent.stdout), shared(&of_child.stdout), "below the fork of timeline {number}");
+            counts.forks += 1;
+        }
+        for _ in 0..4.min(records.len()) {
+            let (record, node) = records[random.random_range(0..records.len())];
+            let copy = site.path("copy");
+            let _ = fs::remove_dir_all(&copy);
+            let target = record.to_string();
+            let args = ["restore", "--timeline", &number, "--to-record", &target, "--into", text(&copy)];
+            let output = site.command(&args).output().unwrap();
+            if output.status.success() {
+                assert_eq!(content(&open(&copy)), forest.content(Some(node)), "record {record} of timeline {number}");
+                counts.exact += 1;
+            } else {
+                let text = String::from_utf8(output.stderr).unwrap();
+                assert!(text.contains("[target."), "record {record} of timeline {number}: {text}");
+                counts.refused += 1;
+            }
+        }
+    }
+    counts
+}
+
+/// What random histories met.
+#[derive(Debug, Default)]
+struct Counts {
+    timelines: usize,
+    forks: usize,
+    losses: usize,
+    restores: usize,
+    swaps: usize,
+    exact: usize,
+    refused: usize,
+}
+
+/// `PITR_SEED=N` replays one; `PITR_FIRST` and `PITR_PROGRAMS` choose others.
+#[test]
+fn random_histories_are_restored_exactly_on_every_branch() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seeds = match number("PITR_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => {
+            let first = number("PITR_FIRST").unwrap_or(0);
+            first..first + number("PITR_PROGRAMS").unwrap_or(24)
+        }
+    };
+    let whole = seeds.end - seeds.start >= 24;
+    let mut total = Counts::default();
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| random_forest(seed));
+        let counts = outcome.unwrap_or_else(|_| panic!("seed {seed}: PITR_SEED={seed} replays it"));
+        total.timelines += counts.timelines;
+        total.forks += counts.forks;
+        total.losses += counts.losses;
+        total.restores += counts.restores;
+        total.swaps += counts.swaps;
+        total.exact += counts.exact;
+        total.refused += counts.refused;
+    }
+    eprintln!("{total:?}");
+    let Counts { timelines, forks, losses, restores, swaps, exact, refused: _ } = total;
+    let met = [timelines, forks, losses, restores, swaps, exact];
+    assert!(!whole || met.iter().all(|count| *count > 0), "a kind of history never occurred: {total:?}");
 }

@@ -188,7 +188,7 @@ impl RestorePlan {
 /// The position reached: `.position.{timeline,record,wal,sequence}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PlannedPosition {
-    /// The timeline.
+    /// The timeline: an ancestor's where the target lies below the fork.
     pub timeline: TimelineId,
     /// The last record included; absent before the first.
     pub record: Option<RecordNumber>,

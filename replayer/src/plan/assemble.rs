@@ -190,7 +190,7 @@ async fn describe(
         archive: inputs.archive,
         target: target.clone(),
         position: PlannedPosition {
-            timeline: stream.timeline,
+            timeline: stream.timeline_at(place),
             record: boundary.last_record(),
             wal: facts::wal_before(stream, boundary),
             sequence,

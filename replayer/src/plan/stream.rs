@@ -364,6 +364,12 @@ impl Stream {
         self.pieces.first().map_or(Boundary::START, |p| p.summary.first)
     }
 
+    /// The timeline of which a place is: that of an ancestor below the fork.
+    pub fn timeline_at(&self, place: Place) -> TimelineId {
+        let index = self.pieces.partition_point(|p| p.end < place);
+        self.pieces.get(index).map_or(self.timeline, |p| p.timeline)
+    }
+
     /// Whether a boundary of `timeline` lies on this stream.
     pub fn holds(&self, timeline: TimelineId, boundary: Boundary) -> bool {
         let of_timeline = |p: &&Piece| p.timeline == timeline;
