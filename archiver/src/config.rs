@@ -37,6 +37,9 @@ pub struct ArchiverConfig {
     pub compression_level: i32,
     /// What the server was given as `db_paths`, in its order; OPTIONS files do not tell. Default: none.
     pub db_paths: Vec<PathBuf>,
+    /// Where pins of WALs lie that are on another file system than the state directory. Default: beside their directory,
+    /// under its name with `.pitr` behind it.
+    pub wal_pins: Option<PathBuf>,
     /// Names of files beside RocksDB's own, in the database directory, that every base carries.
     pub include: Vec<String>,
     /// Who writes, for people. Default: host and process id.
@@ -60,6 +63,7 @@ impl ArchiverConfig {
             base_spacing: Duration::from_secs(10),
             compression_level: 1,
             db_paths: Vec::new(),
+            wal_pins: None,
             include: Vec::new(),
             writer: format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id()),
         }

@@ -7,6 +7,9 @@
 //! A recycled WAL is overwritten in place, so its link would hold other bytes later; its records are kept in a *copy*
 //! beside the link ([`Pins::copy_of`]), written as they are read.
 //!
+//! A hard link lies on the file system of its file. The state directory is on the database's; where the server keeps its
+//! WALs on another one, their pins lie there, beside the server's directory or where the operator says.
+//!
 //! Refuses: to write anything inside the database's directories, to open a source file for writing, and to keep a second
 //! copy of anything but recycled WALs. Links are not fsynced: after a power loss the files themselves tell the truth,
 //! and what is missing then becomes a barrier.
@@ -60,37 +63,55 @@ pub enum Pinned {
     Vanished,
 }
 
+/// Where pins are to lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// Below the state directory.
+    pub root: &'a Path,
+    /// The database directory.
+    pub db: &'a Path,
+    /// Where the server keeps its WALs.
+    pub wal_dir: &'a Path,
+    /// Where the operator wants the pins of WALs, if they cannot lie below `root`.
+    pub wal_pins: Option<&'a Path>,
+}
+
 /// The pin directories.
 #[derive(Debug)]
 pub struct Pins {
-    root: PathBuf,
+    wals: PathBuf,
+    manifests: PathBuf,
 }
 
 impl Pins {
-    /// Opens or creates the pin directories below `root` and proves that files of `sources` can be linked there.
+    /// Opens or creates the pin directories and proves that the database's files can be linked there.
     ///
     /// # Errors
     /// `pin.impossible` where hard links cannot be made: another file system, another owner.
-    pub fn open(root: PathBuf, sources: &[&Path]) -> Result<Self> {
-        for kind in [PinKind::Wal, PinKind::Manifest] {
-            let dir = root.join(kind.directory());
-            fs::create_dir_all(&dir).map_err(|e| error::io("creating the pin directory", &dir, e))?;
-        }
-        let here = device(&root)?;
-        for source in sources {
-            if device(source)? != here {
+    pub fn open(places: Places<'_>) -> Result<Self> {
+        let wals = wal_pins(places)?.join(PinKind::Wal.directory());
+        let manifests = places.root.join(PinKind::Manifest.directory());
+        for (dir, source) in [(&wals, places.wal_dir), (&manifests, places.db)] {
+            fs::create_dir_all(dir).map_err(|e| error::io("creating the pin directory", dir, e))?;
+            if device(source)? != device(dir)? {
                 return Err(Error::new(Code::PinImpossible, "linking the database's files")
                     .on(source.display())
-                    .with("pins", root.display())
+                    .with("pins", dir.display())
                     .because(std::io::Error::from(ErrorKind::CrossesDevices)));
             }
         }
-        Ok(Self { root })
+        Ok(Self { wals, manifests })
     }
 
-    /// The directory of the links of one kind.
+    fn directory(&self, kind: PinKind) -> &Path {
+        match kind {
+            PinKind::Wal => &self.wals,
+            PinKind::Manifest => &self.manifests,
+        }
+    }
+
     fn path(&self, kind: PinKind, number: FileNumber) -> PathBuf {
-        self.root.join(kind.directory()).join(kind.name(number))
+        self.directory(kind).join(kind.name(number))
     }
 
     /// Pins `source`.
@@ -128,10 +149,10 @@ impl Pins {
 
     /// Every pin of a kind, by number.
     pub fn list(&self, kind: PinKind) -> Result<BTreeMap<FileNumber, PathBuf>> {
-        let dir = self.root.join(kind.directory());
+        let dir = self.directory(kind);
         let mut found = BTreeMap::new();
-        for entry in fs::read_dir(&dir).map_err(|e| error::io("listing the pins", &dir, e))? {
-            let entry = entry.map_err(|e| error::io("listing the pins", &dir, e))?;
+        for entry in fs::read_dir(dir).map_err(|e| error::io("listing the pins", dir, e))? {
+            let entry = entry.map_err(|e| error::io("listing the pins", dir, e))?;
             let name = entry.file_name();
             let Some(parsed) = name.to_str().and_then(file_name::parse) else { continue };
             let number = match (kind, parsed) {
@@ -169,15 +190,15 @@ impl Pins {
     }
 
     fn copy_path(&self, number: FileNumber) -> PathBuf {
-        self.root.join("wal").join(format!("copy-{:06}", number.get()))
+        self.wals.join(format!("copy-{:06}", number.get()))
     }
 
     /// Numbers of the recycled WALs of which there are copies.
     pub fn copies(&self) -> Result<Vec<FileNumber>> {
-        let dir = self.root.join("wal");
+        let dir = &self.wals;
         let mut found = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(|e| error::io("listing the pins", &dir, e))? {
-            let entry = entry.map_err(|e| error::io("listing the pins", &dir, e))?;
+        for entry in fs::read_dir(dir).map_err(|e| error::io("listing the pins", dir, e))? {
+            let entry = entry.map_err(|e| error::io("listing the pins", dir, e))?;
             let name = entry.file_name();
             let number: Option<FileNumber> = name.to_str().and_then(|n| n.strip_prefix("copy-")?.parse().ok());
             found.extend(number);
@@ -228,6 +249,34 @@ impl Pins {
     }
 }
 
+/// Where the pins of WALs go: below the state directory; where the server keeps its WALs on another file system, beside
+/// their directory, under its name with `.pitr` behind it; or where the operator says.
+pub fn wal_pins(places: Places<'_>) -> Result<PathBuf> {
+    let Places { root, wal_dir, .. } = places;
+    if let Some(named) = places.wal_pins {
+        return Ok(named.to_owned());
+    }
+    let near = root.ancestors().find(|above| above.exists()).unwrap_or(root);
+    let there = device(wal_dir)?;
+    if device(near)? == there {
+        return Ok(root.to_owned());
+    }
+    let above = wal_dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match wal_dir.file_name() {
+        Some(name) if device(above)? == there => {
+            let mut name = name.to_os_string();
+            name.push(".pitr");
+            Ok(above.join(name))
+        }
+        // The file system is mounted there: the only place on it is the server's own directory, or below.
+        _ => {
+            Err(Error::new(Code::PinImpossible, "finding a place for pins of the logs in").on(wal_dir.display()).hint(
+                "the logs lie at the root of a file system of their own: name a directory on it for pins (--wal-pins)",
+            ))
+        }
+    }
+}
+
 /// The device a path is on.
 pub fn device(path: &Path) -> Result<u64> {
     Ok(fs::metadata(path).map_err(|e| error::io("examining", path, e))?.dev())
@@ -271,7 +320,7 @@ mod tests {
         fs::create_dir_all(&state).unwrap();
         let wal = db.join("000007.log");
         fs::write(&wal, b"records").unwrap();
-        let pins = Pins::open(state, &[&db]).unwrap();
+        let pins = Pins::open(Places { root: &state, db: &db, wal_dir: &db, wal_pins: None }).unwrap();
         let seven = FileNumber::new(7);
         assert_eq!(pins.pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::New);
         assert_eq!(pins.pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::Already);

@@ -12,7 +12,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::{
-    config::ArchiverConfig, layout::Layout, lineage::Lineage, pin::Pins, registry::Registry, state::StateDir,
+    config::ArchiverConfig,
+    layout::Layout,
+    lineage::Lineage,
+    pin::{Pins, Places},
+    registry::Registry,
+    state::StateDir,
     watch::Watch,
 };
 
@@ -50,7 +55,12 @@ impl Source {
         let layout = Layout::read(&config.db, &config.db_paths)?;
         let lineage = Lineage::read(&layout)?;
         let inode = inode(&layout.db)?;
-        let pins = Pins::open(state.root().join("pins"), &[&layout.db, &layout.wal_dir])?;
+        let pins = Pins::open(Places {
+            root: &state.root().join("pins"),
+            db: &layout.db,
+            wal_dir: &layout.wal_dir,
+            wal_pins: config.wal_pins.as_deref(),
+        })?;
         let from = PinnedFrom { db_id: lineage.db_id.clone(), restore_marker: lineage.nonce(), inode };
         if old == OldPins::GiveUp || !made_of(state, &from)? {
             pins.release_all()?;

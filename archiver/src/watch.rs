@@ -152,7 +152,7 @@ mod tests {
     use pitr_archive::ids::FileNumber;
 
     use super::*;
-    use crate::pin::Pins;
+    use crate::pin::{Pins, Places};
 
     #[test]
     fn after_a_lapse_a_listing_with_every_event_acted_on_is_a_new_beginning() {
@@ -160,7 +160,8 @@ mod tests {
         let db = dir.path().join("db");
         std::fs::create_dir(&db).unwrap();
         std::fs::write(db.join("000007.log"), b"").unwrap();
-        let pins = Pins::open(dir.path().join("pins"), &[&db]).unwrap();
+        let pins =
+            Pins::open(Places { root: &dir.path().join("pins"), db: &db, wal_dir: &db, wal_pins: None }).unwrap();
         let registry = Arc::new(Registry::new(pins, db.clone(), db.clone()).unwrap());
         let _watch = Watch::start(registry.clone(), Arc::new(Notify::new())).unwrap();
         let (seven, nine) = (FileNumber::new(7), FileNumber::new(9));

@@ -71,6 +71,10 @@ pub struct DatabaseArgs {
     /// tell
     #[arg(long, value_name = "DIR", help_heading = "Tuning")]
     pub db_path: Vec<PathBuf>,
+    /// Where the server's wal_dir is on another file system: where hard links to its files are kept there [default: the
+    /// wal_dir's name with .pitr, beside it]
+    #[arg(long, value_name = "DIR", help_heading = "Tuning")]
+    pub wal_pins: Option<PathBuf>,
 }
 
 /// Which database, where the archive alone is enough.
@@ -86,11 +90,16 @@ pub struct OptionalDatabaseArgs {
     /// tell
     #[arg(long, value_name = "DIR", help_heading = "Tuning")]
     pub db_path: Vec<PathBuf>,
+    /// Where the server's wal_dir is on another file system: where hard links to its files are kept there [default: the
+    /// wal_dir's name with .pitr, beside it]
+    #[arg(long, value_name = "DIR", help_heading = "Tuning")]
+    pub wal_pins: Option<PathBuf>,
 }
 
 impl OptionalDatabaseArgs {
     /// The database, if one was named.
     pub fn given(&self) -> Option<DatabaseArgs> {
-        self.db.clone().map(|db| DatabaseArgs { db, state: self.state.clone(), db_path: self.db_path.clone() })
+        let Self { db, state, db_path, wal_pins } = self.clone();
+        db.map(|db| DatabaseArgs { db, state, db_path, wal_pins })
     }
 }

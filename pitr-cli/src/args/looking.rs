@@ -85,7 +85,7 @@ pub struct LogArgs {
     /// At most this many operations
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: u64,
-    /// On this timeline [default: the newest]
+    /// On this timeline [default: the one written last]
     #[arg(long, value_name = "N")]
     pub timeline: Option<TimelineId>,
     /// Show values in full instead of their beginnings

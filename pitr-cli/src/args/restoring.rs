@@ -31,7 +31,7 @@ pub struct TargetArgs {
 /// How to plan, beside the target.
 #[derive(Args, Clone, Debug)]
 pub struct PlanningArgs {
-    /// On this timeline [default: the newest; a tag has its own]
+    /// On this timeline [default: the one written last; a tag has its own]
     #[arg(long, value_name = "N")]
     pub timeline: Option<TimelineId>,
     /// From this base [default: the one that is restored fastest]

@@ -66,6 +66,7 @@ pub fn config(database: &DatabaseArgs) -> ArchiverConfig {
     let mut config = ArchiverConfig::new(&database.db);
     config.state = state_dir(database);
     config.db_paths.clone_from(&database.db_path);
+    config.wal_pins.clone_from(&database.wal_pins);
     config
 }
 

@@ -20,7 +20,10 @@ use pitr_archive::{
         options_file::{ColumnFamilySettings, DbSettings},
     },
 };
-use pitr_archiver::layout::Layout;
+use pitr_archiver::{
+    layout::Layout,
+    pin::{self, Places},
+};
 
 use super::Finding;
 use crate::{args::common::DatabaseArgs, context::state_dir, output::text};
@@ -62,7 +65,7 @@ pub fn check(args: &DatabaseArgs, findings: &mut Vec<Finding>) -> Result<Option<
         }
     }
     always(findings);
-    hard_links(&layout, &state_dir(args), findings);
+    hard_links(&layout, args, findings);
     Ok(log(&layout, findings))
 }
 
@@ -156,41 +159,54 @@ fn always(findings: &mut Vec<Finding>) {
     ));
 }
 
-/// Pins need hard links from every directory of the database to the state directory.
-fn hard_links(layout: &Layout, state: &Path, findings: &mut Vec<Finding>) {
-    let mut directories: Vec<(&str, PathBuf)> = vec![("database", layout.db.clone())];
+/// Pins are hard links: each on the file system of its file.
+fn hard_links(layout: &Layout, args: &DatabaseArgs, findings: &mut Vec<Finding>) {
+    let state = state_dir(args);
+    tried("database", &layout.db, &state, findings);
     if layout.wal_dir != layout.db {
-        directories.push(("wal_dir", layout.wal_dir.clone()));
-    }
-    directories.extend(layout.db_paths.iter().map(|dir| ("db_path", dir.clone())));
-    for (what, dir) in directories {
-        let id = format!("database.hard-links/{what}");
-        findings.push(match link(&dir, state) {
-            Ok(None) => Finding::info(id, format!("{} has no file to try a hard link with yet", dir.display())),
-            Ok(Some(())) => Finding::ok(id, format!("files of {} can be hard-linked to {}", dir.display(), state.display())),
-            Err(e) => Finding::error(
-                id,
-                format!("files of {} cannot be hard-linked to {}: {e}", dir.display(), state.display()),
-                "run pitr as the user that owns the database, and choose a --state directory on the same file system (and mount)",
+        let (root, wal_pins) = (state.join("pins"), args.wal_pins.as_deref());
+        match pin::wal_pins(Places { root: &root, db: &layout.db, wal_dir: &layout.wal_dir, wal_pins }) {
+            Ok(place) => tried("wal_dir", &layout.wal_dir, &place, findings),
+            Err(e) => findings.push(Finding::failed("database.hard-links/wal_dir", &e)),
+        }
+        findings.push(Finding::info(
+            "database.wal-elsewhere",
+            format!(
+                "the log lies in {}: restore needs --map-path {}=NEW",
+                layout.wal_dir.display(),
+                layout.wal_dir.display()
             ),
-        });
+        ));
     }
-    if layout.wal_dir != layout.db {
-        let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).ok();
-        let elsewhere = device(&layout.wal_dir) != device(&layout.db);
-        let text = format!("the log lies in {}", layout.wal_dir.display());
-        findings.push(match elsewhere {
-            true => Finding::error(
-                "database.wal-elsewhere",
-                format!("{text}, on another file system than the database"),
-                "pins are hard links, and one state directory can only hold links to one file system: keep both on one",
-            ),
-            false => Finding::info(
-                "database.wal-elsewhere",
-                format!("{text}: restore needs --map-path {}=NEW", layout.wal_dir.display()),
-            ),
-        });
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+    for dir in &layout.db_paths {
+        if device(dir) == device(&layout.db) {
+            tried("db_path", dir, &state, findings);
+        } else {
+            findings.push(Finding::info(
+                "database.hard-links/db_path",
+                format!(
+                    "{} is on another file system: its files are held open while a base is uploaded",
+                    dir.display()
+                ),
+            ));
+        }
     }
+}
+
+fn tried(what: &str, dir: &Path, place: &Path, findings: &mut Vec<Finding>) {
+    let id = format!("database.hard-links/{what}");
+    findings.push(match link(dir, place) {
+        Ok(None) => Finding::info(id, format!("{} has no file to try a hard link with yet", dir.display())),
+        Ok(Some(())) => {
+            Finding::ok(id, format!("files of {} can be hard-linked to {}", dir.display(), place.display()))
+        }
+        Err(e) => Finding::error(
+            id,
+            format!("files of {} cannot be hard-linked to {}: {e}", dir.display(), place.display()),
+            "run pitr as the user that owns the database, and choose a --state directory on the same file system (and mount)",
+        ),
+    });
 }
 
 /// Links one file of `dir` beside (or into) the state directory, and removes the link.
@@ -201,8 +217,8 @@ fn link(dir: &Path, state: &Path) -> Result<Option<()>> {
         matches!(name, Some(FileKind::Sst(_) | FileKind::Wal(_) | FileKind::Manifest(_) | FileKind::Identity))
     };
     let Some(file) = entries.filter_map(|entry| Some(entry.ok()?.path())).find(ours) else { return Ok(None) };
-    let near = if state.is_dir() { state } else { state.parent().unwrap_or(state) };
-    let near = if near.as_os_str().is_empty() { Path::new(".") } else { near };
+    // What is not there yet is made where it is to be.
+    let near = state.ancestors().find(|above| above.is_dir()).unwrap_or(Path::new("."));
     let target = near.join(format!(".pitr-check-{}", std::process::id()));
     fs::hard_link(&file, &target).map_err(|e| error::io("hard-linking", &file, e))?;
     fs::remove_file(&target).map_err(|e| error::io("removing the link", &target, e))?;
