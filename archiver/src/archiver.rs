@@ -322,6 +322,7 @@ impl Archiver {
             last_base: self.last_base.clone(),
             base: self.engine.wanted_base().map(|reason| format!("wanted: {reason:?}")),
             pinned_bytes: self.engine.registry().pins().held_bytes()?,
+            pin_delay: self.engine.registry().pin_delay(),
             barriers: self.engine.barriers_noted(),
             waiting: self.engine.waiting().map(ToOwned::to_owned),
             now: self.parts.clock.now(),

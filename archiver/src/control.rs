@@ -25,7 +25,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::state::StateDir;
+use crate::{delay::PinDelay, state::StateDir};
 
 /// Requests are names and notes; anything longer is not one of ours.
 const MAX_LINE: u64 = 64 * 1024;
@@ -117,6 +117,9 @@ pub struct Status {
     pub base: Option<String>,
     /// Bytes on disk that only our pins hold.
     pub pinned_bytes: u64,
+    /// How long new WALs waited for their pins; absent before the first.
+    #[serde(default)]
+    pub pin_delay: Option<PinDelay>,
     /// Barriers recorded by this process.
     pub barriers: u64,
     /// Why nothing is archived at the moment, if that is so.

@@ -38,6 +38,7 @@ pub mod config;
 pub mod control;
 pub mod crash;
 mod daemon;
+mod delay;
 mod elapsed;
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -64,4 +65,5 @@ mod window;
 
 pub use archiver::Archiver;
 pub use config::{ArchiverConfig, Parts};
+pub use delay::PinDelay;
 pub use owner::Owner;

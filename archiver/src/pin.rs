@@ -20,6 +20,7 @@ use std::{
     io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use pitr_archive::{Code, Error, Result, error, ids::FileNumber, rocks::file_name};
@@ -140,6 +141,11 @@ impl Pins {
                 Err(Error::new(code, "pinning").on(source.display()).with("pin", link.display()).because(e))
             }
         }
+    }
+
+    /// How long ago a pinned file came into being, where the file system keeps that.
+    pub fn age_of(&self, kind: PinKind, number: FileNumber) -> Option<Duration> {
+        fs::metadata(self.path(kind, number)).ok()?.created().ok()?.elapsed().ok()
     }
 
     /// Opens a pinned file; `None` if it is not pinned.

@@ -19,6 +19,7 @@ use pitr_archive::{
 };
 
 use crate::{
+    delay::{Delays, PinDelay},
     pin::{PinKind, Pinned, Pins},
     watch::Events,
 };
@@ -46,6 +47,8 @@ struct Inner {
     watching_from: Option<FileNumber>,
     /// How often the watch lapsed.
     lapses: u64,
+    /// How long WALs that appeared since the watch began waited for their pins.
+    delays: Delays,
     events: Option<Arc<Events>>,
     /// Files below these numbers are archived and given up; a scan that still sees them leaves them alone.
     wals_below: FileNumber,
@@ -135,6 +138,7 @@ impl Registry {
             return Ok(());
         }
         let pinned = self.pins.pin(PinKind::Wal, number, path)?;
+        let age = if pinned == Pinned::New { self.pins.age_of(PinKind::Wal, number) } else { None };
         let mut inner = self.lock();
         match pinned {
             Pinned::Vanished if !inner.wals.contains_key(&number) => {
@@ -142,6 +146,9 @@ impl Registry {
             }
             Pinned::Vanished => {}
             Pinned::New | Pinned::Already | Pinned::Replaced => {
+                if let (Pinned::New, true, Some(age)) = (pinned, inner.events.is_some(), age) {
+                    inner.delays.note(age);
+                }
                 inner.lost.remove(&number);
                 inner.wals.insert(number, seen);
             }
@@ -254,6 +261,11 @@ impl Registry {
     pub fn all_known_above(&self, after: FileNumber) {
         let mut inner = self.lock();
         inner.watching_from = inner.watching_from.map(|from| from.min(after));
+    }
+
+    /// How long WALs waited for their pins.
+    pub fn pin_delay(&self) -> Option<PinDelay> {
+        self.lock().delays.summary()
     }
 
     /// MANIFESTs that can be read, from `from` on, in order.

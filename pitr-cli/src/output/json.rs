@@ -18,7 +18,7 @@
 //! | `tag create` | `name`, `note`, `position`, `created`, `observed_only`, `by` |
 //! | `tag list` | `tags`: each `name`, `note`, `position`, `created`, `observed_only` |
 //! | `tag delete` | `name`, `deleted`: true |
-//! | `status` | `now`; `archiver`: null, or what the running archiver says (`database`, `archive`, `epoch`, `read`, `acknowledged`: positions, `unacknowledged_records`, `oldest_unacknowledged`, `caught_up`, `last_acknowledged`, `last_base`, `base`, `pinned_bytes`, `barriers`, `waiting`); `lag_seconds`; `archive`: null, or `url`, `id`, `encrypted`, `timelines` |
+//! | `status` | `now`; `archiver`: null, or what the running archiver says (`database`, `archive`, `epoch`, `read`, `acknowledged`: positions, `unacknowledged_records`, `oldest_unacknowledged`, `caught_up`, `last_acknowledged`, `last_base`, `base`, `pinned_bytes`, `pin_delay`: `{pinned, p50, p99, p999, max}` in microseconds, or null, `barriers`, `waiting`); `lag_seconds`; `archive`: null, or `url`, `id`, `encrypted`, `timelines` |
 //! | ... `.archive.timelines[]` | `timeline`, `head`: a place with its `sequence`, `observed_through`, `last_base`, `segments`, `bytes`, `windows`: each `from`, `to` (places), `from_time`, `to_time`; `gaps`: each `at` (a place), `reason`, `noticed`, `detail` |
 //! | `list` | `timelines`, `bases`, `tags`, `barriers`, `segments`: those asked for |
 //! | ... `.timelines[]` | `timeline`, `parent`: a position or null, `created`, `db_id`, `detail` (why it began; empty for the first), `current`: whether it was written last, `head` (a boundary) |

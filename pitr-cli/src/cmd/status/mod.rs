@@ -13,7 +13,10 @@ use pitr_archive::{
     ids::{ArchiveId, BaseId, Boundary, Epoch, SequenceNumber, TimelineId},
     segment::entry::BarrierReason,
 };
-use pitr_archiver::control::{Answer, Request, Status};
+use pitr_archiver::{
+    PinDelay,
+    control::{Answer, Request, Status},
+};
 use serde::Serialize;
 
 use self::windows::{Window, windows};
@@ -46,6 +49,7 @@ struct ShownArchiver {
     last_base: Option<BaseId>,
     base: Option<String>,
     pinned_bytes: u64,
+    pin_delay: Option<PinDelay>,
     barriers: u64,
     waiting: Option<String>,
 }
@@ -65,6 +69,7 @@ impl From<Status> for ShownArchiver {
             last_base: s.last_base,
             base: s.base,
             pinned_bytes: s.pinned_bytes,
+            pin_delay: s.pin_delay,
             barriers: s.barriers,
             waiting: s.waiting,
         }
