@@ -113,10 +113,12 @@ fn logs_and_data_on_other_file_systems_are_archived_and_restored() {
     let copy = site.restore("copy", &["--to-record", "50", "--map-path", &wals_to, "--map-path", &data_to]);
     let copy = open(&copy, &new_wals, &new_data);
     assert_eq!(pairs(&copy, "default").len(), 51);
+    fs::write(site.path("db").join("server.json"), "{}").unwrap();
     let check = pitr(["check", "--db", text(&site.path("db")), "--db-path", text(&data)]).output().unwrap();
     let said = String::from_utf8_lossy(&check.stdout).into_owned();
     assert!(check.status.success(), "{said}{}", String::from_utf8_lossy(&check.stderr));
     assert!(said.contains("held open while a base is uploaded") && said.contains("wals.pitr"), "{said}");
+    assert!(said.contains("--include server.json"), "what a restore would lack: {said}");
 }
 
 /// Column families that come and go and come again under their names, hundreds of them, over several MANIFESTs.

@@ -13,6 +13,7 @@ use std::{
 use pitr_archive::{
     Code, Error, Result, error,
     ids::FileNumber,
+    restore_marker,
     rocks::{
         describe::{Ending, ManifestDescriber, Operations, WalDescriber, WalLine},
         file_name::{self, FileKind},
@@ -66,6 +67,7 @@ pub fn check(args: &DatabaseArgs, findings: &mut Vec<Finding>) -> Result<Option<
     }
     always(findings);
     hard_links(&layout, args, findings);
+    beside(&layout, findings);
     Ok(log(&layout, findings))
 }
 
@@ -157,6 +159,33 @@ fn always(findings: &mut Vec<Finding>) {
         "database.unsynced-writes",
         "whether writes are synced is decided write by write and cannot be seen: after a power cut the archive can hold acknowledged writes that the server lost; pitr notices, and nothing is overwritten",
     ));
+}
+
+/// Files that are not RocksDB's: a base carries them only when it is told to.
+fn beside(layout: &Layout, findings: &mut Vec<Finding>) {
+    let entries = match fs::read_dir(&layout.db) {
+        Ok(entries) => entries,
+        Err(e) => return findings.push(Finding::failed("database.other-files", &error::io("listing", &layout.db, e))),
+    };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| file_name::parse(name).is_none() && name != restore_marker::FILE_NAME)
+        .collect();
+    names.sort();
+    let shown: Vec<_> = names.iter().take(5).map(String::as_str).collect();
+    if let [first, ..] = shown.as_slice() {
+        findings.push(Finding::warning(
+            "database.other-files",
+            format!(
+                "{} in the database's directory not RocksDB's own: {}",
+                text::count(names.len() as u64, "file"),
+                shown.join(", ")
+            ),
+            format!("what a restored database needs of them, name to run and base: --include {first}"),
+        ));
+    }
 }
 
 /// Pins are hard links: each on the file system of its file.
