@@ -41,6 +41,7 @@ pub fn body(data: &[u8]) {
         let before = (model.digest(), model.applied_to(), files_of(&model));
         let outside = model.would_change_outside_wal(payload);
         let alone = !model.in_atomic_group();
+        let blobs = model.live_blob_files().map(|(cf, number, _)| (cf.get(), number.get())).collect();
         let applied = model.apply(payload, end);
         let Ok(edit) = decoded else {
             assert!(applied.is_err() && outside.is_err());
@@ -48,7 +49,7 @@ pub fn body(data: &[u8]) {
             continue;
         };
         survives(&edit);
-        assert_eq!(applied.is_ok(), simple.apply(&edit), "record {end}: {edit:?}: {applied:?}");
+        assert_eq!(applied.is_ok(), simple.apply(&edit, blobs), "record {end}: {edit:?}: {applied:?}");
         match applied {
             Ok(changes) => {
                 assert_eq!(files_of(&model), simple.files());
@@ -120,10 +121,11 @@ fn described(log: &[u8], model: &ManifestModel) {
     serde_json::to_vec(&state).unwrap();
 }
 
-/// Which files are where, and nothing else.
+/// Which files are where, and nothing else. Which blob files are obsolete, it is told.
 #[derive(Clone, Debug)]
 struct Simple {
     families: BTreeMap<u32, Family>,
+    blobs: BTreeSet<(u32, u64)>,
     /// Edits of an atomic group, and how many are to follow.
     group: Option<(u32, Box<Simple>)>,
 }
@@ -135,7 +137,7 @@ struct Family {
 
 impl Default for Simple {
     fn default() -> Self {
-        Self { families: BTreeMap::from([(0, Family::default())]), group: None }
+        Self { families: BTreeMap::from([(0, Family::default())]), blobs: BTreeSet::new(), group: None }
     }
 }
 
@@ -147,7 +149,7 @@ impl Simple {
 
     /// Whether the edit fits; applies it if so. A group is judged by its last edit: `Model::apply` looks at the others
     /// only then.
-    fn apply(&mut self, edit: &VersionEdit<'_>) -> bool {
+    fn apply(&mut self, edit: &VersionEdit<'_>, blobs: BTreeSet<(u32, u64)>) -> bool {
         let follow = edit.in_atomic_group;
         let (mut next, good) = match (&self.group, follow) {
             (Some(_), None) => return false,
@@ -157,7 +159,7 @@ impl Simple {
                 }
                 ((**state).clone(), true)
             }
-            (None, _) => (Self { families: self.families.clone(), group: None }, true),
+            (None, _) => (Self { families: self.families.clone(), blobs, group: None }, true),
         };
         // A state that a misfit has spoiled is one without families.
         let fits = good && next.one(edit);
@@ -185,14 +187,15 @@ impl Simple {
             return false;
         }
         if edit.column_family_add.is_some() {
+            self.blobs.retain(|(family, _)| *family != id);
             return self.families.insert(id, Family::default()).is_none();
         }
         if edit.column_family_drop {
             return id != 0 && self.families.remove(&id).is_some();
         }
         let Some(family) = self.families.get_mut(&id) else { return false };
-        let mut blobs = BTreeSet::new();
-        edit.blob_file_additions.iter().all(|blob| blobs.insert(blob.number))
+        let blobs = &mut self.blobs;
+        edit.blob_file_additions.iter().all(|blob| blobs.insert((id, blob.number.get())))
             && edit.deleted_files.iter().all(|gone| family.files.remove(&gone.number.get()) == Some(gone.level))
             && edit.new_files.iter().all(|new| family.files.insert(new.number.get(), new.level).is_none())
     }
