@@ -30,8 +30,8 @@ use super::{
 
 /// Files are sealed.
 pub const SEALED: u8 = 1;
-/// The file is a little longer than a chunk, whatever the input's length.
-pub const LONG: u8 = 2;
+/// The file is a little longer than a chunk, whatever the input's length. Two bits, because it is slow.
+pub const LONG: u8 = 2 | 16;
 /// The object is not the file's but the input, its header's checksum mended.
 pub const STORED: u8 = 4;
 /// The object is cut, and not changed.
@@ -76,7 +76,8 @@ pub fn body(data: &[u8]) {
     let bytes = input.rest();
     let place = Place::new(flags & SEALED != 0);
     let mut content = bytes.to_vec();
-    if flags & LONG != 0 && !content.is_empty() {
+    let long = flags & LONG == LONG && !content.is_empty();
+    if long {
         content = content.repeat(CHUNK / content.len() + 1);
     }
     let size = content.len() as u64;
@@ -97,7 +98,9 @@ pub fn body(data: &[u8]) {
         epoch: stored.epoch,
     };
     assert!(place.download(&file).unwrap() == content);
-    assert_eq!(upload().unwrap().sent, Sent::WasThere);
+    if !long {
+        assert_eq!(upload().unwrap().sent, Sent::WasThere);
+    }
 
     let key = identity.key();
     let object = object(&place, &key);
@@ -125,9 +128,10 @@ pub fn body(data: &[u8]) {
             mend(&mut body);
         }
         place.store.overwrite(&key, body.clone().into());
-        accepted(&place, &file, Some(&content));
-        if !mended && body != object {
-            assert!(place.download(&file).is_err(), "damage went unseen");
+        let read = accepted(&place, &file, Some(&content));
+        assert!(mended || !read || body == object, "damage went unseen");
+        if long {
+            return;
         }
     }
 }
@@ -149,13 +153,18 @@ fn later_version(place: &Place, file: &BaseFile, key: &ObjectKey, object: &[u8],
     assert!(place.download(file).expect("it may be ignored") == content);
 }
 
-fn accepted(place: &Place, file: &BaseFile, content: Option<&[u8]>) {
+/// Whether the file can be read; what is read must be the file.
+fn accepted(place: &Place, file: &BaseFile, content: Option<&[u8]>) -> bool {
     match place.download(file) {
         Ok(read) => {
             assert_eq!(hash(&read), file.hash);
             assert!(content.is_none_or(|content| read == content));
+            true
         }
-        Err(e) => refused(&e, CODES),
+        Err(e) => {
+            refused(&e, CODES);
+            false
+        }
     }
 }
 
