@@ -15,9 +15,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 cache=${PITR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pitr}
 seconds=${FUZZ_SECONDS:-$((${MINUTES:-10} * 60))}
-# Of a corpus only small files are kept in the checkout, and no more than this for a target.
-keep_file=4096
-keep_all=120000
+# What `keep` puts into the checkout: so many inputs of a target, none longer than this.
+keep_most=150
+keep_bytes=2048
 
 sancov=(-Cpasses=sancov-module)
 for option in level=4 inline-8bit-counters pc-table trace-compares; do
@@ -33,21 +33,24 @@ build() {
 
 mapfile -t all < <(cd fuzz/targets && printf '%s\n' *.rs | sed 's/\.rs$//')
 
-# What a corpus in the cache has beyond the checkout's, smallest inputs first.
+# Puts a sample of the inputs that together reach every edge into the checkout, small and larger ones alike.
 keep() {
-  local name=$1 seen=$cache/fuzz/$1 merged
+  local name=$1 seen=$cache/fuzz/$1 here=fuzz/corpus/$1 cover file count=0
   [ -d "$seen" ] || return 0
-  merged=$(mktemp -d)
-  "$target/$host/release/$name" -merge=1 -max_len=$keep_file "$merged" "fuzz/corpus/$name" "$seen" >/dev/null 2>&1
-  local file size total=0 count=0
-  while read -r size file; do
-    total=$((total + size))
-    [ "$total" -le "$keep_all" ] || break
-    cmp -s "$merged/$file" "fuzz/corpus/$name/$file" || cp "$merged/$file" "fuzz/corpus/$name/$file"
+  cover=$(mktemp -d)
+  "$target/$host/release/$name" -set_cover_merge=1 -use_counters=0 -max_len=$keep_bytes "$cover" "$here" "$seen" >/dev/null 2>&1
+  # What fuzzing found is named by its sha1; the seeds are there already.
+  local seeds
+  seeds=$(sha1sum "$here"/seed-* 2>/dev/null | cut -c1-40)
+  find "$here" -type f ! -name 'seed-*' -delete
+  while read -r file; do
+    case $seeds in *"$file"*) continue ;; esac
+    cp "$cover/$file" "$here/$file"
     count=$((count + 1))
-  done < <(find "$merged" -type f -printf '%s %f\n' | sort -n)
-  rm -rf "$merged"
-  echo "fuzz: $name: $count inputs of the merged corpus are in fuzz/corpus/$name"
+  done < <(find "$cover" -type f -printf '%s %f\n' | sort -n |
+    awk -v most=$keep_most '{ name[NR] = $2 } END { for (i = 1; i <= NR; i += (NR > most ? NR / most : 1)) print name[int(i)] }')
+  rm -rf "$cover"
+  echo "fuzz: $name: $count inputs beside the seeds in $here"
 }
 
 run() {
