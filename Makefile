@@ -6,7 +6,8 @@
 #   make build   the binary, target/release/pitr
 #   make hunt    many more random programs than `make test` runs (PITR_PROGRAMS, default 3000)
 #   make bench   what the sequence model costs when a log is read; how fast a base is restored, against cp
-#   make soak    the randomised tests for as long as MINUTES says (default 30); each seed is printed
+#   make fuzz    every decoder against a coverage-guided fuzzer, MINUTES each (default 10); TARGETS names some only
+#   make soak    the randomised tests and the fuzzer for as long as MINUTES says (default 30); each seed is printed
 #   make tools   the servers and stores that the end-to-end tests run against
 #
 # Settings: PITR_CACHE (default ~/.cache/pitr) holds RocksDB, compiled dependencies and the tools, for all checkouts.
@@ -14,7 +15,6 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := build
-MINUTES ?= 30
 
 # Every step runs in the environment that setup.sh found out.
 ENV = . ./.env.make;
@@ -24,7 +24,7 @@ FEATURES = --features pitr-archiver/embedded
 hunt: setup
 	@$(ENV) PITR_PROGRAMS=$${PITR_PROGRAMS:-3000} cargo test --release -p pitr-cli $(FEATURES) --test property -- --nocapture
 
-.PHONY: hunt setup tools build demo test lint deny features unit bench soak clean
+.PHONY: hunt setup tools build demo test lint deny features unit bench fuzz soak clean
 
 setup:
 	@./scripts/setup.sh
@@ -50,8 +50,11 @@ bench: build
 	@$(ENV) cargo bench --package pitr-archive --bench sequence_model
 	@$(ENV) ./scripts/bench.sh
 
+fuzz: setup
+	@MINUTES=$(or $(MINUTES),10) ./scripts/fuzz.sh $(TARGETS)
+
 soak: setup tools
-	@MINUTES=$(MINUTES) ./scripts/soak.sh
+	@MINUTES=$(or $(MINUTES),30) ./scripts/soak.sh
 
 clean:
 	rm -rf target .env.make

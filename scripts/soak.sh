@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Random programs for MINUTES (default 30), in batches.
+# The fuzz targets and random programs for MINUTES (default 30), the latter in batches.
+#
+# Every fuzz target gets as many seconds as there are minutes, together a fifth of the time (scripts/fuzz.sh). Their
+# corpora grow in $PITR_CACHE/fuzz, so that the next run goes on where this one ended.
 #
 # Runs add up: every batch that passed is appended to $PITR_CACHE/soak.log with its first and last seed and the commit, and
 # the next run goes on behind the highest. A failure ends it and names the seed, which `make hunt` (PITR_FIRST, PITR_SEED)
@@ -18,6 +21,12 @@ property() {
   cargo test --quiet --release -p pitr-cli -p pitr-archiver --features pitr-archiver/embedded --test property "$@"
 }
 property --no-run
+
+if ! FUZZ_SECONDS=$minutes ./scripts/fuzz.sh; then
+  echo "fuzz-failed $minutes $commit" >>"$log"
+  exit 1
+fi
+echo "fuzzed $minutes $commit" >>"$log"
 
 batch=500
 # `make test` runs the seeds below this anyway.

@@ -277,7 +277,9 @@ impl Archive {
             self.admit_epoch(header.epoch).await?;
             let cipher = self.keyring().cipher_to_read(Family::Object, true, header.epoch, &key, &header.salt)?;
             let cipher = cipher.ok_or_else(|| Error::new(Code::KeyRequired, READING).on(&key))?;
-            Some(Seal { cipher, header: header.encode(), chunks: chunks(size) })
+            // As it is stored: flags that may be ignored are bound into the seals all the same.
+            let header = Fields::new(WHAT, 0, &head).array().map_err(fault)?;
+            Some(Seal { cipher, header, chunks: chunks(size) })
         } else {
             None
         };

@@ -216,8 +216,10 @@ impl RunningHash {
 }
 
 /// The name of a base: its creation time and a random suffix, `20261120T133313Z-1f2e3d4c`. Sorts by time.
+///
+/// Other text is none, in a document neither.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "String")]
 pub struct BaseId(String);
 
 impl BaseId {
@@ -250,6 +252,13 @@ impl FromStr for BaseId {
                 _ => b.is_ascii_hexdigit() && !b.is_ascii_uppercase(),
             });
         if shaped { Ok(Self(text.to_owned())) } else { Err(MalformedBaseId) }
+    }
+}
+
+impl TryFrom<String> for BaseId {
+    type Error = MalformedBaseId;
+    fn try_from(text: String) -> Result<Self, MalformedBaseId> {
+        text.parse()
     }
 }
 

@@ -76,6 +76,13 @@ pub enum Role {
     Unknown(u8),
 }
 
+impl Role {
+    /// Whether it is a fragment that is not the first.
+    pub const fn continues_record(self) -> bool {
+        matches!(self, Self::Middle | Self::Last)
+    }
+}
+
 impl From<u8> for RecordType {
     fn from(byte: u8) -> Self {
         match byte {

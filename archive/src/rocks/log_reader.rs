@@ -172,6 +172,22 @@ impl LogReader {
 
     /// What is at [`offset`](Self::offset). `bytes` are the file's content from there on, as much as the caller has.
     pub fn read<'b>(&mut self, bytes: &'b [u8], finality: Finality) -> Read<'b> {
+        if finality == Finality::Final {
+            // The last word is about these bytes, not about what a recycled file held in their place before.
+            self.checked_to = 0;
+        }
+        let trusted = self.checked_to > self.state.offset;
+        match self.judge(bytes, finality) {
+            // Neither is damage said of bytes that follow some which may have changed since they were checked.
+            Read::Corrupt { .. } if trusted => {
+                self.checked_to = 0;
+                self.judge(bytes, finality)
+            }
+            answer => answer,
+        }
+    }
+
+    fn judge<'b>(&mut self, bytes: &'b [u8], finality: Finality) -> Read<'b> {
         let base = self.state.offset;
         // No file reaches beyond i64::MAX; below it no offset computed here can overflow.
         let end = u64::try_from(bytes.len()).ok().and_then(|len| base.checked_add(len));
@@ -278,7 +294,7 @@ impl LogReader {
                 if low32 != self.kind.header_number() {
                     return Some(Halt::Stop { at, why: short(Stop::OlderRecord { low32 }), needed: end });
                 }
-            } else if at + size <= self.checked_to && partial.is_some() {
+            } else if at + size <= self.checked_to && partial.is_some() && header.kind.role().continues_record() {
                 unchecked.push(offset_in_bytes..offset_in_bytes + usize::try_from(size).unwrap_or(0));
             } else if !checksum_matches(rest, size) {
                 return Some(Halt::Bad { at, size, how: Bad::Checksum, recyclable });

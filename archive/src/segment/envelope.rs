@@ -97,6 +97,12 @@ pub fn unwrap(
 
 /// Expands one zstd frame that says itself that it holds `plain_len` bytes.
 fn expand(what: &'static str, compressed: &[u8], plain_len: u64) -> Result<Vec<u8>, Fault> {
+    // A block of zstd has at least four bytes and stands for at most 128 KiB: more than that is a lie, and not worth its
+    // memory.
+    let most = (compressed.len() as u64 / 4).saturating_mul(zstd::zstd_safe::BLOCKSIZE_MAX as u64);
+    if plain_len > most {
+        return Err(Fault::Compression { what, source: None });
+    }
     let declared = zstd::zstd_safe::get_frame_content_size(compressed).ok().flatten();
     let capacity = match (declared, usize::try_from(plain_len)) {
         (Some(declared), Ok(capacity)) if declared == plain_len => capacity,

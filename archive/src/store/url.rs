@@ -187,7 +187,10 @@ fn options(url: &str, service: &'static Service, query: &str) -> Result<Settings
     let mut options = Settings::new();
     for pair in query.split('&').filter(|p| !p.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let refuse = |code| Error::new(code, "reading the archive's URL").on(redacted(url)).with("option", name);
+        // What does not look like a name may be the rest of a password with a '?' in it.
+        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        let shown = if plain { name } else { "(malformed)" };
+        let refuse = |code| Error::new(code, "reading the archive's URL").on(redacted(url)).with("option", shown);
         if let Some((_, instead)) = service.secrets.iter().find(|(secret, _)| secret.eq_ignore_ascii_case(name)) {
             return Err(refuse(Code::StoreUrl)
                 .hint(format!("secrets do not belong into a URL, where others see them; use {instead}")));
@@ -221,9 +224,13 @@ fn schemes() -> String {
     format!("file:, {}", all.join(", "))
 }
 
-/// The URL without its query and without anything before an `@`: what may be shown.
+/// The URL without its query and without anything before an `@`: what may be shown. Where an `@` comes only later, what
+/// stands before the `?` can be half a password, and nothing but the scheme is shown.
 fn redacted(url: &str) -> String {
     let shown = url.split(['?', '#']).next().unwrap_or(url);
+    if url.contains('@') && !shown.contains('@') {
+        return shown.split_once("://").map_or_else(String::new, |(scheme, _)| format!("{scheme}://"));
+    }
     match (shown.split_once("://"), shown.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, place))) => format!("{scheme}://{place}"),
         (None, Some((_, place))) => place.to_owned(),

@@ -346,8 +346,12 @@ impl Newest {
 struct Check {
     /// Column families that exist (or not) after the edits checked so far, where they differ from the model.
     families: BTreeMap<ColumnFamilyId, bool>,
+    /// Column families that these edits have begun: what the model has under their ids is another one's.
+    begun: BTreeSet<ColumnFamilyId>,
     /// Level of files, where it differs from the model.
     files: BTreeMap<(ColumnFamilyId, FileNumber), Option<u32>>,
+    /// Blob files that have joined.
+    blobs: BTreeSet<(ColumnFamilyId, FileNumber)>,
 }
 
 impl Check {
@@ -363,6 +367,9 @@ impl Check {
                 return Err(ManifestProblem::ColumnFamilyTwice(id));
             }
             self.families.insert(id, true);
+            self.begun.insert(id);
+            self.files.retain(|(family, _), _| *family != id);
+            self.blobs.retain(|(family, _)| *family != id);
             return Ok(());
         }
         if !exists {
@@ -375,9 +382,10 @@ impl Check {
             self.families.insert(id, false);
             return Ok(());
         }
-        let family = model.families.get(&id);
+        let family = model.families.get(&id).filter(|_| !self.begun.contains(&id));
         for blob in &edit.blob_file_additions {
-            if family.is_some_and(|family| family.blobs.contains_key(&blob.number)) {
+            let there = family.is_some_and(|family| family.blobs.contains_key(&blob.number));
+            if there || !self.blobs.insert((id, blob.number)) {
                 return Err(ManifestProblem::BlobTwice(blob.number));
             }
         }

@@ -23,6 +23,9 @@ pub enum OptionsProblem {
     /// A section that RocksDB does not know.
     #[error("unknown section {0}")]
     Section(String),
+    /// A section that was there before: RocksDB opens no such file, and only one of the two would be asked.
+    #[error("the section {0} is there twice")]
+    SectionTwice(String),
     /// A setting before the first section.
     #[error("a setting outside every section")]
     NoSection,
@@ -53,7 +56,11 @@ pub(super) fn parse(text: &str) -> Result<OptionsFile, OptionsError> {
             continue;
         }
         if let Some(inner) = body.strip_prefix('[').and_then(|b| b.strip_suffix(']')) {
-            sections.push(section(inner).ok_or_else(|| fail(OptionsProblem::Section(body.to_owned())))?);
+            let section = section(inner).ok_or_else(|| fail(OptionsProblem::Section(body.to_owned())))?;
+            if sections.contains(&section) {
+                return Err(fail(OptionsProblem::SectionTwice(body.to_owned())));
+            }
+            sections.push(section);
             continue;
         }
         let Some(equals) = body.find('=') else { return Err(fail(OptionsProblem::Statement)) };
@@ -80,12 +87,13 @@ fn statement(text: &str, start: usize, end: usize) -> Range<usize> {
     trim(text, start, comment.map_or(end, |i| start.saturating_add(i)))
 }
 
-/// The range without white space at its ends.
+/// The range without white space at its ends: C's `isspace`, as RocksDB has it. Other white space belongs to a path.
 fn trim(text: &str, start: usize, end: usize) -> Range<usize> {
+    let is_space = |c: char| c.is_ascii_whitespace() || c == '\x0b';
     let part = text.get(start..end).unwrap_or_default();
-    let left = part.len().saturating_sub(part.trim_start().len());
+    let left = part.len().saturating_sub(part.trim_start_matches(is_space).len());
     let start = start.saturating_add(left);
-    start..start.saturating_add(part.trim().len())
+    start..start.saturating_add(part.trim_matches(is_space).len())
 }
 
 fn section(inner: &str) -> Option<Section> {

@@ -71,6 +71,8 @@ fn secrets_in_a_url_are_refused_not_repeated_and_the_place_for_them_is_named() {
         ("gs://b?token=hunter2", "GOOGLE_APPLICATION_CREDENTIALS"),
         ("s3://b?endpoint=http://u:hunter2@h", "credentials"),
         ("s4://u:hunter2@b/p?x=hunter2", "s3"),
+        ("s3://u:hunter2?x@b/p", "server"),
+        ("s4://u:hunter2#x@b/p", "s3"),
     ];
     for (url, instead) in cases {
         let error = parse(url).unwrap_err();
