@@ -64,9 +64,12 @@ async fn open(
     crate::crash::point("timeline-before-put");
     let opened = archive.open_timeline(&wanted, claim, &*parts.clock, &*parts.random).await?;
     crate::crash::point("timeline-after-put");
-    let at =
-        parent.map_or_else(|| "unknown".to_owned(), |p| format!("timeline {}, boundary {}", p.timeline, p.boundary));
-    tracing::warn!(timeline = %opened.timeline, parent = at, detail, "a timeline begins");
+    // The first one is no news.
+    if !detail.is_empty() {
+        let place = |p: Position| format!("timeline {}, boundary {}", p.timeline, p.boundary);
+        let at = parent.map_or_else(|| "unknown".to_owned(), place);
+        tracing::warn!(timeline = %opened.timeline, parent = at, detail, "a timeline begins");
+    }
     Ok(opened)
 }
 
