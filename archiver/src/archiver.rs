@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use self::join::join;
 use crate::{
     base::upload::KnownFiles,
-    config::{ArchiverConfig, Parts},
+    config::{ArchiverConfig, FileEvents, Parts},
     control::Status,
     elapsed::elapsed,
     engine::{BaseReason, Engine, Polled},
@@ -87,7 +87,7 @@ pub struct Archiver {
     pub(crate) last_base_attempt: Option<Micros>,
     last_scan: Micros,
     timeline: TimelineId,
-    _watch: Watch,
+    _watch: Option<Watch>,
 }
 
 impl Archiver {
@@ -103,7 +103,10 @@ impl Archiver {
         let registry = Arc::new(Registry::new(pins, layout.db.clone(), layout.wal_dir.clone())?);
         let changed = Arc::new(Notify::new());
         // Pinning begins before anything else: what is deleted from here on stays readable.
-        let watch = Watch::start(registry.clone(), changed.clone())?;
+        let watch = match config.file_events {
+            FileEvents::Watched => Some(Watch::start(registry.clone(), changed.clone())?),
+            FileEvents::Scanned => registry.scan().map(|()| None)?,
+        };
         let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
         let timeline = archive.ensure_timeline(&layout.identity()?, &claim, &*parts.clock, &*parts.random).await?;
         let joined = join(&archive, &claim, timeline, &config, &parts, layout, registry).await?;

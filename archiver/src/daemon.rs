@@ -274,9 +274,10 @@ impl Daemon {
                 let archiver = &self.archiver;
                 let (archive, claim) = (archiver.archive.clone(), archiver.claim.clone());
                 let (random, known) = (archiver.parts.random.clone(), archiver.known_files.clone());
-                let run = floor.start.run;
+                let (run, at_once) = (floor.start.run, archiver.config.uploads);
                 let task = tokio::spawn(async move {
-                    let files = upload::upload(&archive, &claim, &*random, &collected.files, &known, run).await?;
+                    let files =
+                        upload::upload(&archive, &claim, &*random, &collected.files, &known, run, at_once).await?;
                     Ok((collected, files))
                 });
                 self.base = Some(BaseJob::Uploading { created, floor, task });
