@@ -201,11 +201,12 @@ impl Archiver {
 
     /// Notes what became of the pending shipment.
     pub(crate) async fn delivered(&mut self, delivered: Delivered) -> Result<()> {
-        let Some(shipment) = self.pending.take() else { return Ok(()) };
+        let Some(shipment) = self.pending.clone() else { return Ok(()) };
         match delivered {
             Delivered::Acknowledged => {
                 debug_assert!(shipment.position.boundary >= self.acknowledged.position.boundary);
                 let now = self.parts.clock.now();
+                self.pending = None;
                 self.acknowledged = Acknowledged { position: shipment.position, at: Some(now) };
                 self.roll_up.segment(shipment.segment.summary.clone(), now);
                 self.joined_behind = 0;
@@ -213,18 +214,21 @@ impl Archiver {
             }
             Delivered::JoinBehind => {
                 // A dead process can have a few requests under way; one that goes on and on is alive, and was first.
-                self.joined_behind += 1;
-                if self.joined_behind > JOINS_IN_A_ROW {
+                if self.joined_behind >= JOINS_IN_A_ROW {
                     return Err(Error::new(Code::Fenced, "shipping the segment")
                         .on(&shipment.segment.key)
-                        .with("segments of an older claim met in a row", self.joined_behind));
+                        .with("segments of an older claim met in a row", self.joined_behind + 1));
                 }
                 tracing::warn!(key = %shipment.segment.key, "joining behind a segment of an earlier process");
                 let layout = Layout::read(&self.config.db, &self.config.db_paths)?;
                 let registry = self.engine.registry().clone();
+                // Until that has succeeded the shipment stays pending: it meets the same segment again, where what is read
+                // next would be shipped behind a segment that it does not follow.
                 let joined =
                     join(&self.archive, &self.claim, self.timeline, &self.config, &self.parts, layout, registry)
                         .await?;
+                self.pending = None;
+                self.joined_behind += 1;
                 self.joins += 1;
                 self.engine = joined.engine;
                 self.roll_up = joined.roll_up;
