@@ -111,7 +111,7 @@ impl Engine {
                 let interval = Interval { lo: self.lo, hi };
                 let added = ColumnFamilyChange::Added;
                 self.stream.event(&column_family_event(added, id, &name, interval, point, &edit))?;
-                self.leave_open(point, Some(id), hi);
+                self.leave_open(point, Some(id), hi)?;
             }
             Change::ColumnFamilyDropped { id, name, edit } => {
                 let dropped = ColumnFamilyChange::Dropped;
@@ -122,7 +122,7 @@ impl Engine {
                     );
                     self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
                 }
-                self.leave_open(point, None, hi);
+                self.leave_open(point, None, hi)?;
             }
             Change::FilesIngested { cf, files } | Change::FilesReplaced { cf, added: files, .. } => {
                 self.explain(cf, &files);
@@ -132,7 +132,7 @@ impl Engine {
                     self.name_of(cf)
                 );
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
-                self.leave_open(point, None, hi);
+                self.leave_open(point, None, hi)?;
             }
             // A compaction can leave nothing, and looks like this when it does. `DeleteFilesInRange` never takes files of
             // level 0; FIFO expiry is the database's own forgetting, which `check` and `plan` name.
@@ -141,7 +141,7 @@ impl Engine {
                 let what =
                     format!("files {} left {} without the log (dropped range)", list(&numbers), self.name_of(cf));
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
-                self.leave_open(point, None, hi);
+                self.leave_open(point, None, hi)?;
             }
             _ => {}
         }
@@ -174,11 +174,23 @@ impl Engine {
         family.name.as_str().is_some_and(|name| self.layout.is_fifo(name))
     }
 
-    fn leave_open(&mut self, manifest: ManifestPoint, added: Option<ColumnFamilyId>, hi: Option<Boundary>) {
+    fn leave_open(
+        &mut self,
+        manifest: ManifestPoint,
+        added: Option<ColumnFamilyId>,
+        hi: Option<Boundary>,
+    ) -> Result<()> {
         if hi.is_none() {
-            let until_end_of = self.unread_is_possible().then(|| self.present_wal());
+            let mut until_end_of = None;
+            if self.unread_is_possible() {
+                // What the server holds in its memory belongs to the newest log, and this one may be read long before that.
+                self.registry.scan()?;
+                let present = self.present_wal();
+                until_end_of = self.registry.wals_from(present).last().map(|(wal, _)| *wal).or(Some(present));
+            }
             self.open.push(OpenInterval { manifest, added, until_end_of });
         }
+        Ok(())
     }
 
     /// The boundary before the first of `items` that names column family `id`.
