@@ -40,6 +40,7 @@ impl Engine {
     /// everything readable is in `items`; they are not in the stream yet.
     pub(super) fn publish_news(&mut self, news: Vec<News>, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
         self.explain_ingested();
+        let news: Vec<News> = news.into_iter().filter(|one| !self.is_mere_rollover(one)).collect();
         let several = news.iter().filter(|one| matches!(one, News::Rolled { .. })).count();
         let mut left = several;
         for news in news {
@@ -92,15 +93,30 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether an open creates its first WAL and gives the number after it to its MANIFEST: RocksDB 7 and later.
+    fn wal_comes_first(&self) -> bool {
+        self.layout.settings().is_none_or(|settings| settings.rocksdb_version.major >= 7)
+    }
+
+    /// Whether a new MANIFEST certainly belongs to the session of the one before: the number before its own is no WAL's.
+    ///
+    /// The info log cannot tell where several MANIFESTs came between two looks, or where the next session has begun its
+    /// log and not its MANIFEST. What this one says would then seem to have happened behind records that followed it.
+    fn is_mere_rollover(&self, news: &News) -> bool {
+        let News::Rolled { point, .. } = news else { return false };
+        let two_before = FileNumber::new(point.file.get().saturating_sub(2));
+        self.wal_comes_first()
+            && self.manifest.none_is_free_between(two_before, point.file, &self.registry.options())
+    }
+
     /// The first WAL of the session that began with this MANIFEST.
     ///
-    /// An open of RocksDB 7 and later creates the WAL first and gives the MANIFEST the next number. Before that the
-    /// WAL came second, or kept its MANIFEST's predecessor for a while: the newest one that is known then.
+    /// Before RocksDB 7 the WAL came second, or kept its MANIFEST's predecessor for a while: the newest one that is known
+    /// then.
     fn first_wal_with(&self, manifest: FileNumber) -> FileNumber {
         let before = FileNumber::new(manifest.get().saturating_sub(1));
-        let wal_first = self.layout.settings().is_none_or(|settings| settings.rocksdb_version.major >= 7);
         let newest = || self.registry.wals_from(FileNumber::default()).last().map(|(wal, _)| *wal);
-        if wal_first { before } else { newest().unwrap_or(before) }
+        if self.wal_comes_first() { before } else { newest().unwrap_or(before) }
     }
 
     fn change(&mut self, point: ManifestPoint, change: Change, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
