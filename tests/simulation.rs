@@ -88,9 +88,11 @@ fn whatever_fails_every_archive_is_valid_and_every_restore_exact_or_refused() {
                     }
                     match catch_unwind(AssertUnwindSafe(|| run::run(seed, &runtime, telling))) {
                         Ok(done) => coverage.lock().expect("no worker panics while it holds this").merge(done.coverage),
-                        Err(_) => {
+                        Err(why) => {
                             failed.store(true, Ordering::SeqCst);
-                            println!("PITR_SEED={seed} fails");
+                            let text = why.downcast_ref::<String>().map(String::as_str);
+                            let text = text.or_else(|| why.downcast_ref::<&str>().copied()).unwrap_or_default();
+                            println!("PITR_SEED={seed} fails: {}", text.lines().next().unwrap_or_default());
                         }
                     }
                 }

@@ -35,8 +35,8 @@ pub enum Done {
     Whole(Option<Mark>),
     /// The beginning of an append.
     Part,
-    /// A file was deleted of which nobody else holds a link.
-    Lost,
+    /// A log or MANIFEST was deleted; so many links to it were left elsewhere.
+    Deleted { links: u64 },
 }
 
 /// The server's directory.
@@ -93,7 +93,7 @@ impl Disk {
                 let links = fs::metadata(&path).expect("a file to delete").nlink();
                 fs::remove_file(path).expect("deleting");
                 let log = file.ends_with(".log") || file.starts_with("MANIFEST");
-                if links == 1 && log { Done::Lost } else { Done::Whole(None) }
+                if log { Done::Deleted { links: links - 1 } } else { Done::Whole(None) }
             }
         }
     }

@@ -81,9 +81,12 @@ impl Oracle {
         Mark { moment: self.latest, state: states.len() - 1 }
     }
 
-    /// The files show this now.
+    /// The files show this now. A change without a record that is shown while records before it are still in the server's
+    /// memory leaves no state that anybody had.
     pub fn reach(&mut self, mark: Mark) {
-        self.readable = mark;
+        if mark.state == 0 || mark.moment == self.readable.moment {
+            self.readable = mark;
+        }
     }
 
     /// The server was opened and found this, `moment` being that of the last record in its log.
@@ -104,11 +107,6 @@ impl Oracle {
     /// What the files show.
     pub fn readable(&self) -> Mark {
         self.readable
-    }
-
-    /// What the server has in its memory.
-    pub fn latest(&self) -> Mark {
-        Mark { moment: self.latest, state: self.moments[self.latest].states.len() - 1 }
     }
 
     /// The moment of a record.

@@ -33,8 +33,9 @@ use crate::{
     disk::{Disk, Done},
     judge,
     network::{Arrival, Network},
-    oracle::{Mark, Oracle},
+    oracle::{Mark, Oracle, State},
     process,
+    recovery::{self, Mode},
     profile::{Encryption, Feature, Profile},
     scratch,
     server::{self, LogBuffer, Logging, Opened, Server, Write},
@@ -66,6 +67,8 @@ pub struct Tagged {
     pub name: String,
     /// What the files showed when it was asked for.
     pub mark: Mark,
+    /// What the server would have recovered from them.
+    pub state: State,
 }
 
 /// A run.
@@ -89,6 +92,8 @@ pub struct Run<'r> {
     values: u64,
     /// The server's open is still on its way to the files.
     opening: bool,
+    /// An archiver has looked at the database.
+    archived: bool,
     telling: Telling,
     story: blake3::Hasher,
 }
@@ -145,6 +150,7 @@ impl<'r> Run<'r> {
             sessions: 0,
             values: 0,
             opening: true,
+            archived: false,
             telling,
             story: blake3::Hasher::new(),
         };
@@ -194,7 +200,13 @@ impl<'r> Run<'r> {
             Done::Whole(Some(mark)) => self.oracle.reach(mark),
             Done::Whole(None) => {}
             Done::Part => self.coverage.note("disk: torn append seen"),
-            Done::Lost => self.disturb("server: log deleted unseen"),
+            Done::Deleted { links } => {
+                // What was gone before anybody archived is no loss; else every host that may go on needs its pin.
+                let several = self.profile.has(Feature::Rival) || self.profile.has(Feature::Stall);
+                if self.archived && links < 1 + u64::from(several) {
+                    self.disturb("server: log deleted unseen");
+                }
+            }
         }
         self.opening &= !self.disk.is_idle();
         true
@@ -276,6 +288,10 @@ impl<'r> Run<'r> {
                         return false;
                     }
                     self.server.write(&[put], Logging::Logged, &mut self.disk, &mut self.oracle);
+                }
+                if !self.archived {
+                    // A flush leaves nothing of it, and nobody can tell why the first log begins with a later number.
+                    self.disturb("server: single delete before anybody archives");
                 }
                 let delete = Write::SingleDelete { family, key };
                 self.server.write(&[delete], Logging::Logged, &mut self.disk, &mut self.oracle);
@@ -467,6 +483,7 @@ impl<'r> Run<'r> {
     /// Starts an archiver.
     pub fn open(&mut self, which: usize) {
         let opened = self.hosts[which].open(&self.place);
+        self.archived = true;
         if let Outcome::Died(_) = opened {
             self.hosts[which].bury();
         }
@@ -540,13 +557,23 @@ impl<'r> Run<'r> {
         let request = TagRequest { name: name.clone(), note: String::new(), unflushed };
         let mark = self.oracle.readable();
         match self.work(which, "archiver: tag", async |a| a.tag(&request).await) {
-            Some(Ok(_)) => self.tags.push(Tagged { name: name.clone(), mark }),
+            Some(Ok(_)) => {
+                let state = self.recoverable();
+                self.tags.push(Tagged { name: name.clone(), mark, state });
+            }
             Some(Err(Code::TagExists)) => {
                 assert!(self.attempted_tags.contains(&name), "tag {name} was never asked for before");
             }
             _ => {}
         }
         self.attempted_tags.push(name);
+    }
+
+    /// What the server would recover if it were killed now. Only what was written without the log or is still held in its
+    /// memory can be missing.
+    pub fn recoverable(&self) -> State {
+        let found = recovery::recover(&self.disk.root, Mode::PointInTime).expect("what a server left can be opened");
+        found.state()
     }
 
     // The rest of the world.

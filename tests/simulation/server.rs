@@ -312,16 +312,6 @@ impl Server {
         self.families.values().any(|family| family.memtable.unlogged)
     }
 
-    /// Whether committed records are only in the server's memory.
-    pub fn holds_records(&self) -> bool {
-        !self.log.held.is_empty()
-    }
-
-    /// The log that is being written.
-    pub fn present_log(&self) -> u64 {
-        self.log.number
-    }
-
     /// Writes a batch.
     pub fn write(&mut self, writes: &[Write], logging: Logging, disk: &mut Disk, oracle: &mut Oracle) {
         let mut batch = WriteBatchBuilder::new(SequenceNumber::new(self.sequence + 1));
