@@ -26,6 +26,8 @@ pub enum Feature {
     PowerLoss,
     /// Writes with `disableWAL`.
     Unlogged,
+    /// Single deletions: a flush can leave nothing of a record, and then no file shows its number.
+    SingleDeletes,
     /// Files are ingested.
     Ingestion,
     /// Column families come and go.
@@ -45,6 +47,7 @@ impl Feature {
         (Self::Kills, 30),
         (Self::PowerLoss, 15),
         (Self::Unlogged, 15),
+        (Self::SingleDeletes, 25),
         (Self::Ingestion, 12),
         (Self::Families, 35),
         (Self::Inattentive, 25),
