@@ -188,7 +188,8 @@ impl Archiver {
                 if !polled.caught_up {
                     return Ok(None);
                 }
-                if collected.unlogged_edits
+                // In a MANIFEST that was begun anew meanwhile, such changes look like old ones.
+                if (collected.unlogged_edits || self.engine.has_open_intervals())
                     && self.engine.unread_is_possible()
                     && !self.engine.flush_owner()?
                     && !self.engine.is_past(collected.highest_wal)
