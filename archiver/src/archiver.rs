@@ -51,6 +51,10 @@ pub(crate) use bases::Floor;
 /// How many segments of a process with an older claim are taken over in a row before that process counts as alive.
 const JOINS_IN_A_ROW: u32 = 3;
 
+/// A writer that has not heard of the archive for so long makes sure that what it writes next is not written into the past.
+/// Whoever deletes leaves alone what is younger, by far.
+const PAUSE: Duration = Duration::from_secs(60);
+
 /// Between two listings of the directories while file events tell of new files.
 pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -86,6 +90,8 @@ pub struct Archiver {
     pub(crate) last_base: Option<BaseId>,
     pub(crate) last_base_attempt: Option<Micros>,
     last_scan: Micros,
+    /// When the archive's end was last known to be ours.
+    head_known: Micros,
     timeline: TimelineId,
     _watch: Option<Watch>,
 }
@@ -108,6 +114,7 @@ impl Archiver {
             FileEvents::Scanned => registry.scan().map(|()| None)?,
         };
         let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
+        let head_known = parts.clock.now();
         let timeline = archive.ensure_timeline(&layout.identity()?, &claim, &*parts.clock, &*parts.random).await?;
         let joined = join(&archive, &claim, timeline, &config, &parts, layout, registry).await?;
         let mut archiver = Self {
@@ -128,6 +135,7 @@ impl Archiver {
             last_base: None,
             last_base_attempt: None,
             last_scan: Micros(0),
+            head_known,
             timeline,
             _watch: watch,
         };
@@ -205,7 +213,9 @@ impl Archiver {
         match delivered {
             Delivered::Acknowledged => {
                 debug_assert!(shipment.position.boundary >= self.acknowledged.position.boundary);
+                self.refuse_the_past(&shipment).await?;
                 let now = self.parts.clock.now();
+                self.head_known = now;
                 self.pending = None;
                 self.acknowledged = Acknowledged { position: shipment.position, at: Some(now) };
                 self.roll_up.segment(shipment.segment.summary.clone(), now);
@@ -224,9 +234,11 @@ impl Archiver {
                 let registry = self.engine.registry().clone();
                 // Until that has succeeded the shipment stays pending: it meets the same segment again, where what is read
                 // next would be shipped behind a segment that it does not follow.
+                let head_known = self.parts.clock.now();
                 let joined =
                     join(&self.archive, &self.claim, self.timeline, &self.config, &self.parts, layout, registry)
                         .await?;
+                self.head_known = head_known;
                 self.pending = None;
                 self.joined_behind += 1;
                 self.joins += 1;
@@ -236,6 +248,23 @@ impl Archiver {
                 self.acknowledged.position = joined.position;
                 self.learn_bases().await
             }
+        }
+    }
+
+    /// A segment that was created where another writer's had been deleted is not in the archive: after a pause, the place
+    /// where deletion stopped is looked at.
+    async fn refuse_the_past(&self, shipment: &Shipment) -> Result<()> {
+        if elapsed(self.head_known, self.parts.clock.now()) < PAUSE {
+            return Ok(());
+        }
+        let summary = &shipment.segment.summary;
+        match self.archive.deletion_boundary(self.timeline).await? {
+            Some(deleted) if summary.ordinal < deleted.ordinal => {
+                Err(Error::new(Code::Fenced, "shipping the segment after a pause")
+                    .on(&shipment.segment.key)
+                    .with("the archive now begins with ordinal", deleted.ordinal))
+            }
+            _ => Ok(()),
         }
     }
 
