@@ -83,12 +83,12 @@ impl Host {
             writer: self.state.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             ..ArchiverConfig::new(&place.db)
         };
-        let parts = Parts { clock: Arc::new(place.clock.clone()), random: place.random.clone(), owner: Arc::new(NoOwner) };
+        let parts =
+            Parts { clock: Arc::new(place.clock.clone()), random: place.random.clone(), owner: Arc::new(NoOwner) };
         let store: Arc<dyn Store> = Arc::new(place.network.clone());
         let opened = self.process(|| {
             place.runtime.block_on(async {
-                let archive =
-                    Archive::open_or_create(store, place.key.clone(), &*parts.clock, &*parts.random).await?;
+                let archive = Archive::open_or_create(store, place.key.clone(), &*parts.clock, &*parts.random).await?;
                 Archiver::open(config, archive, parts).await
             })
         });

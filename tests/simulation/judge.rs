@@ -11,7 +11,7 @@ use pitr_archive::{
     Code, Error,
     catalog::{
         archive::Archive,
-        model::{Catalog, Timeline},
+        model::{Barrier, Catalog, Run as StreamRun, Timeline},
     },
     clock::Clock,
     ids::{Boundary, Nonce},
@@ -128,7 +128,11 @@ fn records(run: &Run<'_>, archive: &Archive, timeline: &Timeline, oracle: &Oracl
                     let written = oracle.moment(moment);
                     assert!(written.payload == record.payload, "the record of WAL {wal} that ends at {end} differs");
                     if let Some(before) = before {
-                        assert_eq!(written.before, before, "records are missing before WAL {wal} offset {}", record.start);
+                        assert_eq!(
+                            written.before, before,
+                            "records are missing before WAL {wal} offset {}",
+                            record.start
+                        );
                     }
                     before = Some(moment);
                     moments.push(moment);
@@ -183,7 +187,8 @@ impl Judge<'_> {
         let (first, end) = (self.timeline.start().get(), self.timeline.end().get());
         let floors = self.catalog.bases().iter().map(|base| base.floor.boundary.get());
         let cuts = self.timeline.segments().iter().map(|segment| segment.end.get());
-        let interesting: Vec<u64> = floors.chain(cuts).flat_map(|b| [b, b + 1]).filter(|b| *b > first && *b <= end).collect();
+        let interesting: Vec<u64> =
+            floors.chain(cuts).flat_map(|b| [b, b + 1]).filter(|b| *b > first && *b <= end).collect();
         let mut wanted: BTreeSet<u64> = interesting.choose_multiple(&mut run.rng, 2).copied().collect();
         if end > first {
             wanted.insert(run.rng.random_range(first + 1..=end));
@@ -223,10 +228,12 @@ impl Judge<'_> {
         Expected::Noted(state.clone())
     }
 
-    /// Whether a boundary lies in the interval of a change of column families, its ends included.
-    fn touches_family_change(&self, boundary: Boundary) -> bool {
-        let mut intervals = self.timeline.column_families().iter().map(|event| event.interval);
-        intervals.any(|Interval { lo, hi }| lo <= boundary && hi.is_none_or(|hi| boundary <= hi))
+    /// Whether a boundary lies in the interval of a change outside the log, its ends included.
+    fn touches_change(&self, boundary: Boundary) -> bool {
+        let families = self.timeline.column_families().iter().map(|event| event.interval);
+        let outside = |barrier: &&Barrier| barrier.reason == BarrierReason::ChangeOutsideWal;
+        let barriers = self.timeline.barriers().iter().filter(outside).map(|barrier| barrier.interval);
+        families.chain(barriers).any(|Interval { lo, hi }| lo <= boundary && hi.is_none_or(|hi| boundary <= hi))
     }
 
     /// A refusal needs a reason that the run gave.
@@ -236,6 +243,10 @@ impl Judge<'_> {
             Code::TargetBeforeStart => "check: refused target.before-start",
             Code::TargetInsideEvent => "check: refused target.inside-event",
             Code::TargetUnsupported => "check: refused target.unsupported",
+            // What could prove the tag's position went with what was deleted.
+            Code::ChainBroken if run.disturbed.contains("stall: pruned") && boundary <= self.timeline.start() => {
+                "check: refused at the deletion boundary"
+            }
             _ => panic!("boundary {boundary} is refused: {e}"),
         };
         run.say(format_args!("    boundary {boundary}: {}", e.code()));
@@ -243,10 +254,10 @@ impl Judge<'_> {
         let lowest = self.catalog.bases().iter().map(|base| base.floor.boundary).min();
         let explained = match e.code() {
             // A base shows a change at its own floor, and the target may be before that.
-            Code::TargetBeforeStart => lowest.is_none_or(|lowest| {
-                boundary < lowest || boundary == lowest && self.touches_family_change(boundary)
-            }),
-            Code::TargetInsideEvent | Code::TargetBehindBarrier => self.touches_family_change(boundary),
+            Code::TargetBeforeStart => {
+                lowest.is_none_or(|lowest| boundary < lowest || boundary == lowest && self.touches_change(boundary))
+            }
+            Code::TargetInsideEvent | Code::TargetBehindBarrier => self.touches_change(boundary),
             _ => false,
         };
         assert!(explained || !run.disturbed.is_empty(), "boundary {boundary} is refused without a reason: {e}");
@@ -261,16 +272,21 @@ impl Judge<'_> {
         let copy = recovery::recover(&into, Mode::Absolute).unwrap_or_else(|e| panic!("the copy does not open: {e}"));
         let state = copy.state();
         assert_eq!(state.sequence, plan.position.sequence.get(), "another sequence number than planned: {plan:#?}");
-        let accepted = self.accepted(plan, &expected);
+        let unlogged = run.disturbed.contains("server: unlogged");
+        let held = run.profile.settings.log_buffer == LogBuffer::Held;
+        if held && self.is_ahead(plan) {
+            run.coverage.note("check: a base ahead of its run");
+            std::fs::remove_dir_all(&into).expect("removing the copy");
+            return;
+        }
+        let accepted = self.accepted(plan, &expected, unlogged);
         // Where a run begins, no record tells the number, and a flush may have left nothing of the last ones.
-        let run_here = |r: &pitr_archive::catalog::model::Run| {
-            r.number == plan.position.run && r.start == plan.position.boundary
-        };
-        let vanished = run.disturbed.contains("server: numbers that no file shows")
-            && self.timeline.runs().iter().any(run_here);
+        let run_here = |r: &StreamRun| r.number == plan.position.run && r.start == plan.position.boundary;
+        let vanished =
+            run.disturbed.contains("server: numbers that no file shows") && self.timeline.runs().iter().any(run_here);
         let number = |accepted: &State| {
-            let shown = matches!(expected, Expected::Shown(_));
-            shown || accepted.sequence == state.sequence || vanished && state.sequence < accepted.sequence
+            let uncertain = unlogged || matches!(expected, Expected::Shown(_));
+            uncertain || accepted.sequence == state.sequence || vanished && state.sequence < accepted.sequence
         };
         assert!(
             accepted.iter().any(|accepted| accepted.families == state.families && number(accepted)),
@@ -282,14 +298,23 @@ impl Judge<'_> {
         std::fs::remove_dir_all(&into).expect("removing the copy");
     }
 
-    fn accepted<'s>(&'s self, plan: &RestorePlan, expected: &'s Expected) -> Vec<&'s State> {
+    /// A run may begin with a MANIFEST that is ahead of the log, where the server holds records in its memory: a column
+    /// family that it shows came behind records that were not readable. Nothing tells, and the archiver does not either:
+    /// the one known inexactness, of targets directly behind the beginning of such a run.
+    fn is_ahead(&self, plan: &RestorePlan) -> bool {
+        let begins = self.timeline.run(plan.position.run).map(|run| run.start);
+        begins == Some(plan.base.floor.boundary)
+    }
+
+    fn accepted<'s>(&'s self, plan: &RestorePlan, expected: &'s Expected, unlogged: bool) -> Vec<&'s State> {
         let here = plan.position.boundary;
         let moments = self.moments_at(here, plan.position.run);
         let states = moments.iter().map(|moment| &self.oracle.moment(*moment).states);
         match expected {
             Expected::Noted(state) => vec![state],
             // A column family that came or went while records were in the server's memory has no certain place.
-            Expected::Shown(state) if self.touches_family_change(here) => {
+            // A base at the same place may have flushed what was in no log when this was noted.
+            Expected::Shown(state) if unlogged || self.touches_change(here) => {
                 states.flatten().chain(std::iter::once(state)).collect()
             }
             Expected::Shown(state) => vec![state],
@@ -297,7 +322,7 @@ impl Judge<'_> {
                 let families = self.timeline.column_families().iter().map(|event| event.interval);
                 let mut intervals = families.chain(self.timeline.barriers().iter().map(|barrier| barrier.interval));
                 let changes_here = intervals.any(|Interval { lo, hi }| lo < here && hi == Some(here));
-                if changes_here || plan.base.floor.boundary == here {
+                if unlogged || changes_here || plan.base.floor.boundary == here {
                     states.flatten().collect()
                 } else {
                     states.filter_map(|states| states.first()).collect()
@@ -311,7 +336,13 @@ impl Judge<'_> {
         for base in self.catalog.bases() {
             println!(
                 "base {}: run {}, first WAL {} at {}, floor {} (sequence {}), MANIFEST {:?}",
-                base.id, base.run, base.first_wal, base.first_record, base.floor.boundary, base.floor.sequence, base.manifest
+                base.id,
+                base.run,
+                base.first_wal,
+                base.first_record,
+                base.floor.boundary,
+                base.floor.sequence,
+                base.manifest
             );
         }
         for segment in self.timeline.segments() {

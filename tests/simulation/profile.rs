@@ -74,7 +74,8 @@ pub struct Profile {
 impl Profile {
     pub fn draw(rng: &mut StdRng) -> Self {
         let quiet = rng.random_ratio(1, 4);
-        let drawn = Feature::ALL.iter().filter(|(_, chance)| rng.random_ratio(if quiet { chance / 6 } else { *chance }, 100));
+        let drawn =
+            Feature::ALL.iter().filter(|(_, chance)| rng.random_ratio(if quiet { chance / 6 } else { *chance }, 100));
         let features = drawn.map(|(feature, _)| *feature).collect();
         let mut choose = |one_in: u32| rng.random_ratio(1, one_in);
         let settings = Settings {

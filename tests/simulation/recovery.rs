@@ -5,12 +5,7 @@
 //! In point-in-time mode replay stops at a torn tail and goes on only in a log that begins with the number that is due;
 //! in absolute mode, in which copies are opened, a torn tail is an error.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use pitr_archive::{
     ids::{ColumnFamilyId, FileNumber},

@@ -3,19 +3,15 @@
 //! Owns: what happens next, and what a run knows about itself: which disturbances it really had, which errors of an
 //! archiver they excuse, and the story as a hash, so that a seed can be shown to repeat itself.
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use pitr_archive::{
     Code, Error,
     clock::{ManualClock, Micros},
+    ids::FileNumber,
     keyring::MasterKey,
     random::SeededRandom,
     rocks::file_name,
-    ids::FileNumber,
     store::{
         Put,
         faulty::{FaultyStore, Schedule},
@@ -35,8 +31,8 @@ use crate::{
     network::{Arrival, Network},
     oracle::{Mark, Oracle, State},
     process,
-    recovery::{self, Mode},
     profile::{Encryption, Feature, Profile},
+    recovery::{self, Mode},
     scratch,
     server::{self, LogBuffer, Logging, Opened, Server, Write},
     stall,
@@ -268,6 +264,9 @@ impl<'r> Run<'r> {
         self.say(format_args!("    {what}"));
         if self.operate(what) {
             self.coverage.note(what);
+        }
+        if self.disturbed.contains("server: unlogged") {
+            self.oracle.change(self.server.durable_state());
         }
         // Everything but a write makes and deletes files.
         self.looked &= matches!(what, "server: write" | "server: disableWAL" | "server: flush WAL");
@@ -503,7 +502,8 @@ impl<'r> Run<'r> {
     pub fn poll(&mut self, which: usize) {
         if self.hosts[which].is_open() {
             let polled = self.work(which, "archiver: poll", async |a| a.poll());
-            self.looked |= polled.is_some_and(|polled| polled.is_ok_and(|polled| polled.caught_up));
+            self.looked |=
+                self.disk.is_idle() && polled.is_some_and(|polled| polled.is_ok_and(|polled| polled.caught_up));
         }
     }
 

@@ -103,15 +103,33 @@ struct Family {
     /// Logs below it hold nothing that is not flushed; for an idle family ahead of what the MANIFEST says.
     log_number: u64,
     memtable: Memtable,
+    /// As much of the memtable as is in the log.
+    logged: Memtable,
     files: BTreeMap<u64, TableFile>,
     next_epoch: u64,
     contents: Arc<Contents>,
+    /// What a crash would leave of it.
+    durable: Arc<Contents>,
 }
 
 impl Family {
     fn refresh(&mut self) {
-        let tables = self.files.values().map(|file| &file.table);
-        self.contents = Arc::new(table::contents(tables, &self.memtable));
+        let tables = || self.files.values().map(|file| &file.table);
+        self.contents = Arc::new(table::contents(tables(), &self.memtable));
+        self.durable = if self.memtable.unlogged {
+            Arc::new(table::contents(tables(), &self.logged))
+        } else {
+            self.contents.clone()
+        };
+    }
+}
+
+/// A write's effect on a memtable.
+fn apply(memtable: &mut Memtable, write: &Write, sequence: u64) {
+    match write {
+        Write::Put { key, value, .. } => memtable.write(key, Version { sequence, value: Some(value.clone()) }),
+        Write::Delete { key, .. } => memtable.write(key, Version { sequence, value: None }),
+        Write::SingleDelete { key, .. } => memtable.single_delete(key, sequence),
     }
 }
 
@@ -206,8 +224,9 @@ impl Server {
             }
             let next_epoch = files.values().map(|file| file.epoch + 1).max().unwrap_or(1);
             let (name, log_number) = (family.name.clone(), family.log_number);
-            let memtable = family.memtable.clone();
-            let mut family = Family { name, log_number, memtable, files, next_epoch, contents: Arc::default() };
+            let (memtable, logged) = (family.memtable.clone(), family.memtable.clone());
+            let (contents, durable) = (Arc::default(), Arc::default());
+            let mut family = Family { name, log_number, memtable, logged, files, next_epoch, contents, durable };
             family.refresh();
             families.insert(*id, family);
         }
@@ -250,10 +269,8 @@ impl Server {
             self.next_number = self.next_number.max(highest + 2);
             if flushed {
                 self.min_log = highest + 1;
-                let min_log = VersionEdit {
-                    min_log_number_to_keep: Some(FileNumber::new(self.min_log)),
-                    ..self.numbers()
-                };
+                let min_log =
+                    VersionEdit { min_log_number_to_keep: Some(FileNumber::new(self.min_log)), ..self.numbers() };
                 edits.push(min_log.encode());
             }
         }
@@ -280,6 +297,12 @@ impl Server {
     /// The present state.
     pub fn state(&self) -> State {
         let families = self.families.values().map(|family| (family.name.clone(), family.contents.clone()));
+        State { families: families.collect(), sequence: self.sequence }
+    }
+
+    /// What a crash would leave: without what is in no log and not flushed.
+    pub fn durable_state(&self) -> State {
+        let families = self.families.values().map(|family| (family.name.clone(), family.durable.clone()));
         State { families: families.collect(), sequence: self.sequence }
     }
 
@@ -320,25 +343,22 @@ impl Server {
             self.sequence += 1;
             let sequence = self.sequence;
             let id = match write {
-                Write::Put { family, .. } | Write::Delete { family, .. } | Write::SingleDelete { family, .. } => *family,
+                Write::Put { family, .. } | Write::Delete { family, .. } | Write::SingleDelete { family, .. } => {
+                    *family
+                }
             };
             let cf = ColumnFamilyId::new(id);
-            let memtable = &mut self.families.get_mut(&id).expect("a live column family").memtable;
             match write {
-                Write::Put { key, value, .. } => {
-                    batch.push(&Op::Put { cf, key, value });
-                    memtable.write(key, Version { sequence, value: Some(value.clone()) });
-                }
-                Write::Delete { key, .. } => {
-                    batch.push(&Op::Delete { cf, key });
-                    memtable.write(key, Version { sequence, value: None });
-                }
-                Write::SingleDelete { key, .. } => {
-                    batch.push(&Op::SingleDelete { cf, key });
-                    memtable.single_delete(key, sequence);
-                }
+                Write::Put { key, value, .. } => drop(batch.push(&Op::Put { cf, key, value })),
+                Write::Delete { key, .. } => drop(batch.push(&Op::Delete { cf, key })),
+                Write::SingleDelete { key, .. } => drop(batch.push(&Op::SingleDelete { cf, key })),
             }
-            memtable.unlogged |= logging == Logging::Unlogged;
+            let family = self.families.get_mut(&id).expect("a live column family");
+            apply(&mut family.memtable, write, sequence);
+            match logging {
+                Logging::Logged => apply(&mut family.logged, write, sequence),
+                Logging::Unlogged => family.memtable.unlogged = true,
+            }
             touched.insert(id);
         }
         for id in touched {
@@ -355,6 +375,9 @@ impl Server {
         self.log.writer.append(&payload, &mut bytes);
         let mark = oracle.record(self.log.number, self.log.writer.offset(), payload, self.state());
         self.log.held.push((bytes, mark));
+        if self.has_unlogged() {
+            oracle.change(self.durable_state());
+        }
         if self.settings.log_buffer == LogBuffer::WrittenAtOnce {
             self.flush_log(disk);
         }
@@ -417,6 +440,7 @@ impl Server {
     fn flush_family(&mut self, id: u32, log: u64, disk: &mut Disk) -> Vec<u8> {
         let family = self.families.get_mut(&id).expect("a live column family");
         let table = std::mem::take(&mut family.memtable).flushed();
+        family.logged = Memtable::default();
         family.log_number = family.log_number.max(log);
         let epoch = family.next_epoch;
         let cf = ColumnFamilyId::new(id);
@@ -469,7 +493,9 @@ impl Server {
             let column_family = ColumnFamilyId::new(*id);
             let add = (*id != 0).then_some(family.name.as_bytes());
             let comparator = Some(COMPARATOR);
-            edits.push(VersionEdit { column_family, column_family_add: add, comparator, ..VersionEdit::default() }.encode());
+            edits.push(
+                VersionEdit { column_family, column_family_add: add, comparator, ..VersionEdit::default() }.encode(),
+            );
             let files: Vec<_> = family.files.keys().map(|number| self.described(*id, *number)).collect();
             let facts = VersionEdit {
                 column_family,
@@ -548,9 +574,11 @@ impl Server {
             name: name.to_owned(),
             log_number: self.log.number,
             memtable: Memtable::default(),
+            logged: Memtable::default(),
             files: BTreeMap::new(),
             next_epoch: 1,
             contents: Arc::default(),
+            durable: Arc::default(),
         };
         self.families.insert(id, family);
         let edit = VersionEdit {
@@ -636,11 +664,8 @@ impl Server {
         let epoch = self.families[&id].next_epoch;
         let number = self.add_table(id, 0, epoch, Table::from([(key.to_vec(), version)]), disk);
         let file = self.described(id, number);
-        let edit = VersionEdit {
-            column_family: ColumnFamilyId::new(id),
-            new_files: vec![file.as_edit()],
-            ..self.numbers()
-        };
+        let edit =
+            VersionEdit { column_family: ColumnFamilyId::new(id), new_files: vec![file.as_edit()], ..self.numbers() };
         let edit = edit.encode();
         self.families.get_mut(&id).expect("a live column family").refresh();
         let mark = oracle.change(self.state());

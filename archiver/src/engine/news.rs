@@ -105,8 +105,7 @@ impl Engine {
     fn is_mere_rollover(&self, news: &News) -> bool {
         let News::Rolled { point, .. } = news else { return false };
         let two_before = FileNumber::new(point.file.get().saturating_sub(2));
-        self.wal_comes_first()
-            && self.manifest.none_is_free_between(two_before, point.file, &self.registry.options())
+        self.wal_comes_first() && self.manifest.none_is_free_between(two_before, point.file, &self.registry.options())
     }
 
     /// The first WAL of the session that began with this MANIFEST.
