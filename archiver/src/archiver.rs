@@ -53,6 +53,10 @@ pub(crate) use bases::{Floor, of_another_history};
 /// How many segments of a process with an older claim are taken over in a row before that process counts as alive.
 const JOINS_IN_A_ROW: u32 = 3;
 
+/// A writer that has not heard of the archive for so long makes sure that what it writes next is not written into the past.
+/// Whoever deletes leaves alone what is younger, by far.
+const PAUSE: Duration = Duration::from_secs(60);
+
 /// Between two listings of the directories while file events tell of new files.
 pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -90,6 +94,8 @@ pub struct Archiver {
     pub(crate) last_base: Option<BaseId>,
     pub(crate) last_base_attempt: Option<Micros>,
     last_scan: Micros,
+    /// When the archive's end was last known to be ours.
+    pub(crate) head_known: Micros,
     timeline: TimelineId,
     pub(crate) source: Source,
 }
@@ -107,6 +113,7 @@ impl Archiver {
         let changed = Arc::new(Notify::new());
         let source = Source::follow(&config, &state_dir, &changed, OldPins::IfOfThisDirectory)?;
         let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
+        let head_known = parts.clock.now();
         let timeline = timeline_for(&archive, &claim, &source.lineage, &parts).await?;
         let joined = join(&archive, &claim, &timeline, &config, &parts, &source).await?;
         let mut archiver = Self {
@@ -128,6 +135,7 @@ impl Archiver {
             last_base: None,
             last_base_attempt: None,
             last_scan: Micros(0),
+            head_known,
             timeline: timeline.timeline,
             source,
         };
@@ -206,11 +214,14 @@ impl Archiver {
 
     /// Notes what became of the pending shipment.
     pub(crate) async fn delivered(&mut self, delivered: Delivered) -> Result<()> {
-        let Some(shipment) = self.pending.take() else { return Ok(()) };
+        let Some(shipment) = self.pending.clone() else { return Ok(()) };
         match delivered {
             Delivered::Acknowledged => {
                 debug_assert!(shipment.position.boundary >= self.acknowledged.position.boundary);
+                self.refuse_the_past(&shipment).await?;
                 let now = self.parts.clock.now();
+                self.head_known = now;
+                self.pending = None;
                 self.acknowledged = Acknowledged { position: shipment.position, at: Some(now) };
                 self.roll_up.segment(shipment.segment.summary.clone(), now);
                 self.joined_behind = 0;
@@ -218,19 +229,24 @@ impl Archiver {
             }
             Delivered::JoinBehind => {
                 // A dead process can have a few requests under way; one that goes on and on is alive, and was first.
-                self.joined_behind += 1;
-                if self.joined_behind > JOINS_IN_A_ROW {
+                if self.joined_behind >= JOINS_IN_A_ROW {
                     return Err(Error::new(Code::Fenced, "shipping the segment")
                         .on(&shipment.segment.key)
-                        .with("segments of an older claim met in a row", self.joined_behind));
+                        .with("segments of an older claim met in a row", self.joined_behind + 1));
                 }
                 tracing::warn!(key = %shipment.segment.key, "joining behind a segment of an earlier process");
                 self.source.layout = Layout::read(&self.config.db, &self.config.db_paths)?;
                 let key = ObjectKey::timeline(self.timeline);
+                // Until joining has succeeded the shipment stays pending: it meets the same segment again, where what is
+                // read next would be shipped behind a segment that it does not follow.
+                let head_known = self.parts.clock.now();
                 let timeline = self.archive.get_timeline(self.timeline).await?;
                 let timeline = timeline.ok_or_else(|| Error::new(Code::ObjectMissing, "joining behind").on(key))?;
                 let joined =
                     join(&self.archive, &self.claim, &timeline, &self.config, &self.parts, &self.source).await?;
+                self.head_known = head_known;
+                self.pending = None;
+                self.joined_behind += 1;
                 self.joins += 1;
                 self.engine = joined.engine;
                 self.roll_up = joined.roll_up;
@@ -238,6 +254,23 @@ impl Archiver {
                 self.acknowledged.position = joined.position;
                 self.learn_bases().await
             }
+        }
+    }
+
+    /// A segment that was created where another writer's had been deleted is not in the archive: after a pause, the place
+    /// where deletion stopped is looked at.
+    async fn refuse_the_past(&self, shipment: &Shipment) -> Result<()> {
+        if elapsed(self.head_known, self.parts.clock.now()) < PAUSE {
+            return Ok(());
+        }
+        let summary = &shipment.segment.summary;
+        match self.archive.deletion_boundary(self.timeline).await? {
+            Some(deleted) if summary.ordinal < deleted.ordinal => {
+                Err(Error::new(Code::Fenced, "shipping the segment after a pause")
+                    .on(&shipment.segment.key)
+                    .with("the archive now begins with ordinal", deleted.ordinal))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -44,6 +44,20 @@ pub struct ArchiverConfig {
     pub include: Vec<String>,
     /// Who writes, for people. Default: host and process id.
     pub writer: String,
+    /// How new files are noticed. Default: by events.
+    pub file_events: FileEvents,
+    /// Files of a base that are sent at once. Each holds a few chunks in memory. Default: 2, which hides a store's latency
+    /// well enough.
+    pub uploads: usize,
+}
+
+/// How new files in the database's directories are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileEvents {
+    /// A thread is told by the operating system, and the directories are listed, too.
+    Watched,
+    /// The directories are listed: no thread, the same answers in every repetition.
+    Scanned,
 }
 
 impl ArchiverConfig {
@@ -66,6 +80,8 @@ impl ArchiverConfig {
             wal_pins: None,
             include: Vec::new(),
             writer: format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id()),
+            file_events: FileEvents::Watched,
+            uploads: 2,
         }
     }
 }

@@ -2,10 +2,16 @@
 //!
 //! Owns: the names. `PITR_CRASH_AT=NAME` or `NAME:COUNT` ends the process by SIGKILL when the place is reached for the
 //! COUNT-th time. The variable is read once. Only files that perform effects call [`point`], never codecs.
+//! A simulation that runs many archivers in one process is told instead ([`tell`]) and ends one of them by unwinding.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    cell::RefCell,
+    fmt,
+    rc::Rc,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Every name, in the order in which a segment and a base pass them.
@@ -41,9 +47,42 @@ fn armed() -> Option<&'static Armed> {
         .as_ref()
 }
 
+type Listener = Rc<dyn Fn(&'static str)>;
+
+thread_local! {
+    static LISTENER: RefCell<Option<Listener>> = const { RefCell::new(None) };
+}
+
+/// While this lives, its thread's passages are told to a listener.
+pub struct Telling {
+    before: Option<Listener>,
+}
+
+/// Calls `listener` at every place that this thread reaches, until the answer is dropped. It may unwind.
+#[must_use]
+pub fn tell(listener: impl Fn(&'static str) + 'static) -> Telling {
+    Telling { before: LISTENER.replace(Some(Rc::new(listener))) }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        LISTENER.set(self.before.take());
+    }
+}
+
+impl fmt::Debug for Telling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telling").finish_non_exhaustive()
+    }
+}
+
 /// Ends the process here if the environment asks for it.
-pub fn point(name: &str) {
+pub fn point(name: &'static str) {
     debug_assert!(POINTS.contains(&name), "{name} is not in the list");
+    // The listener may unwind: it must not be borrowed meanwhile.
+    if let Some(listener) = LISTENER.with_borrow(Clone::clone) {
+        listener(name);
+    }
     if let Some(armed) = armed()
         && armed.name == name
         && armed.left.fetch_sub(1, Ordering::SeqCst) == 1

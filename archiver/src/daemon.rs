@@ -283,9 +283,10 @@ impl Daemon {
                 let archiver = &self.archiver;
                 let (archive, claim) = (archiver.archive.clone(), archiver.claim.clone());
                 let (random, known) = (archiver.parts.random.clone(), archiver.known_files.clone());
-                let run = (floor.position.timeline, floor.start.run);
+                let (run, at_once) = ((floor.position.timeline, floor.start.run), archiver.config.uploads);
                 let task = tokio::spawn(async move {
-                    let files = upload::upload(&archive, &claim, &*random, &collected.files, &known, run).await?;
+                    let files =
+                        upload::upload(&archive, &claim, &*random, &collected.files, &known, run, at_once).await?;
                     Ok((collected, files))
                 });
                 self.base = Some(BaseJob::Uploading { created, floor, task });

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::{
-    config::ArchiverConfig,
+    config::{ArchiverConfig, FileEvents},
     layout::Layout,
     lineage::Lineage,
     pin::{Pins, Places},
@@ -29,7 +29,7 @@ pub(crate) struct Source {
     pub registry: Arc<Registry>,
     /// By this a directory that was put in its place is noticed.
     inode: u64,
-    _watch: Watch,
+    _watch: Option<Watch>,
 }
 
 /// Whether pins that are there can be this directory's.
@@ -68,7 +68,10 @@ impl Source {
         // After the pins are gone: where a crash lost this, they are given up once more.
         note(state, &from)?;
         let registry = Arc::new(Registry::new(pins, layout.db.clone(), layout.wal_dir.clone())?);
-        let watch = Watch::start(registry.clone(), changed.clone())?;
+        let watch = match config.file_events {
+            FileEvents::Watched => Some(Watch::start(registry.clone(), changed.clone())?),
+            FileEvents::Scanned => registry.scan().map(|()| None)?,
+        };
         Ok(Self { layout, lineage, registry, inode, _watch: watch })
     }
 

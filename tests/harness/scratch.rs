@@ -18,6 +18,7 @@ pub fn directory() -> tempfile::TempDir {
 }
 
 /// A directory on a real disk: for figures.
+#[allow(dead_code)] // not every test program measures
 pub fn on_disk() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("pitr-test-").tempdir().expect("a temporary directory")
 }

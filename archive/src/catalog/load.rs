@@ -99,14 +99,17 @@ impl Archive {
                 .with("boundary", named.boundary)
                 .with("hash", named.hash)
         };
-        match timeline.compare(named.boundary, named.hash) {
-            Named::Same => Ok(()),
-            Named::Different => Err(different()),
-            Named::BeyondHead | Named::Deleted => Err(Error::new(Code::SegmentMissing, DOING)
+        let absent = || {
+            Error::new(Code::SegmentMissing, DOING)
                 .on(ObjectKey::timeline(named.timeline))
                 .with("boundary", named.boundary)
                 .with("archive-begins-at", timeline.start())
-                .with("archive-ends-at", timeline.end())),
+                .with("archive-ends-at", timeline.end())
+        };
+        match timeline.compare(named.boundary, named.hash) {
+            Named::Same => Ok(()),
+            Named::Different => Err(different()),
+            Named::BeyondHead | Named::Deleted => Err(absent()),
             Named::InsideSegment => {
                 for segment in timeline.segments_touching(named.boundary, named.boundary) {
                     let reader = self.read_segment(timeline.id(), segment.ordinal).await?;
@@ -114,7 +117,8 @@ impl Archive {
                         return Ok(());
                     }
                 }
-                Err(different())
+                let cut = timeline.deleted().is_some_and(|deleted| deleted.first == named.boundary);
+                Err(if cut { absent() } else { different() })
             }
         }
     }

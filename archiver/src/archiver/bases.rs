@@ -132,7 +132,7 @@ impl Archiver {
     async fn upload(&self, collected: &Collected, floor: &Floor) -> Result<Vec<BaseFile>> {
         let random = &*self.parts.random;
         let (files, known, run) = (&collected.files, &self.known_files, (self.timeline, floor.start.run));
-        upload::upload(&self.archive, &self.claim, random, files, known, run).await
+        upload::upload(&self.archive, &self.claim, random, files, known, run, self.config.uploads).await
     }
 
     /// The effect of linking a base's files, apart from the archiver so that a thread can perform it.
@@ -193,7 +193,8 @@ impl Archiver {
                 if !polled.caught_up {
                     return Ok(None);
                 }
-                if collected.unlogged_edits
+                // In a MANIFEST that was begun anew meanwhile, such changes look like old ones.
+                if (collected.unlogged_edits || self.engine.has_open_intervals())
                     && self.engine.unread_is_possible()
                     && !self.engine.flush_owner()?
                     && !self.engine.is_past(collected.highest_wal)

@@ -12,7 +12,6 @@ use pitr_archive::{
         archive::{Archive, EpochClaim, NewTimeline},
         schema::{Position, TimelineDocument},
     },
-    ids::TimelineId,
 };
 
 use super::{Archiver, join::join};
@@ -38,29 +37,20 @@ pub(super) async fn timeline_for(
             let first = known.is_empty() && lineage.marker.is_none();
             let detail = if first { String::new() } else { lineage.story(archive.id()) };
             let parent = lineage.parent(archive.id(), &known);
-            open(archive, claim, lineage, (parent, newest(&known)), &detail, parts).await
+            open(archive, claim, lineage, parent, &detail, parts).await
         }
     }
 }
 
-fn newest(known: &[TimelineDocument]) -> TimelineId {
-    known.iter().map(|timeline| timeline.timeline).max().unwrap_or_default()
-}
-
-/// Opens a timeline behind `left`, or answers the one that an earlier attempt opened.
 async fn open(
     archive: &Archive,
     claim: &EpochClaim,
     lineage: &Lineage,
-    (parent, left): (Option<Position>, TimelineId),
+    parent: Option<Position>,
     detail: &str,
     parts: &Parts,
 ) -> Result<TimelineDocument> {
     let wanted = NewTimeline { db_id: &lineage.db_id, restore_marker: lineage.nonce(), parent, detail };
-    // An attempt that did not come to its end: nothing was written into it.
-    if let Some(opened) = archive.timelines().await?.into_iter().find(|t| t.timeline > left && wanted.is_opened_by(t)) {
-        return Ok(opened);
-    }
     crate::crash::point("timeline-before-put");
     let opened = archive.open_timeline(&wanted, claim, &*parts.clock, &*parts.random).await?;
     crate::crash::point("timeline-after-put");
@@ -94,19 +84,27 @@ impl Archiver {
 
     /// Opens a timeline that leaves the present one where the server's history did.
     async fn fork_off(&self, fork: &Fork) -> Result<TimelineDocument> {
+        let lineage = &self.source.lineage;
+        let known = self.archive.timelines().await?;
+        // An attempt that did not come to its end: nothing was written into it, and the pins may be gone that told where
+        // the fork lies.
+        if let Some(opened) = lineage.timeline(&known).filter(|opened| opened.timeline > self.timeline) {
+            return Ok(opened.clone());
+        }
         let catalog = self.archive.load_catalog().await?;
         let parent = match catalog.timeline(self.timeline) {
             None => None,
             Some(timeline) => fork::position(&self.archive, timeline, self.engine.registry(), fork.evidence).await?,
         };
-        let lineage = &self.source.lineage;
-        open(&self.archive, &self.claim, lineage, (parent, self.timeline), &fork.detail, &self.parts).await
+        open(&self.archive, &self.claim, lineage, parent, &fork.detail, &self.parts).await
     }
 
     /// Begins to follow the directory for `timeline`.
     async fn follow_anew(&mut self, timeline: &TimelineDocument) -> Result<()> {
         self.source = Source::follow(&self.config, &self.state_dir, &self.changed, OldPins::GiveUp)?;
+        let head_known = self.parts.clock.now();
         let joined = join(&self.archive, &self.claim, timeline, &self.config, &self.parts, &self.source).await?;
+        self.head_known = head_known;
         self.joins += 1;
         self.branches += 1;
         self.timeline = timeline.timeline;

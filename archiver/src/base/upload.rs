@@ -25,9 +25,6 @@ use pitr_archive::{
 
 use super::collect::{CollectedFile, Held};
 
-/// Uploads at once. Each holds a few chunks in memory; two hide a store's latency well enough.
-const CONCURRENCY: usize = 2;
-
 /// Files of published bases.
 #[derive(Clone, Debug, Default)]
 pub struct KnownFiles {
@@ -56,7 +53,7 @@ impl KnownFiles {
     }
 }
 
-/// Uploads what the archive does not have; answers the base's files in the order given.
+/// Uploads what the archive does not have, `at_once` files at a time; answers the base's files in the order given.
 pub async fn upload(
     archive: &Archive,
     claim: &EpochClaim,
@@ -64,9 +61,10 @@ pub async fn upload(
     files: &[CollectedFile],
     known: &KnownFiles,
     run: RunName,
+    at_once: usize,
 ) -> Result<Vec<BaseFile>> {
     let uploads: Vec<_> = files.iter().map(|file| one(archive, claim, random, file, known, run).boxed()).collect();
-    stream::iter(uploads).buffered(CONCURRENCY).try_collect().await
+    stream::iter(uploads).buffered(at_once.max(1)).try_collect().await
 }
 
 async fn one(

@@ -83,6 +83,11 @@ impl Engine {
         self.state.wanted.push_back((reason, at));
     }
 
+    /// Whether something happened outside the log whose place in it is not certain yet.
+    pub fn has_open_intervals(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Whether everything in `wal` has been read, to its final end.
     pub fn is_past(&self, wal: FileNumber) -> bool {
         match &self.place {

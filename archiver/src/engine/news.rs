@@ -40,6 +40,7 @@ impl Engine {
     /// everything readable is in `items`; they are not in the stream yet.
     pub(super) fn publish_news(&mut self, news: Vec<News>, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
         self.explain_ingested();
+        let news: Vec<News> = news.into_iter().filter(|one| !self.is_mere_rollover(one)).collect();
         let several = news.iter().filter(|one| matches!(one, News::Rolled { .. })).count();
         let mut left = several;
         for news in news {
@@ -92,15 +93,29 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether an open creates its first WAL and gives the number after it to its MANIFEST: RocksDB 7 and later.
+    fn wal_comes_first(&self) -> bool {
+        self.layout.settings().is_none_or(|settings| settings.rocksdb_version.major >= 7)
+    }
+
+    /// Whether a new MANIFEST certainly belongs to the session of the one before: the number before its own is no WAL's.
+    ///
+    /// The info log cannot tell where several MANIFESTs came between two looks, or where the next session has begun its
+    /// log and not its MANIFEST. What this one says would then seem to have happened behind records that followed it.
+    fn is_mere_rollover(&self, news: &News) -> bool {
+        let News::Rolled { point, .. } = news else { return false };
+        let two_before = FileNumber::new(point.file.get().saturating_sub(2));
+        self.wal_comes_first() && self.manifest.none_is_free_between(two_before, point.file, &self.registry.options())
+    }
+
     /// The first WAL of the session that began with this MANIFEST.
     ///
-    /// An open of RocksDB 7 and later creates the WAL first and gives the MANIFEST the next number. Before that the
-    /// WAL came second, or kept its MANIFEST's predecessor for a while: the newest one that is known then.
+    /// Before RocksDB 7 the WAL came second, or kept its MANIFEST's predecessor for a while: the newest one that is known
+    /// then.
     fn first_wal_with(&self, manifest: FileNumber) -> FileNumber {
         let before = FileNumber::new(manifest.get().saturating_sub(1));
-        let wal_first = self.layout.settings().is_none_or(|settings| settings.rocksdb_version.major >= 7);
         let newest = || self.registry.wals_from(FileNumber::default()).last().map(|(wal, _)| *wal);
-        if wal_first { before } else { newest().unwrap_or(before) }
+        if self.wal_comes_first() { before } else { newest().unwrap_or(before) }
     }
 
     fn change(&mut self, point: ManifestPoint, change: Change, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
@@ -111,7 +126,7 @@ impl Engine {
                 let interval = Interval { lo: self.lo, hi };
                 let added = ColumnFamilyChange::Added;
                 self.stream.event(&column_family_event(added, id, &name, interval, point, &edit))?;
-                self.leave_open(point, Some(id), hi);
+                self.leave_open(point, Some(id), hi)?;
             }
             Change::ColumnFamilyDropped { id, name, edit } => {
                 let dropped = ColumnFamilyChange::Dropped;
@@ -122,7 +137,7 @@ impl Engine {
                     );
                     self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
                 }
-                self.leave_open(point, None, hi);
+                self.leave_open(point, None, hi)?;
             }
             Change::FilesIngested { cf, files } | Change::FilesReplaced { cf, added: files, .. } => {
                 self.explain(cf, &files);
@@ -132,7 +147,7 @@ impl Engine {
                     self.name_of(cf)
                 );
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
-                self.leave_open(point, None, hi);
+                self.leave_open(point, None, hi)?;
             }
             // A compaction can leave nothing, and looks like this when it does. `DeleteFilesInRange` never takes files of
             // level 0; FIFO expiry is the database's own forgetting, which `check` and `plan` name.
@@ -141,7 +156,7 @@ impl Engine {
                 let what =
                     format!("files {} left {} without the log (dropped range)", list(&numbers), self.name_of(cf));
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
-                self.leave_open(point, None, hi);
+                self.leave_open(point, None, hi)?;
             }
             _ => {}
         }
@@ -174,11 +189,23 @@ impl Engine {
         family.name.as_str().is_some_and(|name| self.layout.is_fifo(name))
     }
 
-    fn leave_open(&mut self, manifest: ManifestPoint, added: Option<ColumnFamilyId>, hi: Option<Boundary>) {
+    fn leave_open(
+        &mut self,
+        manifest: ManifestPoint,
+        added: Option<ColumnFamilyId>,
+        hi: Option<Boundary>,
+    ) -> Result<()> {
         if hi.is_none() {
-            let until_end_of = self.unread_is_possible().then(|| self.present_wal());
+            let mut until_end_of = None;
+            if self.unread_is_possible() {
+                // What the server holds in its memory belongs to the newest log, and this one may be read long before that.
+                self.registry.scan()?;
+                let present = self.present_wal();
+                until_end_of = self.registry.wals_from(present).last().map(|(wal, _)| *wal).or(Some(present));
+            }
             self.open.push(OpenInterval { manifest, added, until_end_of });
         }
+        Ok(())
     }
 
     /// The boundary before the first of `items` that names column family `id`.

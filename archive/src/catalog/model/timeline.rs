@@ -213,6 +213,11 @@ impl Timeline {
         if boundary < self.start() {
             return if self.deleted.is_some() { Named::Deleted } else { Named::Different };
         }
+        // What deletion left begins with one of the hashes that this boundary had; the others went with the events.
+        let other = match &self.deleted {
+            Some(deleted) if deleted.first == boundary => Named::Deleted,
+            _ => Named::Different,
+        };
         let touching = self.segments_touching(boundary, boundary);
         if touching.is_empty() {
             let before = match (&self.deleted, &self.document.parent) {
@@ -220,7 +225,7 @@ impl Timeline {
                 (None, Some(parent)) => parent.hash,
                 (None, None) => RunningHash::ZERO,
             };
-            return if before == hash { Named::Same } else { Named::Different };
+            return if before == hash { Named::Same } else { other };
         }
         let mut inside = false;
         for segment in touching {
@@ -233,6 +238,6 @@ impl Timeline {
             inside |= segment.first < boundary && boundary < segment.end;
             inside |= segment.events.iter().any(|e| e.at == boundary);
         }
-        if inside { Named::InsideSegment } else { Named::Different }
+        if inside { Named::InsideSegment } else { other }
     }
 }
