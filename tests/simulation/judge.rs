@@ -280,10 +280,12 @@ impl Judge<'_> {
             return;
         }
         let accepted = self.accepted(plan, &expected, unlogged);
-        // Where a run begins, no record tells the number, and a flush may have left nothing of the last ones.
+        // A flush may have left nothing of the last records: where a run begins, and where their log was deleted unseen,
+        // nothing tells the number.
         let run_here = |r: &StreamRun| r.number == plan.position.run && r.start == plan.position.boundary;
-        let vanished =
-            run.disturbed.contains("server: numbers that no file shows") && self.timeline.runs().iter().any(run_here);
+        let unseen = run.disturbed.contains("server: log deleted unseen");
+        let vanished = run.disturbed.contains("server: numbers that no file shows")
+            && (unseen || self.timeline.runs().iter().any(run_here));
         let number = |accepted: &State| {
             let uncertain = unlogged || matches!(expected, Expected::Shown(_));
             uncertain || accepted.sequence == state.sequence || vanished && state.sequence < accepted.sequence

@@ -391,13 +391,24 @@ impl Engine {
             manifest: session.manifest,
             last_sequence: recovered,
         })?;
-        self.want_base(BaseReason::SessionStarted {
-            run: self.state.run,
-            manifest: session.manifest,
-            first_wal: first_wal.max(session.first_wal),
-            floor: self.stream.boundary(),
-            hash: self.stream.hash(),
-            sequence: recovered,
+        // An open's MANIFEST has the number after its first WAL's. Where that WAL was never there, or the session was noticed
+        // without a MANIFEST of its own, the one of the open was not seen: this one begins with what the session has done
+        // since, and no base ends with the open.
+        let known = self.registry.seen(session.first_wal).is_some() || self.state.wals.contains_key(&session.first_wal);
+        let reuses = self.layout.settings().is_some_and(|s| s.reuse_manifest_on_open == Some(true));
+        let own = session.first_wal.next() == Some(session.manifest.file);
+        let unseen = self.wal_comes_first() && if own { !known } else { !reuses };
+        self.want_base(if unseen {
+            BaseReason::RunStarted
+        } else {
+            BaseReason::SessionStarted {
+                run: self.state.run,
+                manifest: session.manifest,
+                first_wal: first_wal.max(session.first_wal),
+                floor: self.stream.boundary(),
+                hash: self.stream.hash(),
+                sequence: recovered,
+            }
         });
         // What its MANIFEST says happened behind everything that the sessions before wrote.
         self.lo = self.lo.max(self.stream.boundary());

@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// Whether an open creates its first WAL and gives the number after it to its MANIFEST: RocksDB 7 and later.
-    fn wal_comes_first(&self) -> bool {
+    pub(super) fn wal_comes_first(&self) -> bool {
         self.layout.settings().is_none_or(|settings| settings.rocksdb_version.major >= 7)
     }
 
