@@ -56,6 +56,7 @@ pub const KINDS: &[&str] = &[
     "after-request",
     "check: boundary",
     "check: catalog on the way",
+    "check: fork",
     "check: latest",
     "check: refused target.behind-barrier",
     "check: refused target.before-start",

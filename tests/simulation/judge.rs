@@ -2,7 +2,8 @@
 //!
 //! Owns: what an archive must be at any time (its catalog holds together), and at the end: the records of every run of
 //! the stream are the server's, without a gap; every target that is accepted is restored to what the database was there;
-//! what is refused is explained by something that the run had.
+//! what is refused is explained by something that the run had. Where a power loss took records back, the archive branches
+//! exactly behind the last record that was left, and the dead branch is judged, too.
 //! A restore is the real one, into files; the copy is opened by the simulated recovery in its strictest mode.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -12,6 +13,7 @@ use pitr_archive::{
     catalog::{
         archive::Archive,
         model::{Barrier, Catalog, Run as StreamRun, Timeline},
+        schema::BaseDocument,
     },
     clock::Clock,
     ids::{Boundary, Nonce},
@@ -62,6 +64,8 @@ struct Judge<'a> {
     archive: &'a Archive,
     catalog: &'a Catalog,
     timeline: &'a Timeline,
+    /// The server's history goes on with it.
+    current: bool,
     oracle: &'a Oracle,
     /// The boundary before the first record that is kept.
     start: u64,
@@ -78,34 +82,42 @@ struct Judge<'a> {
 /// Judges a run's archive.
 pub fn judge(run: &mut Run<'_>) {
     let (archive, catalog) = load(run).expect("an archive");
-    let timeline = catalog.current_timeline().expect("a timeline");
-    assert_eq!(catalog.timelines().count(), 1, "nothing was restored and gone on with");
+    let current = catalog.current_timeline().expect("a timeline").id();
+    assert_eq!(catalog.timelines().last().map(Timeline::id), Some(current), "the one that was opened last goes on");
     let oracle = std::mem::replace(&mut run.oracle, Oracle::new(crate::server::empty_state()));
-    let moments = records(run, &archive, timeline, &oracle);
-    let end = oracle.readable();
-    let judge = Judge {
-        archive: &archive,
-        catalog: &catalog,
-        timeline,
-        oracle: &oracle,
-        start: timeline.start().get(),
-        moments,
-        end,
-        end_state: run.recoverable(),
-        exact: !run.disturbed.contains("server: unlogged")
-            && run.profile.settings.log_buffer == LogBuffer::WrittenAtOnce,
-    };
-    if run.is_aloud() {
-        judge.tell();
-    }
+    let end_state = run.recoverable();
     if run.disturbed.is_empty() {
         run.coverage.note("check: strict");
-        assert_eq!(timeline.runs().len(), 1, "one run");
-        assert!(timeline.barriers().is_empty(), "barriers without a reason: {:?}", timeline.barriers());
+        assert_eq!(catalog.timelines().count(), 1, "one timeline");
     }
-    judge.latest(run);
-    judge.boundaries(run);
-    judge.tags(run);
+    for timeline in catalog.timelines() {
+        let judge = Judge {
+            archive: &archive,
+            catalog: &catalog,
+            timeline,
+            current: timeline.id() == current,
+            oracle: &oracle,
+            start: timeline.start().get(),
+            moments: records(run, &archive, timeline, &oracle),
+            end: oracle.readable(),
+            end_state: end_state.clone(),
+            exact: !run.disturbed.contains("server: unlogged")
+                && run.profile.settings.log_buffer == LogBuffer::WrittenAtOnce,
+        };
+        if run.is_aloud() {
+            judge.tell();
+        }
+        if run.disturbed.is_empty() {
+            assert_eq!(timeline.runs().len(), 1, "one run");
+            assert!(timeline.barriers().is_empty(), "barriers without a reason: {:?}", timeline.barriers());
+        }
+        if judge.current {
+            judge.latest(run);
+        }
+        judge.fork(run);
+        judge.boundaries(run);
+        judge.tags(run);
+    }
 }
 
 /// The moments of the archived records: in every run of the stream they follow each other as the server wrote them.
@@ -145,7 +157,37 @@ fn records(run: &Run<'_>, archive: &Archive, timeline: &Timeline, oracle: &Oracl
 
 impl Judge<'_> {
     fn plan(&self, run: &Run<'_>, target: &Target) -> Result<RestorePlan, Error> {
-        run.place.runtime.block_on(plan(self.archive, self.catalog, target, &PlanOptions::default()))
+        let options = PlanOptions { timeline: Some(self.timeline.id()), ..PlanOptions::default() };
+        run.place.runtime.block_on(plan(self.archive, self.catalog, target, &options))
+    }
+
+    fn bases(&self) -> impl Iterator<Item = &BaseDocument> {
+        self.catalog.bases().iter().filter(|base| base.floor.timeline == self.timeline.id())
+    }
+
+    /// A child leaves its parent behind the last record of it that the server's history still has.
+    fn fork(&self, run: &mut Run<'_>) {
+        let Some(parent) = self.timeline.document().parent else { return };
+        let of = self.catalog.timeline(parent.timeline).expect("the parent");
+        let moments = records(run, self.archive, of, self.oracle);
+        let fork = usize::try_from(parent.boundary.get() - of.start().get()).expect("few records");
+        let Some(mut at) = self.moments.last().copied() else { return };
+        let mut history = BTreeSet::from([at]);
+        while self.oracle.moment(at).place.is_some() {
+            at = self.oracle.moment(at).before;
+            history.insert(at);
+        }
+        let in_run = of.runs().last().map_or(0, |run| run.start.get() - of.start().get());
+        if let Some(last) = fork.checked_sub(1).and_then(|last| moments.get(last)) {
+            assert!(
+                history.contains(last),
+                "the last record before the fork is not the child's: {moments:?} at {fork}"
+            );
+        }
+        if let Some(next) = moments.get(fork).filter(|_| fork as u64 >= in_run) {
+            assert!(!history.contains(next), "the fork lies too early: {moments:?} at {fork}, {history:?}");
+        }
+        run.coverage.note("check: fork");
     }
 
     /// The moment of the record before a boundary.
@@ -185,7 +227,7 @@ impl Judge<'_> {
 
     fn boundaries(&self, run: &mut Run<'_>) {
         let (first, end) = (self.timeline.start().get(), self.timeline.end().get());
-        let floors = self.catalog.bases().iter().map(|base| base.floor.boundary.get());
+        let floors = self.bases().map(|base| base.floor.boundary.get());
         let cuts = self.timeline.segments().iter().map(|segment| segment.end.get());
         let interesting: Vec<u64> =
             floors.chain(cuts).flat_map(|b| [b, b + 1]).filter(|b| *b > first && *b <= end).collect();
@@ -209,6 +251,9 @@ impl Judge<'_> {
     fn tags(&self, run: &mut Run<'_>) {
         for Tagged { name, mark, state } in run.tags.clone() {
             let tag = self.catalog.tag(&name).unwrap_or_else(|| panic!("the tag {name} is not there"));
+            if tag.position.timeline != self.timeline.id() {
+                continue;
+            }
             match self.plan(run, &Target::tag(&name)) {
                 Ok(plan) => {
                     self.restore(run, &plan, self.noted(mark, state));
@@ -251,7 +296,7 @@ impl Judge<'_> {
         };
         run.say(format_args!("    boundary {boundary}: {}", e.code()));
         run.coverage.note(kind);
-        let lowest = self.catalog.bases().iter().map(|base| base.floor.boundary).min();
+        let lowest = self.bases().map(|base| base.floor.boundary).min();
         let explained = match e.code() {
             // A base shows a change at its own floor, and the target may be before that.
             Code::TargetBeforeStart => {
@@ -335,7 +380,8 @@ impl Judge<'_> {
 
     /// What the archive says, for somebody who looks for a cause.
     fn tell(&self) {
-        for base in self.catalog.bases() {
+        println!("timeline {}: {:?}", self.timeline.id(), self.timeline.document().parent);
+        for base in self.bases() {
             println!(
                 "base {}: run {}, first WAL {} at {}, floor {} (sequence {}), MANIFEST {:?}",
                 base.id,
