@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use self::join::join;
 use crate::{
-    base::upload::KnownFiles,
+    base::{pace::Pace, upload::KnownFiles},
     config::{ArchiverConfig, Parts},
     control::Status,
     elapsed::elapsed,
@@ -42,6 +42,7 @@ use crate::{
 };
 
 mod bases;
+pub(crate) mod captures;
 mod join;
 mod manifests;
 mod tags;
@@ -85,6 +86,8 @@ pub struct Archiver {
     pub(crate) known_files: KnownFiles,
     pub(crate) last_base: Option<BaseId>,
     pub(crate) last_base_attempt: Option<Micros>,
+    /// How often barriers may have a base.
+    pub(crate) pace: Pace,
     last_scan: Micros,
     timeline: TimelineId,
     _watch: Watch,
@@ -109,6 +112,7 @@ impl Archiver {
         let joined = join(&archive, &claim, timeline, &config, &parts, layout, registry).await?;
         let mut archiver = Self {
             acknowledged: Acknowledged { position: joined.position, at: None },
+            pace: Pace::new(config.barrier_base_spacing, config.barrier_base_spacing_max),
             config,
             parts,
             archive,
@@ -189,6 +193,9 @@ impl Archiver {
     }
 
     async fn ship_or_beat(&mut self, heartbeat: Heartbeat) -> Result<Option<SegmentSummary>> {
+        if self.pending.is_none() {
+            self.capture().await?;
+        }
         self.cut(heartbeat)?;
         let Some(shipment) = self.pending.clone() else { return Ok(None) };
         let delivered = ship::deliver(&self.archive, self.claim.epoch(), &shipment).await?;
@@ -245,6 +252,7 @@ impl Archiver {
         loop {
             let joins = self.joins;
             let polled = self.poll()?;
+            self.capture().await?;
             self.ship_all().await?;
             // Behind another process's segment everything is read anew.
             if joins == self.joins && (polled.caught_up || self.engine.waiting().is_some()) {
@@ -256,7 +264,10 @@ impl Archiver {
     /// Archives everything that is readable now: `run --once`. Takes a base if one is wanted and would serve.
     pub async fn catch_up(&mut self) -> Result<Position> {
         self.drain().await?;
-        self.take_wanted_base().await?;
+        // There may be no later.
+        if let Some(reason) = self.wanted_and_useful() {
+            self.take_base_for(reason).await?;
+        }
         self.drain().await?;
         self.heartbeat().await?;
         self.close_manifest().await?;
@@ -311,6 +322,7 @@ impl Archiver {
             last_acknowledged: self.acknowledged.at,
             last_base: self.last_base.clone(),
             base: self.engine.wanted_base().map(|reason| format!("wanted: {reason:?}")),
+            base_due: self.base_due(self.parts.clock.now()),
             pinned_bytes: self.engine.registry().pins().held_bytes()?,
             barriers: self.engine.barriers_noted(),
             waiting: self.engine.waiting().map(ToOwned::to_owned),

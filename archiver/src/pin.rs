@@ -1,4 +1,4 @@
-//! Pins: our own hard links to the server's WAL and MANIFEST files.
+//! Pins: our own hard links to the server's WAL and MANIFEST files, and to table files that entered without the log.
 //!
 //! Owns: the pin directory and every link in it. A pin keeps the *bytes* of a file that the server deletes, renames
 //! into its own archive or truncates after unlinking (its delete scheduler leaves files with a second link alone), so
@@ -28,6 +28,12 @@ pub enum PinKind {
     Wal,
     /// A MANIFEST.
     Manifest,
+    /// A table file that entered the database without the log.
+    Table,
+}
+
+impl PinKind {
+    const ALL: [Self; 3] = [Self::Wal, Self::Manifest, Self::Table];
 }
 
 impl PinKind {
@@ -35,6 +41,7 @@ impl PinKind {
         match self {
             Self::Wal => "wal",
             Self::Manifest => "manifest",
+            Self::Table => "table",
         }
     }
 
@@ -42,6 +49,7 @@ impl PinKind {
         match self {
             Self::Wal => file_name::wal(number),
             Self::Manifest => file_name::manifest(number),
+            Self::Table => file_name::sst(number),
         }
     }
 }
@@ -72,7 +80,7 @@ impl Pins {
     /// # Errors
     /// `pin.impossible` where hard links cannot be made: another file system, another owner.
     pub fn open(root: PathBuf, sources: &[&Path]) -> Result<Self> {
-        for kind in [PinKind::Wal, PinKind::Manifest] {
+        for kind in PinKind::ALL {
             let dir = root.join(kind.directory());
             fs::create_dir_all(&dir).map_err(|e| error::io("creating the pin directory", &dir, e))?;
         }
@@ -88,8 +96,8 @@ impl Pins {
         Ok(Self { root })
     }
 
-    /// The directory of the links of one kind.
-    fn path(&self, kind: PinKind, number: FileNumber) -> PathBuf {
+    /// Where a file's pin is, if there is one.
+    pub fn path(&self, kind: PinKind, number: FileNumber) -> PathBuf {
         self.root.join(kind.directory()).join(kind.name(number))
     }
 
@@ -135,9 +143,9 @@ impl Pins {
             let name = entry.file_name();
             let Some(parsed) = name.to_str().and_then(file_name::parse) else { continue };
             let number = match (kind, parsed) {
-                (PinKind::Wal, file_name::FileKind::Wal(n)) | (PinKind::Manifest, file_name::FileKind::Manifest(n)) => {
-                    n
-                }
+                (PinKind::Wal, file_name::FileKind::Wal(n))
+                | (PinKind::Manifest, file_name::FileKind::Manifest(n))
+                | (PinKind::Table, file_name::FileKind::Sst(n)) => n,
                 _ => continue,
             };
             found.insert(number, entry.path());
@@ -157,7 +165,7 @@ impl Pins {
 
     /// Removes every pin: the database they belonged to is not the one that is there now.
     pub fn release_all(&self) -> Result<()> {
-        for kind in [PinKind::Wal, PinKind::Manifest] {
+        for kind in PinKind::ALL {
             for number in self.list(kind)?.into_keys() {
                 self.release(kind, number)?;
             }
@@ -206,7 +214,7 @@ impl Pins {
     /// Bytes on disk that only our pins hold (files that the server no longer has, and copies).
     pub fn held_bytes(&self) -> Result<u64> {
         let mut total = 0;
-        for kind in [PinKind::Wal, PinKind::Manifest] {
+        for kind in PinKind::ALL {
             for path in self.list(kind)?.into_values() {
                 match fs::metadata(&path) {
                     Ok(meta) if meta.nlink() == 1 => total += meta.len(),
