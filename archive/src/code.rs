@@ -176,6 +176,7 @@ codes! {
     DestinationTooSmall = "restore.no-space", Usage, Error, Never, "the destination has too little free space", "the need and what is free are shown above";
     ForeignPath = "restore.foreign-path", Usage, Error, Never, "the database keeps files outside its own directory", "say where they shall go with --map-path OLD=NEW (the paths are shown above)";
     SequenceMismatch = "restore.sequence-mismatch", Integrity, Critical, Never, "the restored database's latest sequence number is not the planned one", "the restored copy is kept aside and must not be used; please report this";
+    IngestionDiffers = "restore.ingestion-differs", Target, Error, Never, "an ingestion cannot be repeated as the source did it", "restore to a position behind the next base, or before the ingestion: pitr plan without --cross-ingest names the nearest ones";
     // Checks.
     VerifyFailed = "verify.damage", Damage, Critical, Never, "the check found damage or a gap", "each finding is listed above";
     // Commands.

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 
 use self::{branch::timeline_for, join::join};
 use crate::{
-    base::upload::KnownFiles,
+    base::{pace::Pace, upload::KnownFiles},
     config::{ArchiverConfig, Parts},
     control::Status,
     elapsed::elapsed,
@@ -44,6 +44,7 @@ use crate::{
 
 mod bases;
 mod branch;
+pub(crate) mod captures;
 mod join;
 mod manifests;
 mod tags;
@@ -93,6 +94,8 @@ pub struct Archiver {
     pub(crate) known_files: KnownFiles,
     pub(crate) last_base: Option<BaseId>,
     pub(crate) last_base_attempt: Option<Micros>,
+    /// How often barriers may have a base.
+    pub(crate) pace: Pace,
     last_scan: Micros,
     /// When the archive's end was last known to be ours.
     pub(crate) head_known: Micros,
@@ -118,6 +121,7 @@ impl Archiver {
         let joined = join(&archive, &claim, &timeline, &config, &parts, &source).await?;
         let mut archiver = Self {
             acknowledged: Acknowledged { position: joined.position, at: None },
+            pace: Pace::new(config.barrier_base_spacing, config.barrier_base_spacing_max),
             config,
             parts,
             archive,
@@ -204,6 +208,9 @@ impl Archiver {
     }
 
     async fn ship_or_beat(&mut self, heartbeat: Heartbeat) -> Result<Option<SegmentSummary>> {
+        if self.pending.is_none() {
+            self.capture().await?;
+        }
         self.cut(heartbeat)?;
         let Some(shipment) = self.pending.clone() else { return Ok(None) };
         let delivered = ship::deliver(&self.archive, self.claim.epoch(), &shipment).await?;
@@ -288,6 +295,7 @@ impl Archiver {
         loop {
             let joins = self.joins;
             let polled = self.poll()?;
+            self.capture().await?;
             self.ship_all().await?;
             // Behind another process's segment everything is read anew.
             if joins == self.joins && (polled.caught_up || self.engine.waiting().is_some()) {
@@ -299,7 +307,10 @@ impl Archiver {
     /// Archives everything that is readable now: `run --once`. Takes a base if one is wanted and would serve.
     pub async fn catch_up(&mut self) -> Result<Position> {
         self.drain().await?;
-        self.take_wanted_base().await?;
+        // There may be no later.
+        if let Some(reason) = self.wanted_and_useful() {
+            self.take_base_for(reason).await?;
+        }
         self.drain().await?;
         self.heartbeat().await?;
         self.close_manifest().await?;
@@ -354,6 +365,7 @@ impl Archiver {
             last_acknowledged: self.acknowledged.at,
             last_base: self.last_base.clone(),
             base: self.engine.wanted_base().map(|reason| format!("wanted: {reason:?}")),
+            base_due: self.base_due(self.parts.clock.now()),
             pinned_bytes: self.engine.registry().pins().held_bytes()?,
             pin_delay: self.engine.registry().pin_delay(),
             barriers: self.engine.barriers_noted(),

@@ -8,6 +8,7 @@ use pitr_archive::{
 };
 
 use crate::{
+    engine::Policy,
     owner::{NoOwner, Owner},
     state::StateDir,
 };
@@ -33,6 +34,17 @@ pub struct ArchiverConfig {
     pub manifest_segments: u64,
     /// The least time between two bases that follow sessions and barriers by themselves. Default: 10 s.
     pub base_spacing: Duration,
+    /// The least time between two bases that only barriers ask for; while they keep coming it doubles. The first comes at
+    /// once. Default: 1 minute.
+    pub barrier_base_spacing: Duration,
+    /// How far it grows. Default: 15 minutes.
+    pub barrier_base_spacing_max: Duration,
+    /// Files that enter the database without the log (ingestion) are captured up to this many bytes for one ingestion;
+    /// larger ones cannot be crossed by a replay. Default: 1 GiB.
+    pub capture_bytes: u64,
+    /// Column families that may be written without the log (`disableWAL`): that is no barrier then, and what a restore gives
+    /// of them is what a crash would have kept. The operator vouches that no others are written so. Default: none.
+    pub unlogged_tolerate: Vec<String>,
     /// zstd level of segments. Default: 1.
     pub compression_level: i32,
     /// What the server was given as `db_paths`, in its order; OPTIONS files do not tell. Default: none.
@@ -75,6 +87,10 @@ impl ArchiverConfig {
             manifest_interval: Duration::from_secs(300),
             manifest_segments: 600,
             base_spacing: Duration::from_secs(10),
+            barrier_base_spacing: Duration::from_secs(60),
+            barrier_base_spacing_max: Duration::from_secs(15 * 60),
+            capture_bytes: 1 << 30,
+            unlogged_tolerate: Vec::new(),
             compression_level: 1,
             db_paths: Vec::new(),
             wal_pins: None,
@@ -83,6 +99,11 @@ impl ArchiverConfig {
             file_events: FileEvents::Watched,
             uploads: 2,
         }
+    }
+
+    /// What the engine does about changes outside the log.
+    pub(crate) fn policy(&self) -> Policy {
+        Policy { capture_bytes: self.capture_bytes, unlogged_tolerate: self.unlogged_tolerate.clone() }
     }
 }
 

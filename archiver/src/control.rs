@@ -115,6 +115,9 @@ pub struct Status {
     pub last_base: Option<BaseId>,
     /// Whether a base is being taken, or why one is wanted.
     pub base: Option<String>,
+    /// When the wanted base will be taken, where it is only for barriers and they have come too often.
+    #[serde(default)]
+    pub base_due: Option<Micros>,
     /// Bytes on disk that only our pins hold.
     pub pinned_bytes: u64,
     /// How long new WALs waited for their pins; absent before the first.

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     Archiver,
-    archiver::{Floor, Heartbeat, SCAN_INTERVAL, of_another_history},
+    archiver::{Floor, Heartbeat, SCAN_INTERVAL, captures::Captured, of_another_history},
     base::{collect::Collected, upload},
     control::{Answer, Command, ControlServer, Request},
     elapsed::elapsed,
@@ -27,6 +27,9 @@ use crate::{
 
 /// Control requests waiting; more requesters wait at the socket.
 const COMMANDS: usize = 16;
+
+/// Between two attempts to upload the same files that entered without the log.
+const CAPTURE_AGAIN: Duration = Duration::from_secs(5);
 
 /// A base on its way.
 enum BaseJob {
@@ -56,6 +59,8 @@ struct Daemon {
     delivery: Option<JoinHandle<Result<Delivered>>>,
     base: Option<BaseJob>,
     base_waiters: Vec<oneshot::Sender<Result<Answer>>>,
+    capture: Option<JoinHandle<Captured>>,
+    capture_failed: Option<Micros>,
     last_beat: Micros,
 }
 
@@ -69,7 +74,15 @@ impl Archiver {
         let _server = ControlServer::start(&self.state_dir, sender)?;
         let sentry = Sentry::start(self.config.poll, self.changed.clone())?;
         let last_beat = self.parts.clock.now();
-        let mut daemon = Daemon { archiver: self, delivery: None, base: None, base_waiters: Vec::new(), last_beat };
+        let mut daemon = Daemon {
+            archiver: self,
+            delivery: None,
+            base: None,
+            base_waiters: Vec::new(),
+            capture: None,
+            capture_failed: None,
+            last_beat,
+        };
         tokio::pin!(shutdown);
         loop {
             let (waits_in, ahead) = (daemon.waits_in(), daemon.ahead());
@@ -119,6 +132,7 @@ impl Daemon {
         let settled = self.delivery.is_none()
             && self.base.is_none()
             && self.base_waiters.is_empty()
+            && self.capture.is_none()
             && self.archiver.pending.is_none()
             && self.archiver.engine.stream.is_empty();
         if settled { self.archiver.engine.waits_in() } else { None }
@@ -152,6 +166,7 @@ impl Daemon {
         }
         self.ship_if_due(now)?;
         self.base_step(now).await?;
+        self.capture_step(now).await?;
         if self.delivery.is_none()
             && self.archiver.roll_up.due(
                 now,
@@ -312,7 +327,11 @@ impl Daemon {
                     }));
                     self.base_failed(e)?;
                 }
-                if spaced && let Some(reason) = useful {
+                let due = self.archiver.base_due(now).is_none() || !self.base_waiters.is_empty();
+                if spaced
+                    && due
+                    && let Some(reason) = useful
+                {
                     self.archiver.last_base_attempt = Some(now);
                     let collector = self.archiver.collector(&reason);
                     let task = tokio::task::spawn_blocking(move || collector.collect());
@@ -355,6 +374,28 @@ impl Daemon {
         Ok(())
     }
 
+    /// Files that entered without the log are uploaded beside it.
+    async fn capture_step(&mut self, now: Micros) -> Result<()> {
+        match self.capture.take() {
+            None => {
+                let rested = self.capture_failed.is_none_or(|at| elapsed(at, now) >= CAPTURE_AGAIN);
+                if rested && let Some(next) = self.archiver.next_capture() {
+                    self.capture = Some(tokio::spawn(next.upload()));
+                }
+            }
+            Some(task) if task.is_finished() => {
+                let captured = joined(task.await.map(Ok))?;
+                self.capture_failed = None;
+                if let Err(e) = self.archiver.captured(captured) {
+                    temporary(e, "files that entered without the log could not be uploaded; it is tried again")?;
+                    self.capture_failed = Some(now);
+                }
+            }
+            Some(task) => self.capture = Some(task),
+        }
+        Ok(())
+    }
+
     /// A base that could not be taken is tried again later; whoever asked for it is told.
     fn base_failed(&mut self, e: Error) -> Result<()> {
         self.archiver.engine.end_hold();
@@ -383,6 +424,9 @@ impl Daemon {
             task.abort();
         }
         self.base = None;
+        if let Some(task) = self.capture.take() {
+            task.abort();
+        }
         self.drain().await?;
         self.archiver.close().await
     }

@@ -143,6 +143,12 @@ impl Layout {
         self.family(family).is_some_and(|f| f.compaction_style.as_deref() == Some("kCompactionStyleFIFO"))
     }
 
+    /// Whether files can be ingested into a column family below what is there.
+    pub fn may_ingest_behind(&self, family: &str) -> bool {
+        let of_database = self.settings().is_some_and(|s| s.allow_ingest_behind == Some(true));
+        of_database || self.family(family).is_some_and(|f| f.cf_allow_ingest_behind == Some(true))
+    }
+
     /// Where the info log is when it is not in the database directory.
     pub fn db_log_dir(&self) -> Option<PathBuf> {
         self.settings().and_then(|s| s.db_log_dir.clone()).map(PathBuf::from)

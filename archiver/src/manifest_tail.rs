@@ -219,7 +219,7 @@ impl ManifestTail {
             self.taken.extend(edit.blob_file_additions.iter().map(|file| file.number));
         }
         for change in &changes {
-            if let Change::FilesIngested { cf, files } = change
+            if let Change::FilesIngested { cf, files, .. } = change
                 && let Some(family) = self.model.column_family(*cf)
             {
                 for file in files.iter().filter_map(|number| family.files.get(number)) {

@@ -1,4 +1,4 @@
-//! Pins: our own hard links to the server's WAL and MANIFEST files.
+//! Pins: our own hard links to the server's WAL and MANIFEST files, and to table files that entered without the log.
 //!
 //! Owns: the pin directory and every link in it. A pin keeps the *bytes* of a file that the server deletes, renames
 //! into its own archive or truncates after unlinking (its delete scheduler leaves files with a second link alone), so
@@ -32,6 +32,12 @@ pub enum PinKind {
     Wal,
     /// A MANIFEST.
     Manifest,
+    /// A table file that entered the database without the log.
+    Table,
+}
+
+impl PinKind {
+    const ALL: [Self; 3] = [Self::Wal, Self::Manifest, Self::Table];
 }
 
 impl PinKind {
@@ -39,6 +45,7 @@ impl PinKind {
         match self {
             Self::Wal => "wal",
             Self::Manifest => "manifest",
+            Self::Table => "table",
         }
     }
 
@@ -46,6 +53,7 @@ impl PinKind {
         match self {
             Self::Wal => file_name::wal(number),
             Self::Manifest => file_name::manifest(number),
+            Self::Table => file_name::sst(number),
         }
     }
 }
@@ -82,6 +90,7 @@ pub struct Places<'a> {
 pub struct Pins {
     wals: PathBuf,
     manifests: PathBuf,
+    tables: PathBuf,
 }
 
 impl Pins {
@@ -92,7 +101,8 @@ impl Pins {
     pub fn open(places: Places<'_>) -> Result<Self> {
         let wals = wal_pins(places)?.join(PinKind::Wal.directory());
         let manifests = places.root.join(PinKind::Manifest.directory());
-        for (dir, source) in [(&wals, places.wal_dir), (&manifests, places.db)] {
+        let tables = places.root.join(PinKind::Table.directory());
+        for (dir, source) in [(&wals, places.wal_dir), (&manifests, places.db), (&tables, places.db)] {
             fs::create_dir_all(dir).map_err(|e| error::io("creating the pin directory", dir, e))?;
             if device(source)? != device(dir)? {
                 return Err(Error::new(Code::PinImpossible, "linking the database's files")
@@ -101,17 +111,19 @@ impl Pins {
                     .because(std::io::Error::from(ErrorKind::CrossesDevices)));
             }
         }
-        Ok(Self { wals, manifests })
+        Ok(Self { wals, manifests, tables })
     }
 
     fn directory(&self, kind: PinKind) -> &Path {
         match kind {
             PinKind::Wal => &self.wals,
             PinKind::Manifest => &self.manifests,
+            PinKind::Table => &self.tables,
         }
     }
 
-    fn path(&self, kind: PinKind, number: FileNumber) -> PathBuf {
+    /// Where a file's pin is, if there is one.
+    pub fn path(&self, kind: PinKind, number: FileNumber) -> PathBuf {
         self.directory(kind).join(kind.name(number))
     }
 
@@ -162,9 +174,9 @@ impl Pins {
             let name = entry.file_name();
             let Some(parsed) = name.to_str().and_then(file_name::parse) else { continue };
             let number = match (kind, parsed) {
-                (PinKind::Wal, file_name::FileKind::Wal(n)) | (PinKind::Manifest, file_name::FileKind::Manifest(n)) => {
-                    n
-                }
+                (PinKind::Wal, file_name::FileKind::Wal(n))
+                | (PinKind::Manifest, file_name::FileKind::Manifest(n))
+                | (PinKind::Table, file_name::FileKind::Sst(n)) => n,
                 _ => continue,
             };
             found.insert(number, entry.path());
@@ -184,7 +196,7 @@ impl Pins {
 
     /// Removes every pin: the database they belonged to is not the one that is there now.
     pub fn release_all(&self) -> Result<()> {
-        for kind in [PinKind::Wal, PinKind::Manifest] {
+        for kind in PinKind::ALL {
             for number in self.list(kind)?.into_keys() {
                 self.release(kind, number)?;
             }
@@ -233,7 +245,7 @@ impl Pins {
     /// Bytes on disk that only our pins hold (files that the server no longer has, and copies).
     pub fn held_bytes(&self) -> Result<u64> {
         let mut total = 0;
-        for kind in [PinKind::Wal, PinKind::Manifest] {
+        for kind in PinKind::ALL {
             for path in self.list(kind)?.into_values() {
                 match fs::metadata(&path) {
                     Ok(meta) if meta.nlink() == 1 => total += meta.len(),

@@ -66,6 +66,11 @@ impl SequenceModel {
         self.last
     }
 
+    /// The number that is due next, as far as one is known.
+    pub fn due(&self) -> Option<SequenceNumber> {
+        self.last.or(self.flushed)?.checked_add(1)
+    }
+
     /// A run begins; with a session of the server, if `opened`. Where its first record begins is not known, but if it lies
     /// beyond what flushed files reach, there were writes in between.
     pub fn start_run(&mut self, flushed: SequenceNumber, opened: bool) {

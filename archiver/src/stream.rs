@@ -9,7 +9,7 @@ use pitr_archive::{
     Result,
     catalog::schema::ManifestProgress,
     clock::{Clock, Micros},
-    ids::{Boundary, ContentHash, FileNumber, RunningHash, SequenceNumber},
+    ids::{Boundary, ContentHash, FileNumber, Ordinal, RunningHash, SequenceNumber},
     keyring::Keyring,
     random::Random,
     rocks::write_batch::WriteBatch,
@@ -135,6 +135,11 @@ impl Stream {
     /// Counts what has been put in: it differs after every entry.
     pub fn entries(&self) -> (u64, u64) {
         self.builder.as_ref().map_or((self.next.ordinal.get(), 0), |b| (self.next.ordinal.get(), b.entries()))
+    }
+
+    /// The ordinal of the segment being filled.
+    pub fn next_ordinal(&self) -> Ordinal {
+        self.next.ordinal
     }
 
     /// Whether nothing has been put in since the last cut.

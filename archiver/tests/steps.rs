@@ -10,7 +10,7 @@ use std::{
 
 use pitr_archive::{
     catalog::archive::Archive,
-    clock::SystemClock,
+    clock::{ManualClock, Micros, SystemClock},
     random::OsRandom,
     rocks::{log_writer::LogWriter, write_batch::WriteBatch},
     segment::entry::{BarrierReason, Entry, Event},
@@ -284,4 +284,57 @@ async fn writes_outside_the_log_are_barriers_and_a_base_follows() {
     one.catch_up().await.unwrap();
     assert_eq!(barriers(&entries(&store).await), [BarrierReason::SequenceJump, BarrierReason::ChangeOutsideWal]);
     assert_eq!(archive(&store).await.bases().await.unwrap().len(), 3);
+}
+
+fn ingest(db: &DB, dir: &Path, key: &str) {
+    let sst = dir.join("in.sst");
+    let options = options();
+    let mut writer = rocksdb::SstFileWriter::create(&options);
+    writer.open(&sst).unwrap();
+    writer.put(key, "ingested").unwrap();
+    writer.finish().unwrap();
+    db.ingest_external_file(vec![&sst]).unwrap();
+}
+
+#[tokio::test]
+async fn bases_that_barriers_ask_for_follow_each_other_at_a_bounded_rate_and_others_are_not_delayed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let clock = ManualClock::new(Micros(1_795_132_800_000_000));
+    let parts = Parts { clock: Arc::new(clock.clone()), ..Parts::system() };
+    let config = ArchiverConfig::new(dir.path().join("db"));
+    let mut one = Archiver::open(config, archive(&store).await, parts).await.unwrap();
+    one.poll().unwrap();
+    one.take_wanted_base().await.unwrap().expect("the first base of a run");
+    // An ingestion every ten seconds, for an hour.
+    let mut taken = Vec::new();
+    for tick in 0..360 {
+        ingest(&db, dir.path(), "k");
+        one.poll().unwrap();
+        if one.take_wanted_base().await.unwrap().is_some() {
+            taken.push(tick * 10 / 60);
+            assert_eq!(one.status().unwrap().base, None);
+        } else {
+            let status = one.status().unwrap();
+            assert!(status.base_due.unwrap() > status.now, "status says when");
+        }
+        clock.advance(10_000_000);
+    }
+    assert_eq!(taken, [0, 1, 3, 7, 15, 30, 45], "in minutes");
+    // Asked for: at once.
+    one.take_base().await.unwrap();
+    // A new session: at once.
+    ingest(&db, dir.path(), "k");
+    one.poll().unwrap();
+    drop(db);
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    one.poll().unwrap();
+    one.take_wanted_base().await.unwrap().expect("the session's, which barriers must not hold up");
+    // After a pause the first comes at once again.
+    clock.advance(60 * 60 * 1_000_000);
+    ingest(&db, dir.path(), "k");
+    one.poll().unwrap();
+    one.take_wanted_base().await.unwrap().expect("a barrier's");
 }

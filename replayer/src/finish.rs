@@ -8,7 +8,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use librocksdb_sys as ffi;
@@ -18,7 +18,8 @@ use pitr_archive::{
     rocks::{manifest::TwoPhase, write_batch::WritePolicy},
 };
 use rocksdb::{
-    AsRawPtr, BlockBasedOptions, ColumnFamilyDescriptor, DB, DBCompressionType, DBPath, DBRecoveryMode, Options,
+    AsRawPtr, BlockBasedOptions, BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, DBPath, DBRecoveryMode, IngestExternalFileOptions, Options,
 };
 
 /// A column family, as far as opening it needs.
@@ -119,6 +120,7 @@ pub fn check_policy(policy: Option<WritePolicy>) -> Result<()> {
 /// An open database.
 pub struct Opened {
     db: DB,
+    families: Vec<FamilySpec>,
 }
 
 impl Opened {
@@ -149,7 +151,34 @@ impl Opened {
         let db = DB::open_cf_descriptors(&options, &spec.directory, families).map_err(|e| {
             Error::new(Code::DatabaseOpen, "opening the restored database").on(spec.directory.display()).because(e)
         })?;
-        Ok(Self { db })
+        Ok(Self { db, families: spec.families.clone() })
+    }
+
+    /// Ingests a file that had no sequence number of its own in the source, at none here. Where it overlaps what the source's
+    /// compactions had dropped, the range is compacted, too; it is the source's content then.
+    ///
+    /// # Errors
+    /// `restore.ingestion-differs` where RocksDB would have to give it a number.
+    pub(crate) fn ingest_without_number(
+        &self,
+        family: ColumnFamilyId,
+        path: &Path,
+        (first, last): (&[u8], &[u8]),
+    ) -> Result<()> {
+        let name = self.families.iter().find(|spec| spec.id == family).map(|spec| spec.name.as_str());
+        let handle = name.and_then(|name| self.db.cf_handle(name)).ok_or_else(|| {
+            Error::new(Code::IngestionDiffers, "finding the column family of an ingested file").on(family)
+        })?;
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        options.set_allow_global_seqno(false);
+        let ingest = || self.db.ingest_external_file_cf_opts(&handle, &options, vec![path]);
+        let Err(overlaps) = ingest() else { return Ok(()) };
+        tracing::debug!(error = %overlaps, "compacting what the ingested file overlaps");
+        let mut compact = CompactOptions::default();
+        compact.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        self.db.compact_range_cf_opt(&handle, Some(first), Some(last), &compact);
+        ingest().map_err(|e| Error::new(Code::IngestionDiffers, "ingesting").on(path.display()).because(e))
     }
 
     /// RocksDB's latest sequence number.

@@ -15,6 +15,7 @@
 use archive_source::FromArchive;
 use assemble::{Inputs, assemble};
 use chrono::{DateTime, Utc};
+use ingestion::PlannedIngestion;
 use pitr_archive::{
     Code, Error, Result,
     catalog::{
@@ -38,6 +39,7 @@ pub(crate) mod archive_source;
 pub(crate) mod assemble;
 pub(crate) mod choose;
 pub(crate) mod facts;
+pub mod ingestion;
 pub(crate) mod resolve;
 pub(crate) mod sections;
 pub(crate) mod sequence;
@@ -129,6 +131,18 @@ pub struct PlanOptions {
     pub base: Option<BaseId>,
     /// What to do with a target inside the interval of a change outside the log.
     pub inside_event: InsideEvent,
+    /// What to do with ingestions between the base and the target.
+    pub cross_ingest: CrossIngest,
+}
+
+/// What to do with an ingestion between a base and the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CrossIngest {
+    /// It is a barrier.
+    #[default]
+    Refuse,
+    /// Where its files are in the archive and it can be repeated exactly, it is; the restore then recovers the copy here.
+    Repeat,
 }
 
 /// What to do with a target strictly inside the interval of a change outside the log.
@@ -160,6 +174,9 @@ pub struct RestorePlan {
     pub segments: Vec<PlannedSegment>,
     /// Column family edits appended to the base's MANIFEST, in order.
     pub column_families: Vec<ColumnFamilyEdit>,
+    /// Ingestions that are repeated, in order: the restore recovers the copy here, up to each of them and at the end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ingestions: Vec<PlannedIngestion>,
     /// The WAL files that are written, in order of their numbers.
     pub wals: Vec<PlannedWal>,
     /// Places in the stream whose records the server took back; they are not replayed.
@@ -174,6 +191,9 @@ pub struct RestorePlan {
     pub download_bytes: u64,
     /// Bytes needed where the database is restored to.
     pub disk_bytes: u64,
+    /// Column families that were written without the log, which the operator tolerates.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unlogged: Vec<UnloggedFamily>,
     /// What a person should know before relying on it.
     pub notes: Vec<Note>,
 }
@@ -285,6 +305,18 @@ pub struct PendingTransaction {
     pub record: RecordNumber,
 }
 
+/// A column family that was written without the log. What the restore gives of it is what a crash would have kept at the
+/// moment when the base was taken (what had been flushed by then), and every logged write since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnloggedFamily {
+    /// Its name.
+    pub column_family: String,
+    /// Unlogged writes are there as far as they had been flushed here: the base's floor.
+    pub flushed_before: Boundary,
+    /// When the base was taken.
+    pub as_of: DateTime<Utc>,
+}
+
 /// A column family edit to append to the MANIFEST.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ColumnFamilyEdit {
@@ -352,6 +384,10 @@ pub enum NoteKind {
     OpenInterval,
     /// Transactions are prepared and not decided.
     PendingTransactions,
+    /// A column family holds what a crash would have kept: the operator tolerates writes to it without the log.
+    UnloggedTolerated,
+    /// Captured files of an ingestion are brought in again.
+    RepeatedIngestion,
 }
 
 #[cfg(test)]

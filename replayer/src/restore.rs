@@ -32,16 +32,19 @@ use crate::{
 };
 
 pub(crate) mod files;
+pub(crate) mod ingest;
 pub(crate) mod manifest;
 pub(crate) mod options;
 pub(crate) mod paths;
 pub(crate) mod recover;
 pub(crate) mod replay;
 pub(crate) mod small_files;
+pub(crate) mod stages;
 pub(crate) mod staging;
 pub(crate) mod wal;
 
 use files::{GiveUp, Job, blocking};
+use ingest::Repeating;
 use paths::Layout;
 use small_files::SmallFiles;
 use staging::Staging;
@@ -136,7 +139,8 @@ pub async fn restore(
         staging::check_free(directory)?;
     }
     let small = SmallFiles::prepare(&base, plan, &layout, options)?;
-    if options.finish == Finish::Recover {
+    let finish = finish_of(plan, options);
+    if finish == Finish::Recover {
         finish::check_known(&small.families)?;
         finish::check_policy(plan.write_policy)?;
     }
@@ -158,10 +162,10 @@ pub async fn restore(
             file_bytes: base.files.iter().map(|f| f.size).sum(),
             records: totals.records,
             wal_bytes: totals.bytes,
-            recovered: options.finish == Finish::Recover,
+            recovered: finish == Finish::Recover,
             notes: plan.notes.clone(),
         }),
-        Err(e) if e.code() == Code::SequenceMismatch && options.finish == Finish::Recover => {
+        Err(e) if e.code() == Code::SequenceMismatch && finish == Finish::Recover => {
             Err(e.with("kept in", staging.path(&layout.db)?.display()))
         }
         Err(e) => {
@@ -171,6 +175,11 @@ pub async fn restore(
             Err(e)
         }
     }
+}
+
+/// Repeating an ingestion is recovering the copy up to it, and behind it.
+fn finish_of(plan: &RestorePlan, options: &RestoreOptions) -> Finish {
+    if plan.ingestions.is_empty() { options.finish } else { Finish::Recover }
 }
 
 /// The base that the plan was made with: the same name must still hold the same places.
@@ -231,30 +240,39 @@ impl Work<'_> {
     /// Everything between the first and the last effect that anybody else could see.
     async fn fill(&self, small: SmallFiles) -> Result<WalTotals> {
         let source = FromArchive(self.archive);
-        let jobs = self.jobs()?;
+        let mut jobs = self.jobs()?;
+        let captured = ingest::jobs(self.plan, self.layout, self.staging)?;
+        jobs.extend(captured.iter().flatten().flatten().cloned());
         let give_up = GiveUp::default();
         let files = files::lay_down(&source, jobs, self.options.workers, &give_up, &*self.progress);
         let wals = self.staging.path(&self.layout.wal)?;
         let records = replay::replay(&source, self.plan, wals, &give_up, self.progress.clone());
-        let totals = match futures::join!(files, records) {
-            (Ok(()), Ok(totals)) => totals,
+        let stages = match futures::join!(files, records) {
+            (Ok(()), Ok(stages)) => stages,
             // The one that failed first says why; the other only gave up.
             (Err(e), Err(other)) if e.code() == Code::Interrupted => return Err(other),
             (Err(e), _) | (_, Err(e)) => return Err(e),
         };
-        let families = small.families.clone();
-        let last_sequence = totals.last_sequence;
-        let (expected, newest) = (self.plan.position.sequence, self.base.max_file_sequence);
+        let (families, describing) = (small.families.clone(), small.describing.clone());
+        let totals = WalTotals::sum(&stages);
+        let last_sequence = stages.first().and_then(|first| first.last_sequence);
+        let newest = self.base.max_file_sequence;
+        let expected = self.plan.ingestions.first().map_or(self.plan.position.sequence, |first| first.sequence);
         let staged = self.staging.path(&self.layout.db)?;
         blocking({
             let staged = staged.clone();
             move || small.write(&staged, expected, last_sequence, newest)
         })
         .await?;
-        if self.options.finish == Finish::Recover {
+        if finish_of(self.plan, self.options) == Finish::Recover {
             self.progress.begin(Phase::Recovery, None);
-            let spec = recover::spec(self.layout, self.staging, families, self.plan.two_phase())?;
-            blocking(move || recover::recover(&spec, expected)).await?;
+            if self.plan.ingestions.is_empty() {
+                let spec = recover::spec(self.layout, self.staging, families, self.plan.two_phase())?;
+                blocking(move || recover::recover(&spec, expected, |_| Ok(()))).await?;
+            } else {
+                let repeating = Repeating::new(self.plan, self.layout, self.staging, describing, &captured, stages)?;
+                blocking(move || repeating.perform()).await?;
+            }
             self.progress.end(Phase::Recovery);
         }
         if let Some(owner) = self.options.owner {

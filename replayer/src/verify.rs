@@ -13,11 +13,12 @@ use pitr_archive::{
     catalog::{
         archive::Archive,
         model::{Catalog, Timeline},
-        schema::{BaseDocument, BaseFile, SegmentSummary},
+        schema::{BaseFile, SegmentSummary},
     },
     code::Exit,
-    ids::{Boundary, RunningHash, TimelineId},
+    ids::{Boundary, ColumnFamilyId, RunningHash, TimelineId},
     object_key::ObjectKey,
+    rocks::file_name,
 };
 use serde::Serialize;
 
@@ -70,7 +71,7 @@ pub struct VerifyReport {
     pub records: u64,
     /// Bases.
     pub bases: usize,
-    /// Files of bases read completely, each once though several bases share it.
+    /// Files of bases, and captured ones, read completely; each once though several bases share it.
     pub files: u64,
     /// Their bytes.
     pub file_bytes: u64,
@@ -95,7 +96,7 @@ pub async fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Verify
         findings: survey.findings.iter().map(Finding::from).collect(),
         ..VerifyReport::default()
     };
-    let files = distinct_files(catalog.bases());
+    let files = distinct_files(catalog);
     let segments: usize = catalog.timelines().map(|t| t.segments().len()).sum();
     progress.begin(Phase::Objects, Some((segments + files.len()) as u64));
     for timeline in catalog.timelines() {
@@ -173,21 +174,31 @@ async fn check_segment(archive: &Archive, timeline: TimelineId, summary: &Segmen
     .await
 }
 
-fn distinct_files(bases: &[BaseDocument]) -> Vec<&BaseFile> {
-    let files: BTreeMap<&str, &BaseFile> =
-        bases.iter().flat_map(|base| &base.files).map(|file| (file.object.as_str(), file)).collect();
+/// Files of bases, and those that entered without the log and were captured.
+fn distinct_files(catalog: &Catalog) -> Vec<BaseFile> {
+    let captured = catalog.timelines().flat_map(Timeline::captured).map(|file| BaseFile {
+        name: file_name::sst(file.number),
+        column_family: ColumnFamilyId::DEFAULT,
+        path_id: 0,
+        size: file.size,
+        hash: file.hash,
+        object: file.object.clone(),
+        epoch: file.epoch,
+    });
+    let of_bases = catalog.bases().iter().flat_map(|base| &base.files).cloned();
+    let files: BTreeMap<String, BaseFile> = captured.chain(of_bases).map(|file| (file.object.clone(), file)).collect();
     files.into_values().collect()
 }
 
 async fn check_files(
     archive: &Archive,
-    files: Vec<&BaseFile>,
+    files: Vec<BaseFile>,
     report: &mut VerifyReport,
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut outcomes = futures::stream::iter(files)
         .map(|file| async move {
-            let mut download = archive.download_file(file).await?;
+            let mut download = archive.download_file(&file).await?;
             // The end is only reported after the hash was compared.
             while download.next().await?.is_some() {}
             Ok(file.size)

@@ -87,6 +87,9 @@ impl ArchiveDriver {
         config.state = root.join("state");
         // RocksDB does not say them in any file.
         config.db_paths = driver.places.data.iter().chain(&driver.places.more).cloned().collect();
+        // A base whenever a program asks for the wanted one.
+        config.barrier_base_spacing = Duration::ZERO;
+        config.barrier_base_spacing_max = Duration::ZERO;
         config.segment_bytes = if program.seed.is_multiple_of(3) { 4 << 10 } else { 8 << 20 };
         Self {
             runtime,

@@ -17,12 +17,12 @@ use pitr_archive::{
         model::{Barrier, Catalog, Timeline},
         schema::BaseDocument,
     },
-    ids::{BaseId, Boundary, TimelineId},
+    ids::{BaseId, Boundary, RecordNumber, TimelineId},
     rocks::write_batch::{WriteBatch, WritePolicy},
     segment::entry::{BarrierReason, Entry, Event, Interval},
 };
 use pitr_replayer::{
-    plan::{PlanOptions, RestorePlan, plan},
+    plan::{CrossIngest, PlanOptions, RestorePlan, plan},
     progress::Silent,
     restore::restore,
     target::Target,
@@ -146,6 +146,27 @@ impl<'a> Comparison<'a> {
                 self.restore(&plan, Expected::First);
             }
             Err(e) => self.judge(boundary, &e),
+        }
+        self.check_crossing(record);
+    }
+
+    /// From every base from which ingestions can be repeated: the copy must be the same.
+    fn check_crossing(&mut self, record: RecordNumber) {
+        if !self.driver.incidents.iter().any(|i| i.cause == Cause::OutsideWal) {
+            return;
+        }
+        let bases: Vec<_> = self.catalog.bases().iter().map(|base| base.id.clone()).collect();
+        for base in bases {
+            let options = PlanOptions { base: Some(base), cross_ingest: CrossIngest::Repeat, ..PlanOptions::default() };
+            let target = Target::Record(record);
+            let planned = plan(&self.archive, &self.catalog, &target, &options);
+            // Where it is refused, it is as without crossing, or a reason of its own.
+            if let Ok(plan) = self.archiver.wait(planned)
+                && !plan.ingestions.is_empty()
+            {
+                self.noted.insert("repeated ingestion");
+                self.restore(&plan, Expected::First);
+            }
         }
     }
 

@@ -166,6 +166,15 @@ pub enum ArchiverStep {
 }
 
 impl Step {
+    fn without_merges(&mut self) {
+        let (Self::Write(ops) | Self::WriteUnlogged(ops) | Self::KillWhileWriting(ops)) = self else { return };
+        for op in ops {
+            if let Op::Merge(family, key, operand) = op {
+                *op = Op::Put(std::mem::take(family), std::mem::take(key), std::mem::take(operand));
+            }
+        }
+    }
+
     /// A word for the coverage table.
     pub fn kinds(&self) -> Vec<&'static str> {
         fn ops(ops: &[Op]) -> impl Iterator<Item = &'static str> + '_ {
@@ -241,6 +250,7 @@ pub const KINDS: &[&str] = &[
     "killed while writing",
     "ingest",
     "drop files in range",
+    "repeated ingestion",
     "prepare",
     "commit",
     "roll back",
@@ -341,6 +351,11 @@ pub fn generate(seed: u64) -> Program {
     // A base is uploaded in one go: with many files, one request in ten that fails never lets it pass.
     settings.blobs &= store == StoreKind::Local;
     let encrypted = generator.rng.random_bool(0.25);
+    // Where the database has nothing that a restore does not know, ingestions can be repeated.
+    if flavour == Flavour::Unlogged && seed % 2 == 1 {
+        settings.without_merge_operator = true;
+        generator.steps.iter_mut().for_each(Step::without_merges);
+    }
     Program { seed, settings, steps: generator.steps, store, encrypted, attentive }
 }
 

@@ -114,6 +114,7 @@ pub struct DbSettings {
     pub best_efforts_recovery: Option<bool>,
     pub max_manifest_file_size: Option<u64>,
     pub max_total_wal_size: Option<u64>,
+    pub allow_ingest_behind: Option<bool>,
 }
 
 /// The settings of a column family that decide how it can be archived and restored. `None`: not in the file, or written
@@ -139,6 +140,7 @@ pub struct ColumnFamilySettings {
     pub enable_blob_direct_write: Option<bool>,
     pub persist_user_defined_timestamps: Option<bool>,
     pub inplace_update_support: Option<bool>,
+    pub cf_allow_ingest_behind: Option<bool>,
     /// From the table's own section.
     pub format_version: Option<u64>,
 }
@@ -257,6 +259,7 @@ impl OptionsFile {
             best_efforts_recovery: self.flag(s, "best_efforts_recovery")?,
             max_manifest_file_size: self.number(s, "max_manifest_file_size")?,
             max_total_wal_size: self.number(s, "max_total_wal_size")?,
+            allow_ingest_behind: self.flag(s, "allow_ingest_behind")?,
         })
     }
 
@@ -308,6 +311,7 @@ impl OptionsFile {
             enable_blob_direct_write: self.flag(section, "enable_blob_direct_write")?,
             persist_user_defined_timestamps: self.flag(section, "persist_user_defined_timestamps")?,
             inplace_update_support: self.flag(section, "inplace_update_support")?,
+            cf_allow_ingest_behind: self.flag(section, "cf_allow_ingest_behind")?,
             format_version,
         }))
     }

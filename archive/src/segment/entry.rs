@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Micros,
-    ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber},
+    ids::{Boundary, ColumnFamilyId, ContentHash, Epoch, FileNumber, SequenceNumber},
 };
 
 /// One entry of the stream, in shipping order.
@@ -129,6 +129,25 @@ pub enum ColumnFamilyChange {
     Dropped,
 }
 
+/// A file that entered without the log and is in the archive, as files of bases are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CapturedFile {
+    /// Its number in the source.
+    pub number: FileNumber,
+    /// Its size in bytes.
+    pub size: u64,
+    /// blake3 of its bytes.
+    pub hash: ContentHash,
+    /// Name of the object below `files/` (`base::FileIdentity`).
+    pub object: String,
+    /// The epoch whose key seals the object.
+    pub epoch: Epoch,
+    /// Whether its own properties say that it was made outside of a database, to be ingested; one that was exported
+    /// from another database says nothing of the kind.
+    pub external: bool,
+}
+
 /// Something replay must know that is not a record. Stored as JSON; an unknown kind is an error, never skipped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
@@ -199,6 +218,21 @@ pub enum Event {
         /// The first boundary that is certainly after the change.
         hi: Boundary,
     },
+    /// The files that one column family got without the log are in the archive: with them, replay can cross the barriers
+    /// of this MANIFEST record, once every column family that it concerns has this event.
+    Captured {
+        /// The MANIFEST record, as the barrier names it.
+        manifest: ManifestPoint,
+        /// The column family.
+        column_family: ColumnFamilyId,
+        /// The VersionEdit that named them, base64.
+        edit: String,
+        /// They, in the edit's order.
+        files: Vec<CapturedFile>,
+        /// The server may have put them below what was there (`allow_ingest_behind`).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        behind: bool,
+    },
     /// Records that were archived and then taken back by the server; replay leaves them out.
     Withdrawn {
         /// Boundary before the first of them.
@@ -207,6 +241,18 @@ pub enum Event {
         to: Boundary,
         /// Why we know, for people.
         evidence: String,
+    },
+    /// Numbers were used by writes that are not in the log, in column families of which the operator tolerates it. No
+    /// barrier: what a restore gives of these column families is what a crash would have kept, and of the others all.
+    UnloggedTolerated {
+        /// The last number that nothing explains.
+        unexplained: SequenceNumber,
+        /// The column families that may have them.
+        column_families: Vec<String>,
+        /// What was seen, for people.
+        detail: String,
+        /// When it was noticed.
+        noticed: Micros,
     },
     /// Replay cannot cross this place in one piece.
     Barrier {

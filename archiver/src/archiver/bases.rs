@@ -77,10 +77,16 @@ impl Archiver {
         self.base_for(BaseReason::Asked).await
     }
 
-    /// Takes the base that a run, a session or a barrier asks for, if it would serve. `None` when none is wanted, or
-    /// none would serve yet.
+    /// Takes the base that a run, a session or a barrier asks for, if it would serve. `None` when none is wanted, none
+    /// would serve yet, or the last one for a barrier was taken too short a time ago ([`crate::base::pace`]).
     pub async fn take_wanted_base(&mut self) -> Result<Option<BaseDocument>> {
-        let Some(reason) = self.wanted_and_useful() else { return Ok(None) };
+        match self.wanted_useful_and_due(self.parts.clock.now()) {
+            Some(reason) => self.take_base_for(reason).await,
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn take_base_for(&mut self, reason: BaseReason) -> Result<Option<BaseDocument>> {
         match self.base_for(reason.clone()).await {
             Ok(base) => Ok(Some(base)),
             Err(e) if e.code() == Code::BaseNotPublishable => {
@@ -96,6 +102,16 @@ impl Archiver {
         let reason = self.engine.wanted_base()?.clone();
         let session = matches!(reason, BaseReason::SessionStarted { .. });
         (self.engine.waiting().is_none() && (session || self.engine.base_would_serve())).then_some(reason)
+    }
+
+    /// As [`Archiver::wanted_and_useful`], and its time has come.
+    pub(crate) fn wanted_useful_and_due(&self, now: Micros) -> Option<BaseReason> {
+        self.wanted_and_useful().filter(|_| self.base_due(now).is_none())
+    }
+
+    /// When the wanted base may be taken, if it is only for a barrier and must wait.
+    pub(crate) fn base_due(&self, now: Micros) -> Option<Micros> {
+        self.engine.only_barriers_want_a_base().then(|| self.pace.due(now)).flatten()
     }
 
     async fn base_for(&mut self, reason: BaseReason) -> Result<BaseDocument> {
@@ -138,6 +154,9 @@ impl Archiver {
     /// The effect of linking a base's files, apart from the archiver so that a thread can perform it.
     pub(crate) fn collector(&mut self, reason: &BaseReason) -> Collector {
         self.engine.hold();
+        if let BaseReason::Barrier(_) = reason {
+            self.pace.taken(self.parts.clock.now());
+        }
         let opens_only = match reason {
             BaseReason::SessionStarted { manifest, first_wal, .. } => {
                 let compactions = self.engine.compactions();

@@ -94,7 +94,7 @@ pub(super) async fn join(
     };
     let stream =
         Stream::new(start, last_record, archive.keyring().clone(), parts.random.clone(), parts.clock.clone(), level);
-    let engine = Engine::open(resume::Opening {
+    let mut engine = Engine::open(resume::Opening {
         layout: source.layout.clone(),
         lineage: source.lineage.clone(),
         registry: source.registry.clone(),
@@ -104,5 +104,6 @@ pub(super) async fn join(
         stream,
         head,
     })?;
+    engine.set_policy(config.policy());
     Ok(Joined { engine, roll_up, position })
 }

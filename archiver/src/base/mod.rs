@@ -2,6 +2,7 @@
 //!
 //! - [`collect`]: the MANIFEST prefix and links of every file that it names. Fast, because compaction deletes them.
 //! - [`upload`]: the linked files into the store, each once for all bases.
+//! - [`pace`]: how often barriers may have one.
 //! - [`describe`]: the document that makes it a base.
 //!
 //! Order of effects: link, fix the floor, upload, wait until the archive has acknowledged every record up to the floor,
@@ -15,4 +16,5 @@
 
 pub mod collect;
 pub mod describe;
+pub mod pace;
 pub mod upload;

@@ -73,7 +73,10 @@ impl Engine {
         // session's MANIFEST is written before the session's first record.
         self.registry.scan_settled()?;
         let news = match self.manifest.follow(&self.registry)? {
-            Follow::News(news) => news,
+            Follow::News(news) => {
+                self.hold_entered(&news)?;
+                news
+            }
             Follow::Missed { before, detail } => {
                 self.publish_news(before, None, &[])?;
                 self.end_run(BarrierReason::ManifestMissed, detail)?;

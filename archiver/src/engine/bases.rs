@@ -44,6 +44,12 @@ impl Engine {
         self.state.wanted.front().map(|(reason, _)| reason)
     }
 
+    /// Whether a base is wanted, and only because of barriers.
+    pub fn only_barriers_want_a_base(&self) -> bool {
+        let wanted = &self.state.wanted;
+        !wanted.is_empty() && wanted.iter().all(|(reason, _)| matches!(reason, BaseReason::Barrier(_)))
+    }
+
     /// A base with this floor was published: it satisfies the oldest wish and every one that arose up to its floor.
     pub fn base_taken(&mut self, base: Footing) {
         let floor = base.floor;
@@ -75,6 +81,12 @@ impl Engine {
     /// Wants a base.
     pub fn want_base(&mut self, reason: BaseReason) {
         let at = self.stream.boundary();
+        // Who asked before a barrier came need not wait for the barrier's turn.
+        let urgent = |(other, _): &(BaseReason, Boundary)| matches!(other, BaseReason::RunStarted | BaseReason::Asked);
+        let reason = match reason {
+            BaseReason::Barrier(_) => self.state.wanted.iter().find(|o| urgent(o)).map_or(reason, |(r, _)| r.clone()),
+            reason => reason,
+        };
         // Any base from here on satisfies wishes of these kinds together.
         let same = |(other, _): &(BaseReason, Boundary)| {
             !matches!(reason, BaseReason::SessionStarted { .. }) && !matches!(other, BaseReason::SessionStarted { .. })

@@ -19,6 +19,8 @@
 //!
 //! - `emit`: judges records and puts them into the stream.
 //! - `news`: what the MANIFEST said becomes events and barriers.
+//! - `capture`: files that enter without the log are held until the archive has them.
+//! - `tolerate`: writes without the log in column families of which the operator said so.
 //! - `advance`: from one WAL to the next, from one session to the next.
 //! - `fork`: noticing that the history forked.
 //! - `run`: beginning a run.
@@ -27,11 +29,13 @@
 
 mod advance;
 mod bases;
+mod capture;
 mod emit;
 mod fork;
 mod news;
 pub mod resume;
 mod run;
+mod tolerate;
 mod types;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -52,6 +56,7 @@ use pitr_archive::{
 };
 
 pub use self::bases::max_file_sequence;
+pub use self::capture::PendingCapture;
 pub use self::fork::{Before, Evidence, Fork};
 pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
 use self::types::{Deferred, InfoLog, Item, OpenInterval, PendingSession, Place, Waiting};
@@ -110,6 +115,20 @@ pub struct Engine {
     hold_from: Option<FileNumber>,
     /// Whether every archived record was read since the machine was booted.
     same_boot: bool,
+    /// Files that were held when the MANIFEST named them; the change is not in the stream yet.
+    sights: Vec<capture::Sight>,
+    /// The MANIFEST has been read to its end once.
+    seen_news: bool,
+    policy: Policy,
+}
+
+/// What the operator decides about changes outside the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Files that enter without the log are captured up to this many bytes for one ingestion.
+    pub capture_bytes: u64,
+    /// Column families that may be written without the log, and no others are.
+    pub unlogged_tolerate: Vec<String>,
 }
 
 impl Engine {
@@ -168,7 +187,10 @@ impl Engine {
             looks += 1;
             let before = news.len();
             match self.manifest.follow(&self.registry)? {
-                Follow::News(more) => news.extend(more),
+                Follow::News(more) => {
+                    self.hold_entered(&more)?;
+                    news.extend(more);
+                }
                 Follow::Missed { before, detail } => {
                     news.extend(before);
                     missed = Some(detail);
@@ -307,7 +329,12 @@ impl Engine {
     fn jump_to_flushed(&mut self, here: Boundary, flushed: SequenceNumber) -> Result<()> {
         let end = self.state.model.last().map_or_else(|| "before it".to_owned(), |last| format!("at {last}"));
         let what = "writes with disableWAL, or an import";
-        self.jump(here, flushed, format!("flushed files reach sequence {flushed}, the log ends {end}: {what}"))
+        let detail = format!("flushed files reach sequence {flushed}, the log ends {end}: {what}");
+        let first = self.state.model.due().unwrap_or(flushed);
+        if self.tolerate(first, flushed, &detail)? {
+            return Ok(());
+        }
+        self.jump(here, flushed, detail)
     }
 
     /// Ends every open interval at `hi`.
@@ -360,6 +387,11 @@ impl Engine {
             detail,
             noticed: self.clock.now(),
         })
+    }
+
+    /// From here on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
     }
 
     /// Directories and settings.
@@ -419,6 +451,7 @@ impl Engine {
         state.place = self.present_wal();
         state.lo = self.lo;
         state.open = self.open.clone();
+        state.captures = self.unnoted_captures();
         state.last_record = self.stream.last_record();
         if let Place::In(tail) = &self.place
             && let Some(fact) = state.wals.get_mut(&tail.wal())
@@ -451,6 +484,7 @@ impl Engine {
         self.registry.release_wals_below(below)?;
         self.state.wals.retain(|wal, _| *wal >= below);
         self.state.wals_from = self.state.wals_from.max(below);
+        self.release_captured()?;
         self.registry.release_manifests_below(manifest.file)
     }
 
@@ -470,6 +504,7 @@ impl Engine {
             || state.pending_session.is_some()
             || !state.wanted.is_empty()
             || !self.open.is_empty()
+            || self.next_capture().is_some()
             || !self.deferred.is_empty();
         (!waits && self.following(tail.wal()).is_none()).then(|| tail.wal())
     }

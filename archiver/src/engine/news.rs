@@ -139,11 +139,15 @@ impl Engine {
                 }
                 self.leave_open(point, None, hi)?;
             }
-            Change::FilesIngested { cf, files } | Change::FilesReplaced { cf, added: files, .. } => {
-                self.explain(cf, &files);
+            Change::FilesIngested { cf, ref files, .. } | Change::FilesReplaced { cf, added: ref files, .. } => {
+                self.explain(cf, files);
+                let captured = match &change {
+                    Change::FilesIngested { edit, .. } => self.capture(point, cf, edit),
+                    _ => "; not captured: it took a range of files away".to_owned(),
+                };
                 let what = format!(
-                    "files {} entered {} without the log (ingestion or import)",
-                    list(&files),
+                    "files {} entered {} without the log (ingestion or import){captured}",
+                    list(files),
                     self.name_of(cf)
                 );
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;

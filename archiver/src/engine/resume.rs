@@ -95,6 +95,9 @@ impl Engine {
             looked_at: (0, 0),
             hold_from: None,
             same_boot,
+            sights: Vec::new(),
+            seen_news: false,
+            policy: super::Policy::default(),
         };
         match progress {
             Some(progress) if engine.waiting.is_none() => engine.join(&progress)?,
@@ -218,6 +221,7 @@ impl EngineState {
             wanted: std::collections::VecDeque::new(),
             pending_session: None,
             waiting_beyond: None,
+            captures: Vec::new(),
         }
     }
 }

@@ -109,6 +109,7 @@ impl Engine {
             }
         }
         self.state.barriers = fresh_barriers();
+        self.forget_captures()?;
         self.state.wals.clear();
         self.state.wals_from = needed;
         self.last_base = None;

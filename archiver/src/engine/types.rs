@@ -10,6 +10,7 @@ use pitr_archive::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::PendingCapture;
 use crate::{
     barrier_log::BarrierLog, manifest_tail::News, recent::Recent, sequence_model::SequenceModel, wal_tail::WalTail,
 };
@@ -107,6 +108,9 @@ pub struct EngineState {
     /// Nothing is archived until RocksDB no longer needs this WAL.
     #[serde(default)]
     pub waiting_beyond: Option<FileNumber>,
+    /// Files that entered without the log and are not in the archive yet.
+    #[serde(default)]
+    pub captures: Vec<PendingCapture>,
 }
 
 /// Version of [`EngineState`].

@@ -24,6 +24,7 @@ use super::{
         pitr run --db /var/lib/app/db --archive file:/var/backups/app\n  \
         pitr run --db /var/lib/app/db --archive 's3://bucket/app?region=eu-west-1' --key-file /etc/pitr.key\n  \
         pitr run --db /var/lib/app/db --archive file:/var/backups/app --once      catch up and end\n  \
+        pitr run --db /var/lib/app/db --archive file:/var/backups/app --unlogged-tolerate cache\n  \
         PITR_DB=/var/lib/app/db PITR_ARCHIVE=gs://bucket/app pitr run --interval 5s"
 )]
 pub struct RunArgs {
@@ -54,6 +55,21 @@ pub struct RunArgs {
     /// zstd level of segments, 1 (fast) to 19 (small)
     #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Tuning")]
     pub compression_level: i32,
+    /// A column family that may be written without the log (disableWAL): that is no barrier then, and restores give of it
+    /// what a crash would have kept. You vouch that no other one is written so (repeatable)
+    #[arg(long, value_name = "CF")]
+    pub unlogged_tolerate: Vec<String>,
+    /// Let bases that follow barriers (writes outside the log) wait at least this long after each other; the first comes at
+    /// once, and while they keep coming the time doubles
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = values::duration, help_heading = "Tuning")]
+    pub barrier_base_spacing: Duration,
+    /// How far that time grows
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = values::duration, help_heading = "Tuning")]
+    pub barrier_base_spacing_max: Duration,
+    /// Files that enter the database without the log (ingestion) are kept in the archive up to this many bytes for one
+    /// ingestion, so that --cross-ingest can repeat it
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = values::size, help_heading = "Tuning")]
+    pub capture_limit: u64,
     /// A file in the database's directory, beside RocksDB's own, that every base carries (repeatable)
     #[arg(long, value_name = "NAME", help_heading = "Tuning")]
     pub include: Vec<String>,

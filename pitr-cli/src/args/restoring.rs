@@ -40,6 +40,10 @@ pub struct PlanningArgs {
     /// What to do with a target inside the interval of a change outside the log
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = InsideEventArg::Refuse)]
     pub inside_event: InsideEventArg,
+    /// Repeat ingestions between the base and the target from their captured files, where that is exact; the restore
+    /// then recovers the database here, as --finish does
+    #[arg(long)]
+    pub cross_ingest: bool,
 }
 
 /// What to do with a target inside the interval of a change outside the log.
@@ -62,7 +66,8 @@ pub enum InsideEventArg {
     after_help = "Examples:\n  \
         pitr plan --to-latest --archive file:/var/backups/app\n  \
         pitr plan --to-time '2026-11-20 14:33 Europe/Berlin' --archive s3://bucket/app\n  \
-        pitr plan --to-tag before-migration --archive file:/var/backups/app --json | jq .position"
+        pitr plan --to-tag before-migration --archive file:/var/backups/app --json | jq .position\n  \
+        pitr plan --to-record 4711 --cross-ingest --archive file:/var/backups/app"
 )]
 pub struct PlanArgs {
     /// The target.
@@ -86,12 +91,18 @@ pub struct PlanArgs {
         The database is built in a staging directory beside --into, every byte is checked, and it gets its final name \
         at the very end; nothing that exists is overwritten. Opening it is left to your server (which recovers the \
         log as after a crash), unless --finish lets RocksDB do it here. `pitr plan` with the same target shows \
-        beforehand what will happen.",
+        beforehand what will happen.\n\n\
+        Files that entered the database without the log (ingestion) are barriers: targets behind one are reached from \
+        the base that followed it. With --cross-ingest a target between the two is reached, too: the copy is \
+        recovered up to the ingestion, the captured files are brought in with the sequence numbers that they had, and \
+        recovery goes on. It is refused where that would not give the source's content and numbers, and for \
+        comparators and merge operators that are not built in.",
     after_help = "Examples:\n  \
         pitr restore --to-tag before-migration --archive file:/var/backups/app --into /var/lib/app/db-restored\n  \
         pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --into ./db --finish\n  \
         pitr restore --to-record 4711 --archive file:/var/backups/app --into /srv/db --owner app:app\n  \
-        pitr restore --to-latest --archive file:/var/backups/app --into /srv/db --map-path /fast/wal=/srv/wal"
+        pitr restore --to-latest --archive file:/var/backups/app --into /srv/db --map-path /fast/wal=/srv/wal\n  \
+        pitr restore --to-record 4711 --cross-ingest --archive file:/var/backups/app --into /srv/db"
 )]
 pub struct RestoreArgs {
     /// The target.

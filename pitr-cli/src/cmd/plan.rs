@@ -2,7 +2,7 @@
 
 use pitr_archive::Result;
 use pitr_replayer::{
-    plan::{InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan, plan},
+    plan::{CrossIngest, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan, plan},
     target::Target,
 };
 
@@ -57,6 +57,7 @@ pub fn options(args: &PlanningArgs) -> PlanOptions {
             InsideEventArg::Refuse => InsideEvent::Refuse,
             InsideEventArg::Before => InsideEvent::Before,
         },
+        cross_ingest: if args.cross_ingest { CrossIngest::Repeat } else { CrossIngest::Refuse },
     }
 }
 
@@ -103,6 +104,13 @@ pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
     if !plan.column_families.is_empty() {
         let edits = plan.column_families.iter().map(|e| format!("{} {}", e.name, text::name(e.change)));
         facts.push(("column families", edits.collect::<Vec<_>>().join("\n")));
+    }
+    if !plan.ingestions.is_empty() {
+        let lines = plan.ingestions.iter().map(|one| {
+            let files: u64 = one.parts.iter().map(|part| part.files.len() as u64).sum();
+            format!("{}, {} at boundary {}", text::count(files, "file"), text::bytes(one.bytes()), one.at)
+        });
+        facts.push(("ingestions", lines.collect::<Vec<_>>().join("\n")));
     }
     if !plan.pending.is_empty() {
         let lines = plan.pending.iter().map(|t| {

@@ -36,6 +36,10 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
     config.heartbeat = args.heartbeat;
     config.manifest_interval = args.manifest_interval;
     config.compression_level = args.compression_level;
+    config.barrier_base_spacing = args.barrier_base_spacing;
+    config.barrier_base_spacing_max = args.barrier_base_spacing_max;
+    config.unlogged_tolerate.clone_from(&args.unlogged_tolerate);
+    config.capture_bytes = args.capture_limit;
     config.include.clone_from(&args.include);
     let database = config.db.display().to_string();
 

@@ -16,10 +16,11 @@ use pitr_archive::{
 };
 
 use super::{
-    ColumnFamilyEdit, InsideEvent, Note, NoteKind, PendingTransaction, PlanOptions, PlannedBase, PlannedPosition,
-    PlannedSegment, PlannedWal, RestorePlan, WalTimestampSizes,
+    ColumnFamilyEdit, CrossIngest, InsideEvent, Note, NoteKind, PendingTransaction, PlanOptions, PlannedBase,
+    PlannedPosition, PlannedSegment, PlannedWal, RestorePlan, UnloggedFamily, WalTimestampSizes,
     choose::{Choice, Chooser, Expected, Obstacle},
     facts::{self, Facts},
+    ingestion::{Judge, PlannedIngestion},
     resolve::{self, Resolved, by_time},
     source::Source,
     stream::{Change, Place, Run, Side, Stream},
@@ -56,8 +57,8 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
             })?;
     }
     resolve::leave_withdrawn(stream, &mut resolved);
-    let chooser = Chooser { stream, bases };
-    let (place, choice, sequence) = loop {
+    let chooser = Chooser { stream, bases, cross: options.cross_ingest };
+    let (place, choice, sequence, ingestions) = loop {
         let refused = match pick(inputs, &chooser, target, &resolved).await? {
             Ok(found) => break found,
             Err(refused) => refused,
@@ -70,7 +71,7 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
     let facts = facts::at(stream, source, place).await?;
     joins(stream, source, choice.base).await?;
     holds_what_is_pending(target, choice.base, &facts.transactions)?;
-    describe(inputs, target, resolved, (place, facts), choice, sequence).await
+    describe(inputs, target, resolved, (place, facts), choice, (sequence, ingestions)).await
 }
 
 /// A refusal, and the end of the interval that holds the target, if that is the reason.
@@ -79,7 +80,7 @@ struct Refused {
     inside: Option<Boundary>,
 }
 
-type Found<'a> = (Place, Choice<'a>, SequenceNumber);
+type Found<'a> = (Place, Choice<'a>, SequenceNumber, Vec<PlannedIngestion>);
 
 /// The resolved place, and the base that reaches it.
 async fn pick<'a>(
@@ -104,19 +105,43 @@ async fn pick<'a>(
             Err(obstacle) => break obstacle,
         };
         let base = choice.base;
-        let sequence = chooser.sequence(base, place, &expected).unwrap_or(base.last_sequence);
+        let mut sequence = chooser.sequence(base, place, &expected).unwrap_or(base.last_sequence);
         let replayed = facts::replayed_end(stream, source, base.first_record, boundary).await?;
         // A column family that came after writes without the log: with it and without them the database never was.
         let run = stream.run_at(place);
         let edits = run.map(|run| column_families(stream, run, base, place)).unwrap_or_default();
         let edited = edits.iter().filter_map(last_sequence).max();
-        match replayed.max(edited).filter(|recovered| *recovered > sequence) {
-            None => return Ok(Ok((place, choice, sequence))),
+        let ingestions = match run {
+            Some(run) if chooser.cross == CrossIngest::Repeat => {
+                let two_phase =
+                    base.allow_2pc || facts::at(stream, source, place).await?.transactions.policy().is_some();
+                let judge = Judge { stream, source, target, run, base, families: &edits, two_phase };
+                judge.crossed(place).await.map_err(|e| name_nearest(chooser, place, e))?
+            }
+            _ => Vec::new(),
+        };
+        let ingested = ingestions.last().map(|last| last.sequence_after);
+        if ingestions
+            .last()
+            .is_some_and(|last| stream.session_at(Place::before_events(last.at)) == stream.session_at(place))
+        {
+            sequence = sequence.max(ingested.unwrap_or_default());
+        }
+        match replayed.max(edited).max(ingested).filter(|recovered| *recovered > sequence) {
+            None => return Ok(Ok((place, choice, sequence, ingestions))),
             Some(replayed) => expected.recovered.insert(base.id.clone(), replayed),
         };
     };
     let error = chooser.refuse(target, place, obstacle.as_ref());
     Ok(Err(Refused { error, inside: inside(place, obstacle.as_ref()) }))
+}
+
+/// The nearest places that are reached without crossing anything.
+fn name_nearest(chooser: &Chooser<'_>, place: Place, e: Error) -> Error {
+    if e.code() != Code::TargetBehindBarrier {
+        return e;
+    }
+    Chooser { cross: CrossIngest::Refuse, ..*chooser }.with_nearest(place, e)
 }
 
 fn inside(place: Place, obstacle: Option<&Obstacle<'_>>) -> Option<Boundary> {
@@ -158,7 +183,7 @@ async fn describe(
     resolved: Resolved,
     (place, facts): (Place, Facts),
     choice: Choice<'_>,
-    sequence: SequenceNumber,
+    (sequence, ingestions): (SequenceNumber, Vec<PlannedIngestion>),
 ) -> Result<RestorePlan> {
     let Inputs { stream, source, .. } = *inputs;
     let (base, boundary) = (choice.base, place.boundary);
@@ -180,12 +205,16 @@ async fn describe(
         .filter(|w| w.from < boundary && base.first_record < w.to)
         .map(|w| (w.from, w.to))
         .collect();
+    let ingested_bytes: u64 = ingestions.iter().map(PlannedIngestion::bytes).sum();
     let mut distance = resolved.distance;
     distance.exact &= distance.text.is_empty();
     let mut notes = resolved.notes;
     notes.extend(cautions(stream, base, boundary, &time));
     let pending = pending(&facts.transactions);
     notes.extend(transactions_note(&facts.transactions));
+    notes.extend(ingestions_note(&ingestions));
+    let unlogged = unlogged(stream, run, base);
+    notes.extend(unlogged.iter().map(unlogged_note));
     Ok(RestorePlan {
         archive: inputs.archive,
         target: target.clone(),
@@ -211,15 +240,17 @@ async fn describe(
             bytes: file_bytes,
             reason: reason(choice),
         },
-        download_bytes: file_bytes + inline_bytes + segments.iter().map(|s| s.bytes).sum::<u64>(),
-        disk_bytes: file_bytes + inline_bytes + wal_bytes,
+        download_bytes: file_bytes + ingested_bytes + inline_bytes + segments.iter().map(|s| s.bytes).sum::<u64>(),
+        disk_bytes: file_bytes + ingested_bytes + inline_bytes + wal_bytes,
         segments,
         column_families,
+        ingestions,
         wals,
         withdrawn,
         two_phase: base.allow_2pc || facts.transactions.policy().is_some(),
         write_policy: facts.transactions.policy(),
         pending,
+        unlogged,
         notes,
     })
 }
@@ -255,6 +286,40 @@ fn transactions_note(transactions: &Transactions) -> Option<Note> {
         kind: NoteKind::PendingTransactions,
         text: format!(
             "{count} transaction(s) are prepared and neither committed nor rolled back at the target: they are pending in the restored database, and what opens it must decide them (TransactionDB with the source's write policy)"
+        ),
+    })
+}
+
+fn unlogged(stream: &Stream, run: Run, base: &BaseDocument) -> Vec<UnloggedFamily> {
+    let described = |name: &str| UnloggedFamily {
+        column_family: name.to_owned(),
+        flushed_before: base.floor.boundary,
+        as_of: base.created.to_datetime(),
+    };
+    stream.unlogged_in(run).into_iter().map(described).collect()
+}
+
+fn unlogged_note(family: &UnloggedFamily) -> Note {
+    Note {
+        kind: NoteKind::UnloggedTolerated,
+        text: format!(
+            "column family {:?} holds what a crash would have kept: it was written without the log, which the archive's operator tolerates. Of those writes the ones are there that had been flushed when the base was taken ({}, boundary {}); logged writes are there exactly, also those of every other column family",
+            family.column_family,
+            family.as_of.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            family.flushed_before
+        ),
+    }
+}
+
+fn ingestions_note(ingestions: &[PlannedIngestion]) -> Option<Note> {
+    let last = ingestions.last()?;
+    let bytes: u64 = ingestions.iter().map(PlannedIngestion::bytes).sum();
+    Some(Note {
+        kind: NoteKind::RepeatedIngestion,
+        text: format!(
+            "{} ingestion(s) of {bytes} bytes in all are repeated from captured files, the last at boundary {}: RocksDB recovers the copy here, and the restore is refused where it does not give the source's sequence numbers",
+            ingestions.len(),
+            last.at
         ),
     })
 }

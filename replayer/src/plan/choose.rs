@@ -13,7 +13,10 @@ use pitr_archive::{
     segment::entry::BarrierReason,
 };
 
-use super::stream::{Barrier, Change, FamilyEvent, Place, Run, Side, Stream};
+use super::{
+    CrossIngest,
+    stream::{Barrier, Change, FamilyEvent, Place, Run, Side, Stream},
+};
 use crate::target::Target;
 
 /// A base that will do, and why.
@@ -80,6 +83,7 @@ pub(crate) struct Chooser<'a> {
     pub stream: &'a Stream,
     /// Of this lineage, oldest first.
     pub bases: &'a [BaseDocument],
+    pub cross: CrossIngest,
 }
 
 impl<'a> Chooser<'a> {
@@ -128,7 +132,7 @@ impl<'a> Chooser<'a> {
         }) {
             return Some(Obstacle::Inside(event));
         }
-        if let Some(barrier) = self.stream.blocking(run, base, place) {
+        if let Some(barrier) = self.stream.blocking(run, base, place, self.cross) {
             return Some(Obstacle::Barrier(barrier));
         }
         let replayed = expected.recovered.get(&base.id).copied().unwrap_or_default();
@@ -227,6 +231,11 @@ impl<'a> Chooser<'a> {
             }
             None | Some(Obstacle::FloorAfter) => {}
         }
+        self.with_nearest(place, e)
+    }
+
+    /// A refusal that names the nearest places that are none.
+    pub fn with_nearest(&self, place: Place, e: Error) -> Error {
         let (before, after) = self.nearest(place.boundary);
         let shown =
             |b: Boundary| b.last_record().map_or_else(|| "the start".to_owned(), |r| format!("--to-record {r}"));

@@ -160,6 +160,8 @@ pub(crate) fn pass(transactions: &mut Transactions, event: &Event) {
         | Event::TimestampSizes { .. }
         | Event::ColumnFamily { .. }
         | Event::IntervalClosed { .. }
+        | Event::Captured { .. }
+        | Event::UnloggedTolerated { .. }
         | Event::Barrier { .. } => {}
     }
 }

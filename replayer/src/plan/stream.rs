@@ -6,14 +6,18 @@
 //! Why places: at one boundary the stream can end a run and begin the next, or a session of the server. "After record
 //! n" is the place before every event at that boundary; "the end of the archive" is the place after all of them.
 
+use std::collections::BTreeSet;
+
 use pitr_archive::{
     catalog::{
         crossing::{Footing, Hurdle},
         schema::{BaseDocument, SegmentSummary, TimeSample},
     },
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
-    segment::entry::{BarrierReason, Blocks, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint},
+    segment::entry::{BarrierReason, Blocks, CapturedFile, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint},
 };
+
+use super::CrossIngest;
 
 /// A place in the stream: after the records before `boundary` and after the first `events` events that lie there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,10 +50,11 @@ pub(crate) struct Piece {
 impl Piece {
     /// Whether an event at `at` belongs to this stream.
     ///
-    /// What lies exactly where a child left its parent belongs to the parent's further life, except column family edits:
-    /// those name the interval they lie in.
+    /// What lies exactly where a child left its parent belongs to the parent's further life, except column family edits
+    /// and what is said of earlier changes: those name the interval they lie in.
     pub fn keeps_event(&self, at: Boundary, event: &Event) -> bool {
-        let of_an_interval = matches!(event, Event::ColumnFamily { .. } | Event::IntervalClosed { .. });
+        let of_an_interval =
+            matches!(event, Event::ColumnFamily { .. } | Event::IntervalClosed { .. } | Event::Captured { .. });
         self.until.is_none_or(|until| at < until || at == until && of_an_interval)
     }
 
@@ -112,6 +117,32 @@ impl Barrier {
         let Self { reason, interval, manifest, unexplained, .. } = *self;
         Hurdle { reason, interval, manifest, unexplained }
     }
+
+    /// The last boundary that is certainly before it, its session's beginning considered.
+    pub fn certain_lo(&self) -> Boundary {
+        self.session.map_or(self.interval.lo, |start| start.boundary.max(self.interval.lo))
+    }
+
+    /// The place behind the record before `at`, and behind the beginning of its session where that lies there.
+    pub fn after_session(&self, at: Boundary) -> Place {
+        match self.session {
+            Some(start) if start.boundary == at => after(start),
+            _ => Place::before_events(at),
+        }
+    }
+}
+
+/// Files that entered without the log, in the archive.
+#[derive(Clone, Debug)]
+pub(crate) struct Capture {
+    /// Where it was noted.
+    pub place: Place,
+    /// The MANIFEST record, as in [`Barrier`].
+    pub manifest: ManifestPoint,
+    pub column_family: ColumnFamilyId,
+    pub edit: String,
+    pub files: Vec<CapturedFile>,
+    pub behind: bool,
 }
 
 /// A column family added or dropped.
@@ -225,6 +256,9 @@ pub(crate) struct Stream {
     pub runs: Vec<Run>,
     pub barriers: Vec<Barrier>,
     pub families: Vec<FamilyEvent>,
+    pub captures: Vec<Capture>,
+    /// Column families in which writes without the log were tolerated.
+    pub unlogged: Vec<(Place, Vec<String>)>,
     pub timestamp_sizes: Vec<TimestampSizes>,
     /// Sorted.
     pub withdrawn: Vec<Withdrawn>,
@@ -248,6 +282,8 @@ impl Stream {
             runs: Vec::new(),
             barriers: Vec::new(),
             families: Vec::new(),
+            captures: Vec::new(),
+            unlogged: Vec::new(),
             timestamp_sizes: Vec::new(),
             withdrawn: Vec::new(),
             sessions: Vec::new(),
@@ -313,6 +349,15 @@ impl Stream {
                 manifest: *manifest,
                 detail: detail.clone(),
             }),
+            Event::Captured { manifest, column_family, edit, files, behind } => self.captures.push(Capture {
+                place,
+                manifest: *manifest,
+                column_family: *column_family,
+                edit: edit.clone(),
+                files: files.clone(),
+                behind: *behind,
+            }),
+            Event::UnloggedTolerated { column_families, .. } => self.unlogged.push((place, column_families.clone())),
             // Collected once all intervals are known.
             Event::IntervalClosed { .. } => {}
             // Where a WAL begins and ends shows in the records.
@@ -415,9 +460,50 @@ impl Stream {
         self.families.iter().filter(move |f| self.in_run(run, f.place))
     }
 
+    /// Column families of a run in which writes without the log were tolerated, wherever that was noticed: it can have been
+    /// later than they were written.
+    pub fn unlogged_in(&self, run: Run) -> BTreeSet<&str> {
+        let noticed = self.unlogged.iter().filter(|(place, _)| self.in_run(run, *place));
+        noticed.flat_map(|(_, families)| families).map(String::as_str).collect()
+    }
+
+    /// What is in the archive of the files that a barrier is about, by column family. Empty unless it is all of them.
+    pub fn captures_of(&self, run: Run, barrier: &Barrier) -> Vec<&Capture> {
+        let Some(point) = barrier.manifest.filter(|_| barrier.reason == BarrierReason::ChangeOutsideWal) else {
+            return Vec::new();
+        };
+        let same = |b: &&Barrier| b.manifest == Some(point) && self.in_run(run, b.place);
+        let changes = self.barriers.iter().filter(same).count();
+        let mut captures: Vec<&Capture> =
+            self.captures.iter().filter(|c| c.manifest == point && self.in_run(run, c.place)).collect();
+        captures.sort_by_key(|capture| capture.column_family);
+        captures.dedup_by_key(|capture| capture.column_family);
+        if captures.len() == changes { captures } else { Vec::new() }
+    }
+
+    /// Whether a barrier between `base` and `target` is a change whose files are in the archive, all of it behind the
+    /// base's floor and before the target.
+    fn can_be_crossed(&self, run: Run, base: &BaseDocument, target: Place, barrier: &Barrier) -> bool {
+        barrier.side(target) == Side::After
+            && barrier.certain_lo() >= base.floor.boundary
+            && !self.captures_of(run, barrier).is_empty()
+    }
+
+    /// The barriers that a replay on `base` up to `target` crosses by bringing captured files in.
+    pub fn crossed(&self, run: Run, base: &BaseDocument, target: Place) -> Vec<&Barrier> {
+        let footing = Footing::from(base);
+        self.barriers
+            .iter()
+            .filter(|b| b.reason.blocks() == Blocks::Floor && self.in_run(run, b.place))
+            .filter(|b| b.side(target) != Side::Before && b.hurdle().concerns(&footing))
+            .filter(|b| self.can_be_crossed(run, base, target, b))
+            .collect()
+    }
+
     /// The barrier that stops a replay on `base` up to `target`, all in `run`.
-    pub fn blocking(&self, run: Run, base: &BaseDocument, target: Place) -> Option<&Barrier> {
-        self.barriers.iter().filter(|b| self.in_run(run, b.place)).find(|b| {
+    pub fn blocking(&self, run: Run, base: &BaseDocument, target: Place, cross: CrossIngest) -> Option<&Barrier> {
+        let crossed = |b: &Barrier| cross == CrossIngest::Repeat && self.can_be_crossed(run, base, target, b);
+        self.barriers.iter().filter(|b| self.in_run(run, b.place) && !crossed(b)).find(|b| {
             let lo = b.interval.lo;
             let stops = match b.reason.blocks() {
                 Blocks::Replay | Blocks::Record => lo < target.boundary,

@@ -55,7 +55,7 @@ impl Manifest {
     }
 
     /// Appends an edit and applies it.
-    fn append(&mut self, edit: &VersionEdit<'_>) -> Result<()> {
+    pub fn append(&mut self, edit: &VersionEdit<'_>) -> Result<()> {
         let end = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
         let mut writer = LogWriter::new(end);
         let payload = edit.encode();
@@ -65,8 +65,8 @@ impl Manifest {
         })
     }
 
-    /// Appends the plan's column family edits.
-    pub fn append_families(&mut self, edits: &[ColumnFamilyEdit]) -> Result<()> {
+    /// Appends column family edits of the plan. `shift` is what the restored WALs' numbers are above the source's.
+    pub fn append_families(&mut self, edits: &[ColumnFamilyEdit], shift: u64) -> Result<()> {
         for planned in edits {
             let malformed = || {
                 Error::new(Code::SegmentDamaged, "reading the edit of column family")
@@ -81,6 +81,8 @@ impl Manifest {
                 return Err(malformed().with("it is", "not only a column family edit"));
             }
             edit.last_sequence = Some(self.model.last_sequence().max(edit.last_sequence.unwrap_or_default()));
+            let moved = |log: FileNumber| FileNumber::new(log.get().saturating_add(shift));
+            edit.log_number = edit.log_number.map(moved);
             // Numbers given to files since may be smaller in an older edit.
             edit.next_file_number = edit.next_file_number.max(self.model.next_file_number());
             self.append(&edit)?;
@@ -117,6 +119,12 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// The first WAL whose records are for the column family that an edit adds. One that cannot be read is refused when it is
+/// appended.
+pub(crate) fn log_number(planned: &ColumnFamilyEdit) -> Option<FileNumber> {
+    VersionEdit::decode(&STANDARD.decode(&planned.edit).ok()?).ok()?.log_number
 }
 
 #[cfg(test)]

@@ -45,8 +45,12 @@ pub(crate) fn spec(
     })
 }
 
-/// Recovers the staged copy and compares.
-pub(crate) fn recover(spec: &OpenSpec, expected: SequenceNumber) -> Result<()> {
+/// Recovers the staged copy and compares, before and after `also`.
+pub(crate) fn recover(
+    spec: &OpenSpec,
+    expected: SequenceNumber,
+    also: impl FnOnce(&Opened) -> Result<()>,
+) -> Result<()> {
     let options_before = match newest_options(&spec.directory)? {
         None => None,
         Some(number) => {
@@ -55,14 +59,17 @@ pub(crate) fn recover(spec: &OpenSpec, expected: SequenceNumber) -> Result<()> {
         }
     };
     let opened = Opened::open(spec)?;
-    let reported = opened.latest_sequence();
-    drop(opened);
-    if reported != expected {
-        return Err(Error::new(Code::SequenceMismatch, "finishing the restore of")
+    let compare = |opened: &Opened| match opened.latest_sequence() {
+        reported if reported == expected => Ok(()),
+        reported => Err(Error::new(Code::SequenceMismatch, "finishing the restore of")
             .on(spec.directory.display())
             .with("planned", expected)
-            .with("recovered", reported));
-    }
+            .with("recovered", reported)),
+    };
+    compare(&opened)?;
+    also(&opened)?;
+    compare(&opened)?;
+    drop(opened);
     for name in names(&spec.directory)?.into_iter().filter(|name| is_leftover(name)) {
         let path = spec.directory.join(name);
         fs::remove_file(&path).map_err(|e| io("removing", &path, e))?;
@@ -75,7 +82,7 @@ pub(crate) fn recover(spec: &OpenSpec, expected: SequenceNumber) -> Result<()> {
     sync_directory(&spec.directory)
 }
 
-fn names(directory: &Path) -> Result<Vec<String>> {
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
     fs::read_dir(directory)
         .and_then(|entries| entries.map(|e| e.map(|e| e.file_name())).collect::<Result<Vec<_>, _>>())
         .map(|names| names.into_iter().filter_map(|n| n.into_string().ok()).collect())
@@ -99,19 +106,26 @@ fn keep_options(directory: &Path, source: &[u8]) -> Result<()> {
 }
 
 fn keep_sequence(directory: &Path, expected: SequenceNumber) -> Result<()> {
+    let mut manifest = current_manifest(directory)?;
+    let before = manifest.bytes.len();
+    manifest.settle_sequence(expected, None, SequenceNumber::new(0))?;
+    if manifest.bytes.len() > before { replace_manifest(directory, &manifest) } else { Ok(()) }
+}
+
+/// The MANIFEST that CURRENT names. Nothing has the directory open.
+pub(crate) fn current_manifest(directory: &Path) -> Result<Manifest> {
     let current = directory.join("CURRENT");
     let named = fs::read(&current).map_err(|e| io("reading", &current, e))?;
     let number = file_name::parse_current(&named)
         .map_err(|e| Error::new(Code::ManifestCorrupt, "reading").on(current.display()).because(e))?;
     let path = directory.join(file_name::manifest(number));
     let bytes = fs::read(&path).map_err(|e| io("reading", &path, e))?;
-    let mut manifest = Manifest::read(number, bytes)?;
-    let before = manifest.bytes.len();
-    manifest.settle_sequence(expected, None, SequenceNumber::new(0))?;
-    if manifest.bytes.len() > before {
-        // Nothing has this directory open, and it is not published yet: the file may be written anew.
-        fs::remove_file(&path).map_err(|e| io("replacing", &path, e))?;
-        put(&path, &manifest.bytes)?;
-    }
-    Ok(())
+    Manifest::read(number, bytes)
+}
+
+/// Writes it anew: nothing has the directory open, and it is not published yet.
+pub(crate) fn replace_manifest(directory: &Path, manifest: &Manifest) -> Result<()> {
+    let path = directory.join(file_name::manifest(manifest.model.file()));
+    fs::remove_file(&path).map_err(|e| io("replacing", &path, e))?;
+    put(&path, &manifest.bytes)
 }

@@ -20,7 +20,8 @@ use tokio::sync::mpsc;
 
 use super::{
     files::{GiveUp, blocking},
-    wal::{WalFiles, WalTotals},
+    stages::StagedWals,
+    wal::WalTotals,
 };
 use crate::{
     plan::{PlannedSegment, RestorePlan},
@@ -37,20 +38,20 @@ pub(crate) trait SegmentSource: Send + Sync {
     async fn segment(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentReader>;
 }
 
-/// Writes the plan's WALs into `directory`.
+/// Writes the plan's WALs into `directory`; answers what each stage of them holds.
 pub(crate) async fn replay(
     source: &dyn SegmentSource,
     plan: &RestorePlan,
     directory: PathBuf,
     give_up: &GiveUp,
     progress: Arc<dyn Progress>,
-) -> Result<WalTotals> {
+) -> Result<Vec<WalTotals>> {
     let range = (plan.base.first_record, plan.position.boundary);
     let total = range.1.get().saturating_sub(range.0.get());
     progress.begin(Phase::Records, Some(total));
     let (sender, receiver) = mpsc::channel::<(PlannedSegment, SegmentReader)>(1);
     let worker = Worker {
-        files: WalFiles::new(&directory, &plan.wals, plan.write_policy),
+        files: StagedWals::new(&directory, &plan.wals, plan.write_policy, &plan.ingestions),
         proof: Proof::of(plan),
         range,
         withdrawn: plan.withdrawn.clone(),
@@ -82,7 +83,7 @@ pub(crate) async fn replay(
 }
 
 struct Worker {
-    files: WalFiles,
+    files: StagedWals,
     proof: Proof,
     range: (Boundary, Boundary),
     withdrawn: Vec<(Boundary, Boundary)>,
@@ -90,7 +91,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, mut segments: mpsc::Receiver<(PlannedSegment, SegmentReader)>) -> Result<WalFiles> {
+    fn run(mut self, mut segments: mpsc::Receiver<(PlannedSegment, SegmentReader)>) -> Result<StagedWals> {
         while let Some((planned, reader)) = segments.blocking_recv() {
             self.proof.begin(&planned, &reader)?;
             let mut done = 0;
@@ -121,7 +122,7 @@ impl Worker {
         }
         // What the server took back never was.
         if !self.withdrawn.iter().any(|(from, to)| *from <= at && at < *to) {
-            self.files.record(at.next_record(), record)?;
+            self.files.record(at, record)?;
         }
         Ok(true)
     }

@@ -7,31 +7,42 @@ use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
     io::Write,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use pitr_archive::{
     Code, Error, Result,
-    catalog::schema::BaseDocument,
+    catalog::schema::{BaseColumnFamily, BaseDocument},
     error::io,
     ids::{ColumnFamilyId, SequenceNumber},
     restore_marker::{self, RestoreMarker},
     rocks::{
         file_name::{self, FileKind},
+        manifest::ManifestModel,
         options_file::OptionsFile,
     },
 };
 
-use super::{RestoreOptions, manifest::Manifest, options, paths::Layout};
+use super::{RestoreOptions, manifest::Manifest, options, paths::Layout, staging::Staging};
 use crate::{finish::FamilySpec, plan::RestorePlan};
 
 /// The small files, ready to be written.
 pub(crate) struct SmallFiles {
     files: BTreeMap<String, Vec<u8>>,
     manifest: Manifest,
-    /// The column families that the restored database has.
+    /// The column families that the restored database has when it is opened for the first time.
     pub families: Vec<FamilySpec>,
+    /// How those that come later are described.
+    pub describing: Describing,
+}
+
+/// What describes column families beside the MANIFEST.
+#[derive(Clone, Debug)]
+pub(crate) struct Describing {
+    base: Vec<BaseColumnFamily>,
+    cf_paths: Vec<(ColumnFamilyId, Vec<PathBuf>)>,
+    format_versions: BTreeMap<String, i32>,
 }
 
 impl SmallFiles {
@@ -77,12 +88,21 @@ impl SmallFiles {
         }
         check_files(base, &manifest)?;
         manifest.forget_tracked_wals()?;
-        manifest.append_families(&plan.column_families)?;
+        // What came behind an ingestion that is repeated is appended behind it.
+        let first = plan.ingestions.first().map(|ingestion| ingestion.manifest);
+        let before: Vec<_> = plan
+            .column_families
+            .iter()
+            .filter(|edit| first.is_none_or(|first| edit.manifest < first))
+            .cloned()
+            .collect();
+        manifest.append_families(&before, 0)?;
         let newest_options = option_files.last_key_value().map(|(_, file)| file);
-        let families = families(base, &manifest, layout, newest_options);
+        let describing = Describing::new(base, layout, newest_options);
+        let families = describing.families(&manifest.model);
         files.insert("CURRENT".to_owned(), file_name::current(base.manifest.file).into_bytes());
         files.insert(restore_marker::FILE_NAME.to_owned(), marker(plan, restore)?);
-        Ok(Self { files, manifest, families })
+        Ok(Self { files, manifest, families, describing })
     }
 
     /// Writes everything durably below `directory`; CURRENT comes last, because it makes the directory a database.
@@ -154,37 +174,53 @@ fn check_files(base: &BaseDocument, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-fn families(
-    base: &BaseDocument,
-    manifest: &Manifest,
-    layout: &Layout,
-    newest: Option<&OptionsFile>,
-) -> Vec<FamilySpec> {
-    let lowest =
-        newest.and_then(|file| file.column_families().filter_map(|cf| options::format_version(file, cf)).min());
-    let described = |id: ColumnFamilyId| base.column_families.iter().find(|f| f.id == id);
-    manifest
-        .model
-        .column_families()
-        .iter()
-        .map(|(id, family)| {
-            let name = family.name.to_string();
-            FamilySpec {
-                id: *id,
-                comparator: family
-                    .comparator
-                    .as_ref()
-                    .map(ToString::to_string)
-                    .or_else(|| described(*id).map(|d| d.comparator.clone()).filter(|name| !name.is_empty()))
-                    .unwrap_or_else(|| "leveldb.BytewiseComparator".to_owned()),
-                merge_operator: described(*id).and_then(|d| d.merge_operator.clone()),
-                // A family that is younger than the OPTIONS: what its database writes elsewhere, it can read.
-                format_version: newest.and_then(|file| options::format_version(file, &name).or(lowest)),
-                paths: layout.cf_paths.iter().find(|(cf, _)| cf == id).map(|(_, p)| p.clone()).unwrap_or_default(),
-                name,
-            }
-        })
-        .collect()
+impl Describing {
+    fn new(base: &BaseDocument, layout: &Layout, newest: Option<&OptionsFile>) -> Self {
+        let version = |file: &OptionsFile, cf: &str| Some((cf.to_owned(), options::format_version(file, cf)?));
+        let format_versions =
+            newest.map(|file| file.column_families().filter_map(|cf| version(file, cf)).collect()).unwrap_or_default();
+        Self { base: base.column_families.clone(), cf_paths: layout.cf_paths.clone(), format_versions }
+    }
+
+    /// The same with paths in the staging directories.
+    pub fn staged(mut self, staging: &Staging) -> Result<Self> {
+        for (_, paths) in &mut self.cf_paths {
+            *paths = paths.iter().map(|path| staging.path(path)).collect::<Result<_>>()?;
+        }
+        Ok(self)
+    }
+
+    /// The column families of a MANIFEST.
+    pub fn families(&self, model: &ManifestModel) -> Vec<FamilySpec> {
+        let lowest = self.format_versions.values().min().copied();
+        let described = |id: ColumnFamilyId| self.base.iter().find(|f| f.id == id);
+        model
+            .column_families()
+            .iter()
+            .map(|(id, family)| {
+                let name = family.name.to_string();
+                FamilySpec {
+                    id: *id,
+                    comparator: family
+                        .comparator
+                        .as_ref()
+                        .map(ToString::to_string)
+                        .or_else(|| described(*id).map(|d| d.comparator.clone()).filter(|name| !name.is_empty()))
+                        .unwrap_or_else(|| "leveldb.BytewiseComparator".to_owned()),
+                    merge_operator: described(*id).and_then(|d| d.merge_operator.clone()),
+                    // A family that is younger than the OPTIONS: what its database writes elsewhere, it can read.
+                    format_version: self.format_versions.get(&name).copied().or(lowest),
+                    paths: self
+                        .cf_paths
+                        .iter()
+                        .find(|(cf, _)| cf == id)
+                        .map(|(_, paths)| paths.clone())
+                        .unwrap_or_default(),
+                    name,
+                }
+            })
+            .collect()
+    }
 }
 
 fn marker(plan: &RestorePlan, restore: &RestoreOptions) -> Result<Vec<u8>> {

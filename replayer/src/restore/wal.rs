@@ -33,6 +33,8 @@ pub(crate) struct WalFiles {
     totals: WalTotals,
     /// What recovery will know of transactions.
     transactions: Transactions,
+    /// The latest sequence number of an earlier stage.
+    before: Option<SequenceNumber>,
 }
 
 /// What was written.
@@ -43,6 +45,18 @@ pub(crate) struct WalTotals {
     pub bytes: u64,
     /// The latest sequence number that RocksDB recovers from the records; `None` without any.
     pub last_sequence: Option<SequenceNumber>,
+}
+
+impl WalTotals {
+    /// Of all stages together.
+    pub fn sum(stages: &[Self]) -> Self {
+        stages.iter().fold(Self::default(), |sum, stage| Self {
+            files: sum.files + stage.files,
+            records: sum.records + stage.records,
+            bytes: sum.bytes + stage.bytes,
+            last_sequence: sum.last_sequence.max(stage.last_sequence),
+        })
+    }
 }
 
 struct Open {
@@ -66,7 +80,25 @@ impl WalFiles {
             open: None,
             totals: WalTotals::default(),
             transactions: Transactions::recovering(policy),
+            before: None,
         }
+    }
+
+    /// Ends a stage; what follows goes into another directory, also where it goes on in the same WAL.
+    pub fn begin_again_in(&mut self, directory: PathBuf) -> Result<WalTotals> {
+        self.close()?;
+        sync_directory(&self.directory)?;
+        self.directory = directory;
+        let totals = std::mem::take(&mut self.totals);
+        self.before = self.before.max(totals.last_sequence);
+        Ok(totals)
+    }
+
+    /// Makes the last stage durable.
+    pub fn finish_stage(mut self) -> Result<WalTotals> {
+        self.close()?;
+        sync_directory(&self.directory)?;
+        Ok(self.totals)
     }
 
     /// The next record of the stream.
@@ -109,11 +141,12 @@ impl WalFiles {
                 .hint("restore to a target from the next base on; pitr list shows it"));
         }
         let latest = self.totals.last_sequence;
-        if step.consumed && latest.is_some_and(|latest| step.first <= latest) {
+        let before = latest.max(self.before);
+        if step.consumed && before.is_some_and(|before| step.first <= before) {
             return Err(Error::new(Code::TargetUnsupported, "replaying record")
                 .on(number)
                 .with("its sequence number", step.first)
-                .with("the record before ends at", latest.unwrap_or_default()));
+                .with("the record before ends at", before.unwrap_or_default()));
         }
         // RocksDB takes the number of the last batch, whether it consumed any or not.
         self.totals.last_sequence = Some(latest.map_or(step.end, |latest| latest.max(step.end)));

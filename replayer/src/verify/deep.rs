@@ -243,7 +243,9 @@ fn shape(families: &[FamilySpec]) -> Vec<(u32, &str, &str)> {
 /// Column families whose compaction filter drops keys without a record.
 fn filtered(catalog: &Catalog, plan: &RestorePlan) -> BTreeSet<String> {
     let families = catalog.base(&plan.base.id).map(|base| base.column_families.as_slice()).unwrap_or_default();
-    families.iter().filter(|f| f.compaction_filter.is_some()).map(|f| f.name.clone()).collect()
+    let filtered = families.iter().filter(|f| f.compaction_filter.is_some()).map(|f| f.name.clone());
+    // What was written without the log depends on when the base was taken.
+    filtered.chain(plan.unlogged.iter().map(|f| f.column_family.clone())).collect()
 }
 
 fn families(a: &DatabaseDigest, b: &DatabaseDigest, filtered: &BTreeSet<String>) -> BTreeMap<String, FamilyComparison> {

@@ -8,7 +8,7 @@ use crate::{
     catalog::{crossing::Hurdle, schema::PlacedEvent},
     clock::Micros,
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber},
-    segment::entry::{BarrierReason, ColumnFamilyChange, Event, Interval, ManifestPoint},
+    segment::entry::{BarrierReason, CapturedFile, ColumnFamilyChange, Event, Interval, ManifestPoint},
 };
 
 /// A contiguous part of the stream: every WAL from its first one on, completely.
@@ -121,6 +121,8 @@ pub struct History {
     pub column_families: Vec<ColumnFamilyEvent>,
     /// Ranges of records that were taken back.
     pub withdrawn: Vec<(Boundary, Boundary)>,
+    /// Files that entered without the log and are in the archive.
+    pub captured: Vec<CapturedFile>,
 }
 
 impl History {
@@ -177,6 +179,8 @@ impl History {
                         }
                     }
                 }
+                Event::UnloggedTolerated { .. } => {}
+                Event::Captured { files, .. } => told.captured.extend(files),
                 Event::Withdrawn { from, to, evidence: _ } => told.withdrawn.push((from, to)),
             }
         }

@@ -7,6 +7,7 @@ use crate::{
     catalog::schema::{BoundaryDocument, PlacedEvent, SegmentSummary, TimelineDocument},
     clock::Micros,
     ids::{Boundary, Ordinal, RunningHash, SequenceNumber, TimelineId},
+    segment::entry::CapturedFile,
 };
 
 /// What a named boundary is against the archive.
@@ -154,6 +155,11 @@ impl Timeline {
     /// Barriers whose interval touches `from ..= to`.
     pub fn barriers_between(&self, from: Boundary, to: Boundary) -> impl Iterator<Item = &Barrier> {
         self.history.barriers.iter().filter(move |b| b.interval.lo <= to && b.interval.hi.is_none_or(|hi| from <= hi))
+    }
+
+    /// Files that entered without the log and are in the archive.
+    pub fn captured(&self) -> &[CapturedFile] {
+        &self.history.captured
     }
 
     /// Column families that came and went, in order.

@@ -300,7 +300,7 @@ fn classify(payload: &[u8], edit: &VersionEdit<'_>, removed: &BTreeMap<FileNumbe
     match (edit.log_number, inputs.is_empty(), outputs.is_empty()) {
         (Some(log_number), true, _) => changes.push(Change::Flush { cf, files: outputs, log_number }),
         (None, true, true) => {}
-        (None, true, false) => changes.push(Change::FilesIngested { cf, files: outputs }),
+        (None, true, false) => changes.push(Change::FilesIngested { cf, files: outputs, edit: payload.to_vec() }),
         (_, false, true) => {
             let level_zero = inputs.iter().any(|file| file.level == 0);
             changes.push(Change::FilesDropped { cf, files: inputs, level_zero });

@@ -54,6 +54,9 @@ pub enum Change {
         cf: ColumnFamilyId,
         /// The new files.
         files: Vec<FileNumber>,
+        /// The record's payload.
+        #[serde(skip)]
+        edit: Vec<u8>,
     },
     /// Files left and none came for them: dropped file ranges, FIFO expiry, or a compaction that left nothing.
     FilesDropped {

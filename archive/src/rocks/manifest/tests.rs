@@ -74,10 +74,9 @@ fn every_way_in_which_files_change_is_told_apart() {
         feed(&mut model, &[flush(0, 6, vec![])]),
         [Change::Flush { cf: cf(0), files: vec![], log_number: n(6) }]
     );
-    assert_eq!(
-        feed(&mut model, &[files(0, vec![], vec![file(6, 11, (0, 0))])]),
-        [Change::FilesIngested { cf: cf(0), files: vec![n(11)] }]
-    );
+    let ingestion = files(0, vec![], vec![file(6, 11, (0, 0))]);
+    let edit = ingestion.encode();
+    assert_eq!(feed(&mut model, &[ingestion]), [Change::FilesIngested { cf: cf(0), files: vec![n(11)], edit }]);
     let moves = vec![FileMove { number: n(10), from: 0, to: 3 }];
     assert_eq!(
         feed(&mut model, &[files(0, vec![deleted(0, 10)], vec![file(3, 10, (1, 9))])]),

@@ -48,6 +48,7 @@ struct ShownArchiver {
     last_acknowledged: Option<DateTime<Utc>>,
     last_base: Option<BaseId>,
     base: Option<String>,
+    base_due: Option<DateTime<Utc>>,
     pinned_bytes: u64,
     pin_delay: Option<PinDelay>,
     barriers: u64,
@@ -68,6 +69,7 @@ impl From<Status> for ShownArchiver {
             last_acknowledged: s.last_acknowledged.map(Micros::to_datetime),
             last_base: s.last_base,
             base: s.base,
+            base_due: s.base_due.map(Micros::to_datetime),
             pinned_bytes: s.pinned_bytes,
             pin_delay: s.pin_delay,
             barriers: s.barriers,
@@ -271,7 +273,8 @@ fn show_archiver(out: &Output, status: &Status) -> Result<()> {
         ("last shipped", ago(status.last_acknowledged)),
     ];
     if let Some(base) = &status.base {
-        facts.push(("base", base.clone()));
+        let due = |at: Micros| format!("; due at {}: bases for barriers are spaced", text::time(at.to_datetime()));
+        facts.push(("base", format!("{base}{}", status.base_due.map(due).unwrap_or_default())));
     }
     if status.pinned_bytes > 0 {
         facts.push(("held on disk", format!("{} until the archive has it", text::bytes(status.pinned_bytes))));

@@ -59,7 +59,7 @@ fn reread(manifest: &Manifest) -> Manifest {
 #[test]
 fn a_stale_last_sequence_in_a_column_family_edit_does_not_lower_the_database_s() {
     let mut m = manifest(70);
-    m.append_families(&[planned(ColumnFamilyChange::Added, &added(3))]).unwrap();
+    m.append_families(&[planned(ColumnFamilyChange::Added, &added(3))], 0).unwrap();
     let m = reread(&m);
     assert_eq!(m.model.last_sequence(), seq(70));
     assert_eq!(m.model.next_file_number(), Some(FileNumber::new(20)));
@@ -72,8 +72,11 @@ fn a_family_that_was_added_and_dropped_leaves_its_id_used() {
     let mut m = manifest(1);
     let dropped =
         VersionEdit { column_family: ColumnFamilyId::new(1), column_family_drop: true, ..VersionEdit::default() };
-    m.append_families(&[planned(ColumnFamilyChange::Added, &added(1)), planned(ColumnFamilyChange::Dropped, &dropped)])
-        .unwrap();
+    m.append_families(
+        &[planned(ColumnFamilyChange::Added, &added(1)), planned(ColumnFamilyChange::Dropped, &dropped)],
+        0,
+    )
+    .unwrap();
     let m = reread(&m);
     assert!(m.model.column_family(ColumnFamilyId::new(1)).is_none());
     assert_eq!(m.model.max_column_family(), ColumnFamilyId::new(1));
@@ -116,7 +119,7 @@ fn tracked_wals_are_forgotten_and_an_untracked_manifest_stays_as_it_is() {
 fn an_edit_that_changes_more_than_column_families_is_refused() {
     let mut edit = added(1);
     edit.deleted_files.push(pitr_archive::rocks::version_edit::DeletedFile { level: 0, number: FileNumber::new(1) });
-    let e = manifest(1).append_families(&[planned(ColumnFamilyChange::Added, &edit)]).unwrap_err();
+    let e = manifest(1).append_families(&[planned(ColumnFamilyChange::Added, &edit)], 0).unwrap_err();
     assert_eq!(e.code(), Code::SegmentDamaged);
 }
 

@@ -1,0 +1,251 @@
+//! Files that enter the database without the log are held before a compaction removes them.
+//!
+//! Owns: which of them are worth holding, their pins, and the list of those that wait to be uploaded. Linking comes at
+//! once, when the MANIFEST has named them and before anything else is done; uploading is the archiver's
+//! ([`crate::archiver`]), and only when it is done does [`Event::Captured`] name them: data first, then what names it.
+//! A pin is given up when the segment that holds this event is acknowledged, so a crash at any moment finds either the
+//! event in the archive or the pin in its place.
+//!
+//! What cannot be held (gone already, too large, on another file system) is said in the barrier, which then stays one.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+};
+
+use pitr_archive::{
+    Result,
+    catalog::schema::BaseFile,
+    error,
+    ids::{ColumnFamilyId, FileNumber, Ordinal},
+    rocks::{
+        file_name,
+        manifest::Change,
+        version_edit::{SstUniqueId, VersionEdit},
+    },
+    segment::entry::{CapturedFile, Event, ManifestPoint},
+};
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use crate::{
+    base::collect::{CollectedFile, Held},
+    manifest_tail::News,
+    pin::{PinKind, Pinned},
+};
+
+/// More files than this in one column family's part of an ingestion are not captured: the event that names them is in the
+/// footer of its segment, which every reader of the archive reads.
+const MAX_FILES: usize = 1024;
+
+/// A table's properties lie before its last few hundred bytes; user-defined ones can make them larger.
+const TAIL: u64 = 256 << 10;
+
+/// What the names of the properties have in common that `SstFileWriter` sets and nothing else does. Their block stores of
+/// a name only what it does not share with the one before.
+const EXTERNAL: &[u8] = b"external_sst_file.";
+
+/// A table file in our pins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedTable {
+    number: FileNumber,
+    size: u64,
+    path_id: u8,
+    unique_id: Option<SstUniqueId>,
+    external: bool,
+}
+
+/// Files of one column family that are pinned and not yet noted as captured in an acknowledged segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingCapture {
+    manifest: ManifestPoint,
+    column_family: ColumnFamilyId,
+    edit: String,
+    behind: bool,
+    files: Vec<PinnedTable>,
+    /// The segment with the event that says so, once there is one.
+    #[serde(skip)]
+    noted_in: Option<Ordinal>,
+}
+
+/// What was made of the files of one edit when it was seen.
+#[derive(Debug)]
+pub(super) struct Sight {
+    manifest: ManifestPoint,
+    column_family: ColumnFamilyId,
+    pinned: std::result::Result<Vec<PinnedTable>, String>,
+}
+
+impl Engine {
+    /// Links the files that the news says have entered. Called before anything else is done with the news.
+    pub(super) fn hold_entered(&mut self, news: &[News]) -> Result<()> {
+        // From the first look on: what an earlier process had pinned is known to be wanted or not.
+        self.seen_news = true;
+        for one in news {
+            let News::Change { point, change: Change::FilesIngested { cf, edit, .. } } = one else { continue };
+            let pinned = self.hold_files(edit)?;
+            self.sights.push(Sight { manifest: *point, column_family: *cf, pinned });
+        }
+        Ok(())
+    }
+
+    /// `Err` inside says for people why the files are not held.
+    fn hold_files(&self, edit: &[u8]) -> Result<std::result::Result<Vec<PinnedTable>, String>> {
+        let Ok(edit) = VersionEdit::decode(edit) else { return Ok(Err("the edit is malformed".to_owned())) };
+        let bytes: u64 = edit.new_files.iter().fold(0, |sum, file| sum.saturating_add(file.file_size));
+        if bytes > self.policy.capture_bytes {
+            return Ok(Err(format!("{bytes} bytes, more than the limit of {}", self.policy.capture_bytes)));
+        }
+        if edit.new_files.len() > MAX_FILES {
+            return Ok(Err(format!("{} files, more than {MAX_FILES}", edit.new_files.len())));
+        }
+        let pins = self.registry.pins();
+        let mut held = Vec::new();
+        for file in &edit.new_files {
+            let name = file_name::sst(file.number);
+            let Some(dir) = self.layout.table_dir(file.path_id) else {
+                return Ok(Err(format!("file {name} is in a directory that is not known")));
+            };
+            match pins.pin(PinKind::Table, file.number, &dir.join(&name)) {
+                Ok(Pinned::New | Pinned::Already | Pinned::Replaced) => {}
+                // An earlier process can have held it, and ended before the archive knew.
+                Ok(Pinned::Vanished) if pins.open_pin(PinKind::Table, file.number)?.is_some() => {}
+                Ok(Pinned::Vanished) => return Ok(Err(format!("file {name} was gone before it could be linked"))),
+                Err(e) => return Ok(Err(format!("file {name} cannot be linked: {e}"))),
+            }
+            let path = pins.path(PinKind::Table, file.number);
+            let (size, external) = match examine(&path) {
+                Ok(found) => found,
+                Err(e) => return Ok(Err(format!("file {name} cannot be read: {e}"))),
+            };
+            if size != file.file_size {
+                return Ok(Err(format!("file {name} has {size} bytes, the MANIFEST says {}", file.file_size)));
+            }
+            let (number, path_id, unique_id) = (file.number, file.path_id, file.unique_id);
+            held.push(PinnedTable { number, size, path_id, unique_id, external });
+        }
+        Ok(Ok(held))
+    }
+
+    /// The change is put into the stream now: its files wait for their upload. Answers what the barrier says of it.
+    pub(super) fn capture(&mut self, manifest: ManifestPoint, cf: ColumnFamilyId, edit: &[u8]) -> String {
+        use base64::Engine as _;
+        let index = self.sights.iter().position(|sight| sight.manifest == manifest && sight.column_family == cf);
+        let sight = index.map(|index| self.sights.remove(index));
+        match sight.map(|sight| sight.pinned) {
+            None => "; not captured: it was not seen when it happened".to_owned(),
+            Some(Err(why)) => format!("; not captured: {why}"),
+            Some(Ok(files)) => {
+                let family = self.manifest.model().column_family(cf);
+                let name = family.and_then(|family| family.name.as_str());
+                self.state.captures.push(PendingCapture {
+                    manifest,
+                    column_family: cf,
+                    edit: base64::engine::general_purpose::STANDARD.encode(edit),
+                    behind: name.is_none_or(|name| self.layout.may_ingest_behind(name)),
+                    files,
+                    noted_in: None,
+                });
+                String::new()
+            }
+        }
+    }
+
+    /// The files to upload next, and what they belong to.
+    pub fn next_capture(&self) -> Option<(ManifestPoint, ColumnFamilyId, Vec<CollectedFile>)> {
+        let pending = self.state.captures.iter().find(|pending| pending.noted_in.is_none())?;
+        let pins = self.registry.pins();
+        let collected = |file: &PinnedTable| CollectedFile {
+            name: file_name::sst(file.number),
+            number: file.number,
+            column_family: pending.column_family,
+            path_id: file.path_id.into(),
+            size: file.size,
+            unique_id: file.unique_id,
+            held: Held::Link(pins.path(PinKind::Table, file.number)),
+        };
+        Some((pending.manifest, pending.column_family, pending.files.iter().map(collected).collect()))
+    }
+
+    /// They are in the archive: the stream says so. Nothing happens if the run that they belonged to has ended.
+    pub fn captured(&mut self, manifest: ManifestPoint, cf: ColumnFamilyId, stored: Vec<BaseFile>) -> Result<()> {
+        let Some(pending) = self.pending_capture(manifest, cf) else { return Ok(()) };
+        let files = pending.files.iter().zip(stored).map(|(file, stored)| CapturedFile {
+            number: file.number,
+            size: stored.size,
+            hash: stored.hash,
+            object: stored.object,
+            epoch: stored.epoch,
+            external: file.external,
+        });
+        let event = Event::Captured {
+            manifest,
+            column_family: cf,
+            edit: pending.edit.clone(),
+            files: files.collect(),
+            behind: pending.behind,
+        };
+        self.stream.event(&event)?;
+        let segment = self.stream.next_ordinal();
+        if let Some(pending) = self.pending_capture(manifest, cf) {
+            pending.noted_in = Some(segment);
+        }
+        Ok(())
+    }
+
+    /// They cannot be uploaded: the barrier stays one.
+    pub fn not_captured(&mut self, manifest: ManifestPoint, cf: ColumnFamilyId) {
+        self.state.captures.retain(|pending| (pending.manifest, pending.column_family) != (manifest, cf));
+    }
+
+    fn pending_capture(&mut self, manifest: ManifestPoint, cf: ColumnFamilyId) -> Option<&mut PendingCapture> {
+        self.state.captures.iter_mut().find(|p| p.noted_in.is_none() && (p.manifest, p.column_family) == (manifest, cf))
+    }
+
+    /// Captures that the archive need not be told of again by whoever goes on from here.
+    pub(super) fn unnoted_captures(&self) -> Vec<PendingCapture> {
+        self.state.captures.iter().filter(|pending| pending.noted_in.is_none()).cloned().collect()
+    }
+
+    /// Gives up pins of files whose capture the archive has acknowledged: every segment before the one being filled is,
+    /// because one is under way at most.
+    pub(super) fn release_captured(&mut self) -> Result<()> {
+        let filling = self.stream.next_ordinal();
+        self.state.captures.retain(|pending| pending.noted_in.is_none_or(|segment| segment >= filling));
+        self.release_unwanted_tables()
+    }
+
+    /// A new run: what entered in the one before is no concern of its plans.
+    pub(super) fn forget_captures(&mut self) -> Result<()> {
+        self.state.captures.clear();
+        self.sights.clear();
+        self.release_unwanted_tables()
+    }
+
+    fn release_unwanted_tables(&self) -> Result<()> {
+        let pending = self.state.captures.iter().flat_map(|pending| &pending.files);
+        let seen = self.sights.iter().filter_map(|sight| sight.pinned.as_ref().ok()).flatten();
+        if !self.seen_news {
+            return Ok(());
+        }
+        let wanted: BTreeSet<_> = pending.chain(seen).map(|file| file.number).collect();
+        let pins = self.registry.pins();
+        for number in pins.list(PinKind::Table)?.into_keys().filter(|number| !wanted.contains(number)) {
+            pins.release(PinKind::Table, number)?;
+        }
+        Ok(())
+    }
+}
+
+/// A table file's size, and whether its properties say that it was made to be ingested.
+fn examine(path: &Path) -> Result<(u64, bool)> {
+    let fault = |e| error::io("reading", path, e);
+    let mut file = File::open(path).map_err(fault)?;
+    let size = file.metadata().map_err(fault)?.len();
+    let mut tail = Vec::new();
+    file.seek(SeekFrom::Start(size.saturating_sub(TAIL))).map_err(fault)?;
+    file.take(TAIL).read_to_end(&mut tail).map_err(fault)?;
+    Ok((size, tail.windows(EXTERNAL.len()).any(|window| window == EXTERNAL)))
+}
