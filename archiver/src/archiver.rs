@@ -23,7 +23,7 @@ use pitr_archive::{
         schema::{ManifestDocument, Position, SegmentSummary},
     },
     clock::Micros,
-    ids::{BaseId, TimelineId},
+    ids::{BaseId, Ordinal, TimelineId},
     object_key::ObjectKey,
 };
 use tokio::sync::Notify;
@@ -86,6 +86,8 @@ pub struct Archiver {
     joined_behind: u32,
     /// How often the archive's end turned out to be another one than this process believed.
     pub(crate) joins: u64,
+    /// A fork was noticed, and the timeline's last segment is our own.
+    left: bool,
     /// How often it went over to another timeline: what was collected of the directory before is another history's.
     pub(crate) branches: u64,
     /// Sent, and not known to be written.
@@ -117,7 +119,7 @@ impl Archiver {
         let source = Source::follow(&config, &state_dir, &changed, OldPins::IfOfThisDirectory)?;
         let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
         let head_known = parts.clock.now();
-        let timeline = timeline_for(&archive, &claim, &source.lineage, &parts).await?;
+        let timeline = timeline_for(&archive, &claim, &source, &parts).await?;
         let joined = join(&archive, &claim, &timeline, &config, &parts, &source).await?;
         let mut archiver = Self {
             acknowledged: Acknowledged { position: joined.position, at: None },
@@ -133,6 +135,7 @@ impl Archiver {
             roll_up: joined.roll_up,
             joined_behind: 0,
             joins: 0,
+            left: false,
             branches: 0,
             pending_manifest: None,
             known_files: KnownFiles::default(),
@@ -226,6 +229,10 @@ impl Archiver {
             Delivered::Acknowledged => {
                 debug_assert!(shipment.position.boundary >= self.acknowledged.position.boundary);
                 self.refuse_the_past(&shipment).await?;
+                if shipment.segment.summary.ordinal == Ordinal::new(0) {
+                    // Whoever claimed the archive before this one was there took the timeline for left, and opened another.
+                    self.refuse_second_place().await?;
+                }
                 let now = self.parts.clock.now();
                 self.head_known = now;
                 self.pending = None;
@@ -277,6 +284,17 @@ impl Archiver {
                     .on(&shipment.segment.key)
                     .with("the archive now begins with ordinal", deleted.ordinal))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Another archiver may have claimed the archive and write into another timeline, where its segments meet none of ours.
+    pub(crate) async fn refuse_second_place(&self) -> Result<()> {
+        match self.archive.newest_epoch().await? {
+            Some(newest) if newest > self.claim.epoch() => Err(Error::new(Code::Fenced, "going on with")
+                .on(self.archive.store().describe())
+                .with("our epoch", self.claim.epoch())
+                .with("newest epoch", newest)),
             _ => Ok(()),
         }
     }

@@ -48,6 +48,7 @@ pub async fn position(
             found.filter(|found| found.boundary < timeline.end())
         }
         Evidence::Bytes { from, before } => by_bytes(archive, timeline, registry, (from, before)).await?,
+        Evidence::StoppedIn(wal) => return behind(archive, timeline, wal).await,
         Evidence::TakenBack { from, .. } => by_bytes(archive, timeline, registry, (from, Before::Shared)).await?,
     };
     let Evidence::TakenBack { sequence, .. } = evidence else { return Ok(by_bytes) };
@@ -99,6 +100,17 @@ async fn by_bytes(
     match last.filter(|_| timeline.end() > run.start) {
         None => Ok(None),
         Some(segment) => within(archive, timeline, segment, timeline.end()).await.map(Some),
+    }
+}
+
+/// The end of the last run's last record in a WAL up to `last`.
+async fn behind(archive: &Archive, timeline: &Timeline, last: FileNumber) -> Result<Option<Position>> {
+    let Some(run) = timeline.runs().last() else { return Ok(None) };
+    let segments = timeline.segments_covering(run.start, timeline.end());
+    let spans = segments.iter().flat_map(|segment| segment.wals.iter().map(move |span| (segment, span)));
+    match spans.clone().find(|(_, span)| span.first >= run.start && span.wal > last) {
+        None => Ok(None),
+        Some((segment, span)) => within(archive, timeline, segment, span.first).await.map(Some),
     }
 }
 

@@ -156,7 +156,9 @@ impl Host {
     fn check(&mut self, archiver: &Archiver) {
         let (read, acknowledged) = (archiver.position(), archiver.acknowledged());
         assert!(acknowledged.boundary <= read.boundary, "more is acknowledged than was read");
-        let before = self.acknowledged.map_or(Boundary::START, |position| position.boundary);
+        // Where the history forked it goes on from the fork, on another timeline.
+        let here = self.acknowledged.filter(|position| position.timeline == acknowledged.timeline);
+        let before = here.map_or(Boundary::START, |position| position.boundary);
         assert!(acknowledged.boundary >= before, "the acknowledged end went back from {before}");
         self.acknowledged = Some(acknowledged);
     }

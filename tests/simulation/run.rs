@@ -454,15 +454,12 @@ impl<'r> Run<'r> {
         if !self.hosts[which].is_open() {
             // Not at once, so that the server goes on alone for a while.
             if !self.one_in(4) {
+                self.doom();
                 self.open(which);
             }
             return;
         }
-        if self.profile.has(Feature::Deaths) && !process::is_doomed() && self.one_in(6) {
-            let effects = self.rng.random_range(1..14);
-            self.say(format_args!("    death after {effects} effects"));
-            process::die_after(Some(effects));
-        }
+        self.doom();
         match self.rng.random_range(0..100) {
             0..24 => self.poll(which),
             24..52 => drop(self.work(which, "archiver: ship", async |a| a.ship().await)),
@@ -482,6 +479,15 @@ impl<'r> Run<'r> {
             }
             _ if self.profile.has(Feature::Stall) => stall::stall(self),
             _ => {}
+        }
+    }
+
+    /// Now and then: an archiver dies soon.
+    fn doom(&mut self) {
+        if self.profile.has(Feature::Deaths) && !process::is_doomed() && self.one_in(6) {
+            let effects = self.rng.random_range(1..14);
+            self.say(format_args!("    death after {effects} effects"));
+            process::die_after(Some(effects));
         }
     }
 

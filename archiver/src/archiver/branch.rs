@@ -14,12 +14,13 @@ use pitr_archive::{
     },
 };
 
-use super::{Archiver, join::join};
+use super::{Archiver, Heartbeat, join::join};
 use crate::{
     config::Parts,
     engine::{Evidence, Fork},
     fork,
     lineage::Lineage,
+    ship::{self, Delivered},
     source::{OldPins, Source},
 };
 
@@ -27,19 +28,48 @@ use crate::{
 pub(super) async fn timeline_for(
     archive: &Archive,
     claim: &EpochClaim,
-    lineage: &Lineage,
+    source: &Source,
     parts: &Parts,
 ) -> Result<TimelineDocument> {
+    let lineage = &source.lineage;
     let known = archive.timelines().await?;
-    match lineage.timeline(&known) {
-        Some(timeline) => Ok(timeline.clone()),
-        None => {
-            let first = known.is_empty() && lineage.marker.is_none();
-            let detail = if first { String::new() } else { lineage.story(archive.id()) };
-            let parent = lineage.parent(archive.id(), &known);
-            open(archive, claim, lineage, parent, &detail, parts).await
-        }
+    let Some(newest) = lineage.timeline(&known) else {
+        let first = known.is_empty() && lineage.marker.is_none();
+        let detail = if first { String::new() } else { lineage.story(archive.id()) };
+        let parent = lineage.parent(archive.id(), &known);
+        return open(archive, claim, lineage, parent, &detail, parts).await;
+    };
+    match still_leaves_there(archive, &known, newest, source).await? {
+        Leaves::There => Ok(newest.clone()),
+        Leaves::Elsewhere(parent) => open(archive, claim, lineage, parent, &newest.detail, parts).await,
     }
+}
+
+/// Whether a timeline leaves its parent where its document says.
+enum Leaves {
+    There,
+    Elsewhere(Option<Position>),
+}
+
+/// A process that opened a timeline and died before it wrote into it can have been followed by another loss of records:
+/// until a segment is in it, the place of its fork is found anew.
+async fn still_leaves_there(
+    archive: &Archive,
+    known: &[TimelineDocument],
+    timeline: &TimelineDocument,
+    source: &Source,
+) -> Result<Leaves> {
+    let restored = source.lineage.parent(archive.id(), known);
+    let Some(parent) = timeline.parent.filter(|parent| Some(*parent) != restored) else { return Ok(Leaves::There) };
+    if !archive.list_segments(timeline.timeline, None).await?.is_empty() {
+        return Ok(Leaves::There);
+    }
+    let catalog = archive.load_catalog().await?;
+    let found = match catalog.timeline(parent.timeline) {
+        None => None,
+        Some(left) => fork::position(archive, left, &source.registry, Evidence::PutBack).await?,
+    };
+    Ok(if found == Some(parent) { Leaves::There } else { Leaves::Elsewhere(found) })
 }
 
 async fn open(
@@ -68,15 +98,27 @@ impl Archiver {
     pub(crate) async fn branch_if_forked(&mut self) -> Result<()> {
         while self.pending.is_none() && self.engine.stream.is_empty() {
             let Some(fork) = self.engine.forked().cloned() else { return Ok(()) };
+            if !self.left {
+                // Whoever still writes into this timeline under an older claim meets this segment, and stops.
+                self.cut(Heartbeat::Yes)?;
+                let Some(shipment) = self.pending.clone() else { continue };
+                let delivered = ship::deliver(&self.archive, self.claim.epoch(), &shipment).await?;
+                self.delivered(delivered).await?;
+                self.left = delivered == Delivered::Acknowledged;
+                continue;
+            }
             self.close_manifest().await?;
             let timeline = match fork.evidence {
                 Evidence::Lineage => {
-                    let layout = crate::layout::Layout::read(&self.config.db, &self.config.db_paths)?;
-                    let lineage = Lineage::read(&layout)?;
-                    timeline_for(&self.archive, &self.claim, &lineage, &self.parts).await?
+                    // Its pins are made of the directory that is there now.
+                    self.source = Source::follow(&self.config, &self.state_dir, &self.changed, OldPins::GiveUp)?;
+                    timeline_for(&self.archive, &self.claim, &self.source, &self.parts).await?
                 }
-                Evidence::PutBack | Evidence::Bytes { .. } | Evidence::TakenBack { .. } => self.fork_off(&fork).await?,
+                Evidence::PutBack | Evidence::Bytes { .. } | Evidence::TakenBack { .. } | Evidence::StoppedIn(_) => {
+                    self.fork_off(&fork).await?
+                }
             };
+            self.refuse_second_place().await?;
             self.follow_anew(&timeline).await?;
         }
         Ok(())
@@ -86,9 +128,10 @@ impl Archiver {
     async fn fork_off(&self, fork: &Fork) -> Result<TimelineDocument> {
         let lineage = &self.source.lineage;
         let known = self.archive.timelines().await?;
-        // An attempt that did not come to its end: nothing was written into it, and the pins may be gone that told where
-        // the fork lies.
-        if let Some(opened) = lineage.timeline(&known).filter(|opened| opened.timeline > self.timeline) {
+        // An attempt that did not come to its end.
+        if let Some(opened) = lineage.timeline(&known).filter(|opened| opened.timeline > self.timeline)
+            && let Leaves::There = still_leaves_there(&self.archive, &known, opened, &self.source).await?
+        {
             return Ok(opened.clone());
         }
         let catalog = self.archive.load_catalog().await?;
@@ -107,6 +150,7 @@ impl Archiver {
         self.head_known = head_known;
         self.joins += 1;
         self.branches += 1;
+        self.left = false;
         self.timeline = timeline.timeline;
         self.engine = joined.engine;
         self.roll_up = joined.roll_up;

@@ -45,6 +45,17 @@ pub(super) enum Compared {
     Gone(String),
 }
 
+/// Where a recovery stopped that took records back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    /// Behind everything that is archived.
+    Behind,
+    /// In this WAL; later ones hold archived records.
+    In(FileNumber),
+    /// Nothing tells.
+    Unknown,
+}
+
 /// The first record of a WAL, as far as continuity asks.
 struct First {
     sequence: pitr_archive::ids::SequenceNumber,
@@ -350,17 +361,6 @@ impl Engine {
             return Ok(emit::Run::Ended);
         }
         let last = self.last_sequence();
-        if let Some(first) = first
-            && first.marker
-            && first.sequence <= last
-        {
-            let detail = format!(
-                "the session begins by taking back everything from sequence {}; records up to {last} are archived",
-                first.sequence
-            );
-            let evidence = Evidence::TakenBack { sequence: first.sequence, from: session.needed_before };
-            return Ok(self.session_forked(session, evidence, detail));
-        }
         match self.compare_with_files(session.needed_before)? {
             Compared::Same => {}
             Compared::Other { wal, detail } => {
@@ -371,6 +371,23 @@ impl Engine {
             Compared::Gone(detail) => {
                 self.end_run(BarrierReason::RecordsMissing, detail)?;
                 return Ok(emit::Run::Ended);
+            }
+        }
+        if let Some(first) = first
+            && first.marker
+            && first.sequence <= last
+        {
+            let detail = format!(
+                "the session begins by taking back everything from sequence {}; records up to {last} are archived",
+                first.sequence
+            );
+            match self.recovery_stopped(session)? {
+                Stopped::Behind => {}
+                Stopped::In(wal) => return Ok(self.session_forked(session, Evidence::StoppedIn(wal), detail)),
+                Stopped::Unknown => {
+                    let evidence = Evidence::TakenBack { sequence: first.sequence, from: session.needed_before };
+                    return Ok(self.session_forked(session, evidence, detail));
+                }
             }
         }
         let by_open = u64::from(self.state.transactions.counts_batches());
@@ -417,6 +434,33 @@ impl Engine {
         self.lo = self.lo.max(self.stream.boundary());
         self.publish_deferred(None, &[])?;
         Ok(emit::Run::GoesOn)
+    }
+
+    /// Where the recovery stopped that a session begins with, which says so by its first record. Every archived record is
+    /// in the files, so the first log that is torn or damaged tells what was left out: whatever lies in later ones.
+    fn recovery_stopped(&self, session: &PendingSession) -> Result<Stopped> {
+        let wals = self.registry.wals_from(session.needed_before);
+        for (wal, _) in wals.into_iter().take_while(|(wal, _)| *wal < session.first_wal) {
+            let Some(mut tail) = WalTail::open(&self.registry, wal)? else { return Ok(Stopped::Unknown) };
+            let torn = loop {
+                match tail.next(Finality::Final)? {
+                    Step::Record(_) | Step::TimestampSizes { .. } => {}
+                    Step::FinalEnd { void_bytes } => break void_bytes > 0,
+                    Step::EndSoFar => break false,
+                    Step::Corrupt { .. } => break true,
+                }
+            };
+            // What a recycled log held before looks like a torn end.
+            if tail.is_recycled() {
+                return Ok(Stopped::Unknown);
+            }
+            if torn {
+                let later = |(number, fact): (&FileNumber, &WalFact)| *number > wal && fact.end > 0;
+                let left_out = self.state.wals.range(..session.first_wal).any(later);
+                return Ok(if left_out { Stopped::In(wal) } else { Stopped::Behind });
+            }
+        }
+        Ok(Stopped::Unknown)
     }
 
     /// The session is another history's; a process that comes after a crash must meet it again.

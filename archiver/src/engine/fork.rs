@@ -33,6 +33,8 @@ pub enum Evidence {
         /// RocksDB's first WAL needed before that session.
         from: FileNumber,
     },
+    /// Recovery stopped in this WAL, which is torn or damaged: what is archived of later ones was left out.
+    StoppedIn(FileNumber),
 }
 
 /// Whether the server's history is the archived one up to the first WAL in doubt.

@@ -334,7 +334,9 @@ fn reason(choice: Choice<'_>) -> String {
 /// What a restore reads: from where the base's records begin to the target, with the events at both ends, because
 /// running hashes may have been taken between them.
 fn segments(stream: &Stream, first: Boundary, place: Place) -> Vec<PlannedSegment> {
-    let from = stream.pieces.partition_point(|p| p.end.boundary < first);
+    // Nothing that came before the run is replayed in it: a child's records may begin where its parent's end.
+    let begins = stream.run_at(place).map_or(Place::before_events(Boundary::START), |run| run.start);
+    let from = stream.pieces.partition_point(|p| p.end.boundary < first || p.end <= begins);
     let until = stream.pieces.partition_point(|p| p.end < place);
     stream
         .pieces

@@ -40,6 +40,16 @@ pub(crate) struct Hole {
     /// The first one that is missing, if that is what is wrong.
     missing: Option<Ordinal>,
     why: &'static str,
+    cause: Cause,
+}
+
+/// Why something is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// It is lost or damaged.
+    Lost,
+    /// It was deleted in order.
+    Deleted,
 }
 
 /// A part of a lineage whose segments join.
@@ -78,7 +88,10 @@ pub(crate) fn sections(
                 (Some(last), None) if reaches(last, begins) => last.parts.push(part),
                 (None, None) => cuts.push(Cut { hole: None, parts: vec![part] }),
                 (_, hole) => {
-                    let hole = hole.or_else(|| broken(ancestor, &stretch, "the parent's segments end before it"));
+                    let hole = hole.or_else(|| match ancestor.deleted() {
+                        Some(_) => left_out(ancestor, &stretch, "what came before it was deleted", Cause::Deleted),
+                        None => broken(ancestor, &stretch, "the parent's segments end before it"),
+                    });
                     cuts.push(Cut { hole, parts: vec![part] });
                 }
             }
@@ -100,8 +113,12 @@ fn hole(timeline: &Timeline, stretch: &Stretch<'_>) -> Option<Hole> {
 }
 
 fn broken(timeline: &Timeline, stretch: &Stretch<'_>, why: &'static str) -> Option<Hole> {
+    left_out(timeline, stretch, why, Cause::Lost)
+}
+
+fn left_out(timeline: &Timeline, stretch: &Stretch<'_>, why: &'static str, cause: Cause) -> Option<Hole> {
     let behind = stretch.segments.first()?.ordinal;
-    Some(Hole { timeline: timeline.id(), behind, missing: stretch.missing, why })
+    Some(Hole { timeline: timeline.id(), behind, missing: stretch.missing, why, cause })
 }
 
 fn section(timeline: TimelineId, cut: &Cut<'_>, bases: &[BaseDocument]) -> Section {
@@ -148,6 +165,9 @@ impl Section {
 
     /// The target lies in the hole before this section.
     fn lost(&self, target: &Target) -> Error {
+        if self.hole.is_some_and(|hole| hole.cause == Cause::Deleted) {
+            return Error::new(Code::TargetBeforeStart, "finding").on(target).with("records from", self.starts());
+        }
         let e = Error::new(Code::SegmentMissing, "finding").on(target).with("records from", self.starts());
         match &self.hole {
             None => e,
