@@ -454,7 +454,9 @@ impl<'r> Run<'r> {
         if !self.hosts[which].is_open() {
             // Not at once, so that the server goes on alone for a while.
             if !self.one_in(4) {
-                self.doom();
+                if !self.archived {
+                    self.doom();
+                }
                 self.open(which);
             }
             return;
@@ -497,6 +499,8 @@ impl<'r> Run<'r> {
         self.archived = true;
         if let Outcome::Died(_) = opened {
             self.hosts[which].bury();
+            // What it pinned and saw is not what the next one knows.
+            self.disturb("archiver: dies while it opens");
         }
         self.judge_outcome(which, "archiver: open", opened);
         if self.hosts.iter().all(Host::is_open) {

@@ -101,15 +101,13 @@ impl BarrierReason {
     /// Which plans it stops.
     pub const fn blocks(self) -> Blocks {
         match self {
-            Self::ChangeOutsideWal => Blocks::Floor,
+            // Whatever the MANIFEST said in the interval is unknown: column families, files that entered without the log.
+            Self::ChangeOutsideWal | Self::ManifestMissed => Blocks::Floor,
             Self::TwoPhaseCommit => Blocks::Record,
             Self::SequenceJump => Blocks::Jump,
-            Self::RecordsMissing
-            | Self::Reuse
-            | Self::SequenceWentBack
-            | Self::Fork
-            | Self::Unreadable
-            | Self::ManifestMissed => Blocks::Replay,
+            Self::RecordsMissing | Self::Reuse | Self::SequenceWentBack | Self::Fork | Self::Unreadable => {
+                Blocks::Replay
+            }
         }
     }
 

@@ -213,7 +213,9 @@ impl Engine {
         let all_shown = !news.iter().skip(shown).any(news::has_interval);
         let hi = (at_end && shown > 0 && all_shown && !self.unread_is_possible()).then_some(edge);
         self.publish_news(news, hi, &items)?;
-        self.lo = edge;
+        if missed.is_none() {
+            self.lo = edge;
+        }
         if self.begin_session_here(&items)? == emit::Run::Ended {
             return Ok(types::Round { records: 0, moved: true, caught_up: false });
         }

@@ -45,7 +45,9 @@ impl Engine {
     pub(super) fn end_run(&mut self, reason: BarrierReason, detail: String) -> Result<()> {
         let here = self.stream.boundary();
         let blocked = self.present_wal();
-        self.barrier_within(reason, Interval { lo: here, hi: Some(here) }, None, None, detail.clone())?;
+        // What the MANIFEST said since the last look at it is unknown, of the records that were read since, too.
+        let lo = if reason == BarrierReason::ManifestMissed { self.lo.min(here) } else { here };
+        self.barrier_within(reason, Interval { lo, hi: Some(here) }, None, None, detail.clone())?;
         self.state.pending_session = None;
         self.open.clear();
         if reason == BarrierReason::Unreadable {
