@@ -30,7 +30,7 @@ echo "fuzzed $minutes $commit" >>"$log"
 
 batch=500
 # `make test` runs the seeds below this anyway.
-seed=$(awk 'BEGIN { last = 299 } $1 == "passed" && $3 > last { last = $3 } END { print last + 1 }' "$log" 2>/dev/null || echo 300)
+seed=$(awk 'BEGIN { last = 499 } $1 == "passed" && $3 > last { last = $3 } END { print last + 1 }' "$log" 2>/dev/null || echo 500)
 passed=0
 while [ "$SECONDS" -lt $((minutes * 60)) ]; do
   last=$((seed + batch - 1))

@@ -26,7 +26,7 @@ use harness::{
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 /// Programs in continuous integration: about two minutes on two cores.
-const PROGRAMS: u64 = 300;
+const PROGRAMS: u64 = 500;
 /// Programs at once.
 const WORKERS: usize = 2;
 /// Fewer programs than this need not meet every kind of step.

@@ -330,7 +330,9 @@ impl<'a> Comparison<'a> {
                 let emptied = |interval: Interval| {
                     index(interval.lo) < boundary && interval.hi.is_none_or(|hi| boundary < index(hi))
                 };
-                self.driver.incidents.iter().any(inside) || self.emptied_intervals().any(emptied)
+                self.driver.incidents.iter().any(inside)
+                    || self.emptied_intervals().any(emptied)
+                    || self.left_open(run).any(|interval| index(interval.lo) < boundary)
             }
             // After a reopen that lowered the sequence number, until a record consumes one: no base taken before it can tell
             // the lower number.
@@ -360,6 +362,14 @@ impl<'a> Comparison<'a> {
             let hi = interval.hi.map_or(usize::MAX, index);
             index(base.floor.boundary) < hi && index(interval.lo) <= boundary
         })
+    }
+
+    /// Intervals that a run left open because it ended before the end of everything readable was reached.
+    fn left_open(&self, run: Option<u64>) -> impl Iterator<Item = Interval> {
+        let ended = self.timeline().runs().last().is_some_and(|last| Some(last.number) > run);
+        let families = self.timeline().column_families().iter().map(|event| event.interval);
+        let barriers = self.timeline().barriers().iter().map(|barrier| barrier.interval);
+        families.chain(barriers).filter(move |interval| ended && interval.hi.is_none())
     }
 
     fn emptied_intervals(&self) -> impl Iterator<Item = Interval> {
