@@ -68,6 +68,15 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
             _ => return Err(refused.error),
         }
     };
+    if let Target::Sequence(wanted) = target
+        && sequence > *wanted
+    {
+        // Files that entered without the log before the first base: it has them and their numbers, no record shows them.
+        return Err(Error::new(Code::TargetBeforeStart, "planning a restore to")
+            .on(target)
+            .with("boundary", place.boundary)
+            .with("the earliest state there has sequence", sequence));
+    }
     let facts = facts::at(stream, source, place).await?;
     joins(stream, source, choice.base).await?;
     holds_what_is_pending(target, choice.base, &facts.transactions)?;
