@@ -3,7 +3,7 @@
 //! Owns: what identifies it (RocksDB's own identity, and the marker of the restore that it comes from), the timeline that
 //! goes on with it, and where a restored database left its parent. Two small files are read; everything else is decided
 //! from values.
-//! Refuses: to look at records. That the same database lost some is found out by comparing bytes ([`crate::fork`]).
+//! Refuses: to look at records. That the same database lost some is found out by comparing bytes (`fork`).
 
 use pitr_archive::{
     Code, Error, Result,
