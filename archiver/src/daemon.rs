@@ -173,7 +173,7 @@ impl Daemon {
                 self.archiver.config.manifest_interval,
                 self.archiver.config.manifest_segments,
             )
-            && let Err(e) = self.archiver.close_manifest().await
+            && let Err(e) = self.close_manifest().await
         {
             temporary(e, "the manifest could not be written; it is tried again")?;
         }
@@ -182,6 +182,12 @@ impl Daemon {
             (true, _) | (false, 0) => Next::Poll,
             (false, _) => Next::AtOnce,
         })
+    }
+
+    /// Once in a manifest's interval it is made sure that no other archiver writes into another timeline.
+    async fn close_manifest(&mut self) -> Result<()> {
+        self.archiver.refuse_second_place().await?;
+        self.archiver.close_manifest().await
     }
 
     fn ship_if_due(&mut self, now: Micros) -> Result<()> {

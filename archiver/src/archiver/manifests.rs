@@ -19,9 +19,6 @@ impl Archiver {
     /// # Errors
     /// `writer.fenced` when a newer claim wrote it.
     pub async fn close_manifest(&mut self) -> Result<()> {
-        if !self.roll_up.segments.is_empty() {
-            self.refuse_second_place().await?;
-        }
         for _ in 0..JOINS_IN_A_ROW {
             if self.roll_up.segments.is_empty() {
                 return Ok(());
