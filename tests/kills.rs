@@ -160,15 +160,16 @@ fn a_hundred_kills_of_the_archiver_lose_nothing_and_make_no_barrier() {
     println!("PITR_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let mut site = Site::new(seed);
-    let mut points = pitr_archiver::crash::POINTS.iter().cycle();
+    // Timelines are opened once: `forks` and the simulation stop there.
+    let all: Vec<_> = pitr_archiver::crash::POINTS.iter().filter(|point| !point.starts_with("timeline")).collect();
+    let mut points = all.iter().copied().cycle();
     let (mut kills, mut reached) = (0, std::collections::BTreeMap::<&str, u32>::new());
     while kills < 100 {
         kills += 1;
         // Every fourth end is at a named place, the others anywhere.
         if kills % 4 == 0 {
-            let all = pitr_archiver::crash::POINTS;
             // Each of them once, then any.
-            let point = all.iter().find(|point| !reached.contains_key(*point));
+            let point = all.iter().copied().find(|point| !reached.contains_key(*point));
             let (point, times) = match point {
                 Some(point) => (point, 1),
                 None => (points.next().expect("an endless list"), rng.random_range(1..3)),
@@ -208,7 +209,7 @@ fn a_hundred_kills_of_the_archiver_lose_nothing_and_make_no_barrier() {
         }
     }
     println!("{kills} kills, {} restores, {} batches; named places: {reached:?}", site.restores, site.load.batches());
-    let never: Vec<_> = pitr_archiver::crash::POINTS.iter().filter(|p| !reached.contains_key(*p)).collect();
+    let never: Vec<_> = all.iter().filter(|point| !reached.contains_key(**point)).collect();
     assert!(never.is_empty(), "no kill happened at {never:?}");
     site.load.stop();
     site.check(&mut rng);
