@@ -91,6 +91,12 @@ impl SequenceModel {
         self.forgotten
     }
 
+    /// Whether a session that begins at `recovered` repeats the one before: that one was given no number, and nothing it
+    /// began with is given out again. Whichever reused numbers, the earlier of the two did.
+    pub fn only_reopened(&self, recovered: SequenceNumber) -> bool {
+        self.fresh && self.last.is_some_and(|last| last <= recovered)
+    }
+
     /// A session begins at `last`, which is what RocksDB recovered.
     pub fn start_session(&mut self, last: SequenceNumber) {
         self.last = Some(last);
@@ -242,6 +248,17 @@ mod tests {
         assert_eq!(model.record(n(2), 1, 0), Verdict::Reused { highest: n(3) });
         assert_eq!(model.record(n(3), 1, 0), Verdict::Continues);
         assert_eq!(model.record(n(3), 1, 0), Verdict::WentBack { expected: n(4) });
+    }
+
+    #[test]
+    fn a_session_that_was_given_no_number_is_repeated_by_a_reopen_that_begins_no_lower() {
+        let mut model = SequenceModel::default();
+        model.start_run(n(0), false);
+        let _ = model.record(n(1), 3, 0);
+        assert!(!model.only_reopened(n(3)), "a record was given numbers");
+        model.start_session(n(2));
+        let _ = model.record(n(3), 0, 0);
+        assert!(model.only_reopened(n(2)) && !model.only_reopened(n(1)));
     }
 
     #[test]

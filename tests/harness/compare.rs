@@ -42,8 +42,25 @@ use super::{
 struct Place {
     /// Records of the program before it.
     records: usize,
-    /// The same in the run that begins there, if one does.
+    /// The same in the run that begins there, if one does; in the last of them, if several do.
     new_run: Option<usize>,
+    /// Runs without a record lie there, between the run before and the last that begins: what they mean is somewhere
+    /// between the two.
+    empty_runs: bool,
+}
+
+impl Place {
+    fn of(records: usize) -> Self {
+        Self { records, new_run: None, empty_runs: false }
+    }
+
+    /// The numbers of records that a tag or a time there can mean.
+    fn meanings(self) -> Vec<usize> {
+        match self.new_run {
+            Some(last) if self.empty_runs => (self.records..=last).collect(),
+            new_run => std::iter::once(self.records).chain(new_run).collect(),
+        }
+    }
 }
 
 /// In which of the states between two records a copy must be.
@@ -192,10 +209,7 @@ impl<'a> Comparison<'a> {
         let tag = self.catalog.tag(name).unwrap_or_else(|| panic!("the tag {name} is not there"));
         let boundary = index(tag.position.boundary);
         let place = self.places.get(boundary).unwrap_or_else(|| panic!("tag {name} lies beyond the end"));
-        assert!(
-            place.records == records || place.new_run == Some(records),
-            "tag {name} names {place:?}, not {records} records"
-        );
+        assert!(place.meanings().contains(&records), "tag {name} names {place:?}, not {records} records");
         match self.plan(&Target::tag(name)) {
             Ok(plan) => self.restore(&plan, Expected::Within(moment, moment)),
             Err(e) => self.judge(boundary, &e),
@@ -225,9 +239,8 @@ impl<'a> Comparison<'a> {
                 let from = certain.map_or(0, |c| c.records);
                 let meant: Vec<_> = (0..self.places.len())
                     .filter(|b| {
-                        let place = self.places[*b];
-                        let mut records = std::iter::once(place.records).chain(place.new_run);
-                        records.any(|records| (from..=look.moment.records).contains(&records))
+                        let mut meanings = self.places[*b].meanings().into_iter();
+                        meanings.any(|records| (from..=look.moment.records).contains(&records))
                     })
                     .collect();
                 let early = e.code() == Code::TargetBeforeStart;
@@ -391,7 +404,7 @@ impl<'a> Comparison<'a> {
     fn blocks(&self, incident: &Incident, base: &BaseDocument, target: usize) -> bool {
         let records = |boundary: Boundary| {
             let place = self.places[index(boundary)];
-            place.new_run.filter(|_| base.run > 0).unwrap_or(place.records)
+            place.new_run.filter(|_| base.run > 0 && !place.empty_runs).unwrap_or(place.records)
         };
         match incident.cause {
             Cause::ColumnFamily => false,
@@ -430,7 +443,12 @@ impl<'a> Comparison<'a> {
         };
         let states = &self.driver.model.states;
         let mut accepted: Vec<&State> = Vec::new();
-        for mut n in std::iter::once(place.records).chain(place.new_run) {
+        let meanings = match expected {
+            // An observed moment is one, whichever of the runs it belongs to.
+            Expected::Within(..) => place.meanings(),
+            _ => std::iter::once(place.records).chain(place.new_run).collect(),
+        };
+        for mut n in meanings {
             accepted.extend(expected.of(states, n));
             while self.driver.model.records.get(n).is_some_and(|next| does_nothing(next)) {
                 n += 1;
@@ -627,7 +645,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
     }
     assert_eq!(catalog.timelines().count(), 1, "nothing was restored and gone on with: one timeline");
     let timeline = catalog.timeline(TimelineId::FIRST).expect("the first timeline");
-    let mut places = vec![Place { records: 0, new_run: None }];
+    let mut places = vec![Place::of(0)];
     // Records of the program until now in this run; `None` at its beginning, which may be anywhere.
     let mut here: Option<usize> = None;
     let (mut unplaced, mut begun) = (Vec::new(), 0);
@@ -655,7 +673,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
             if empty && here.is_none() && next.is_none() {
                 // Where a run that begins with it lies is known with its next record.
                 unplaced.push(places.len() - 1);
-                places.push(Place { records: 0, new_run: None });
+                places.push(Place::of(0));
                 continue;
             }
             let after = match (next, empty) {
@@ -681,7 +699,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
                             places[first].new_run = Some(after - 1);
                         }
                         here = Some(after);
-                        places.push(Place { records: after, new_run: None });
+                        places.push(Place::of(after));
                         continue;
                     }
                     let place = places.last_mut().expect("a place");
@@ -697,7 +715,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
                 }
             }
             here = Some(after);
-            places.push(Place { records: after, new_run: None });
+            places.push(Place::of(after));
         }
     }
     // Of a run without a record yet is only known that all of the program came before.
@@ -708,6 +726,11 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
     }
     if runs.next().is_some() {
         places.last_mut().expect("a place").new_run = Some(driver.model.records.len());
+    }
+    for (boundary, place) in places.iter_mut().enumerate() {
+        let begun = timeline.runs().iter().filter(|run| index(run.start) == boundary).count();
+        // The first run of all has nothing before it.
+        place.empty_runs = begun > if boundary == 0 { 2 } else { 1 };
     }
     let lost = driver.incidents.iter().filter(|i| matches!(i.cause, Cause::Unseen | Cause::ManifestUnseen)).count();
     let runs = timeline.runs().len();

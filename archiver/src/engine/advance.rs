@@ -403,8 +403,10 @@ impl Engine {
         self.state.session += 1;
         self.state.session_id = session.id.clone();
         self.state.options = self.registry.newest_options();
+        if !self.state.model.only_reopened(recovered) {
+            self.state.session_start = self.stream.boundary();
+        }
         self.state.model.start_session(recovered);
-        self.state.session_start = self.stream.boundary();
         self.stream.event(&Event::SessionStarted {
             session: self.state.session,
             db_session_id: session.id.clone(),

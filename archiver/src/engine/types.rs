@@ -87,7 +87,7 @@ pub struct EngineState {
     /// The clock before the last read that found the end of everything readable: what was not there then came later.
     #[serde(default)]
     pub observed: Option<Micros>,
-    /// Where the session's records begin.
+    /// Where the session's records begin; with the sessions before it that it only repeats.
     #[serde(default)]
     pub session_start: Boundary,
     /// The WAL for which a two-phase-commit barrier was noted.

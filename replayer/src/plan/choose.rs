@@ -10,7 +10,7 @@ use pitr_archive::{
     Code, Error,
     catalog::schema::BaseDocument,
     ids::{BaseId, Boundary, SequenceNumber},
-    segment::entry::BarrierReason,
+    segment::entry::{BarrierReason, Blocks},
 };
 
 use super::{
@@ -198,7 +198,9 @@ impl<'a> Chooser<'a> {
             Some(Obstacle::Inside(_)) => Code::TargetInsideEvent,
             Some(Obstacle::Barrier(barrier)) => match barrier.reason {
                 BarrierReason::TwoPhaseCommit => Code::TargetUnsupported,
-                BarrierReason::ChangeOutsideWal if barrier.side(place) == Side::Inside => Code::TargetInsideEvent,
+                reason if reason.blocks() == Blocks::Floor && barrier.side(place) == Side::Inside => {
+                    Code::TargetInsideEvent
+                }
                 _ => Code::TargetBehindBarrier,
             },
         };
