@@ -63,12 +63,14 @@ fn pass(bytes: &[u8], model: bool) -> (Duration, u64) {
         let Read::Record { payload, .. } = answer else { continue };
         let payload = std::hint::black_box(payload.into_owned());
         let batch = WriteBatch::parse(&payload).unwrap();
-        let summary = batch.scan().unwrap();
-        numbers += summary.data_ops;
         if model {
-            let applied = transactions.apply(&batch, &summary, FileNumber::new(4), RecordNumber::new(record));
+            let scanned = transactions.scan(&batch).unwrap();
+            numbers += scanned.summary.data_ops;
+            let applied = transactions.apply(&batch, &scanned, FileNumber::new(4), RecordNumber::new(record));
             let Advance::Exactly(advance) = applied.unwrap() else { panic!("every section is there") };
             numbers += advance;
+        } else {
+            numbers += batch.scan().unwrap().data_ops;
         }
         record += 1;
     }

@@ -216,8 +216,8 @@ fn last_sequence(
 ) -> SequenceNumber {
     let mut read = || {
         let batch = WriteBatch::parse(&record.payload).ok()?;
-        let summary = batch.scan().ok()?;
-        let advance = transactions.apply(&batch, &summary, record.wal, at.next_record()).ok()?;
+        let scanned = transactions.scan(&batch).ok()?;
+        let advance = transactions.apply(&batch, &scanned, record.wal, at.next_record()).ok()?;
         let (Advance::Exactly(numbers) | Advance::AtLeast(numbers)) = advance;
         batch.sequence().get().checked_add(numbers)?.checked_sub(1).filter(|_| numbers > 0)
     };

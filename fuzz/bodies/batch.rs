@@ -34,7 +34,9 @@ pub fn body(data: &[u8]) {
         }
         let Some((batch, summary)) = scanned(&bytes) else { continue };
         let record = RecordNumber::new(number);
-        let advance = transactions.apply(&batch, &summary, FileNumber::new(4), record).expect("it was scanned");
+        let scanned = transactions.scan(&batch).expect("it was scanned");
+        assert_eq!(scanned.summary, summary);
+        let advance = transactions.apply(&batch, &scanned, FileNumber::new(4), record).expect("it was scanned");
         assert_eq!(advance, model.apply(&batch), "sequence numbers of record {number}");
         let pending: BTreeMap<Vec<u8>, u64> =
             transactions.pending().map(|(xid, prepared)| (xid.as_bytes().to_vec(), prepared.operations)).collect();

@@ -47,11 +47,13 @@ struct Place {
     /// Runs without a record lie there, between the run before and the last that begins: what they mean is somewhere
     /// between the two.
     empty_runs: bool,
+    /// The last record before it is the server's own, written at some time after the program's last one.
+    after_server: bool,
 }
 
 impl Place {
     fn of(records: usize) -> Self {
-        Self { records, new_run: None, empty_runs: false }
+        Self { records, new_run: None, empty_runs: false, after_server: false }
     }
 
     /// The numbers of records that a tag or a time there can mean.
@@ -437,6 +439,7 @@ impl<'a> Comparison<'a> {
         let mut intervals = families.chain(self.timeline().barriers().iter().map(|b| b.interval));
         let expected = match expected {
             Expected::First if intervals.any(|i| i.lo < here && i.hi == Some(here)) => Expected::Any,
+            Expected::First if place.after_server => Expected::Any,
             // What happened before anybody watched has no place in the stream; the first base of a run has all of it.
             Expected::First if plan.base.floor.boundary == here && self.is_first_of_run(&plan.base.id) => Expected::Any,
             expected => expected,
@@ -715,7 +718,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
                 }
             }
             here = Some(after);
-            places.push(Place::of(after));
+            places.push(Place { after_server: next.is_none(), ..Place::of(after) });
         }
     }
     // Of a run without a record yet is only known that all of the program came before.

@@ -462,12 +462,14 @@ impl Driver {
     }
 
     /// An archiver watches again. If RocksDB needs the last WAL no longer, or was opened anew, others may have come and
-    /// gone unseen.
+    /// gone unseen. It may still be there: RocksDB deletes in the background.
     pub fn watched(&mut self) {
-        if let Some(wal) = self.left_with.take()
-            && (!wal.exists() || self.opens > self.shipped_opens)
-        {
-            self.incident(Cause::Unseen);
+        if let Some(wal) = self.left_with.take() {
+            // Elsewhere numbers tell that none was in between.
+            let needed = if self.settings.allow_2pc { self.live_wal().as_ref() == Some(&wal) } else { wal.exists() };
+            if !needed || self.opens > self.shipped_opens {
+                self.incident(Cause::Unseen);
+            }
         }
     }
 

@@ -12,19 +12,23 @@
 //! which ends every batch so; under WriteCommitted only an empty transaction that shares a record with another writer
 //! looks the same. The next record's number then contradicts, and the archiver makes that a barrier.
 
+mod batches;
+
 use std::{
-    collections::{BTreeMap, HashSet},
+    borrow::Borrow,
+    collections::{BTreeMap, btree_map::Entry},
     fmt,
     ops::Range,
 };
 
 use serde::{Deserialize, Serialize};
 
+use self::batches::{Batches, Fingerprints};
 use super::{
     name::Name,
-    write_batch::{BatchError, Decision, NOOP, Op, Summary, WriteBatch, WritePolicy},
+    write_batch::{BatchError, Decision, NOOP, Summary, WriteBatch, WritePolicy},
 };
-use crate::ids::{ColumnFamilyId, FileNumber, RecordNumber, hex_byte};
+use crate::ids::{FileNumber, RecordNumber, hex_byte};
 
 /// A transaction's name: any bytes. Stored in hexadecimal.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +37,13 @@ pub struct Xid(Box<[u8]>);
 impl Xid {
     /// As stored in the log.
     pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Ordered as its bytes are: it can be looked up without a copy.
+impl Borrow<[u8]> for Xid {
+    fn borrow(&self) -> &[u8] {
         &self.0
     }
 }
@@ -103,9 +114,17 @@ pub struct Transactions {
     /// By name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     prepared: BTreeMap<Xid, Prepared>,
-    /// Empty; its memory is used again.
     #[serde(skip)]
-    scratch: Vec<u64>,
+    scratch: Fingerprints,
+}
+
+/// A batch that was gone through once ([`Transactions::scan`]).
+#[derive(Clone, Debug)]
+pub struct Scanned {
+    /// What it amounts to.
+    pub summary: Summary,
+    /// Its sub-batches, where they were counted in the same pass.
+    batches: Option<Batches>,
 }
 
 impl Transactions {
@@ -125,8 +144,8 @@ impl Transactions {
     }
 
     /// What recovery knows that begins here: the policy, and none of the transactions prepared before.
-    pub const fn recovering(policy: Option<WritePolicy>) -> Self {
-        Self { policy, prepared: BTreeMap::new(), scratch: Vec::new() }
+    pub fn recovering(policy: Option<WritePolicy>) -> Self {
+        Self { policy, prepared: BTreeMap::new(), scratch: Fingerprints::default() }
     }
 
     /// Whether sub-batches consume numbers, and not operations.
@@ -146,11 +165,20 @@ impl Transactions {
         self.prepared.retain(|_, prepared| prepared.record < first || prepared.record >= end);
     }
 
+    /// [`WriteBatch::scan`], which counts sub-batches in the same pass where the database is known to count them.
+    pub fn scan(&mut self, batch: &WriteBatch<'_>) -> Result<Scanned, BatchError> {
+        if !self.counts_batches() {
+            return Ok(Scanned { summary: batch.scan()?, batches: None });
+        }
+        let (summary, batches) = Batches::scan(batch, &mut self.scratch)?;
+        Ok(Scanned { summary, batches: Some(batches) })
+    }
+
     /// Goes past a record.
     pub fn apply(
         &mut self,
         batch: &WriteBatch<'_>,
-        summary: &Summary,
+        Scanned { summary, batches }: &Scanned,
         wal: FileNumber,
         record: RecordNumber,
     ) -> Result<Advance, BatchError> {
@@ -174,16 +202,10 @@ impl Transactions {
         if self.policy == Some(WritePolicy::WriteCommitted) {
             return Ok(by_operation);
         }
-        let mut batches = Batches { keys: Keys::Fingerprints(std::mem::take(&mut self.scratch)), ..Batches::default() };
-        batches.all(batch)?;
-        if let Keys::Fingerprints(mut scratch) = std::mem::take(&mut batches.keys) {
-            scratch.clear();
-            self.scratch = scratch;
-        }
-        if batches.repeats {
-            batches = Batches { keys: Keys::Exact(HashSet::new()), ..Batches::default() };
-            batches.all(batch)?;
-        }
+        let batches = match batches {
+            Some(counted) => *counted,
+            None => Batches::scan(batch, &mut self.scratch)?.1,
+        };
         let by_batch = Advance::Exactly(batches.count);
         if self.counts_batches() {
             if batches.ended || outside == 0 {
@@ -210,24 +232,30 @@ impl Transactions {
     /// Notes what the batch prepares, commits and rolls back.
     fn decide(&mut self, batch: &WriteBatch<'_>, summary: &Summary, wal: FileNumber, record: RecordNumber) -> Decided {
         let mut decided = Decided::default();
-        let name = |xid: &Range<usize>| Xid::from(batch.bytes().get(xid.clone()).unwrap_or_default());
+        let name = |xid: &Range<usize>| batch.bytes().get(xid.clone()).unwrap_or_default();
         for decision in &summary.decisions {
             match decision {
                 Decision::Prepared { xid, operations } => {
                     let fresh = Prepared { operations: 0, wal, record };
-                    let name = name(xid);
-                    // Only a WriteUnprepared transaction has several sections.
-                    if self.policy != Some(WritePolicy::WriteUnprepared) && self.prepared.remove(&name).is_some() {
-                        decided.prepared_again = true;
-                    }
-                    let prepared = self.prepared.entry(name).or_insert(fresh);
+                    let prepared = match self.prepared.entry(Xid::from(name(xid))) {
+                        Entry::Vacant(entry) => entry.insert(fresh),
+                        Entry::Occupied(entry) => {
+                            let prepared = entry.into_mut();
+                            // Only a WriteUnprepared transaction has several sections.
+                            if self.policy != Some(WritePolicy::WriteUnprepared) {
+                                decided.prepared_again = true;
+                                *prepared = fresh;
+                            }
+                            prepared
+                        }
+                    };
                     prepared.operations = prepared.operations.saturating_add(*operations);
                 }
-                Decision::Committed { xid } => match self.prepared.remove(&name(xid)) {
+                Decision::Committed { xid } => match self.prepared.remove(name(xid)) {
                     Some(prepared) => decided.committed = decided.committed.saturating_add(prepared.operations),
                     None => decided.unseen = true,
                 },
-                Decision::RolledBack { xid } => drop(self.prepared.remove(&name(xid))),
+                Decision::RolledBack { xid } => drop(self.prepared.remove(name(xid))),
             }
         }
         decided
@@ -248,109 +276,6 @@ struct Decided {
     unseen: bool,
     /// It prepares a transaction whose name is pending already: a write that failed left the first section in the log.
     prepared_again: bool,
-}
-
-/// Keys of a sub-batch. Ranges are kept apart, as RocksDB's memtables do.
-enum Keys<'a> {
-    /// Hashes: none of them twice means no key twice, and that is how nearly every batch is.
-    Fingerprints(Vec<u64>),
-    /// The keys themselves, to tell which come again.
-    Exact(HashSet<(ColumnFamilyId, bool, &'a [u8])>),
-}
-
-impl Default for Keys<'_> {
-    fn default() -> Self {
-        Self::Fingerprints(Vec::new())
-    }
-}
-
-/// Counts sub-batches.
-#[derive(Default)]
-struct Batches<'a> {
-    count: u64,
-    /// Of the present one.
-    keys: Keys<'a>,
-    /// With fingerprints: a key may have come again, so the count may be too low.
-    repeats: bool,
-    /// Something has come since the last end.
-    open: bool,
-    /// The last operation ended one.
-    ended: bool,
-}
-
-impl<'a> Batches<'a> {
-    fn all(&mut self, batch: &WriteBatch<'a>) -> Result<(), BatchError> {
-        for op in batch.ops() {
-            self.op(&op?);
-        }
-        self.end_keys();
-        Ok(())
-    }
-
-    fn op(&mut self, op: &Op<'a>) {
-        self.ended = false;
-        match op {
-            Op::LogData { .. } | Op::BeginPrepare { .. } => self.open = true,
-            Op::Noop if !self.open => {}
-            Op::Noop
-            | Op::EndPrepare { .. }
-            | Op::Commit { .. }
-            | Op::CommitWithTimestamp { .. }
-            | Op::Rollback { .. } => {
-                self.count += 1;
-                self.end_keys();
-                self.open = false;
-                self.ended = true;
-            }
-            Op::Put { .. }
-            | Op::Delete { .. }
-            | Op::SingleDelete { .. }
-            | Op::Merge { .. }
-            | Op::DeleteRange { .. }
-            | Op::PutEntity { .. }
-            | Op::TimedPut { .. }
-            | Op::BlobIndex { .. } => {
-                self.open = true;
-                let (Some(family), Some(key)) = (op.column_family(), op.key()) else { return };
-                self.key(family, matches!(op, Op::DeleteRange { .. }), key);
-            }
-        }
-    }
-
-    fn key(&mut self, family: ColumnFamilyId, range: bool, key: &'a [u8]) {
-        match &mut self.keys {
-            Keys::Fingerprints(seen) => seen.push(fingerprint(family, range, key)),
-            Keys::Exact(seen) => {
-                if !seen.insert((family, range, key)) {
-                    self.count += 1;
-                    seen.clear();
-                    seen.insert((family, range, key));
-                }
-            }
-        }
-    }
-
-    fn end_keys(&mut self) {
-        match &mut self.keys {
-            Keys::Fingerprints(seen) => {
-                seen.sort_unstable();
-                self.repeats |= seen.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
-                seen.clear();
-            }
-            Keys::Exact(seen) => seen.clear(),
-        }
-    }
-}
-
-/// A hash of a key. Equal keys have equal ones; of different ones nothing is promised.
-fn fingerprint(family: ColumnFamilyId, range: bool, key: &[u8]) -> u64 {
-    let mix = |hash: u64, word: u64| (hash.rotate_left(26) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut hash = mix(u64::from(family.get()) << 1 | u64::from(range), key.len() as u64);
-    let mut words = key.chunks_exact(8);
-    for word in &mut words {
-        hash = mix(hash, word.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-    }
-    mix(hash, words.remainder().iter().fold(0, |word, byte| word << 8 | u64::from(*byte)))
 }
 
 #[cfg(test)]

@@ -236,6 +236,12 @@ impl<'a> WriteBatch<'a> {
     /// One pass over all operations: everything is decodable, the count is right, prepare sections are balanced; and
     /// what the batch amounts to.
     pub fn scan(&self) -> Result<Summary, BatchError> {
+        self.scan_with(|_| ())
+    }
+
+    /// [`WriteBatch::scan`] for somebody who looks at every operation himself in the same pass.
+    #[inline]
+    pub(super) fn scan_with(&self, mut visit: impl FnMut(&Op<'a>)) -> Result<Summary, BatchError> {
         let mut summary = Summary::default();
         let mut in_prepare = false;
         let mut section_from = 0;
@@ -244,6 +250,7 @@ impl<'a> WriteBatch<'a> {
         loop {
             let offset = ops.offset();
             let Some(op) = ops.next().transpose()? else { break };
+            visit(&op);
             if let Some(cf) = op.column_family() {
                 summary.data_ops += 1;
                 if in_prepare {

@@ -44,11 +44,13 @@ impl Engine {
     /// Takes one record, or says why it cannot be taken.
     fn record(&mut self, record: &Record) -> Result<Option<String>> {
         let place = || format!("WAL {} at offset {}", record.wal, record.start);
-        let scanned = WriteBatch::parse(&record.payload).and_then(|batch| Ok((batch.scan()?, batch)));
-        let (summary, batch) = match scanned {
+        let transactions = &mut self.state.transactions;
+        let scanned = WriteBatch::parse(&record.payload).and_then(|batch| Ok((transactions.scan(&batch)?, batch)));
+        let (scanned, batch) = match scanned {
             Ok(scanned) => scanned,
             Err(e) => return Ok(Some(format!("{}: {e}", place()))),
         };
+        let summary = &scanned.summary;
         if record.payload.len() as u64 > MAX_PAYLOAD {
             return Ok(Some(format!("{}: a record of {} bytes", place(), record.payload.len())));
         }
@@ -57,14 +59,14 @@ impl Engine {
             return Ok(Some(format!("{}: {what}", place())));
         }
         let here = self.stream.boundary();
-        let applied = self.state.transactions.apply(&batch, &summary, record.wal, here.next_record());
+        let applied = self.state.transactions.apply(&batch, &scanned, record.wal, here.next_record());
         let advance = match applied {
             Ok(advance) => advance,
             Err(e) => return Ok(Some(format!("{}: {e}", place()))),
         };
         match advance {
             Advance::Exactly(advance) => {
-                let by_open = self.state.transactions.consumed_by_open(&batch, &summary);
+                let by_open = self.state.transactions.consumed_by_open(&batch, summary);
                 self.judge(record.wal, batch.sequence(), (advance, by_open), here, place)?;
             }
             Advance::AtLeast(_) => {
@@ -81,7 +83,7 @@ impl Engine {
         let consumed = matches!(advance, Advance::Exactly(1..));
         let last = self.state.model.last().filter(|_| consumed);
         self.state.recent.note(record.wal, record.end, here, last);
-        self.close_by_first_use(&summary, here)?;
+        self.close_by_first_use(summary, here)?;
         self.stream.record(record, &batch, self.state.model.last())?;
         Ok(None)
     }

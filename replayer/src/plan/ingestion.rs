@@ -11,7 +11,8 @@
 //!   the order of numbers; a delete that follows would take a number away from it, and the key come back.
 //!
 //! The place: by numbers where there are any. At number 0 it is any place in the interval, when no record in the interval
-//! touches the files' keys.
+//! touches the files' keys; behind the records whose numbers the MANIFEST had reached, so that what stands before the
+//! ingestion there is before it in the copy, too.
 
 use std::collections::BTreeSet;
 
@@ -130,17 +131,16 @@ impl Judge<'_> {
     ) -> Result<std::result::Result<PlannedIngestion, String>> {
         let captures = self.stream.captures_of(self.run, barrier);
         let Some(manifest) = barrier.manifest else { return Ok(Err("no MANIFEST record shows it".to_owned())) };
-        let mut numbers = BTreeSet::new();
-        let mut zeros: Vec<Touched> = Vec::new();
-        if let Err(why) = self.admitted(&captures, &mut numbers, &mut zeros) {
-            return Ok(Err(why));
-        }
+        let Admitted { numbers, zeros, reached } = match self.admitted(&captures) {
+            Ok(admitted) => admitted,
+            Err(why) => return Ok(Err(why)),
+        };
         let lo = barrier.certain_lo();
         let hi = barrier.interval.hi.unwrap_or(lo).max(lo);
         let at = match (numbers.first(), numbers.last()) {
             (Some(first), Some(last)) => self.by_numbers(lo, hi, *first, *last).await?,
             _ if lo == hi => Ok(lo),
-            _ => self.untouched(lo, hi, &zeros).await?,
+            _ => self.untouched(lo, hi, &zeros, reached).await?,
         };
         let at = match at {
             Ok(at) => at,
@@ -166,13 +166,9 @@ impl Judge<'_> {
         Ok(Ok(PlannedIngestion { manifest, at, sequence: there, sequence_after, parts }))
     }
 
-    /// Whether the files are of a kind that can be brought in; notes their numbers, and the keys of those at 0.
-    fn admitted(
-        &self,
-        captures: &[&Capture],
-        numbers: &mut BTreeSet<SequenceNumber>,
-        zeros: &mut Vec<Touched>,
-    ) -> std::result::Result<(), String> {
+    /// Whether the files are of a kind that can be brought in, and what of them tells the place.
+    fn admitted(&self, captures: &[&Capture]) -> std::result::Result<Admitted, String> {
+        let Admitted { mut numbers, mut zeros, mut reached } = Admitted::default();
         if self.two_phase {
             return Err(
                 "the database's log can hold prepared transactions, which an open in between would touch".into()
@@ -191,6 +187,7 @@ impl Judge<'_> {
             if edit.column_family != capture.column_family || edit.new_files.len() != capture.files.len() {
                 return Err(malformed());
             }
+            reached = reached.max(edit.last_sequence.unwrap_or_default());
             for (new, file) in edit.new_files.iter().zip(&capture.files) {
                 if new.number != file.number || new.file_size != file.size {
                     return Err(malformed());
@@ -229,7 +226,7 @@ impl Judge<'_> {
             (Some(first), Some(last)) if last.get() - first.get() + 1 != numbers.len() as u64 => {
                 Err(format!("its files have sequence numbers from {first} to {last} with a gap"))
             }
-            _ => Ok(()),
+            _ => Ok(Admitted { numbers, zeros, reached }),
         }
     }
 
@@ -314,13 +311,15 @@ impl Judge<'_> {
         Ok(Ok(at))
     }
 
-    /// Any place in the interval will do when no record in it touches the files' keys.
+    /// Any place in the interval will do when no record in it touches the files' keys; `reached` was given out before.
     async fn untouched(
         &self,
         lo: Boundary,
         hi: Boundary,
         zeros: &[Touched],
+        reached: SequenceNumber,
     ) -> Result<std::result::Result<Boundary, String>> {
+        let mut at = lo;
         for (boundary, record) in self.records(lo, hi).await? {
             let malformed =
                 |e| Error::new(Code::BatchMalformed, "decoding record").on(boundary.next_record()).because(e);
@@ -333,8 +332,12 @@ impl Judge<'_> {
                     )));
                 }
             }
+            let step = sequence::step(&mut Transactions::default(), boundary.next_record(), &record)?;
+            if step.consumed && step.end <= reached {
+                at = boundary.next().unwrap_or(hi);
+            }
         }
-        Ok(Ok(lo))
+        Ok(Ok(at))
     }
 
     /// The records of `first .. end`.
@@ -352,6 +355,17 @@ impl Judge<'_> {
         }
         Ok(records)
     }
+}
+
+/// What ingested files tell of their place.
+#[derive(Default)]
+struct Admitted {
+    /// The numbers that they were given.
+    numbers: BTreeSet<SequenceNumber>,
+    /// The keys of those without one.
+    zeros: Vec<Touched>,
+    /// The latest sequence number in their MANIFEST records, which is at most the database's at the time.
+    reached: SequenceNumber,
 }
 
 /// The keys of a file at number 0, in the order of bytes: both comparators that are built in keep ranges of it.

@@ -30,8 +30,8 @@ pub(crate) struct Step {
 pub(crate) fn step(transactions: &mut Transactions, number: RecordNumber, record: &Record) -> Result<Step> {
     let malformed = |e| Error::new(Code::BatchMalformed, "decoding record").on(number).because(e);
     let batch = WriteBatch::parse(&record.payload).map_err(malformed)?;
-    let summary = batch.scan().map_err(malformed)?;
-    let advance = transactions.apply(&batch, &summary, record.wal, number).map_err(malformed)?;
+    let scanned = transactions.scan(&batch).map_err(malformed)?;
+    let advance = transactions.apply(&batch, &scanned, record.wal, number).map_err(malformed)?;
     let (advance, certain) = match advance {
         Advance::Exactly(advance) => (advance, true),
         Advance::AtLeast(advance) => (advance, false),

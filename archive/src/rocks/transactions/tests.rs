@@ -1,7 +1,10 @@
 //! The rule, case by case; that RocksDB follows it is shown by the end-to-end programs, which compare numbers.
 
 use super::*;
-use crate::{ids::SequenceNumber, rocks::write_batch::WriteBatchBuilder};
+use crate::{
+    ids::{ColumnFamilyId, SequenceNumber},
+    rocks::write_batch::{Op, WriteBatchBuilder},
+};
 
 fn put(key: &[u8]) -> Op<'_> {
     Op::Put { cf: ColumnFamilyId::DEFAULT, key, value: b"v" }
@@ -31,8 +34,8 @@ fn consumed(transactions: &mut Transactions, records: &[&[Op<'_>]]) -> Vec<Advan
             }
             let bytes = builder.finish();
             let batch = WriteBatch::parse(&bytes).unwrap();
-            let summary = batch.scan().unwrap();
-            transactions.apply(&batch, &summary, FileNumber::new(7), RecordNumber::new(n)).unwrap()
+            let scanned = transactions.scan(&batch).unwrap();
+            transactions.apply(&batch, &scanned, FileNumber::new(7), RecordNumber::new(n)).unwrap()
         })
         .collect()
 }

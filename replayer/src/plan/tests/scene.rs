@@ -130,7 +130,8 @@ impl Scene {
     fn payload(&mut self, payload: Vec<u8>, first: u64, end: u64) -> &mut Self {
         let (wal, start) = (FileNumber::new(self.wal), self.offset);
         let batch = WriteBatch::parse(&payload).unwrap();
-        self.transactions.apply(&batch, &batch.scan().unwrap(), wal, b(self.at).next_record()).unwrap();
+        let scanned = self.transactions.scan(&batch).unwrap();
+        self.transactions.apply(&batch, &scanned, wal, b(self.at).next_record()).unwrap();
         self.offset += payload.len() as u64 + 7;
         let end_offset = self.offset;
         match self.open.spans.last_mut() {
