@@ -240,7 +240,7 @@ impl<'a> WriteBatch<'a> {
     }
 
     /// [`WriteBatch::scan`] for somebody who looks at every operation himself in the same pass.
-    #[inline]
+    #[inline(always)]
     pub(super) fn scan_with(&self, mut visit: impl FnMut(&Op<'a>)) -> Result<Summary, BatchError> {
         let mut summary = Summary::default();
         let mut in_prepare = false;
@@ -402,7 +402,7 @@ impl<'a> Ops<'a> {
         self.decoder.offset()
     }
 
-    #[inline]
+    #[inline(always)]
     fn op(&mut self, offset: usize, tag: u8) -> Result<Op<'a>, BatchError> {
         let d = &mut self.decoder;
         let malformed = |source| BatchError::Malformed { offset, tag, source };
@@ -451,7 +451,7 @@ impl<'a> Ops<'a> {
 impl<'a> Iterator for Ops<'a> {
     type Item = Result<Op<'a>, BatchError>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         if self.broken {
             return None;
