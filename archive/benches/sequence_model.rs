@@ -13,8 +13,8 @@ use pitr_archive::{
     rocks::{
         log_reader::{Finality, LogKind, LogReader, Read},
         log_writer::LogWriter,
-        transactions::{Advance, Transactions},
-        write_batch::{Op, WriteBatch, WriteBatchBuilder, WritePolicy},
+        transactions::{Advance, Scanned, Transactions},
+        write_batch::{Op, Summary, WriteBatch, WriteBatchBuilder, WritePolicy},
     },
 };
 
@@ -58,19 +58,21 @@ fn log(policy: Option<WritePolicy>) -> Vec<u8> {
 fn pass(bytes: &[u8], model: bool) -> (Duration, u64) {
     let started = Instant::now();
     let mut transactions = Transactions::default();
+    let (mut summary, mut scanned) = (Summary::default(), Scanned::default());
     let (mut numbers, mut record) = (0, 0);
     for answer in LogReader::new(LogKind::Wal(FileNumber::new(4))).read_all(bytes, Finality::Final) {
         let Read::Record { payload, .. } = answer else { continue };
         let payload = std::hint::black_box(payload.into_owned());
         let batch = WriteBatch::parse(&payload).unwrap();
         if model {
-            let scanned = transactions.scan(&batch).unwrap();
+            transactions.scan_into(&batch, &mut scanned).unwrap();
             numbers += scanned.summary.data_ops;
             let applied = transactions.apply(&batch, &scanned, FileNumber::new(4), RecordNumber::new(record));
             let Advance::Exactly(advance) = applied.unwrap() else { panic!("every section is there") };
             numbers += advance;
         } else {
-            numbers += batch.scan().unwrap().data_ops;
+            batch.scan_into(&mut summary).unwrap();
+            numbers += summary.data_ops;
         }
         record += 1;
     }

@@ -13,76 +13,19 @@
 //! looks the same. The next record's number then contradicts, and the archiver makes that a barrier.
 
 mod batches;
+mod xid;
 
 use std::{
-    borrow::Borrow,
     collections::{BTreeMap, btree_map::Entry},
-    fmt,
     ops::Range,
 };
 
 use serde::{Deserialize, Serialize};
 
 use self::batches::{Batches, Fingerprints};
-use super::{
-    name::Name,
-    write_batch::{BatchError, Decision, NOOP, Summary, WriteBatch, WritePolicy},
-};
-use crate::ids::{FileNumber, RecordNumber, hex_byte};
-
-/// A transaction's name: any bytes. Stored in hexadecimal.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Xid(Box<[u8]>);
-
-impl Xid {
-    /// As stored in the log.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-/// Ordered as its bytes are: it can be looked up without a copy.
-impl Borrow<[u8]> for Xid {
-    fn borrow(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<&[u8]> for Xid {
-    fn from(bytes: &[u8]) -> Self {
-        Self(bytes.into())
-    }
-}
-
-/// As people read it: text where it is UTF-8, otherwise hexadecimal after `0x`.
-impl fmt::Display for Xid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Name::new(self.0.clone()).fmt(f)
-    }
-}
-
-impl fmt::Debug for Xid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.to_string())
-    }
-}
-
-impl Serialize for Xid {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let digits: String = self.0.iter().map(|b| format!("{b:02x}")).collect();
-        serializer.serialize_str(&digits)
-    }
-}
-
-impl<'de> Deserialize<'de> for Xid {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let digits = String::deserialize(deserializer)?;
-        let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(hex_byte).collect();
-        bytes
-            .map(|bytes| Self(bytes.into()))
-            .ok_or_else(|| serde::de::Error::custom("a transaction's name is not in hexadecimal"))
-    }
-}
+pub use self::xid::Xid;
+use super::write_batch::{BatchError, Decision, NOOP, Summary, WriteBatch, WritePolicy};
+use crate::ids::{FileNumber, RecordNumber};
 
 /// A prepared transaction that is neither committed nor rolled back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +62,7 @@ pub struct Transactions {
 }
 
 /// A batch that was gone through once ([`Transactions::scan`]).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Scanned {
     /// What it amounts to.
     pub summary: Summary,
@@ -167,11 +110,19 @@ impl Transactions {
 
     /// [`WriteBatch::scan`], which counts sub-batches in the same pass where the database is known to count them.
     pub fn scan(&mut self, batch: &WriteBatch<'_>) -> Result<Scanned, BatchError> {
-        if !self.counts_batches() {
-            return Ok(Scanned { summary: batch.scan()?, batches: None });
+        let mut scanned = Scanned::default();
+        self.scan_into(batch, &mut scanned)?;
+        Ok(scanned)
+    }
+
+    /// [`Transactions::scan`] into what was used for another batch before, whose memory is used again.
+    pub fn scan_into(&mut self, batch: &WriteBatch<'_>, scanned: &mut Scanned) -> Result<(), BatchError> {
+        scanned.batches = None;
+        if self.counts_batches() {
+            scanned.batches = Some(Batches::scan(batch, &mut scanned.summary, &mut self.scratch)?);
+            return Ok(());
         }
-        let (summary, batches) = Batches::scan(batch, &mut self.scratch)?;
-        Ok(Scanned { summary, batches: Some(batches) })
+        batch.scan_into(&mut scanned.summary)
     }
 
     /// Goes past a record.
@@ -204,7 +155,7 @@ impl Transactions {
         }
         let batches = match batches {
             Some(counted) => *counted,
-            None => Batches::scan(batch, &mut self.scratch)?.1,
+            None => Batches::scan(batch, &mut Summary::default(), &mut self.scratch)?,
         };
         let by_batch = Advance::Exactly(batches.count);
         if self.counts_batches() {

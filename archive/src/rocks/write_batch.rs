@@ -236,13 +236,20 @@ impl<'a> WriteBatch<'a> {
     /// One pass over all operations: everything is decodable, the count is right, prepare sections are balanced; and
     /// what the batch amounts to.
     pub fn scan(&self) -> Result<Summary, BatchError> {
-        self.scan_with(|_| ())
+        let mut summary = Summary::default();
+        self.scan_into(&mut summary)?;
+        Ok(summary)
     }
 
-    /// [`WriteBatch::scan`] for somebody who looks at every operation himself in the same pass.
+    /// [`WriteBatch::scan`] into a summary whose memory is used again; what it said before is forgotten.
+    pub fn scan_into(&self, summary: &mut Summary) -> Result<(), BatchError> {
+        self.scan_with(summary, |_| ())
+    }
+
+    /// [`WriteBatch::scan_into`] for somebody who looks at every operation himself in the same pass.
     #[inline(always)]
-    pub(super) fn scan_with(&self, mut visit: impl FnMut(&Op<'a>)) -> Result<Summary, BatchError> {
-        let mut summary = Summary::default();
+    pub(super) fn scan_with(&self, summary: &mut Summary, mut visit: impl FnMut(&Op<'a>)) -> Result<(), BatchError> {
+        summary.clear();
         let mut in_prepare = false;
         let mut section_from = 0;
         let mut last_cf = None;
@@ -316,7 +323,7 @@ impl<'a> WriteBatch<'a> {
         if u64::from(self.count) != summary.data_ops {
             return Err(BatchError::WrongCount { header: self.count, found: summary.data_ops });
         }
-        Ok(summary)
+        Ok(())
     }
 }
 
@@ -374,6 +381,14 @@ pub struct TwoPhaseMarkers {
 }
 
 impl Summary {
+    /// As of an empty batch; lists keep their memory.
+    fn clear(&mut self) {
+        let Self { mut column_families, mut decisions, .. } = std::mem::take(self);
+        column_families.clear();
+        decisions.clear();
+        *self = Self { column_families, decisions, ..Self::default() };
+    }
+
     /// How far the batch moves the sequence under the default write policy: one for each data operation, also when its
     /// column family does not exist. `None` when two-phase commit markers make it depend on other records.
     pub const fn sequence_advance(&self) -> Option<u64> {

@@ -21,16 +21,14 @@ pub(super) struct Batches {
 
 impl Batches {
     /// One pass over the batch for both, two where hashes are equal.
-    pub fn scan(batch: &WriteBatch<'_>, scratch: &mut Fingerprints) -> Result<(Summary, Self), BatchError> {
+    pub fn scan(batch: &WriteBatch<'_>, summary: &mut Summary, scratch: &mut Fingerprints) -> Result<Self, BatchError> {
         scratch.begin(batch);
         let mut repeats = false;
         let mut counter = Counter::new(|key| repeats |= !scratch.is_new(key));
-        let summary = batch.scan_with(|op| {
-            counter.op(op);
-        })?;
+        batch.scan_with(summary, |op| counter.op(op))?;
         let found = counter.found;
         if !repeats {
-            return Ok((summary, found));
+            return Ok(found);
         }
         let (mut sub_batch, mut seen) = (0, HashSet::new());
         let mut again = 0;
@@ -48,7 +46,7 @@ impl Batches {
         for op in batch.ops() {
             counter.op(&op?);
         }
-        Ok((summary, Self { count: found.count + again, ..found }))
+        Ok(Self { count: found.count + again, ..found })
     }
 }
 
@@ -167,18 +165,15 @@ impl Fingerprints {
 /// A hash of a key in its sub-batch. Equal ones have equal hashes; of different ones nothing is promised.
 #[inline]
 fn fingerprint(key: &Key<'_>) -> u64 {
-    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    let mix = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let bytes = key.bytes;
     let which = u64::from(key.family.get()) << 1 | u64::from(key.range);
-    let mut hash = mix(key.sub_batch ^ (bytes.len() as u64).rotate_left(32), which);
+    let about = (key.sub_batch ^ which.rotate_left(16)) ^ (bytes.len() as u64).rotate_left(32);
     let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
-        return mix(hash, bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        return mix(about, bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
     };
     // The first word and the last overlap in what is shorter than two.
-    hash = mix(hash, u64::from_le_bytes(*first));
-    if bytes.len() > 8 {
-        hash = mix(hash, u64::from_le_bytes(*last));
-    }
+    let mut hash = mix(about, u64::from_le_bytes(*first).wrapping_add(u64::from_le_bytes(*last).rotate_left(23)));
     for word in bytes.get(8..bytes.len() - 8).unwrap_or_default().chunks(8) {
         hash = mix(hash, word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));
     }
