@@ -5,148 +5,22 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod harness;
+#[path = "forks/put_back.rs"]
+mod put_back;
+#[path = "forks/site.rs"]
+mod site;
 
-use std::{
-    fs::{self, OpenOptions},
-    path::{Path, PathBuf},
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, process::Command};
 
-use harness::{
-    command::{pitr, succeed, terminate, text, url, wait},
-    scratch,
-};
+use harness::command::{succeed, text};
 use pitr_archive::{
     ids::{ColumnFamilyId, SequenceNumber},
     rocks::write_batch::{Op, WriteBatchBuilder},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rocksdb::{DB, IteratorMode, Options, WriteBatch};
+use rocksdb::{DB, WriteBatch};
 use serde_json::Value;
-
-fn open(dir: &Path) -> DB {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    DB::open(&options, dir).unwrap()
-}
-
-/// A database, its archive, and what was written to each branch.
-struct Site {
-    root: tempfile::TempDir,
-}
-
-impl Site {
-    fn new() -> Self {
-        Self { root: scratch::directory() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn db(&self) -> PathBuf {
-        self.path("db")
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = pitr(args.iter().copied());
-        command.args(["--archive", &url(&self.path("archive"))]);
-        command
-    }
-
-    fn catch_up_as(&self, state: &str, crash: Option<&str>) -> Command {
-        let mut command =
-            self.command(&["run", "--once", "--db", text(&self.db()), "--state", text(&self.path(state))]);
-        if let Some(crash) = crash {
-            command.env("PITR_CRASH_AT", crash);
-        }
-        command
-    }
-
-    fn catch_up(&self) {
-        succeed(&mut self.catch_up_as("state", None));
-    }
-
-    fn json(&self, args: &[&str]) -> Value {
-        let output = succeed(self.command(args).arg("--json"));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// Each timeline's number, and its parent's with the number of records before the fork.
-    fn timelines(&self) -> Vec<(u64, Option<(u64, u64)>)> {
-        let listed = self.json(&["list", "timelines"]);
-        let parent = |t: &Value| Some((t["parent"]["timeline"].as_u64()?, t["parent"]["boundary"].as_u64()?));
-        listed["timelines"].as_array().unwrap().iter().map(|t| (t["timeline"].as_u64().unwrap(), parent(t))).collect()
-    }
-
-    fn barriers(&self) -> Vec<String> {
-        let listed = self.json(&["list", "barriers"]);
-        listed["barriers"].as_array().unwrap().iter().map(|b| b["reason"].as_str().unwrap().to_owned()).collect()
-    }
-
-    /// The number of archived records on a timeline, its parents' included.
-    fn head(&self, timeline: u64) -> u64 {
-        let listed = self.json(&["list", "timelines"]);
-        let all = listed["timelines"].as_array().unwrap();
-        all.iter().find(|t| t["timeline"] == timeline).unwrap()["head"].as_u64().unwrap()
-    }
-
-    /// Restores and answers the keys, which name the records.
-    fn restore(&self, target: &[&str]) -> Vec<String> {
-        let copy = self.path("copy");
-        let _ = fs::remove_dir_all(&copy);
-        succeed(self.command(&["restore", "--into", text(&copy)]).args(target));
-        keys(&open(&copy))
-    }
-
-    /// Restores and answers everything.
-    fn restore_all(&self, target: &[&str]) -> Vec<(String, String)> {
-        let copy = self.path("copy");
-        let _ = fs::remove_dir_all(&copy);
-        succeed(self.command(&["restore", "--into", text(&copy)]).args(target));
-        content(&open(&copy))
-    }
-
-    fn restore_into_place(&self, target: &[&str], keep: &str) {
-        let copy = self.path("restored");
-        succeed(self.command(&["restore", "--into", text(&copy)]).args(target));
-        self.swap(&copy, keep);
-    }
-
-    /// Puts a directory in the database's place; what was there is kept.
-    fn swap(&self, with: &Path, keep: &str) {
-        fs::rename(self.db(), self.path(keep)).unwrap();
-        fs::rename(with, self.db()).unwrap();
-    }
-
-    fn verify(&self) {
-        succeed(&mut self.command(&["verify"]));
-    }
-}
-
-fn keys(db: &DB) -> Vec<String> {
-    db.iterator(IteratorMode::Start).map(|pair| String::from_utf8(pair.unwrap().0.to_vec()).unwrap()).collect()
-}
-
-/// Writes records named by the branch and their number.
-fn write(db: &DB, branch: char, numbers: std::ops::Range<usize>) -> Vec<String> {
-    let names: Vec<_> = numbers.map(|n| format!("{n:04}{branch}")).collect();
-    for name in &names {
-        db.put(name, "value").unwrap();
-    }
-    names
-}
-
-fn newest_wal(dir: &Path) -> PathBuf {
-    let logs =
-        fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|x| x == "log"));
-    logs.max().unwrap()
-}
-
-fn cut(file: &Path, to: u64) {
-    OpenOptions::new().write(true).open(file).unwrap().set_len(to).unwrap();
-}
+use site::{Site, content, cut, keys, newest_wal, open, write};
 
 #[test]
 fn a_power_loss_that_took_back_records_opens_a_timeline_at_the_last_record_that_is_left() {
@@ -400,28 +274,14 @@ fn an_archiver_that_runs_goes_over_to_the_database_that_was_put_in_its_place() {
     site.catch_up();
     first.extend(write(&db, 'a', 10..30));
     site.catch_up();
-    let mut command = site.command(&["run", "--db", text(&site.db()), "--state", text(&site.path("state"))]);
-    command.args(["--interval", "20ms", "--poll", "5ms"]).stdout(std::process::Stdio::null());
-    let mut archiver = command.stderr(fs::File::create(site.path("log")).unwrap()).spawn().unwrap();
-    let log = || fs::read_to_string(site.path("log")).unwrap();
-    let until = |what: &str, done: &dyn Fn() -> bool| {
-        let start = Instant::now();
-        while !done() {
-            assert!(start.elapsed() < Duration::from_secs(60), "{what}\n{}", log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
+    let archiver = site.start(&site.db());
     drop(db);
     site.restore_into_place(&["--to-record", "19"], "original");
-    until("the second timeline", &|| site.timelines().len() == 2);
+    archiver.until("the second timeline", || site.timelines().len() == 2);
     let db = open(&site.db());
     let second = write(&db, 'b', 20..25);
-    until("its records", &|| site.head(2) > 25 && site.barriers().is_empty());
-    until("its base", &|| site.command(&["plan", "--to-latest"]).output().unwrap().status.success());
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(archiver.try_wait().unwrap().is_none(), "it goes on: {}", log());
-    terminate(&archiver);
-    assert!(wait(&mut archiver).unwrap().success(), "{}", log());
+    archiver.until_archived(2, 25);
+    archiver.stop();
     assert_eq!(site.timelines(), [(1, None), (2, Some((1, 20)))]);
     assert_eq!(site.restore(&["--to-latest"]), [&first[..20], &second].concat());
     assert_eq!(site.restore(&["--to-latest", "--timeline", "1"]), first);
@@ -456,12 +316,6 @@ impl Forest {
         content.sort();
         content
     }
-}
-
-fn content(db: &DB) -> Vec<(String, String)> {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let pairs = db.iterator(IteratorMode::Start).map(|pair| pair.unwrap());
-    pairs.map(|(key, value)| (text(&key), text(&value))).collect()
 }
 
 fn last(db: &DB) -> Option<usize> {

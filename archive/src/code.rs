@@ -118,6 +118,7 @@ codes! {
     ManifestCorrupt = "rocksdb.manifest-corrupt", Damage, Critical, Never, "RocksDB's MANIFEST is damaged", "pitr inspect manifest shows what is readable";
     ManifestUnsupported = "rocksdb.manifest-unsupported", Usage, Critical, Never, "RocksDB's MANIFEST holds an edit this version does not know", "use a pitr that knows the RocksDB version that wrote it";
     OptionsMalformed = "rocksdb.options-malformed", Usage, Error, Never, "RocksDB's OPTIONS file cannot be parsed", "the line is named above";
+    MarkerDamaged = "rocksdb.marker-damaged", Damage, Error, Never, "the file pitr-restored.json in the database's directory cannot be read", "copy it from the restored directory again; without it the database is taken for the one that was archived before";
     NotADatabase = "rocksdb.not-a-database", Usage, Error, Never, "the directory holds no RocksDB database", "give the directory that holds the file CURRENT";
     DatabaseUnsupported = "rocksdb.unsupported", Usage, Error, Never, "the database uses a feature that cannot be archived faithfully", "the feature is named above";
     DatabaseOpen = "rocksdb.open-failed", Damage, Error, Never, "RocksDB refused to open the directory", "RocksDB's own words are above";

@@ -20,7 +20,7 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::{
         archive::{Archive, EpochClaim},
-        schema::{ManifestDocument, Position, SegmentSummary},
+        schema::{ManifestDocument, Position, SegmentSummary, TimelineDocument},
     },
     clock::Micros,
     ids::{BaseId, Ordinal, TimelineId},
@@ -38,7 +38,7 @@ use crate::{
     layout::Layout,
     roll_up::RollUp,
     ship::{self, Delivered, Shipment},
-    source::{OldPins, Source},
+    source::{OldPins, Presence, Source},
     state::StateDir,
 };
 
@@ -88,6 +88,8 @@ pub struct Archiver {
     pub(crate) joins: u64,
     /// A fork was noticed, and the timeline's last segment is our own.
     left: bool,
+    /// The timeline that was opened for a fork, until it is joined.
+    opened: Option<TimelineDocument>,
     /// How often it went over to another timeline: what was collected of the directory before is another history's.
     pub(crate) branches: u64,
     /// Sent, and not known to be written.
@@ -136,6 +138,7 @@ impl Archiver {
             joined_behind: 0,
             joins: 0,
             left: false,
+            opened: None,
             branches: 0,
             pending_manifest: None,
             known_files: KnownFiles::default(),
@@ -153,6 +156,7 @@ impl Archiver {
 
     /// Reads everything that is readable at the call, unless a segment's worth comes first.
     pub fn poll(&mut self) -> Result<Polled> {
+        self.presence()?;
         // File events arrive a moment after the files: a WAL that is there already must not be missed by a tag.
         self.engine.registry().scan()?;
         self.last_scan = self.parts.clock.now();
@@ -161,13 +165,12 @@ impl Archiver {
 
     /// As [`Archiver::poll`], trusting file events to name new files; lists the directories twice a second all the same.
     pub(crate) fn look(&mut self) -> Result<Polled> {
+        // Before the directories are listed: what is found there now may be another database's.
+        self.presence()?;
         let now = self.parts.clock.now();
         if elapsed(self.last_scan, now) >= SCAN_INTERVAL {
             self.engine.registry().scan()?;
             self.last_scan = now;
-        }
-        if self.source.was_replaced() {
-            self.engine.directory_replaced();
         }
         let mut total = Polled::default();
         // A segment without room would never be filled, and whoever waits for the end would wait for ever.
@@ -183,6 +186,18 @@ impl Archiver {
             }
         }
         Ok(total)
+    }
+
+    /// Notices that another directory is in the database's place.
+    ///
+    /// # Errors
+    /// `rocksdb.not-a-database` while there is none.
+    fn presence(&mut self) -> Result<()> {
+        match self.source.presence() {
+            Presence::Same => Ok(()),
+            Presence::Replaced => self.engine.directory_replaced(),
+            Presence::Away => Err(self.source.away()),
+        }
     }
 
     /// Cuts a segment of what was read; with nothing read, only when a heartbeat is asked for.
@@ -249,7 +264,9 @@ impl Archiver {
                         .with("segments of an older claim met in a row", self.joined_behind + 1));
                 }
                 tracing::warn!(key = %shipment.segment.key, "joining behind a segment of an earlier process");
-                self.source.layout = Layout::read(&self.config.db, &self.config.db_paths)?;
+                if self.source.presence() == Presence::Same {
+                    self.source.layout = Layout::read(&self.config.db, &self.config.db_paths)?;
+                }
                 let key = ObjectKey::timeline(self.timeline);
                 // Until joining has succeeded the shipment stays pending: it meets the same segment again, where what is
                 // read next would be shipped behind a segment that it does not follow.

@@ -20,7 +20,7 @@ use crate::{
     base::{collect::Collected, upload},
     control::{Answer, Command, ControlServer, Request},
     elapsed::elapsed,
-    engine::BaseReason,
+    engine::{BaseReason, Polled},
     quiet::{Ahead, Sentry},
     ship::{self, Delivered},
 };
@@ -61,6 +61,8 @@ struct Daemon {
     base_waiters: Vec<oneshot::Sender<Result<Answer>>>,
     capture: Option<JoinHandle<Captured>>,
     capture_failed: Option<Micros>,
+    /// There was no database at the last look.
+    away: bool,
     last_beat: Micros,
 }
 
@@ -81,6 +83,7 @@ impl Archiver {
             base_waiters: Vec::new(),
             capture: None,
             capture_failed: None,
+            away: false,
             last_beat,
         };
         tokio::pin!(shutdown);
@@ -151,10 +154,18 @@ impl Daemon {
 
     /// One look, and everything that is due.
     async fn step(&mut self) -> Result<Next> {
-        let archiver = &mut self.archiver;
         // Reading and compressing takes up to a few milliseconds a megabyte: other tasks of this thread move elsewhere.
-        let polled = tokio::task::block_in_place(|| archiver.look())?;
-        if polled.caught_up || archiver.engine.waiting().is_some() {
+        let polled = match tokio::task::block_in_place(|| self.archiver.look()) {
+            Err(e) if e.code() == Code::NotADatabase => {
+                self.away(&e);
+                Polled::default()
+            }
+            polled => {
+                self.away = false;
+                polled?
+            }
+        };
+        if polled.caught_up || self.archiver.engine.waiting().is_some() {
             self.fix_floor(polled)?;
         }
         // After the look: what it read is not younger than now.
@@ -162,11 +173,16 @@ impl Daemon {
         if self.delivery.is_none()
             && let Err(e) = self.archiver.branch_if_forked().await
         {
-            temporary(e, "the next timeline could not be begun; it is tried again")?;
+            match e.code() {
+                Code::NotADatabase => self.away(&e),
+                _ => temporary(e, "the next timeline could not be begun; it is tried again")?,
+            }
         }
         self.ship_if_due(now)?;
-        self.base_step(now).await?;
-        self.capture_step(now).await?;
+        if !self.away {
+            self.base_step(now).await?;
+            self.capture_step(now).await?;
+        }
         if self.delivery.is_none()
             && self.archiver.roll_up.due(
                 now,
@@ -182,6 +198,14 @@ impl Daemon {
             (true, _) | (false, 0) => Next::Poll,
             (false, _) => Next::AtOnce,
         })
+    }
+
+    /// Nothing can be read: the directory is being replaced, and what was read before is shipped meanwhile.
+    fn away(&mut self, e: &Error) {
+        if !self.away {
+            tracing::warn!(error = %e, "there is no database; it is waited for");
+        }
+        self.away = true;
     }
 
     /// Once in a manifest's interval it is made sure that no other archiver writes into another timeline.

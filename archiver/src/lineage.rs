@@ -9,7 +9,7 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::schema::{Position, TimelineDocument},
     ids::{ArchiveId, Nonce},
-    restore_marker::{FILE_NAME, RestoreMarker},
+    restore_marker::{FILE_NAME, RestoreMarker, VERSION},
 };
 
 use crate::layout::{Layout, read_small};
@@ -29,9 +29,14 @@ impl Lineage {
         let path = layout.db.join(FILE_NAME);
         let marker = match read_small(&path)? {
             None => None,
-            Some(bytes) => Some(serde_json::from_slice(&bytes).map_err(|e| {
-                Error::new(Code::ObjectDamaged, "reading the marker of a restore").on(path.display()).because(e)
-            })?),
+            Some(bytes) => {
+                let damaged = || Error::new(Code::MarkerDamaged, "reading").on(path.display());
+                let marker: RestoreMarker = serde_json::from_slice(&bytes).map_err(|e| damaged().because(e))?;
+                if marker.version > VERSION {
+                    return Err(damaged().with("version", marker.version).hint("a newer pitr restored this database"));
+                }
+                Some(marker)
+            }
         };
         Ok(Self { db_id: layout.identity()?, marker })
     }
@@ -80,7 +85,6 @@ mod tests {
         catalog::schema::{DOCUMENT_VERSION, Extra},
         clock::Micros,
         ids::{Boundary, Epoch, RunningHash, SequenceNumber, TimelineId},
-        restore_marker::VERSION,
     };
 
     use super::*;

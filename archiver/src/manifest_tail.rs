@@ -10,12 +10,14 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     fs::File,
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
 };
 
 use pitr_archive::{
     Code, Error, Result,
+    catalog::schema::ManifestProgress,
     ids::{ContentHash, FileNumber, SequenceNumber},
     rocks::{
         file_name,
@@ -46,9 +48,7 @@ pub enum News {
     /// A new MANIFEST took over: the server was opened anew, or the old one had grown too large.
     Rolled {
         /// Where its snapshot ends.
-        point: ManifestPoint,
-        /// Digest of the model there.
-        digest: ContentHash,
+        consumed: Consumed,
         /// RocksDB's first WAL needed by that snapshot.
         first_wal_needed: FileNumber,
         /// `LastSequence` of that snapshot.
@@ -56,11 +56,42 @@ pub enum News {
     },
 }
 
+/// How far a MANIFEST was read, and what shows later that it still is the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Consumed {
+    /// The place.
+    pub point: ManifestPoint,
+    /// Digest of the model there.
+    pub digest: ContentHash,
+    /// Hash of every edit up to there.
+    pub edits: ContentHash,
+}
+
+/// What became of the attempt to go on where an earlier archiver stopped.
+#[derive(Debug)]
+pub enum Resumed {
+    /// At that place.
+    Joins(Box<ManifestTail>),
+    /// The file is gone.
+    Gone,
+    /// The file ends before.
+    Shorter,
+    /// A file of this number holds something else: RocksDB only ever appends, so it is another history's.
+    Other,
+}
+
 /// The result of a look.
 #[derive(Debug)]
 pub enum Follow {
     /// Everything that is there now, in order.
     News(Vec<News>),
+    /// The directory was put back: CURRENT names an earlier MANIFEST, or another file of the same number.
+    PutBack {
+        /// What could be read.
+        before: Vec<News>,
+        /// The same for people.
+        detail: String,
+    },
     /// Edits cannot be followed any more; what was read before that.
     Missed {
         /// What could be read.
@@ -77,6 +108,10 @@ pub struct ManifestTail {
     window: Window,
     reader: LogReader,
     model: ManifestModel,
+    /// Every edit in the model.
+    edits: blake3::Hasher,
+    /// Which file CURRENT named by this number when it was opened; `None` if only our pin was left.
+    identity: Option<(u64, u64)>,
     /// How the server decides which WALs it needs.
     two_phase: TwoPhase,
     /// First and last sequence number of the newest ingested files, as their edits named them, until taken.
@@ -96,6 +131,12 @@ fn open(registry: &Registry, number: FileNumber) -> Result<Option<(Window, LogRe
         None => open_if_there(&path)?,
     };
     Ok(file.map(|file| (Window::new(file, path), LogReader::new(LogKind::Manifest))))
+}
+
+/// By this a file that was put in the place of another is noticed.
+fn identity(registry: &Registry, number: FileNumber) -> Option<(u64, u64)> {
+    let meta = std::fs::metadata(registry.db().join(file_name::manifest(number))).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// The next edit of a MANIFEST, with the end of its record.
@@ -141,7 +182,7 @@ impl ManifestTail {
         for _ in 0..1000 {
             let number = current(registry.db())?;
             let Some((window, reader)) = open(registry, number)? else { continue };
-            let mut tail = Self::at_beginning(number, window, reader, two_phase);
+            let mut tail = Self::at_beginning(registry, number, window, reader, two_phase);
             tail.read_file(&mut Vec::new())?;
             if current(registry.db())? == number {
                 return Ok(tail);
@@ -150,23 +191,23 @@ impl ManifestTail {
         Err(Error::new(Code::ManifestCorrupt, "following CURRENT").on(registry.db().display()).with("attempts", 1000))
     }
 
-    /// Goes on where an earlier archiver stopped. `None` if the file is gone or no longer gives the same model.
-    pub fn resume(
-        registry: &Registry,
-        two_phase: TwoPhase,
-        point: ManifestPoint,
-        digest: ContentHash,
-    ) -> Result<Option<Self>> {
-        let Some((window, reader)) = open(registry, point.file)? else { return Ok(None) };
-        let mut tail = Self::at_beginning(point.file, window, reader, two_phase);
+    /// Goes on where an earlier archiver stopped.
+    pub fn resume(registry: &Registry, two_phase: TwoPhase, progress: &ManifestProgress) -> Result<Resumed> {
+        let point = progress.point;
+        let Some((window, reader)) = open(registry, point.file)? else { return Ok(Resumed::Gone) };
+        let mut tail = Self::at_beginning(registry, point.file, window, reader, two_phase);
         while tail.model.applied_to() < point.offset {
-            let Some((end, payload)) = next_edit(&mut tail.window, &mut tail.reader)? else { return Ok(None) };
+            let Some((end, payload)) = next_edit(&mut tail.window, &mut tail.reader)? else {
+                return Ok(Resumed::Shorter);
+            };
             if end > point.offset {
-                return Ok(None);
+                return Ok(Resumed::Other);
             }
             tail.apply(end, &payload)?;
         }
-        Ok((tail.model.digest() == digest).then_some(tail))
+        let consumed = tail.consumed();
+        let same = consumed.digest == progress.digest && progress.edits.is_none_or(|edits| edits == consumed.edits);
+        Ok(if same { Resumed::Joins(Box::new(tail)) } else { Resumed::Other })
     }
 
     /// The model at [`ManifestTail::point`].
@@ -177,6 +218,12 @@ impl ManifestTail {
     /// The end of the last edit in the model.
     pub fn point(&self) -> ManifestPoint {
         ManifestPoint { file: self.number, offset: self.model.applied_to() }
+    }
+
+    /// The same place with what shows later that the file still is this one.
+    pub fn consumed(&self) -> Consumed {
+        let edits = ContentHash(*self.edits.finalize().as_bytes());
+        Consumed { point: self.point(), digest: self.model.digest(), edits }
     }
 
     /// The file and where in it the next edit begins.
@@ -192,9 +239,24 @@ impl ManifestTail {
         std::mem::take(&mut self.ingested).into_iter()
     }
 
-    fn at_beginning(number: FileNumber, window: Window, reader: LogReader, two_phase: TwoPhase) -> Self {
-        let (model, ingested) = (ManifestModel::new(number), VecDeque::new());
-        Self { number, window, reader, model, two_phase, ingested, taken: BTreeSet::from([number]) }
+    fn at_beginning(
+        registry: &Registry,
+        number: FileNumber,
+        window: Window,
+        reader: LogReader,
+        two_phase: TwoPhase,
+    ) -> Self {
+        Self {
+            number,
+            window,
+            reader,
+            model: ManifestModel::new(number),
+            edits: blake3::Hasher::new(),
+            identity: identity(registry, number),
+            two_phase,
+            ingested: VecDeque::new(),
+            taken: BTreeSet::from([number]),
+        }
     }
 
     /// Whether every number between the two is a table, blob or MANIFEST file's, or one of `others`: RocksDB gives each
@@ -213,6 +275,7 @@ impl ManifestTail {
 
     fn apply(&mut self, end: u64, payload: &[u8]) -> Result<Vec<Change>> {
         let changes = self.model.apply(payload, end).map_err(|e| manifest_error(e, self.window.path()))?;
+        self.edits.update(&end.to_le_bytes()).update(payload);
         // What cannot be decoded was reported just now.
         if let Ok(edit) = VersionEdit::decode(payload) {
             self.taken.extend(edit.new_files.iter().map(|file| file.number));
@@ -269,13 +332,17 @@ impl ManifestTail {
             self.read_file(&mut news)?;
             let named = current(registry.db())?;
             if named == self.number {
+                if self.identity.is_some_and(|ours| identity(registry, named).is_some_and(|there| there != ours)) {
+                    let detail = format!("MANIFEST {named} is another file than the one that was read");
+                    return Ok(Follow::PutBack { before: news, detail });
+                }
                 return Ok(Follow::News(news));
             }
             // CURRENT has moved on, so nothing will be added to this one: now its end is its end.
             self.read_file(&mut news)?;
             if named < self.number {
                 let detail = format!("CURRENT went back from MANIFEST {} to {named}", self.number);
-                return Ok(Follow::Missed { before: news, detail });
+                return Ok(Follow::PutBack { before: news, detail });
             }
             match self.successor(registry, named)? {
                 Some(next) => {
@@ -283,8 +350,7 @@ impl ManifestTail {
                     taken.extend(&next.taken);
                     *self = Self { ingested, taken, ..next };
                     news.push(News::Rolled {
-                        point: self.point(),
-                        digest: self.model.digest(),
+                        consumed: self.consumed(),
                         first_wal_needed: self.model.first_wal_needed(self.two_phase),
                         last_sequence: self.model.last_sequence(),
                     });
@@ -329,7 +395,7 @@ impl ManifestTail {
     /// A MANIFEST, read through its snapshot, if that is the state at the end of this one.
     fn if_joins(&self, registry: &Registry, number: FileNumber) -> Result<Option<Self>> {
         let Some((window, reader)) = open(registry, number)? else { return Ok(None) };
-        let mut next = Self::at_beginning(number, window, reader, self.two_phase);
+        let mut next = Self::at_beginning(registry, number, window, reader, self.two_phase);
         next.read_snapshot()?;
         // Two empty databases look alike: the identity tells them apart.
         let same_database = match (next.model.db_id(), self.model.db_id()) {

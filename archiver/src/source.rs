@@ -5,7 +5,7 @@
 //! all are given up. It costs what the server deleted meanwhile, which is a barrier.
 //! Refuses: to look into the files.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc};
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
 
 use pitr_archive::{Code, Error, Result, error, ids::Nonce};
 use serde::{Deserialize, Serialize};
@@ -27,9 +27,22 @@ pub(crate) struct Source {
     pub layout: Layout,
     pub lineage: Lineage,
     pub registry: Arc<Registry>,
+    /// As it was given: a link can be made to lead elsewhere.
+    path: PathBuf,
     /// By this a directory that was put in its place is noticed.
-    inode: u64,
+    identity: (u64, u64),
     _watch: Option<Watch>,
+}
+
+/// What is where the directory was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// The same directory, with a database in it.
+    Same,
+    /// Another directory.
+    Replaced,
+    /// Nothing yet, or no database: somebody is replacing it.
+    Away,
 }
 
 /// Whether pins that are there can be this directory's.
@@ -54,7 +67,8 @@ impl Source {
     pub fn follow(config: &ArchiverConfig, state: &StateDir, changed: &Arc<Notify>, old: OldPins) -> Result<Self> {
         let layout = Layout::read(&config.db, &config.db_paths)?;
         let lineage = Lineage::read(&layout)?;
-        let inode = inode(&layout.db)?;
+        let meta = fs::metadata(&layout.db).map_err(|e| error::io("examining", &layout.db, e))?;
+        let (identity, inode) = ((meta.dev(), meta.ino()), meta.ino());
         let pins = Pins::open(Places {
             root: &state.root().join("pins"),
             db: &layout.db,
@@ -72,17 +86,23 @@ impl Source {
             FileEvents::Watched => Some(Watch::start(registry.clone(), changed.clone())?),
             FileEvents::Scanned => registry.scan().map(|()| None)?,
         };
-        Ok(Self { layout, lineage, registry, inode, _watch: watch })
+        Ok(Self { layout, lineage, registry, path: config.db.clone(), identity, _watch: watch })
     }
 
-    /// Whether another directory has been put in its place. One that is away for the moment was not.
-    pub fn was_replaced(&self) -> bool {
-        fs::metadata(&self.layout.db).is_ok_and(|meta| meta.ino() != self.inode)
+    /// What is in its place now.
+    pub fn presence(&self) -> Presence {
+        match fs::metadata(&self.path) {
+            Err(_) => Presence::Away,
+            Ok(_) if !self.path.join("CURRENT").exists() => Presence::Away,
+            Ok(meta) if (meta.dev(), meta.ino()) != self.identity => Presence::Replaced,
+            Ok(_) => Presence::Same,
+        }
     }
-}
 
-fn inode(directory: &Path) -> Result<u64> {
-    Ok(fs::metadata(directory).map_err(|e| error::io("examining", directory, e))?.ino())
+    /// What is said while there is no database.
+    pub fn away(&self) -> Error {
+        Error::new(Code::NotADatabase, "following").on(self.path.display())
+    }
 }
 
 /// Whether the pins were made of this directory; so they were where nothing is noted.

@@ -77,14 +77,19 @@ pub fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
 
 /// SIGTERM.
 pub fn terminate(child: &Child) {
-    signal(child.id(), rustix::process::Signal::TERM);
+    signal(child, rustix::process::Signal::TERM);
 }
 
 fn kill(id: u32) {
-    signal(id, rustix::process::Signal::KILL);
+    send(id, rustix::process::Signal::KILL);
 }
 
-fn signal(id: u32, signal: rustix::process::Signal) {
+/// Any signal.
+pub fn signal(child: &Child, signal: rustix::process::Signal) {
+    send(child.id(), signal);
+}
+
+fn send(id: u32, signal: rustix::process::Signal) {
     let id = i32::try_from(id).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
     // It may have ended by itself.
     let _ = rustix::process::kill_process(id, signal);

@@ -178,6 +178,9 @@ pub struct ManifestProgress {
     pub point: ManifestPoint,
     /// Digest of the model of the database's files at that place.
     pub digest: ContentHash,
+    /// Hash of the MANIFEST's edits up to that place, byte for byte: the model of another history can look the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edits: Option<ContentHash>,
     /// The server's session.
     pub session: u64,
     /// RocksDB's name of it.

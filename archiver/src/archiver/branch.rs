@@ -1,9 +1,10 @@
 //! From one timeline to another: the directory's own, or a new one where the history forked.
 //!
 //! Owns: the order. What was read is acknowledged on the timeline it was read for, and that timeline's manifest is closed;
-//! the place of the fork is found while the pins still tell it; the timeline is created; only then are the pins given
-//! up and the directory is followed anew. A process that comes after a crash in between finds either the fork
-//! once more, or the timeline without a segment, and goes on.
+//! the place of the fork is found while the pins still tell it (where a directory was put back, they tell of the state
+//! before, and are given up first); the timeline is created; only then are the pins given up and the directory is
+//! followed anew. A process that comes after a crash in between finds either the fork once more, or the timeline without
+//! a segment, and goes on.
 //! Refuses: to write anything more into the timeline that was left.
 
 use pitr_archive::{
@@ -12,6 +13,8 @@ use pitr_archive::{
         archive::{Archive, EpochClaim, NewTimeline},
         schema::{Position, TimelineDocument},
     },
+    code::Retry,
+    ids::TimelineId,
 };
 
 use super::{Archiver, Heartbeat, join::join};
@@ -36,7 +39,7 @@ pub(super) async fn timeline_for(
     let Some(newest) = lineage.timeline(&known) else {
         let first = known.is_empty() && lineage.marker.is_none();
         let detail = if first { String::new() } else { lineage.story(archive.id()) };
-        let parent = lineage.parent(archive.id(), &known);
+        let parent = restored_from(archive, lineage, &known).await?;
         return open(archive, claim, lineage, parent, &detail, parts).await;
     };
     match still_leaves_there(archive, &known, newest, source).await? {
@@ -64,12 +67,50 @@ async fn still_leaves_there(
     if !archive.list_segments(timeline.timeline, None).await?.is_empty() {
         return Ok(Leaves::There);
     }
-    let catalog = archive.load_catalog().await?;
-    let found = match catalog.timeline(parent.timeline) {
-        None => None,
-        Some(left) => fork::position(archive, left, &source.registry, Evidence::PutBack).await?,
-    };
-    Ok(if found == Some(parent) { Leaves::There } else { Leaves::Elsewhere(found) })
+    // What showed the fork then, and the pins that told its place, may be gone: only that more was lost since counts.
+    let found = place_of_fork(archive, parent.timeline, source, Evidence::PutBack).await?;
+    match found.filter(|found| found.boundary < parent.boundary) {
+        None => Ok(Leaves::There),
+        earlier => Ok(Leaves::Elsewhere(earlier)),
+    }
+}
+
+/// Where a restored database left the archived history, if the archive still has what the restore read: it can have been
+/// put back itself, or be another copy of it that lags behind.
+async fn restored_from(archive: &Archive, lineage: &Lineage, known: &[TimelineDocument]) -> Result<Option<Position>> {
+    let Some(parent) = lineage.parent(archive.id(), known) else { return Ok(None) };
+    let survey = archive.load_what_is_sound().await?;
+    let Some(timeline) = survey.catalog.timeline(parent.timeline) else { return Ok(None) };
+    match archive.confirm_position(timeline, &parent).await {
+        Ok(()) => Ok(Some(parent)),
+        Err(e) if e.code().retry() == Retry::Never => {
+            tracing::warn!(error = %e, "the archive does not hold the position that the database was restored to");
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Where the server left `timeline`. An archive that is damaged in another place still tells; where it does not, the new
+/// timeline has no parent, and goes on being archived.
+async fn place_of_fork(
+    archive: &Archive,
+    timeline: TimelineId,
+    source: &Source,
+    evidence: Evidence,
+) -> Result<Option<Position>> {
+    let survey = archive.load_what_is_sound().await?;
+    for finding in &survey.findings {
+        tracing::warn!(error = %finding, "the archive is damaged; pitr verify tells more");
+    }
+    let Some(left) = survey.catalog.timeline(timeline) else { return Ok(None) };
+    match fork::position(archive, left, &source.registry, evidence).await {
+        Err(e) if e.code().retry() == Retry::Never => {
+            tracing::warn!(error = %e, "where the history forked cannot be told");
+            Ok(None)
+        }
+        found => found,
+    }
 }
 
 async fn open(
@@ -108,18 +149,22 @@ impl Archiver {
                 continue;
             }
             self.close_manifest().await?;
-            let timeline = match fork.evidence {
-                Evidence::Lineage => {
-                    // Its pins are made of the directory that is there now.
-                    self.source = Source::follow(&self.config, &self.state_dir, &self.changed, OldPins::GiveUp)?;
+            if matches!(fork.evidence, Evidence::Lineage | Evidence::PutBack) && self.opened.is_none() {
+                // The pins are of what was there before.
+                self.source = Source::follow(&self.config, &self.state_dir, &self.changed, OldPins::GiveUp)?;
+            }
+            // An attempt that failed behind this is not made again from the start: by then the pins may be gone.
+            let timeline = match (self.opened.take(), fork.evidence) {
+                (Some(opened), _) => opened,
+                (None, Evidence::Lineage) => {
                     timeline_for(&self.archive, &self.claim, &self.source, &self.parts).await?
                 }
-                Evidence::PutBack | Evidence::Bytes { .. } | Evidence::TakenBack { .. } | Evidence::StoppedIn(_) => {
-                    self.fork_off(&fork).await?
-                }
+                (None, _) => self.fork_off(&fork).await?,
             };
+            self.opened = Some(timeline.clone());
             self.refuse_second_place().await?;
             self.follow_anew(&timeline).await?;
+            self.opened = None;
         }
         Ok(())
     }
@@ -134,11 +179,7 @@ impl Archiver {
         {
             return Ok(opened.clone());
         }
-        let catalog = self.archive.load_catalog().await?;
-        let parent = match catalog.timeline(self.timeline) {
-            None => None,
-            Some(timeline) => fork::position(&self.archive, timeline, self.engine.registry(), fork.evidence).await?,
-        };
+        let parent = place_of_fork(&self.archive, self.timeline, &self.source, fork.evidence).await?;
         open(&self.archive, &self.claim, lineage, parent, &fork.detail, &self.parts).await
     }
 

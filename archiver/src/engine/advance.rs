@@ -93,6 +93,11 @@ impl Engine {
                 self.end_run(BarrierReason::ManifestMissed, detail)?;
                 return Ok(Advance::Moved);
             }
+            Follow::PutBack { before, detail } => {
+                self.publish_news(before, None, &[])?;
+                self.put_back(detail)?;
+                return Ok(Advance::Moved);
+            }
         };
         self.publish_news(news, None, &[])?;
         // The scan may have found one that the events had not shown yet.

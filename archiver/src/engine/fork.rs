@@ -5,12 +5,17 @@
 //! Refuses: to say where the fork lies ([`crate::fork`]) and to open a timeline ([`crate::archiver`]).
 
 use pitr_archive::{
-    Result,
+    Error, Result,
     ids::{FileNumber, SequenceNumber},
+    rocks::log_reader::Finality,
+    segment::entry::BarrierReason,
 };
 
-use super::Engine;
-use crate::lineage::Lineage;
+use super::{Engine, Place};
+use crate::{
+    lineage::Lineage,
+    wal_tail::{Step, WalTail},
+};
 
 /// What shows that the history forked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +75,48 @@ impl Engine {
     }
 
     /// Another directory is in the place of the one that was followed.
-    pub(crate) fn directory_replaced(&mut self) {
+    ///
+    /// What of the old one was not read by then is given up: its MANIFEST can no longer be followed. A barrier says so.
+    pub(crate) fn directory_replaced(&mut self) -> Result<()> {
+        if self.forked.is_some() {
+            return Ok(());
+        }
+        if let Some(unread) = self.unread()? {
+            let detail = format!("{unread} of the directory that was replaced had not been read");
+            self.barrier(BarrierReason::RecordsMissing, self.stream.boundary(), detail)?;
+        }
         self.fork(Evidence::Lineage, "another directory is in the database's place".to_owned());
+        Ok(())
+    }
+
+    /// What of the WALs that are known is not in the stream yet, for people.
+    fn unread(&mut self) -> Result<Option<String>> {
+        let present = self.present_wal();
+        let has_more = |tail: &mut WalTail| Ok::<_, Error>(matches!(tail.next(Finality::Growing)?, Step::Record(_)));
+        let mut unread = Vec::new();
+        if let Place::In(tail) = &mut self.place {
+            tail.look_again();
+            if has_more(tail)? {
+                unread.push(present);
+            }
+        }
+        for (wal, _) in self.registry.wals_from(present).into_iter().filter(|(wal, _)| *wal > present) {
+            if let Some(mut tail) = WalTail::open(&self.registry, wal)?
+                && has_more(&mut tail)?
+            {
+                unread.push(wal);
+            }
+        }
+        let names: Vec<_> = unread.iter().map(|wal| format!("WAL {wal}")).collect();
+        Ok((!names.is_empty()).then(|| names.join(", ")))
+    }
+
+    /// The directory's files were put back to an earlier state, or another database's were put there.
+    pub(super) fn put_back(&mut self, detail: String) -> Result<()> {
+        if self.lineage_holds()? {
+            self.fork(Evidence::PutBack, detail);
+        }
+        Ok(())
     }
 
     /// Whether the directory still holds the database that the timeline was opened for; notes the fork if not.

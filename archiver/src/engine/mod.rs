@@ -47,7 +47,7 @@ use pitr_archive::{
         schema::{ManifestProgress, Position},
     },
     clock::{Clock, Micros},
-    ids::{Boundary, ContentHash, FileNumber, SequenceNumber, TimelineId},
+    ids::{Boundary, FileNumber, SequenceNumber, TimelineId},
     rocks::{
         log_reader::Finality,
         manifest::{Name, TwoPhase},
@@ -64,7 +64,7 @@ use crate::{
     barrier_log::BarrierLog,
     layout::Layout,
     lineage::Lineage,
-    manifest_tail::{Follow, ManifestTail, News},
+    manifest_tail::{Consumed, Follow, ManifestTail, News},
     owner::Owner,
     quiet::Ahead,
     registry::Registry,
@@ -103,7 +103,7 @@ pub struct Engine {
     /// What the MANIFEST said behind the start of a session whose records have not been reached.
     deferred: VecDeque<Deferred>,
     /// While news is deferred: how far the MANIFEST was consumed before it.
-    held: Option<(ManifestPoint, ContentHash)>,
+    held: Option<Consumed>,
     waiting: Option<Waiting>,
     /// The last base that was published in this run.
     last_base: Option<Footing>,
@@ -177,7 +177,7 @@ impl Engine {
         let mut items = Vec::new();
         let start = self.stream.boundary();
         let mut read = self.read_wal(&mut items)?;
-        let (mut news, mut missed) = (Vec::new(), None);
+        let (mut news, mut missed, mut put_back) = (Vec::new(), None, None);
         // Every change that these had shown before the log was read for the last time.
         let mut shown = 0;
         let mut looks = 0;
@@ -195,6 +195,10 @@ impl Engine {
                     news.extend(before);
                     missed = Some(detail);
                 }
+                Follow::PutBack { before, detail } => {
+                    news.extend(before);
+                    put_back = Some(detail);
+                }
             }
             let tells = |news: &News| news::has_interval(news) || news::may_be_of_unread_records(news);
             let again = read == types::Ended::SoFar && news.iter().skip(before).any(tells);
@@ -202,7 +206,7 @@ impl Engine {
                 // The end of an interval must lie behind everything readable: a WAL that no event has named yet included.
                 self.registry.scan()?;
             }
-            if !again || missed.is_some() || looks == MANIFEST_LOOKS {
+            if !again || missed.is_some() || put_back.is_some() || looks == MANIFEST_LOOKS {
                 break;
             }
             read = self.read_wal(&mut items)?;
@@ -213,7 +217,7 @@ impl Engine {
         let all_shown = !news.iter().skip(shown).any(news::has_interval);
         let hi = (at_end && shown > 0 && all_shown && !self.unread_is_possible()).then_some(edge);
         self.publish_news(news, hi, &items)?;
-        if missed.is_none() {
+        if missed.is_none() && put_back.is_none() {
             self.lo = edge;
         }
         if self.begin_session_here(&items)? == emit::Run::Ended {
@@ -222,6 +226,10 @@ impl Engine {
         let records = edge.get() - start.get();
         if self.emit(items)? == emit::Run::Ended {
             return Ok(types::Round { records: 0, moved: true, caught_up: false });
+        }
+        if let Some(detail) = put_back {
+            self.put_back(detail)?;
+            return Ok(types::Round { records, moved: true, caught_up: false });
         }
         if let Some(detail) = missed {
             self.end_run(BarrierReason::ManifestMissed, detail)?;
@@ -442,8 +450,9 @@ impl Engine {
 
     /// How far the MANIFEST was consumed.
     pub fn manifest_progress(&self) -> ManifestProgress {
-        let (point, digest) = self.held.unwrap_or_else(|| (self.manifest.point(), self.manifest.model().digest()));
-        ManifestProgress { point, digest, session: self.state.session, db_session_id: self.state.session_id.clone() }
+        let Consumed { point, digest, edits } = self.held.unwrap_or_else(|| self.manifest.consumed());
+        let (session, db_session_id) = (self.state.session, self.state.session_id.clone());
+        ManifestProgress { point, digest, edits: Some(edits), session, db_session_id }
     }
 
     /// What a later process needs to go on here; stored in every segment.

@@ -12,7 +12,10 @@ use pitr_archive::{
 };
 
 use super::{Deferred, Engine, InfoLog, Item, OpenInterval, PendingSession, column_family_event};
-use crate::{manifest_tail::News, session};
+use crate::{
+    manifest_tail::{Consumed, News},
+    session,
+};
 
 /// Whether the news says that files hold what a record wrote which may have been readable only since the last look at
 /// the log: without another look, that record would seem to be missing from it.
@@ -73,10 +76,11 @@ impl Engine {
             self.held = None;
             let Some(Deferred { news, log, id }) = self.deferred.pop_front() else { return Ok(()) };
             match news {
-                News::Rolled { point, digest, first_wal_needed, last_sequence } => {
+                News::Rolled { consumed, first_wal_needed, last_sequence } => {
+                    let point = consumed.point;
                     let same = matches!((&self.state.session_id, &id), (Some(a), Some(b)) if a == b);
                     if !same || log != InfoLog::This {
-                        self.held = Some((point, digest));
+                        self.held = Some(consumed);
                         self.state.pending_session = Some(PendingSession {
                             manifest: point,
                             waits: id.is_some(),
@@ -103,7 +107,7 @@ impl Engine {
     /// The info log cannot tell where several MANIFESTs came between two looks, or where the next session has begun its
     /// log and not its MANIFEST. What this one says would then seem to have happened behind records that followed it.
     fn is_mere_rollover(&self, news: &News) -> bool {
-        let News::Rolled { point, .. } = news else { return false };
+        let News::Rolled { consumed: Consumed { point, .. }, .. } = news else { return false };
         let two_before = FileNumber::new(point.file.get().saturating_sub(2));
         self.wal_comes_first() && self.manifest.none_is_free_between(two_before, point.file, &self.registry.options())
     }

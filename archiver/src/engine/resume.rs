@@ -8,8 +8,12 @@
 use std::sync::Arc;
 
 use pitr_archive::{
-    Result, catalog::schema::ManifestProgress, clock::Clock, ids::TimelineId, rocks::transactions::Transactions,
-    segment::entry::BarrierReason,
+    Result,
+    catalog::schema::ManifestProgress,
+    clock::Clock,
+    ids::TimelineId,
+    rocks::transactions::Transactions,
+    segment::entry::{BarrierReason, ManifestPoint},
 };
 
 use super::{
@@ -18,7 +22,7 @@ use super::{
 use crate::{
     layout::{Layout, current},
     lineage::Lineage,
-    manifest_tail::ManifestTail,
+    manifest_tail::{ManifestTail, Resumed},
     owner::Owner,
     recent::Recent,
     registry::Registry,
@@ -126,9 +130,9 @@ impl Engine {
     fn cannot_join(&mut self, progress: &ManifestProgress) -> Result<Joint> {
         // Not only after an open of the server: the machine may have lost what was read while nobody watched.
         let compared = self.compare_with_files(self.state.first_wal_needed)?;
-        let manifest = ManifestTail::resume(&self.registry, self.two_phase(), progress.point, progress.digest)?;
+        let resumed = ManifestTail::resume(&self.registry, self.two_phase(), progress)?;
         if let Compared::Other { wal, detail } = compared {
-            let before = if manifest.is_some() { Before::Shared } else { Before::Unknown };
+            let before = if matches!(resumed, Resumed::Joins(_)) { Before::Shared } else { Before::Unknown };
             return Ok(Joint::Forked(Evidence::Bytes { from: wal, before }, detail));
         }
         let named = current(self.registry.db())?;
@@ -137,16 +141,26 @@ impl Engine {
                 format!("CURRENT names MANIFEST {named}; the archive has read {} already", progress.point.file);
             return Ok(Joint::Forked(Evidence::PutBack, detail));
         }
-        let Some(manifest) = manifest else {
-            let detail = format!(
-                "MANIFEST {} is gone or no longer holds what was archived up to offset {}",
-                progress.point.file, progress.point.offset
-            );
-            return Ok(Joint::Missing(BarrierReason::ManifestMissed, detail));
+        let ManifestPoint { file, offset } = progress.point;
+        self.manifest = match resumed {
+            Resumed::Joins(manifest) => *manifest,
+            Resumed::Other => {
+                let detail = format!("MANIFEST {file} is not the one that the archive has read up to offset {offset}");
+                return Ok(Joint::Forked(Evidence::PutBack, detail));
+            }
+            // What was read of it is taken back: a server that was merely opened anew would have begun another.
+            Resumed::Shorter if named == file => {
+                let detail =
+                    format!("MANIFEST {file} ends before offset {offset}, up to which the archive has read it");
+                return Ok(Joint::Forked(Evidence::PutBack, detail));
+            }
+            Resumed::Gone | Resumed::Shorter => {
+                let detail = format!("MANIFEST {file} is gone or ends before offset {offset}, up to which it was read");
+                return Ok(Joint::Missing(BarrierReason::ManifestMissed, detail));
+            }
         };
-        self.manifest = manifest;
         if self.waits_for_session() {
-            self.held = Some((progress.point, progress.digest));
+            self.held = Some(self.manifest.consumed());
         }
         if let Compared::Gone(detail) = compared {
             return Ok(Joint::Missing(BarrierReason::RecordsMissing, detail));

@@ -105,8 +105,10 @@ async fn pick<'a>(
     let place_of = |hash: RunningHash| hashes.iter().find(|(_, there)| *there == hash).map(|(place, _)| *place);
     let place = resolved.place;
     let floors = chooser.bases.iter().filter(|base| base.floor.boundary == boundary);
-    let floors = floors.filter_map(|base| Some((base.id.clone(), place_of(base.floor.hash)?))).collect();
-    let there = facts::at(stream, source, place).await?.sequence;
+    let floors = floors.filter_map(|base| Some((base.id.clone(), stream.first_alike(place_of(base.floor.hash)?))));
+    let floors = floors.collect();
+    let ingested = stream.run_at(place).and_then(|run| stream.ingested_by(run, place));
+    let there = facts::at(stream, source, place).await?.sequence.map(|there| there.max(ingested.unwrap_or_default()));
     let mut expected = Expected { there, floors, ..Expected::default() };
     let obstacle = loop {
         let choice = match chooser.choose(place, &expected) {

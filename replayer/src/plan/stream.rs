@@ -8,12 +8,14 @@
 
 use std::collections::BTreeSet;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pitr_archive::{
     catalog::{
         crossing::{Footing, Hurdle},
         schema::{BaseDocument, SegmentSummary, TimeSample},
     },
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
+    rocks::version_edit::VersionEdit,
     segment::entry::{BarrierReason, Blocks, CapturedFile, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint},
 };
 
@@ -129,6 +131,14 @@ impl Barrier {
             Some(start) if start.boundary == at => after(start),
             _ => Place::before_events(at),
         }
+    }
+}
+
+impl Capture {
+    /// The largest number that its files were given, as far as its edit can be read.
+    fn largest_number(&self) -> Option<SequenceNumber> {
+        let payload = STANDARD.decode(&self.edit).ok()?;
+        VersionEdit::decode(&payload).ok()?.new_files.iter().map(|file| file.largest_seqno).max()
     }
 }
 
@@ -365,12 +375,18 @@ impl Stream {
         }
     }
 
+    /// Each is closed by what comes behind it in its own run: another run's MANIFEST can have the same number.
     fn close_intervals(&mut self) {
+        let runs = &self.runs;
+        let run = |place: Place| runs.iter().rev().find(|r| r.start < after(place)).map(|r| r.start);
         for placed in &self.events {
             let Event::IntervalClosed { manifest, hi } = &placed.event else { continue };
-            let families = self.families.iter_mut().filter(|f| f.manifest == *manifest).map(|f| &mut f.interval);
-            let barriers = self.barriers.iter_mut().filter(|b| b.manifest == Some(*manifest)).map(|b| &mut b.interval);
-            for interval in families.chain(barriers) {
+            let closes = |noted: Place, shown: ManifestPoint| {
+                shown == *manifest && noted < placed.place && run(noted) == run(placed.place)
+            };
+            let families = self.families.iter_mut().filter(|f| closes(f.place, f.manifest)).map(|f| &mut f.interval);
+            let barriers = self.barriers.iter_mut().filter(|b| b.manifest.is_some_and(|shown| closes(b.place, shown)));
+            for interval in families.chain(barriers.map(|b| &mut b.interval)) {
                 interval.hi.get_or_insert(*hi);
             }
         }
@@ -443,6 +459,32 @@ impl Stream {
         at
     }
 
+    /// The earliest place at the same boundary from which on nothing happened: events in between only tell of what was
+    /// before, or where a log begins.
+    pub fn first_alike(&self, place: Place) -> Place {
+        let mut first = place;
+        while let Some(events) = first.events.checked_sub(1) {
+            let before = Place { events, ..first };
+            let index = self.events.partition_point(|e| e.place < before);
+            let silent = self.events.get(index).is_some_and(|e| {
+                let silent = matches!(
+                    e.event,
+                    Event::Captured { .. }
+                        | Event::IntervalClosed { .. }
+                        | Event::WalStarted { .. }
+                        | Event::WalEnded { .. }
+                        | Event::TimestampSizes { .. }
+                );
+                e.place == before && silent
+            });
+            if !silent {
+                break;
+            }
+            first = before;
+        }
+        first
+    }
+
     /// Whether any record of `first .. end` was withdrawn.
     pub fn touches_withdrawn(&self, first: Boundary, end: Boundary) -> bool {
         self.withdrawn.iter().any(|w| w.from < end && first < w.to)
@@ -479,6 +521,16 @@ impl Stream {
         captures.sort_by_key(|capture| capture.column_family);
         captures.dedup_by_key(|capture| capture.column_family);
         if captures.len() == changes { captures } else { Vec::new() }
+    }
+
+    /// The largest number that ingested files were given which certainly entered before `place`, in its session: no record
+    /// shows it.
+    pub fn ingested_by(&self, run: Run, place: Place) -> Option<SequenceNumber> {
+        let session = self.session_at(place);
+        let before = self.barriers.iter().filter(|b| {
+            self.in_run(run, b.place) && self.session_at(b.place) == session && b.side(place) == Side::After
+        });
+        before.flat_map(|barrier| self.captures_of(run, barrier)).filter_map(Capture::largest_number).max()
     }
 
     /// Whether a barrier between `base` and `target` is a change whose files are in the archive, all of it behind the
