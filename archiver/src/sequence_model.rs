@@ -31,6 +31,8 @@ pub enum Verdict {
     Reused {
         /// The end of the records before.
         highest: SequenceNumber,
+        /// The number that was due, if nothing explains those from it on either.
+        jumped: Option<SequenceNumber>,
     },
 }
 
@@ -164,9 +166,20 @@ impl SequenceModel {
     }
 
     fn judge(&self, sequence: SequenceNumber, advance: u64, by_open: u64) -> Verdict {
+        let joins = self.joins(sequence, by_open);
         if self.fresh && advance > 0 && sequence <= self.highest {
-            return Verdict::Reused { highest: self.highest };
+            // A session that begins lower can also have begun with writes that are not in the log.
+            let jumped = match joins {
+                Verdict::Jumped { expected } => Some(expected),
+                _ => None,
+            };
+            return Verdict::Reused { highest: self.highest, jumped };
         }
+        joins
+    }
+
+    /// How the number follows the last one, whatever an earlier session used.
+    fn joins(&self, sequence: SequenceNumber, by_open: u64) -> Verdict {
         let Some(last) = self.last.or(self.flushed.filter(|flushed| sequence > *flushed)) else {
             return Verdict::Continues;
         };
@@ -245,9 +258,25 @@ mod tests {
         let _ = model.record(n(2), 2, 0);
         model.start_session(n(1));
         assert_eq!(model.record(n(2), 0, 0), Verdict::Continues, "it consumes nothing, so it reuses nothing");
-        assert_eq!(model.record(n(2), 1, 0), Verdict::Reused { highest: n(3) });
+        assert_eq!(model.record(n(2), 1, 0), Verdict::Reused { highest: n(3), jumped: None });
         assert_eq!(model.record(n(3), 1, 0), Verdict::Continues);
         assert_eq!(model.record(n(3), 1, 0), Verdict::WentBack { expected: n(4) });
+    }
+
+    #[test]
+    fn a_session_that_reuses_numbers_can_have_begun_with_writes_that_are_not_in_the_log() {
+        let mut model = SequenceModel::default();
+        model.start_run(n(0), false);
+        let _ = model.record(n(1), 5, 0);
+        model.start_session(n(1));
+        assert_eq!(model.record(n(3), 1, 0), Verdict::Reused { highest: n(5), jumped: Some(n(2)) });
+        model.start_session(n(2));
+        model.explain(n(3), n(3));
+        assert_eq!(
+            model.record(n(4), 1, 0),
+            Verdict::Continues,
+            "and numbers above what the run has kept are no reuse"
+        );
     }
 
     #[test]

@@ -108,15 +108,7 @@ impl Engine {
         let taken_back = self.state.recent.taken_back(wal, sequence);
         let (reason, at, what) = match verdict {
             Verdict::Continues => return Ok(()),
-            Verdict::Jumped { expected } => {
-                let what = format!("sequence {sequence} where {expected} was due: writes that are not in the log");
-                let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
-                let detail = format!("{}: {what}", place());
-                if self.tolerate(expected, unexplained, &detail)? {
-                    return Ok(());
-                }
-                return self.jump(here, unexplained, detail);
-            }
+            Verdict::Jumped { expected } => return self.jumped(sequence, expected, here, place),
             Verdict::WentBack { expected } => {
                 let what = format!("sequence {sequence} again, {expected} was due: the server took records back");
                 if let Some(from) = taken_back {
@@ -126,13 +118,33 @@ impl Engine {
                 }
                 (BarrierReason::SequenceWentBack, here, what)
             }
-            Verdict::Reused { highest } => (
-                BarrierReason::Reuse,
-                session_start,
-                format!("the session begins with sequence {sequence}; earlier records reach {highest}"),
-            ),
+            Verdict::Reused { highest, jumped } => {
+                let what = format!("the session begins with sequence {sequence}; earlier records reach {highest}");
+                self.barrier(BarrierReason::Reuse, session_start, format!("{}: {what}", place()))?;
+                return match jumped {
+                    None => Ok(()),
+                    Some(expected) => self.jumped(sequence, expected, here, place),
+                };
+            }
         };
         self.barrier(reason, at, format!("{}: {what}", place()))
+    }
+
+    /// Numbers from `expected` on, below `sequence`, were given to writes that are not in the log.
+    fn jumped(
+        &mut self,
+        sequence: SequenceNumber,
+        expected: SequenceNumber,
+        here: Boundary,
+        place: impl Fn() -> String,
+    ) -> Result<()> {
+        let what = format!("sequence {sequence} where {expected} was due: writes that are not in the log");
+        let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
+        let detail = format!("{}: {what}", place());
+        if self.tolerate(expected, unexplained, &detail)? {
+            return Ok(());
+        }
+        self.jump(here, unexplained, detail)
     }
 
     /// Notes, once for each WAL, that this record is archived and not replayed.

@@ -99,22 +99,22 @@ impl Manifest {
         self.append(&VersionEdit { wal_deletion: Some(after), ..VersionEdit::default() })
     }
 
-    /// Makes recovery report exactly `expected`, given the end of the last record that it will replay.
+    /// Makes recovery report exactly `expected`; `replayed` is the end of the last record in the log, if there is one.
     pub fn settle_sequence(
         &mut self,
         expected: SequenceNumber,
         replayed: Option<SequenceNumber>,
         newest_file: SequenceNumber,
     ) -> Result<()> {
-        let recovered = self.model.last_sequence().max(replayed.unwrap_or_default());
-        let most = recovered.max(newest_file);
+        let most = self.model.last_sequence().max(replayed.unwrap_or_default()).max(newest_file);
         if most > expected {
             return Err(Error::new(Code::SequenceMismatch, "settling the restored database's sequence number")
                 .with("the database had", expected)
                 .with("recovery would report", most)
                 .hint("restore to a neighbouring position; pitr plan shows them"));
         }
-        if recovered < expected {
+        // Also where records reach it: of a WAL that only a dropped column family needed, RocksDB reads none.
+        if self.model.last_sequence() < expected {
             self.append(&VersionEdit { last_sequence: Some(expected), ..VersionEdit::default() })?;
         }
         Ok(())
