@@ -3,7 +3,7 @@
 use chrono::DateTime;
 use pitr_archive::{
     Code, Error,
-    ids::{BaseId, RecordNumber, SequenceNumber},
+    ids::{BaseId, ColumnFamilyId, RecordNumber, SequenceNumber},
     segment::entry::{BarrierReason, ColumnFamilyChange, Event},
 };
 
@@ -303,6 +303,47 @@ fn events_of_another_run_say_nothing_about_this_one() {
     assert_eq!((plan.base.id.clone(), plan.column_families.len()), (base(1), 0));
     assert_eq!(s.plan(&record(1)).unwrap().column_families.len(), 1);
     assert_eq!(s.plan(&record(0)).unwrap().column_families.len(), 0, "it was not there yet");
+}
+
+#[test]
+fn an_interval_is_closed_by_its_own_run_only() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 5, 0).put(1).family(ColumnFamilyChange::Added, 9, 0, None).put(1);
+    s.event(Event::IntervalClosed { manifest: point(9), hi: b(1) });
+    s.barrier(BarrierReason::ManifestMissed, 2, Some(2)).cut();
+    s.run_started(1, 3).base(2, 2, 0).put(1).put(1).family(ColumnFamilyChange::Dropped, 9, 3, None).put(1).cut();
+    assert_eq!(summary(s.plan(&record(0))), Ok((1, base(0), 1)), "closed behind it, in its run");
+    assert_eq!(summary(s.plan(&record(2))), Ok((3, base(1), 3)));
+    assert_eq!(summary(s.plan(&record(4))), Err(Code::TargetInsideEvent), "still open");
+}
+
+#[test]
+fn what_an_ingestion_took_counts_where_it_certainly_has_happened() {
+    // RocksDB's own edit: one file, with number 15. The archive had the file only later.
+    const EDIT: &str =
+        "CQADHwQPZwAcwAoMazAwMAEPAAAAAAAADGswMjkBDwAAAAAAAA8PBQXh64TYBgYF4euE2AYNAQQMELo2FKTuhZKXxlpwmF8RLBIPAsgJAQ==";
+    let captured = Event::Captured {
+        manifest: point(10),
+        column_family: ColumnFamilyId::new(0),
+        edit: EDIT.to_owned(),
+        files: Vec::new(),
+        behind: false,
+    };
+    let begun = || {
+        let mut s = Scene::new();
+        s.session(0, 0).base(0, 1, 0).put(7).put(7).ingested(10, 1, Some(2)).look(40, 50);
+        s
+    };
+    // A base of the same session, with its floor behind the note that the file was kept.
+    let mut s = begun();
+    s.event(captured.clone()).look(60, 70);
+    s.latest = 15;
+    s.base(2, 10, 15).cut();
+    assert_eq!(summary(s.plan(&to_time(50))), Ok((2, base(1), 15)));
+    // A base of the next session, which begins there.
+    let mut s = begun();
+    s.event(captured).session(20, 15).base(2, 20, 15).cut();
+    assert_eq!(summary(s.plan(&to_time(50))), Ok((2, base(1), 15)));
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub(super) struct Scene {
     open: Open,
     hash: RunningHash,
     at: u64,
-    latest: u64,
+    pub latest: u64,
     wal: u64,
     offset: u64,
     run: u64,
