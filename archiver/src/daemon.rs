@@ -31,6 +31,9 @@ const COMMANDS: usize = 16;
 /// Between two attempts to upload the same files that entered without the log.
 const CAPTURE_AGAIN: Duration = Duration::from_secs(5);
 
+/// A directory may be copied into the database's place for so long.
+const REPLACING: Duration = Duration::from_secs(600);
+
 /// A base on its way.
 enum BaseJob {
     /// Files are being linked.
@@ -61,8 +64,8 @@ struct Daemon {
     base_waiters: Vec<oneshot::Sender<Result<Answer>>>,
     capture: Option<JoinHandle<Captured>>,
     capture_failed: Option<Micros>,
-    /// There was no database at the last look.
-    away: bool,
+    /// Since when there has been no database that can be read.
+    away: Option<Micros>,
     last_beat: Micros,
 }
 
@@ -83,7 +86,7 @@ impl Archiver {
             base_waiters: Vec::new(),
             capture: None,
             capture_failed: None,
-            away: false,
+            away: None,
             last_beat,
         };
         tokio::pin!(shutdown);
@@ -156,12 +159,15 @@ impl Daemon {
     async fn step(&mut self) -> Result<Next> {
         // Reading and compressing takes up to a few milliseconds a megabyte: other tasks of this thread move elsewhere.
         let polled = match tokio::task::block_in_place(|| self.archiver.look()) {
-            Err(e) if e.code() == Code::NotADatabase => {
-                self.away(&e);
+            Err(e) if matches!(e.code(), Code::NotADatabase | Code::MarkerDamaged) => {
+                self.away(e)?;
                 Polled::default()
             }
             polled => {
-                self.away = false;
+                // A fork is not read behind, so its look tells nothing.
+                if self.archiver.engine.forked().is_none() {
+                    self.away = None;
+                }
                 polled?
             }
         };
@@ -174,12 +180,16 @@ impl Daemon {
             && let Err(e) = self.archiver.branch_if_forked().await
         {
             match e.code() {
-                Code::NotADatabase => self.away(&e),
+                Code::NotADatabase
+                | Code::MarkerDamaged
+                | Code::OptionsMalformed
+                | Code::ManifestCorrupt
+                | Code::FileNotFound => self.away(e)?,
                 _ => temporary(e, "the next timeline could not be begun; it is tried again")?,
             }
         }
         self.ship_if_due(now)?;
-        if !self.away {
+        if self.away.is_none() {
             self.base_step(now).await?;
             self.capture_step(now).await?;
         }
@@ -200,12 +210,20 @@ impl Daemon {
         })
     }
 
-    /// Nothing can be read: the directory is being replaced, and what was read before is shipped meanwhile.
-    fn away(&mut self, e: &Error) {
-        if !self.away {
+    /// There is no database, or not all of one: the directory is being replaced, and what was read before is shipped
+    /// meanwhile. What is there and stays unreadable is an error in the end.
+    fn away(&mut self, e: Error) -> Result<()> {
+        let now = self.archiver.parts.clock.now();
+        let Some(since) = self.away else {
             tracing::warn!(error = %e, "there is no database; it is waited for");
+            self.away = Some(now);
+            return Ok(());
+        };
+        match e.code() {
+            Code::NotADatabase => Ok(()),
+            _ if elapsed(since, now) < REPLACING => Ok(()),
+            _ => Err(e),
         }
-        self.away = true;
     }
 
     /// Once in a manifest's interval it is made sure that no other archiver writes into another timeline.

@@ -165,6 +165,14 @@ pub fn cut(file: &Path, to: u64) {
     OpenOptions::new().write(true).open(file).unwrap().set_len(to).unwrap();
 }
 
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        // Of a test that failed.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 /// An archiver that runs beside the database.
 pub struct Running<'a> {
     site: &'a Site,
