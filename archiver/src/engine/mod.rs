@@ -24,7 +24,8 @@
 //! - `advance`: from one WAL to the next, from one session to the next.
 //! - `fork`: noticing that the history forked.
 //! - `run`: beginning a run.
-//! - `bases`: which bases are wanted, and which would serve.
+//! - `bases`: which bases would serve.
+//! - `wishes`: which bases are wanted.
 //! - [`resume`]: going on where an earlier process stopped.
 
 mod advance;
@@ -37,6 +38,7 @@ pub mod resume;
 mod run;
 mod tolerate;
 mod types;
+mod wishes;
 
 use std::{collections::VecDeque, sync::Arc};
 

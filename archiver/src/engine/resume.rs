@@ -218,7 +218,7 @@ impl EngineState {
             two_phase_wal: None,
             recent: Recent::default(),
             last_record: None,
-            wanted: std::collections::VecDeque::new(),
+            wanted: super::wishes::Wishes::default(),
             pending_session: None,
             waiting_beyond: None,
             captures: Vec::new(),

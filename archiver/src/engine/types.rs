@@ -10,7 +10,7 @@ use pitr_archive::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::PendingCapture;
+use super::{PendingCapture, wishes::Wishes};
 use crate::{
     barrier_log::BarrierLog, manifest_tail::News, recent::Recent, sequence_model::SequenceModel, wal_tail::WalTail,
 };
@@ -99,9 +99,9 @@ pub struct EngineState {
     /// The last record: its WAL and the offset after it.
     #[serde(default)]
     pub last_record: Option<(FileNumber, u64)>,
-    /// Bases that are wanted, and the end of the stream when each was.
+    /// Bases that are wanted.
     #[serde(default)]
-    pub wanted: VecDeque<(BaseReason, Boundary)>,
+    pub wanted: Wishes,
     /// A session of the server whose MANIFEST has been seen and whose first WAL has not been reached.
     #[serde(default)]
     pub pending_session: Option<PendingSession>,
