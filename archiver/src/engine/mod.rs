@@ -335,7 +335,8 @@ impl Engine {
         let what = "writes with disableWAL, or an import";
         let detail = format!("flushed files reach sequence {flushed}, the log ends {end}: {what}");
         let first = self.state.model.due().unwrap_or(flushed);
-        if self.tolerate(first, flushed, &detail)? {
+        let explained = self.state.model.explained().clone();
+        if self.tolerate((first, flushed), &explained, &detail)? {
             return Ok(());
         }
         self.jump(here, flushed, detail)

@@ -225,3 +225,5 @@ impl EngineState {
         }
     }
 }
+            said: None,
+            tolerated: std::collections::BTreeSet::new(),

@@ -116,6 +116,8 @@ impl Engine {
         self.state.wals_from = needed;
         self.last_base = None;
         self.state.two_phase_wal = None;
+        self.state.tolerated.clear();
+        self.state.said = None;
         self.state.recent.forget();
         self.state.session_id = session::session_id(&self.layout.info_log())?;
         self.state.options = self.registry.newest_options();

@@ -1,6 +1,6 @@
 //! The engine's values: what it stores in every segment, and what its steps answer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use pitr_archive::{
     clock::Micros,
@@ -111,6 +111,12 @@ pub struct EngineState {
     /// Files that entered without the log and are not in the archive yet.
     #[serde(default)]
     pub captures: Vec<PendingCapture>,
+    /// The last change outside the log, or of column families, that the run's stream tells of.
+    #[serde(default)]
+    pub said: Option<ManifestPoint>,
+    /// Column families of which the run's stream says that writes without the log were tolerated.
+    #[serde(default)]
+    pub tolerated: BTreeSet<String>,
 }
 
 /// Version of [`EngineState`].
