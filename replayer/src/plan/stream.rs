@@ -51,11 +51,15 @@ impl Piece {
     /// Whether an event at `at` belongs to this stream.
     ///
     /// What lies exactly where a child left its parent belongs to the parent's further life, except column family edits
-    /// and what is said of earlier changes: those name the interval they lie in.
+    /// and what is said of earlier changes: those name the interval they lie in. A change outside the log that may have
+    /// come before that place, and was noticed there, is one of them.
     pub fn keeps_event(&self, at: Boundary, event: &Event) -> bool {
-        let of_an_interval =
-            matches!(event, Event::ColumnFamily { .. } | Event::IntervalClosed { .. } | Event::Captured { .. });
-        self.until.is_none_or(|until| at < until || at == until && of_an_interval)
+        let of_an_interval = |until: Boundary| match event {
+            Event::ColumnFamily { .. } | Event::IntervalClosed { .. } | Event::Captured { .. } => true,
+            Event::Barrier { reason, interval, .. } => reason.blocks() == Blocks::Floor && interval.lo < until,
+            _ => false,
+        };
+        self.until.is_none_or(|until| at < until || at == until && of_an_interval(until))
     }
 
     /// Whether an entry at `at` belongs to this stream.
