@@ -155,10 +155,12 @@ impl Engine {
             }
             // A compaction can leave nothing, and looks like this when it does. `DeleteFilesInRange` never takes files of
             // level 0; FIFO expiry is the database's own forgetting, which `check` and `plan` name.
-            Change::FilesDropped { cf, files, level_zero } if !level_zero && !self.forgets_by_itself(cf) => {
+            Change::FilesDropped { cf, ref files, level_zero }
+                if (!level_zero || self.may_be_deleted(&change)) && !self.forgets_by_itself(cf) =>
+            {
                 let numbers: Vec<_> = files.iter().map(|file| file.number).collect();
-                let what =
-                    format!("files {} left {} without the log (dropped range)", list(&numbers), self.name_of(cf));
+                let how = if level_zero { "deleted, or a compaction left nothing of it" } else { "dropped range" };
+                let what = format!("files {} left {} without the log ({how})", list(&numbers), self.name_of(cf));
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
                 self.leave_open(point, None, hi)?;
             }
@@ -231,3 +233,9 @@ impl Engine {
 fn list(files: &[FileNumber]) -> String {
     files.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
+    /// Whether this can be `DB::DeleteFile`, as far as the server's version tells.
+    fn may_be_deleted(&self, change: &Change) -> bool {
+        let has_it = self.layout.settings().is_none_or(|settings| settings.rocksdb_version.major < 10);
+        has_it && change.may_be_delete_file()
+    }
+
