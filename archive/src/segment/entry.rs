@@ -166,7 +166,8 @@ pub enum Event {
         /// RocksDB's own name of the session, where its info log tells.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         db_session_id: Option<String>,
-        /// Where its MANIFEST edits begin.
+        /// What the MANIFEST says behind this place happened in the session. Where it is not certain with which edit the
+        /// session began, this is the last one that had been read when the stream reached it.
         manifest: ManifestPoint,
         /// `LastSequence` after the open's own edits.
         last_sequence: SequenceNumber,

@@ -102,7 +102,7 @@ pub struct Engine {
     lo: Boundary,
     /// Intervals whose end is not known yet.
     open: Vec<OpenInterval>,
-    /// What the MANIFEST said behind the start of a session whose records have not been reached.
+    /// What the MANIFEST said certainly behind the start of a session whose records have not been reached.
     deferred: VecDeque<Deferred>,
     /// While news is deferred: how far the MANIFEST was consumed before it.
     held: Option<(ManifestPoint, ContentHash)>,
@@ -454,7 +454,9 @@ impl Engine {
         let mut state = self.state.clone();
         state.first_wal_needed = self.first_wal_needed();
         state.place = self.present_wal();
-        state.lo = self.lo;
+        // What is deferred is read again.
+        let deferred = self.deferred.iter().filter(|deferred| matches!(deferred.news, News::Change { .. }));
+        state.lo = deferred.map(|deferred| deferred.lo).fold(self.lo, Boundary::min);
         state.open = self.open.clone();
         state.captures = self.unnoted_captures();
         state.last_record = self.stream.last_record();

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     layout::{Layout, current},
     lineage::Lineage,
-    manifest_tail::ManifestTail,
+    manifest_tail::{Follow, ManifestTail},
     owner::Owner,
     recent::Recent,
     registry::Registry,
@@ -115,7 +115,17 @@ impl Engine {
     fn join(&mut self, progress: &ManifestProgress) -> Result<()> {
         match self.cannot_join(progress)? {
             Joint::Holds => Ok(()),
-            Joint::Missing(reason, detail) => self.end_run(reason, detail),
+            Joint::Missing(reason, detail) => {
+                if self.waits_for_session() && reason != BarrierReason::ManifestMissed {
+                    // Told by the MANIFEST, and deferred by the process before.
+                    match self.manifest.follow(&self.registry)? {
+                        Follow::News(news) | Follow::Missed { before: news, .. } => {
+                            self.publish_news(news, None, &[])?;
+                        }
+                    }
+                }
+                self.end_run(reason, detail)
+            }
             Joint::Forked(evidence, detail) => {
                 self.fork(evidence, detail);
                 Ok(())
@@ -222,8 +232,8 @@ impl EngineState {
             pending_session: None,
             waiting_beyond: None,
             captures: Vec::new(),
+            said: None,
+            tolerated: std::collections::BTreeSet::new(),
         }
     }
 }
-            said: None,
-            tolerated: std::collections::BTreeSet::new(),

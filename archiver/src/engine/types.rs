@@ -235,6 +235,8 @@ pub struct PendingSession {
 pub(super) struct Deferred {
     pub news: News,
     pub log: InfoLog,
+    /// The readable end before the last look that did not show it.
+    pub lo: Boundary,
     /// For a new MANIFEST: the session that the info log named when it was seen.
     pub id: Option<String>,
 }
