@@ -14,7 +14,10 @@ use pitr_archive::{
         schema::{BaseDocument, SegmentSummary, TimeSample},
     },
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
-    segment::entry::{BarrierReason, Blocks, CapturedFile, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint},
+    segment::entry::{
+        BarrierReason, Blocks, CapturedFile, CapturedSettings, ColumnFamilyChange, Entry, Event, Interval,
+        ManifestPoint,
+    },
 };
 
 use super::CrossIngest;
@@ -147,6 +150,7 @@ pub(crate) struct Capture {
     pub edit: String,
     pub files: Vec<CapturedFile>,
     pub behind: bool,
+    pub settings: Option<CapturedSettings>,
 }
 
 /// A column family added or dropped.
@@ -353,13 +357,14 @@ impl Stream {
                 manifest: *manifest,
                 detail: detail.clone(),
             }),
-            Event::Captured { manifest, column_family, edit, files, behind } => self.captures.push(Capture {
+            Event::Captured { manifest, column_family, edit, files, behind, settings } => self.captures.push(Capture {
                 place,
                 manifest: *manifest,
                 column_family: *column_family,
                 edit: edit.clone(),
                 files: files.clone(),
                 behind: *behind,
+                settings: settings.clone(),
             }),
             Event::UnloggedTolerated { column_families, .. } => self.unlogged.push((place, column_families.clone())),
             // Collected once all intervals are known.
@@ -469,6 +474,12 @@ impl Stream {
     pub fn unlogged_in(&self, run: Run) -> BTreeSet<&str> {
         let noticed = self.unlogged.iter().filter(|(place, _)| self.in_run(run, *place));
         noticed.flat_map(|(_, families)| families).map(String::as_str).collect()
+    }
+
+    /// The settings of a column family, where captured files came with them. Ids are never given again in a run.
+    pub fn settings_of(&self, run: Run, id: ColumnFamilyId) -> Option<&CapturedSettings> {
+        let captures = self.captures.iter().filter(|c| c.column_family == id && self.in_run(run, c.place));
+        captures.filter_map(|capture| capture.settings.as_ref()).next()
     }
 
     /// What is in the archive of the files that a barrier is about, by column family. Empty unless it is all of them.
