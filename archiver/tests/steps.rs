@@ -11,14 +11,20 @@ use std::{
 use pitr_archive::{
     catalog::archive::Archive,
     clock::{ManualClock, Micros, SystemClock},
+    ids::FileNumber,
     random::OsRandom,
-    rocks::{log_writer::LogWriter, write_batch::WriteBatch},
+    rocks::{
+        log_writer::LogWriter,
+        version_edit::{DeletedFile, VersionEdit},
+        write_batch::WriteBatch,
+    },
     segment::entry::{BarrierReason, Entry, Event},
     store::memory::MemoryStore,
 };
 use pitr_archiver::{
     Archiver, ArchiverConfig, Parts,
     control::{TagRequest, Unflushed},
+    owner::Done,
 };
 use rocksdb::{DB, Options};
 
@@ -286,12 +292,6 @@ async fn writes_outside_the_log_are_barriers_and_a_base_follows() {
     assert_eq!(archive(&store).await.bases().await.unwrap().len(), 3);
 }
 
-fn ingest(db: &DB, dir: &Path, key: &str) {
-    let sst = dir.join("in.sst");
-    let options = options();
-    let mut writer = rocksdb::SstFileWriter::create(&options);
-    writer.open(&sst).unwrap();
-    writer.put(key, "ingested").unwrap();
 #[tokio::test]
 async fn tolerated_writes_are_told_of_once_in_a_run_however_often_they_come() {
     let dir = tempfile::tempdir().unwrap();
@@ -399,6 +399,12 @@ async fn a_base_that_turns_out_useless_leaves_the_next_one_for_barriers_paced() 
     assert!(status.base_due.is_some_and(|due| due > status.now), "{status:?}");
 }
 
+fn ingest(db: &DB, dir: &Path, key: &str) {
+    let sst = dir.join("in.sst");
+    let options = options();
+    let mut writer = rocksdb::SstFileWriter::create(&options);
+    writer.open(&sst).unwrap();
+    writer.put(key, "ingested").unwrap();
     writer.finish().unwrap();
     db.ingest_external_file(vec![&sst]).unwrap();
 }
