@@ -221,6 +221,120 @@ fn what_may_lie_below_older_keys_is_not_repeated() {
 }
 
 #[test]
+fn what_may_lie_below_older_keys_is_not_repeated_when_a_later_session_forbids_it() {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_allow_ingest_behind(true);
+    options.set_compaction_style(rocksdb::DBCompactionStyle::Universal);
+    let mut story = Story::opened(&options, |_| {});
+    story.put("k", "new");
+    story.db().flush().unwrap();
+    story.quietly(|story| {
+        let mut behind = IngestExternalFileOptions::default();
+        behind.set_ingest_behind(true);
+        story.ingest_with("default", &[("k", "behind"), ("m", "behind")], &behind);
+        story.reopen(|options| options.set_allow_ingest_behind(false));
+    });
+    story.put("z", "1");
+    let refused = story.plan(story.moments() - 1, CrossIngest::Repeat).unwrap_err();
+    assert_eq!(refused.code(), Code::TargetBehindBarrier);
+    assert!(refused.to_string().contains("below what was there"), "{refused}");
+}
+
+#[test]
+fn a_manifest_that_grew_too_large_twice_at_once_does_not_hide_what_came_behind_it() {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_max_manifest_file_size(1);
+    let mut story = Story::opened(&options, |_| {});
+    story.put("before", "1");
+    // The number of a later file's epoch tells that it does not lie below what is there.
+    story.db().flush().unwrap();
+    story.quietly(|story| {
+        story.put("a", "1");
+        story.roll_manifest();
+        story.roll_manifest();
+        story.ingest("default", &[("m", "ingested")]);
+        story.put("b", "1");
+    });
+    story.moment();
+    let behind = story.first_record() + 3;
+    for _ in 0..2 {
+        // A record behind the ingestion that was read with it: both before the next log begins and afterwards.
+        assert_eq!(story.refusal_of_record(behind - 1, CrossIngest::Repeat), Code::TargetInsideEvent);
+        story.restart_archiver();
+        story.put("c", "1");
+        story.db().flush().unwrap();
+        story.put("m", "2");
+    }
+    assert_eq!(story.barriers(), [BarrierReason::ChangeOutsideWal]);
+    assert!(story.crossed_from_the_first_base() > 5);
+}
+
+#[test]
+fn a_copy_with_repeated_ingestions_has_no_more_levels_than_its_server() {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_num_levels(4);
+    let mut story = Story::opened(&options, |_| {});
+    story.put("a", "1");
+    story.ingest("default", &[("m", "ingested"), ("n", "ingested")]);
+    story.put("m", "2");
+    story.compact();
+    story.ingest("default", &[("m", "again")]);
+    assert_eq!(story.crossed_from_the_first_base(), 6);
+}
+
+#[test]
+fn merges_in_a_column_family_that_is_younger_than_the_base_are_planned_only_with_its_settings() {
+    let mut options = Options::default();
+    options.set_merge_operator_associative("UInt64AddOperator", |_, _, operands| {
+        operands.iter().last().map(<[u8]>::to_vec)
+    });
+    let mut story = Story::new();
+    story.put("k", "1");
+    story.ingest("default", &[("k", "ingested")]);
+    story.create_with("sums", &options);
+    story.add("sums", "a", 1);
+    let refused = story.plan(story.moments() - 1, CrossIngest::Repeat).unwrap_err();
+    assert_eq!(refused.code(), Code::TargetBehindBarrier);
+    assert!(refused.to_string().contains("its operator is not known"), "{refused}");
+    story.ingest("sums", &[("b", "ingested")]);
+    story.plan(story.moments() - 1, CrossIngest::Repeat).unwrap();
+}
+
+#[test]
+fn what_waits_for_its_upload_is_bounded_and_the_barrier_says_so() {
+    let mut story = Story::with(|config| config.capture_bytes = 1500);
+    story.quietly(|story| {
+        for key in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
+            story.ingest("default", &[(key, "ingested")]);
+        }
+    });
+    story.moment();
+    let details = story.details();
+    let held = details.iter().filter(|detail| !detail.contains("not captured")).count();
+    assert!((4..=8).contains(&held), "{details:?}");
+    assert!(details[9].contains("wait for their upload"), "{details:?}");
+    assert_eq!(story.table_pins(), 0, "nothing else stays pinned");
+    story.ingest("default", &[("k", "ingested")]);
+    assert!(!story.details()[10].contains("not captured"), "there is room again");
+}
+
+#[test]
+fn what_can_never_be_crossed_is_not_captured() {
+    let mut story = Story::new();
+    story.put("k", "1");
+    story.quietly(|story| import::import(story.db(), story.scratch(), "imported", &[("a", "1")]));
+    story.look_without_shipping();
+    story.moment();
+    let details = story.details();
+    assert!(details.iter().any(|detail| detail.contains("; not captured: file")), "{details:?}");
+    story.put("k", "2");
+    assert_eq!(story.table_pins(), 0);
+}
+
+#[test]
 fn comparators_that_are_not_built_in_are_not_crossed() {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -328,4 +442,17 @@ fn a_file_of_another_column_family_proves_that_the_tolerance_does_not_cover_the_
     assert_eq!(story.barriers(), [BarrierReason::SequenceJump]);
     let refused = story.plan(story.moments() - 1, CrossIngest::Refuse).unwrap_err();
     assert_eq!(refused.code(), Code::TargetBehindBarrier);
+}
+
+#[test]
+fn an_ingestion_beside_tolerated_writes_is_no_proof_against_them() {
+    let mut story = Story::with_families(&["cache"], |config| config.unlogged_tolerate = vec!["cache".to_owned()]);
+    story.put("k", "1");
+    story.quietly(|story| {
+        story.put_unlogged("cache", "x", "1");
+        story.ingest("default", &[("k", "ingested")]);
+    });
+    assert_eq!(story.db().latest_sequence_number(), 3, "the file has a number");
+    story.put("b", "1");
+    assert_eq!(story.barriers(), [BarrierReason::ChangeOutsideWal]);
 }

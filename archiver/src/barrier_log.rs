@@ -41,14 +41,25 @@ impl BarrierLog {
         self.newest.push(Noted { reason, interval, manifest, unexplained });
     }
 
-    /// Whether targets at or after its floor can be reached from a base.
+    /// Whether targets at or after its floor can be reached from a base whose floor is the end of what was read.
     pub fn serves(&self, base: &Footing) -> bool {
+        // A change that lies there, and that the base lacks, came before the base was complete.
+        let lacks = |noted: &Noted| noted.interval.lo == base.floor && noted.reason.blocks() == Blocks::Floor;
+        self.still_serves(base) && !self.newest.iter().any(|noted| lacks(noted) && Hurdle::from(*noted).concerns(base))
+    }
+
+    /// Whether they still can, of a base that served when its floor was fixed: a barrier behind the floor stops later
+    /// targets only.
+    pub fn still_serves(&self, base: &Footing) -> bool {
         !self.newest.iter().any(|noted| {
-            // A barrier behind the floor stops later targets only; a change that the base lacks stops all of them.
-            let before = noted.interval.lo < base.floor || noted.reason.blocks() == Blocks::Floor;
             let jumped = noted.reason.blocks() == Blocks::Jump && noted.interval.lo == base.floor;
-            (before || jumped) && Hurdle::from(*noted).concerns(base)
+            (noted.interval.lo < base.floor || jumped) && Hurdle::from(*noted).concerns(base)
         })
+    }
+
+    /// Whether any of them stops targets of a base.
+    pub fn concern(&self, base: &Footing) -> bool {
+        self.newest.iter().any(|noted| Hurdle::from(*noted).concerns(base))
     }
 }
 
@@ -78,5 +89,26 @@ mod tests {
         assert!(log.serves(&base(5, 9, 90)) && log.serves(&base(0, 5, 90)));
         log.note(Hurdle { manifest: Some(point(91)), ..at(BarrierReason::ChangeOutsideWal, 9) });
         assert!(!log.serves(&base(6, 9, 90)) && log.serves(&base(6, 9, 91)));
+    }
+
+    #[test]
+    fn what_changes_behind_a_bases_floor_while_it_is_uploaded_does_not_make_it_useless() {
+        let mut log = BarrierLog::default();
+        let base = Footing {
+            first: Boundary::new(6),
+            floor: Boundary::new(9),
+            manifest: ManifestPoint { file: FileNumber::new(4), offset: 90 },
+            max_file_sequence: SequenceNumber::new(50),
+        };
+        for (lo, serves, still) in [(8, false, false), (9, false, true), (10, true, true)] {
+            let lo = Boundary::new(lo);
+            log.note(Hurdle {
+                reason: BarrierReason::ChangeOutsideWal,
+                interval: Interval { lo, hi: Some(lo) },
+                manifest: Some(ManifestPoint { file: FileNumber::new(4), offset: 91 }),
+                unexplained: None,
+            });
+            assert_eq!((log.serves(&base), log.still_serves(&base), log.concern(&base)), (serves, still, true), "{lo}");
+        }
     }
 }

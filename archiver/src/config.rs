@@ -39,8 +39,8 @@ pub struct ArchiverConfig {
     pub barrier_base_spacing: Duration,
     /// How far it grows. Default: 15 minutes.
     pub barrier_base_spacing_max: Duration,
-    /// Files that enter the database without the log (ingestion) are captured up to this many bytes for one ingestion;
-    /// larger ones cannot be crossed by a replay. Default: 1 GiB.
+    /// Files that enter the database without the log (ingestion) are captured up to this many bytes for one ingestion,
+    /// and four times as many that wait for their upload; others cannot be crossed by a replay. Default: 1 GiB.
     pub capture_bytes: u64,
     /// Column families that may be written without the log (`disableWAL`): that is no barrier then, and what a restore gives
     /// of them is what a crash would have kept. The operator vouches that no others are written so. Default: none.

@@ -143,10 +143,11 @@ impl Layout {
         self.family(family).is_some_and(|f| f.compaction_style.as_deref() == Some("kCompactionStyleFIFO"))
     }
 
-    /// Whether files can be ingested into a column family below what is there.
+    /// Whether files can be ingested into a column family below what is there; where no setting says that they cannot, too.
     pub fn may_ingest_behind(&self, family: &str) -> bool {
-        let of_database = self.settings().is_some_and(|s| s.allow_ingest_behind == Some(true));
-        of_database || self.family(family).is_some_and(|f| f.cf_allow_ingest_behind == Some(true))
+        let of_database = self.settings().is_none_or(|s| s.allow_ingest_behind != Some(false));
+        // The column family's own came later: without it, the database's alone decides.
+        of_database || self.family(family).is_none_or(|f| f.cf_allow_ingest_behind == Some(true))
     }
 
     /// Where the info log is when it is not in the database directory.

@@ -116,6 +116,11 @@ impl SequenceModel {
         self.explained.extend((first..=last.get()).take(room));
     }
 
+    /// Numbers above `LastSequence` that files outside the log were given.
+    pub fn explained(&self) -> &BTreeSet<u64> {
+        &self.explained
+    }
+
     /// Everything readable has been read: explained numbers directly after the last record are part of `LastSequence`.
     pub fn settle(&mut self) {
         let known = if self.last.is_some() { &mut self.last } else { &mut self.flushed };

@@ -11,14 +11,20 @@ use std::{
 use pitr_archive::{
     catalog::archive::Archive,
     clock::{ManualClock, Micros, SystemClock},
+    ids::FileNumber,
     random::OsRandom,
-    rocks::{log_writer::LogWriter, write_batch::WriteBatch},
+    rocks::{
+        log_writer::LogWriter,
+        version_edit::{DeletedFile, VersionEdit},
+        write_batch::WriteBatch,
+    },
     segment::entry::{BarrierReason, Entry, Event},
     store::memory::MemoryStore,
 };
 use pitr_archiver::{
     Archiver, ArchiverConfig, Parts,
     control::{TagRequest, Unflushed},
+    owner::Done,
 };
 use rocksdb::{DB, Options};
 
@@ -284,6 +290,113 @@ async fn writes_outside_the_log_are_barriers_and_a_base_follows() {
     one.catch_up().await.unwrap();
     assert_eq!(barriers(&entries(&store).await), [BarrierReason::SequenceJump, BarrierReason::ChangeOutsideWal]);
     assert_eq!(archive(&store).await.bases().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn tolerated_writes_are_told_of_once_in_a_run_however_often_they_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let mut config = ArchiverConfig::new(dir.path().join("db"));
+    config.unlogged_tolerate = vec!["default".to_owned()];
+    let mut unlogged = rocksdb::WriteOptions::default();
+    unlogged.disable_wal(true);
+    for _ in 0..3 {
+        let mut one = Archiver::open(config.clone(), archive(&store).await, Parts::system()).await.unwrap();
+        for _ in 0..5 {
+            one.catch_up().await.unwrap();
+            db.put_opt("u", "1", &unlogged).unwrap();
+            db.put("b", "1").unwrap();
+        }
+        one.catch_up().await.unwrap();
+    }
+    let all = entries(&store).await;
+    let told = all.iter().filter(|entry| matches!(entry, Entry::Event(Event::UnloggedTolerated { .. })));
+    assert_eq!((told.count(), barriers(&all)), (1, Vec::new()));
+}
+
+/// `DB::DeleteFile`, as RocksDB had it until version 9, in a MANIFEST of this library.
+#[tokio::test]
+async fn a_file_that_an_older_rocksdb_deleted_from_level_zero_is_a_barrier() {
+    for (version, expected) in [("9.1.1", vec![BarrierReason::ChangeOutsideWal]), ("11.8.1", Vec::new())] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = MemoryStore::new();
+        let db = DB::open(&options(), dir.path().join("db")).unwrap();
+        db.put("a", "1").unwrap();
+        db.flush().unwrap();
+        db.put("b", "1").unwrap();
+        let files = || std::fs::read_dir(dir.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        for path in files().filter(|path| name(path).starts_with("OPTIONS-")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            std::fs::write(&path, text.replace("rocksdb_version=11.8.1", &format!("rocksdb_version={version}")))
+                .unwrap();
+        }
+        let mut one = archiver(dir.path(), &store).await;
+        one.catch_up().await.unwrap();
+        let table = files().find(|path| path.extension().is_some_and(|x| x == "sst")).unwrap();
+        let number = FileNumber::new(name(&table).trim_end_matches(".sst").parse().unwrap());
+        let edit = VersionEdit {
+            deleted_files: vec![DeletedFile { level: 0, number }],
+            next_file_number: Some(FileNumber::new(1000)),
+            ..VersionEdit::default()
+        };
+        let current = std::fs::read_to_string(dir.path().join("db/CURRENT")).unwrap();
+        let manifest = dir.path().join("db").join(current.trim());
+        let mut bytes = std::fs::read(&manifest).unwrap();
+        LogWriter::new(bytes.len() as u64).append(&edit.encode(), &mut bytes);
+        std::fs::write(&manifest, bytes).unwrap();
+        one.poll().unwrap();
+        one.ship().await.unwrap();
+        assert_eq!(barriers(&entries(&store).await), expected, "{version}");
+        drop(db);
+    }
+}
+
+/// Whoever owns the database writes and ingests between the linking of a base's files and the look that fixes its floor.
+#[derive(Debug)]
+struct Busy {
+    db: Arc<DB>,
+    dir: PathBuf,
+}
+
+impl pitr_archiver::Owner for Busy {
+    fn flush_wal(&self) -> pitr_archive::Result<Done> {
+        Ok(Done::Cannot)
+    }
+
+    fn hold_file_deletions(&self) -> pitr_archive::Result<Done> {
+        Ok(Done::Yes)
+    }
+
+    fn release_file_deletions(&self) -> pitr_archive::Result<()> {
+        self.db.put("busy", "1").unwrap();
+        ingest(&self.db, &self.dir, "k");
+        self.db.put("busy", "2").unwrap();
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_base_that_turns_out_useless_leaves_the_next_one_for_barriers_paced() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = Arc::new(DB::open(&options(), dir.path().join("db")).unwrap());
+    db.put("a", "1").unwrap();
+    archiver(dir.path(), &store).await.catch_up().await.unwrap();
+    let owner = Arc::new(Busy { db: db.clone(), dir: dir.path().to_owned() });
+    let parts = Parts { owner, ..Parts::system() };
+    let config = ArchiverConfig::new(dir.path().join("db"));
+    let mut one = Archiver::open(config, archive(&store).await, parts).await.unwrap();
+    ingest(&db, dir.path(), "k");
+    one.poll().unwrap();
+    assert!(
+        one.take_wanted_base().await.unwrap().is_none(),
+        "what came after its files were linked lies before its floor"
+    );
+    let status = one.status().unwrap();
+    assert!(status.base_due.is_some_and(|due| due > status.now), "{status:?}");
 }
 
 fn ingest(db: &DB, dir: &Path, key: &str) {

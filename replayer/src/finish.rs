@@ -15,7 +15,7 @@ use librocksdb_sys as ffi;
 use pitr_archive::{
     Code, Error, Result,
     ids::{ColumnFamilyId, SequenceNumber},
-    rocks::{manifest::TwoPhase, write_batch::WritePolicy},
+    rocks::{built_in, manifest::TwoPhase, write_batch::WritePolicy},
 };
 use rocksdb::{
     AsRawPtr, BlockBasedOptions, BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB,
@@ -35,6 +35,8 @@ pub struct FamilySpec {
     pub merge_operator: Option<String>,
     /// The version of its table files, so that the source's RocksDB can read what recovery writes.
     pub format_version: Option<i32>,
+    /// The number of its levels: what recovery writes must not lie below the source's last one, which the server would refuse.
+    pub levels: Option<i32>,
     /// Its own paths, in the copy.
     pub paths: Vec<PathBuf>,
 }
@@ -54,12 +56,6 @@ pub struct OpenSpec {
     pub two_phase: TwoPhase,
 }
 
-/// Comparators that this library has.
-const COMPARATORS: [&str; 2] = ["leveldb.BytewiseComparator", "rocksdb.ReverseBytewiseComparator"];
-
-/// Merge operators that this library has and that have no options of their own.
-const MERGE_OPERATORS: [&str; 4] = ["UInt64AddOperator", "MaxOperator", "BytesXOR", "PutOperator"];
-
 /// Why a column family cannot be opened here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unknown {
@@ -75,10 +71,10 @@ pub struct Unknown {
 pub fn unknown(families: &[FamilySpec]) -> Vec<Unknown> {
     let mut lacking = Vec::new();
     for family in families {
-        if !COMPARATORS.contains(&family.comparator.as_str()) {
+        if !built_in::has_comparator(&family.comparator) {
             lacking.push(Unknown { family: family.name.clone(), what: "comparator", name: family.comparator.clone() });
         }
-        if let Some(operator) = family.merge_operator.as_ref().filter(|o| !MERGE_OPERATORS.contains(&o.as_str())) {
+        if let Some(operator) = family.merge_operator.as_ref().filter(|o| !built_in::has_merge_operator(o)) {
             lacking.push(Unknown { family: family.name.clone(), what: "merge operator", name: operator.clone() });
         }
     }
@@ -211,6 +207,9 @@ fn family_options(family: &FamilySpec) -> Result<Options> {
     options.set_level_zero_stop_writes_trigger(i32::MAX);
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(64 << 20);
+    if let Some(levels) = family.levels {
+        options.set_num_levels(levels);
+    }
     if let Some(version) = family.format_version {
         let mut table = BlockBasedOptions::default();
         table.set_format_version(version);

@@ -28,7 +28,7 @@ use pitr_archive::{
         TimelineId,
     },
     rocks::{manifest::TwoPhase, write_batch::WritePolicy},
-    segment::entry::{ColumnFamilyChange, ManifestPoint},
+    segment::entry::{CapturedSettings, ColumnFamilyChange, ManifestPoint},
 };
 use serde::Serialize;
 use stream::{Ancestor, Stream};
@@ -38,6 +38,7 @@ use crate::target::Target;
 pub(crate) mod archive_source;
 pub(crate) mod assemble;
 pub(crate) mod choose;
+pub(crate) mod edit;
 pub(crate) mod facts;
 pub mod ingestion;
 pub(crate) mod resolve;
@@ -330,6 +331,9 @@ pub struct ColumnFamilyEdit {
     pub manifest: ManifestPoint,
     /// The VersionEdit as archived, base64.
     pub edit: String,
+    /// What opening the copy needs to know of the column family, where files captured for it tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<CapturedSettings>,
 }
 
 /// A WAL file to write.

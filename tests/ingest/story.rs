@@ -238,6 +238,11 @@ impl Story {
         self.moment();
     }
 
+    pub fn add(&mut self, family: &str, key: &str, number: u64) {
+        self.db().merge_cf(&self.db().cf_handle(family).unwrap(), key, number.to_le_bytes()).unwrap();
+        self.moment();
+    }
+
     pub fn compact_family(&mut self, family: &str) {
         let mut options = CompactOptions::default();
         options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
@@ -249,7 +254,11 @@ impl Story {
 
     pub fn create(&mut self, family: &str) {
         let options = self.options.clone();
-        self.db.as_mut().unwrap().create_cf(family, &options).unwrap();
+        self.create_with(family, &options);
+    }
+
+    pub fn create_with(&mut self, family: &str, options: &Options) {
+        self.db.as_mut().unwrap().create_cf(family, options).unwrap();
         self.families.insert(family.to_owned());
         self.moment();
     }
@@ -257,6 +266,27 @@ impl Story {
     pub fn drop_family(&mut self, family: &str) {
         self.db.as_mut().unwrap().drop_cf(family).unwrap();
         self.families.remove(family);
+        self.moment();
+    }
+
+    /// The server begins a MANIFEST because the one before has grown too large, and the number before its own is no file's.
+    /// Needs `max_manifest_file_size` of 1.
+    pub fn roll_manifest(&self) {
+        let current = || std::fs::read_to_string(self.root.path().join("db/CURRENT")).unwrap();
+        let before = current();
+        let nothing = self.root.path().join("there-is-no-such-file.sst");
+        // An ingestion that fails has been given a number, and the MANIFEST an edit that says so.
+        while current() == before {
+            self.db().ingest_external_file(vec![&nothing]).unwrap_err();
+        }
+    }
+
+    /// The server is restarted with these changes of its options.
+    pub fn reopen(&mut self, change: impl FnOnce(&mut Options)) {
+        drop(self.db.take());
+        change(&mut self.options);
+        let families = self.families.iter().map(|name| ColumnFamilyDescriptor::new(name, self.options.clone()));
+        self.db = Some(DB::open_cf_descriptors(&self.options, self.root.path().join("db"), families).unwrap());
         self.moment();
     }
 
@@ -317,6 +347,12 @@ impl Story {
     pub fn barriers(&self) -> Vec<BarrierReason> {
         let catalog = self.runtime.block_on(async { self.archive().await.load_catalog().await.unwrap() });
         catalog.current_timeline().unwrap().barriers().iter().map(|barrier| barrier.reason).collect()
+    }
+
+    /// What the barriers say.
+    pub fn details(&self) -> Vec<String> {
+        let catalog = self.runtime.block_on(async { self.archive().await.load_catalog().await.unwrap() });
+        catalog.current_timeline().unwrap().barriers().iter().map(|barrier| barrier.detail.clone()).collect()
     }
 
     /// Table files in the archiver's pins.

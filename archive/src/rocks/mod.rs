@@ -13,8 +13,10 @@
 //! - [`version_edit`], [`manifest`]: what a MANIFEST record holds, and the state that all of them amount to.
 //! - [`name`]: names that are bytes.
 //! - [`options_file`]: the OPTIONS file.
+//! - [`built_in`]: comparators and merge operators that every RocksDB has.
 //! - [`describe`]: all of the above in words, for people and for JSON.
 
+pub mod built_in;
 pub mod coding;
 pub mod describe;
 pub mod file_name;

@@ -127,6 +127,20 @@ pub enum ColumnFamilyChange {
     Dropped,
 }
 
+/// What repeating an ingestion needs to know of a column family.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapturedSettings {
+    /// Its merge operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge_operator: Option<String>,
+    /// Its compaction filter, or the factory that makes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compaction_filter: Option<String>,
+    /// The number of its levels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<u64>,
+}
+
 /// A file that entered without the log and is in the archive, as files of bases are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,7 +180,8 @@ pub enum Event {
         /// RocksDB's own name of the session, where its info log tells.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         db_session_id: Option<String>,
-        /// Where its MANIFEST edits begin.
+        /// What the MANIFEST says behind this place happened in the session. Where it is not certain with which edit the
+        /// session began, this is the last one that had been read when the stream reached it.
         manifest: ManifestPoint,
         /// `LastSequence` after the open's own edits.
         last_sequence: SequenceNumber,
@@ -230,6 +245,10 @@ pub enum Event {
         /// The server may have put them below what was there (`allow_ingest_behind`).
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         behind: bool,
+        /// The column family's settings at the time, where they were certain: a base that is older than the column family
+        /// does not tell.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        settings: Option<CapturedSettings>,
     },
     /// Records that were archived and then taken back by the server; replay leaves them out.
     Withdrawn {

@@ -249,7 +249,7 @@ impl Archiver {
             self.ship_all().await?;
         }
         let candidate = candidate(&floor, &collected);
-        if floor.joins != self.joins || !self.engine.serves(floor.start.run, &candidate) {
+        if floor.joins != self.joins || !self.engine.still_serves(floor.start.run, &candidate) {
             self.engine.end_hold();
             return Err(Error::new(Code::BaseNotPublishable, "publishing a base of").on(self.config.db.display()));
         }
@@ -275,7 +275,7 @@ impl Archiver {
         self.roll_up.bases.push(document.id.clone());
         self.last_base = Some(document.id.clone());
         let run = (self.timeline, document.run);
-        self.known_files.learn(&document.files, run, (self.timeline, self.engine.run()));
+        self.known_files.published(&document.files, run, (self.timeline, self.engine.run()));
         tracing::info!(base = %document.id, floor = %document.floor.boundary, files = document.files.len(), "base published");
         Ok(document)
     }

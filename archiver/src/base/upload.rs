@@ -8,6 +8,7 @@
 use std::{
     collections::HashMap,
     io::{Read, Seek, SeekFrom},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
@@ -25,9 +26,11 @@ use pitr_archive::{
 
 use super::collect::{CollectedFile, Held};
 
-/// Files of published bases.
+/// Files of published bases, and files that were sent since the last one was: where a base comes to nothing, the next one
+/// need not send them again.
 #[derive(Clone, Debug, Default)]
 pub struct KnownFiles {
+    sent: Arc<Mutex<HashMap<String, BaseFile>>>,
     by_object: HashMap<String, BaseFile>,
     /// Of the present run only.
     by_name: HashMap<(String, u64), BaseFile>,
@@ -38,6 +41,18 @@ pub struct KnownFiles {
 pub type RunName = (TimelineId, u64);
 
 impl KnownFiles {
+    /// Learns the files of a base that was published just now. What was sent for others before it no base names: it is
+    /// not counted on for longer.
+    pub fn published(&mut self, files: &[BaseFile], run: RunName, present: RunName) {
+        self.learn(files, run, present);
+        self.sent().clear();
+    }
+
+    // A panic while the lock is held leaves a plain map that is still true: what it holds was sent.
+    fn sent(&self) -> MutexGuard<'_, HashMap<String, BaseFile>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Learns the files of a published base of `run`. `present` is the run that is being archived.
     pub fn learn(&mut self, files: &[BaseFile], run: RunName, present: RunName) {
         if self.run != Some(present) {
@@ -94,11 +109,14 @@ async fn one(
     if let Some(stored) = known.by_object.get(identity.as_str()) {
         return Ok(described(stored));
     }
+    if let Some(stored) = known.sent().get(identity.as_str()).cloned() {
+        return Ok(described(&stored));
+    }
     let mut source = tokio::fs::File::from_std(open(&file.held)?);
     source.set_max_buf_size(1 << 20);
     let stored = archive.upload_file(&identity, file.size, &mut source, claim, random).await?;
     crate::crash::point("base-uploaded-one");
-    Ok(BaseFile {
+    let stored = BaseFile {
         name: file.name.clone(),
         column_family: file.column_family,
         path_id: file.path_id,
@@ -106,7 +124,9 @@ async fn one(
         hash: stored.hash,
         object: stored.object,
         epoch: stored.epoch,
-    })
+    };
+    known.sent().insert(stored.object.clone(), stored.clone());
+    Ok(stored)
 }
 
 fn open(held: &Held) -> Result<std::fs::File> {
@@ -137,4 +157,43 @@ async fn content_hash(file: &CollectedFile) -> Result<ContentHash> {
         }
     });
     hash.await.unwrap_or_else(|e| Err(Error::new(Code::Internal, "hashing a file of a base").because(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use pitr_archive::{
+        clock::SystemClock,
+        ids::{ColumnFamilyId, FileNumber},
+        random::OsRandom,
+        rocks::version_edit::SstUniqueId,
+        store::memory::MemoryStore,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_sent_for_a_base_that_came_to_nothing_is_sent_again_only_after_another_was_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("000007.sst");
+        std::fs::write(&path, "content").unwrap();
+        let archive =
+            Archive::open_or_create(Arc::new(MemoryStore::new()), None, &SystemClock, &OsRandom).await.unwrap();
+        let claim = archive.claim_epoch("test", &SystemClock, &OsRandom).await.unwrap();
+        let files = [CollectedFile {
+            name: "000007.sst".to_owned(),
+            number: FileNumber::new(7),
+            column_family: ColumnFamilyId::DEFAULT,
+            path_id: 0,
+            size: 7,
+            unique_id: Some(SstUniqueId(1, 2)),
+            held: Held::Link(path.clone()),
+        }];
+        let mut known = KnownFiles::default();
+        let run = (TimelineId::FIRST, 0);
+        let first = upload(&archive, &claim, &OsRandom, &files, &known.clone(), run, 1).await.unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(upload(&archive, &claim, &OsRandom, &files, &known, run, 1).await.unwrap(), first);
+        known.published(&[], run, run);
+        assert!(upload(&archive, &claim, &OsRandom, &files, &known, run, 1).await.is_err(), "it must be read");
+    }
 }

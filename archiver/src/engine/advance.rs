@@ -395,6 +395,7 @@ impl Engine {
                 }
             }
         }
+        let begins_behind = self.begins_behind(session.first_wal, session.manifest);
         let by_open = u64::from(self.state.transactions.counts_batches());
         if self.state.model.is_beyond(session.flushed, by_open) {
             self.jump_to_flushed(self.stream.boundary(), session.flushed)?;
@@ -415,7 +416,9 @@ impl Engine {
         self.stream.event(&Event::SessionStarted {
             session: self.state.session,
             db_session_id: session.id.clone(),
-            manifest: session.manifest,
+            // Nothing that is said behind this point came before the session, for those who read this. Where that is not certain,
+            // everything said so far counts as said before it, and its own interval tells.
+            manifest: if begins_behind { session.manifest } else { self.manifest.point() },
             last_sequence: recovered,
         })?;
         // An open's MANIFEST has the number after its first WAL's. Where that WAL was never there, or the session was noticed
@@ -437,7 +440,10 @@ impl Engine {
                 sequence: recovered,
             }
         });
-        // What its MANIFEST says happened behind everything that the sessions before wrote.
+        if begins_behind {
+            self.deferred_came_after(self.stream.boundary());
+        }
+        // Everything read so far was read before the last look at the MANIFEST.
         self.lo = self.lo.max(self.stream.boundary());
         self.publish_deferred(None, &[])?;
         Ok(emit::Run::GoesOn)

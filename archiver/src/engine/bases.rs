@@ -1,11 +1,11 @@
 //! Which bases the stream wants, and which would serve.
 //!
-//! Owns: the wishes, oldest first, and the judgement of a candidate against the run's barriers. Taking, uploading and
+//! Owns: when one satisfies a wish ([`super::wishes`]), and the judgement of a candidate against the run's barriers. Taking, uploading and
 //! publishing are the archiver's.
 
 use pitr_archive::{
     catalog::crossing::Footing,
-    ids::{Boundary, FileNumber, SequenceNumber},
+    ids::{FileNumber, SequenceNumber},
     rocks::manifest::ManifestModel,
 };
 
@@ -39,30 +39,30 @@ impl Engine {
         run == self.state.run && self.state.barriers.serves(base)
     }
 
+    /// Whether a base whose floor was fixed is worth publishing: what has happened behind its floor since, it need not have.
+    pub fn still_serves(&self, run: u64, base: &Footing) -> bool {
+        run == self.state.run && self.state.barriers.still_serves(base)
+    }
+
     /// Why a base is wanted, if one is.
     pub fn wanted_base(&self) -> Option<&BaseReason> {
-        self.state.wanted.front().map(|(reason, _)| reason)
+        self.state.wanted.first()
     }
 
     /// Whether a base is wanted, and only because of barriers.
     pub fn only_barriers_want_a_base(&self) -> bool {
-        let wanted = &self.state.wanted;
-        !wanted.is_empty() && wanted.iter().all(|(reason, _)| matches!(reason, BaseReason::Barrier(_)))
+        self.state.wanted.only_barriers()
     }
 
-    /// A base with this floor was published: it satisfies the oldest wish and every one that arose up to its floor.
+    /// A base was published.
     pub fn base_taken(&mut self, base: Footing) {
-        let floor = base.floor;
         self.last_base = Some(base);
-        self.state.wanted.pop_front();
-        self.state.wanted.retain(|(_, at)| *at > floor);
+        self.state.wanted.satisfy(base.floor, self.state.barriers.concern(&base));
     }
 
-    /// The base that the oldest wish asked for serves no target: the wish becomes one for any base that does.
+    /// The base that the oldest wish asked for serves no target.
     pub fn base_was_useless(&mut self) {
-        if let Some((reason, _)) = self.state.wanted.front_mut() {
-            *reason = BaseReason::Asked;
-        }
+        self.state.wanted.not_as_asked();
     }
 
     /// Whether a base taken now would reach targets from the present on.
@@ -80,19 +80,7 @@ impl Engine {
 
     /// Wants a base.
     pub fn want_base(&mut self, reason: BaseReason) {
-        let at = self.stream.boundary();
-        // Who asked before a barrier came need not wait for the barrier's turn.
-        let urgent = |(other, _): &(BaseReason, Boundary)| matches!(other, BaseReason::RunStarted | BaseReason::Asked);
-        let reason = match reason {
-            BaseReason::Barrier(_) => self.state.wanted.iter().find(|o| urgent(o)).map_or(reason, |(r, _)| r.clone()),
-            reason => reason,
-        };
-        // Any base from here on satisfies wishes of these kinds together.
-        let same = |(other, _): &(BaseReason, Boundary)| {
-            !matches!(reason, BaseReason::SessionStarted { .. }) && !matches!(other, BaseReason::SessionStarted { .. })
-        };
-        self.state.wanted.retain(|other| !same(other));
-        self.state.wanted.push_back((reason, at));
+        self.state.wanted.add(reason, self.stream.boundary());
     }
 
     /// Whether something happened outside the log whose place in it is not certain yet.

@@ -6,7 +6,8 @@
 //! A pin is given up when the segment that holds this event is acknowledged, so a crash at any moment finds either the
 //! event in the archive or the pin in its place.
 //!
-//! What cannot be held (gone already, too large, on another file system) is said in the barrier, which then stays one.
+//! What cannot be held (gone already, too large, on another file system), what no replay could ever bring in again, and
+//! what comes while too much waits already is said in the barrier, which then stays one.
 
 use std::{
     collections::BTreeSet,
@@ -21,11 +22,11 @@ use pitr_archive::{
     error,
     ids::{ColumnFamilyId, FileNumber, Ordinal},
     rocks::{
-        file_name,
+        built_in, file_name,
         manifest::Change,
-        version_edit::{SstUniqueId, VersionEdit},
+        version_edit::{NewFile, SstUniqueId, VersionEdit},
     },
-    segment::entry::{CapturedFile, Event, ManifestPoint},
+    segment::entry::{CapturedFile, CapturedSettings, Event, ManifestPoint},
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,11 +35,22 @@ use crate::{
     base::collect::{CollectedFile, Held},
     manifest_tail::News,
     pin::{PinKind, Pinned},
+    session,
 };
 
 /// More files than this in one column family's part of an ingestion are not captured: the event that names them is in the
 /// footer of its segment, which every reader of the archive reads.
 const MAX_FILES: usize = 1024;
+
+/// More ingestions than this do not wait for their upload: they are in every segment's state.
+const MAX_WAITING: usize = 64;
+
+/// Together they wait with so many times the bytes that one may have.
+const WAITING_FACTOR: u64 = 4;
+
+/// RocksDB 7.10 and later give this epoch to files that are ingested below what is there; the first file of a column
+/// family can have it, too.
+const BEHIND: u64 = 1;
 
 /// A table's properties lie before its last few hundred bytes; user-defined ones can make them larger.
 const TAIL: u64 = 256 << 10;
@@ -63,11 +75,24 @@ pub struct PendingCapture {
     manifest: ManifestPoint,
     column_family: ColumnFamilyId,
     edit: String,
+    /// Always false where the files were judged when they were seen.
+    #[serde(default)]
     behind: bool,
+    #[serde(default)]
+    settings: Option<CapturedSettings>,
     files: Vec<PinnedTable>,
     /// The segment with the event that says so, once there is one.
     #[serde(skip)]
     noted_in: Option<Ordinal>,
+}
+
+/// Whose settings are known when files are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settings {
+    /// Those of the session that brought the files in.
+    Theirs,
+    /// Another session can have begun in between.
+    PerhapsOfAnotherSession,
 }
 
 /// What was made of the files of one edit when it was seen.
@@ -75,6 +100,7 @@ pub struct PendingCapture {
 pub(super) struct Sight {
     manifest: ManifestPoint,
     column_family: ColumnFamilyId,
+    settings: Option<CapturedSettings>,
     pinned: std::result::Result<Vec<PinnedTable>, String>,
 }
 
@@ -83,23 +109,99 @@ impl Engine {
     pub(super) fn hold_entered(&mut self, news: &[News]) -> Result<()> {
         // From the first look on: what an earlier process had pinned is known to be wanted or not.
         self.seen_news = true;
+        let mut settings = None;
         for one in news {
             let News::Change { point, change: Change::FilesIngested { cf, edit, .. } } = one else { continue };
-            let pinned = self.hold_files(edit)?;
-            self.sights.push(Sight { manifest: *point, column_family: *cf, pinned });
+            if Some(*point) <= self.state.said {
+                continue;
+            }
+            let settings = match settings {
+                Some(known) => known,
+                None => *settings.insert(self.settings_then(news)?),
+            };
+            let pinned = self.hold_files(edit, settings)?;
+            let settings = self.settings_of(*cf, settings);
+            self.sights.push(Sight { manifest: *point, column_family: *cf, settings, pinned });
         }
         Ok(())
     }
 
+    /// Whether the settings that are read now were those at the time of the news.
+    fn settings_then(&mut self, news: &[News]) -> Result<Settings> {
+        // A column family that came with the news has its settings in a newer file.
+        self.registry.scan()?;
+        self.learn_settings()?;
+        let session = session::session_id(&self.layout.info_log())?;
+        let opened = |one: &News| matches!(one, News::Rolled { .. }) && !self.is_mere_rollover(one);
+        let same = session.is_some()
+            && session == self.state.session_id
+            && self.state.pending_session.is_none()
+            && !news.iter().any(opened);
+        Ok(if same { Settings::Theirs } else { Settings::PerhapsOfAnotherSession })
+    }
+
+    /// A column family's settings, if they were its own when it got the files.
+    fn settings_of(&self, cf: ColumnFamilyId, settings: Settings) -> Option<CapturedSettings> {
+        let family = self.manifest.model().column_family(cf).filter(|_| settings == Settings::Theirs)?;
+        let settings = self.layout.family(family.name.as_str()?)?;
+        Some(CapturedSettings {
+            merge_operator: settings.merge_operator.clone(),
+            compaction_filter: settings.compaction_filter.clone().or(settings.compaction_filter_factory.clone()),
+            levels: settings.num_levels,
+        })
+    }
+
+    /// Why no replay could bring the files of an edit in again, for people.
+    fn never_crossed(&self, edit: &VersionEdit<'_>, settings: Settings) -> Option<String> {
+        if self.layout.allow_2pc() || self.state.transactions.policy().is_some() {
+            return Some("the database's log can hold prepared transactions".to_owned());
+        }
+        for family in self.manifest.model().column_families().values() {
+            let (name, comparator) = (&family.name, family.comparator.as_ref().map(ToString::to_string));
+            if let Some(comparator) = comparator.filter(|comparator| !built_in::has_comparator(comparator)) {
+                return Some(format!("column family {name} has the comparator {comparator}, which is not built in"));
+            }
+        }
+        let family = self.manifest.model().column_family(edit.column_family);
+        let excluded = settings == Settings::Theirs
+            && family.and_then(|family| family.name.as_str()).is_some_and(|name| !self.layout.may_ingest_behind(name));
+        let behind = |file: &&NewFile<'_>| {
+            file.largest_seqno.get() == 0 && file.epoch_number.is_none_or(|epoch| epoch == BEHIND) && !excluded
+        };
+        let file = edit.new_files.iter().find(behind)?;
+        Some(format!(
+            "file {} has no number of its own, and the server may have put it below what was there",
+            file.number
+        ))
+    }
+
+    /// Why nothing more is held for now, for people.
+    fn too_much_waits(&self, bytes: u64) -> Option<String> {
+        let seen = self.sights.iter().filter_map(|sight| sight.pinned.as_ref().ok());
+        let waiting: Vec<_> = self.state.captures.iter().map(|pending| &pending.files).chain(seen).collect();
+        if waiting.len() >= MAX_WAITING {
+            return Some(format!("{} others wait for their upload", waiting.len()));
+        }
+        let held = waiting.into_iter().flatten().fold(bytes, |sum, file| sum.saturating_add(file.size));
+        let limit = self.policy.capture_bytes.saturating_mul(WAITING_FACTOR);
+        (held > limit).then(|| format!("with those that wait for their upload it is {held} bytes, more than {limit}"))
+    }
+
     /// `Err` inside says for people why the files are not held.
-    fn hold_files(&self, edit: &[u8]) -> Result<std::result::Result<Vec<PinnedTable>, String>> {
+    fn hold_files(&self, edit: &[u8], settings: Settings) -> Result<std::result::Result<Vec<PinnedTable>, String>> {
         let Ok(edit) = VersionEdit::decode(edit) else { return Ok(Err("the edit is malformed".to_owned())) };
+        if let Some(why) = self.never_crossed(&edit, settings) {
+            return Ok(Err(why));
+        }
         let bytes: u64 = edit.new_files.iter().fold(0, |sum, file| sum.saturating_add(file.file_size));
         if bytes > self.policy.capture_bytes {
             return Ok(Err(format!("{bytes} bytes, more than the limit of {}", self.policy.capture_bytes)));
         }
         if edit.new_files.len() > MAX_FILES {
             return Ok(Err(format!("{} files, more than {MAX_FILES}", edit.new_files.len())));
+        }
+        if let Some(why) = self.too_much_waits(bytes) {
+            return Ok(Err(why));
         }
         let pins = self.registry.pins();
         let mut held = Vec::new();
@@ -123,6 +225,10 @@ impl Engine {
             if size != file.file_size {
                 return Ok(Err(format!("file {name} has {size} bytes, the MANIFEST says {}", file.file_size)));
             }
+            if !external || file.smallest_seqno != file.largest_seqno {
+                let what = "was not made to be ingested: an import, or a file of another database";
+                return Ok(Err(format!("file {name} {what}")));
+            }
             let (number, path_id, unique_id) = (file.number, file.path_id, file.unique_id);
             held.push(PinnedTable { number, size, path_id, unique_id, external });
         }
@@ -134,17 +240,16 @@ impl Engine {
         use base64::Engine as _;
         let index = self.sights.iter().position(|sight| sight.manifest == manifest && sight.column_family == cf);
         let sight = index.map(|index| self.sights.remove(index));
-        match sight.map(|sight| sight.pinned) {
+        match sight.map(|sight| (sight.pinned, sight.settings)) {
             None => "; not captured: it was not seen when it happened".to_owned(),
-            Some(Err(why)) => format!("; not captured: {why}"),
-            Some(Ok(files)) => {
-                let family = self.manifest.model().column_family(cf);
-                let name = family.and_then(|family| family.name.as_str());
+            Some((Err(why), _)) => format!("; not captured: {why}"),
+            Some((Ok(files), settings)) => {
                 self.state.captures.push(PendingCapture {
                     manifest,
                     column_family: cf,
                     edit: base64::engine::general_purpose::STANDARD.encode(edit),
-                    behind: name.is_none_or(|name| self.layout.may_ingest_behind(name)),
+                    behind: false,
+                    settings,
                     files,
                     noted_in: None,
                 });
@@ -186,6 +291,7 @@ impl Engine {
             edit: pending.edit.clone(),
             files: files.collect(),
             behind: pending.behind,
+            settings: pending.settings.clone(),
         };
         self.stream.event(&event)?;
         let segment = self.stream.next_ordinal();

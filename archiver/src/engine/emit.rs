@@ -3,6 +3,8 @@
 //! Owns: what a record's sequence number and operations mean for replay. Every record that was read goes into the
 //! stream, also one that cannot be replayed: the barrier before it says so.
 
+use std::collections::BTreeSet;
+
 use pitr_archive::{
     Result,
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber},
@@ -104,11 +106,13 @@ impl Engine {
             let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
             self.jump(here, unexplained, format!("{}: behind records of two-phase commit", place()))?;
         }
+        // The record leaves none of those that it passes.
+        let explained = self.state.model.explained().clone();
         let verdict = self.state.model.record(sequence, advance, by_open);
         let taken_back = self.state.recent.taken_back(wal, sequence);
         let (reason, at, what) = match verdict {
             Verdict::Continues => return Ok(()),
-            Verdict::Jumped { expected } => return self.jumped(sequence, expected, here, place),
+            Verdict::Jumped { expected } => return self.jumped(sequence, expected, &explained, here, place),
             Verdict::WentBack { expected } => {
                 let what = format!("sequence {sequence} again, {expected} was due: the server took records back");
                 if let Some(from) = taken_back {
@@ -123,25 +127,27 @@ impl Engine {
                 self.barrier(BarrierReason::Reuse, session_start, format!("{}: {what}", place()))?;
                 return match jumped {
                     None => Ok(()),
-                    Some(expected) => self.jumped(sequence, expected, here, place),
+                    Some(expected) => self.jumped(sequence, expected, &explained, here, place),
                 };
             }
         };
         self.barrier(reason, at, format!("{}: {what}", place()))
     }
 
-    /// Numbers from `expected` on, below `sequence`, were given to writes that are not in the log.
+    /// Numbers from `expected` on, below `sequence`, were given to writes that are not in the log; all but those that are
+    /// `explained`.
     fn jumped(
         &mut self,
         sequence: SequenceNumber,
         expected: SequenceNumber,
+        explained: &BTreeSet<u64>,
         here: Boundary,
         place: impl Fn() -> String,
     ) -> Result<()> {
         let what = format!("sequence {sequence} where {expected} was due: writes that are not in the log");
         let unexplained = SequenceNumber::new(sequence.get().saturating_sub(1));
         let detail = format!("{}: {what}", place());
-        if self.tolerate(expected, unexplained, &detail)? {
+        if self.tolerate((expected, unexplained), explained, &detail)? {
             return Ok(());
         }
         self.jump(here, unexplained, detail)

@@ -24,7 +24,8 @@
 //! - `advance`: from one WAL to the next, from one session to the next.
 //! - `fork`: noticing that the history forked.
 //! - `run`: beginning a run.
-//! - `bases`: which bases are wanted, and which would serve.
+//! - `bases`: which bases would serve.
+//! - `wishes`: which bases are wanted.
 //! - [`resume`]: going on where an earlier process stopped.
 
 mod advance;
@@ -37,6 +38,7 @@ pub mod resume;
 mod run;
 mod tolerate;
 mod types;
+mod wishes;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -100,7 +102,7 @@ pub struct Engine {
     lo: Boundary,
     /// Intervals whose end is not known yet.
     open: Vec<OpenInterval>,
-    /// What the MANIFEST said behind the start of a session whose records have not been reached.
+    /// What the MANIFEST said certainly behind the start of a session whose records have not been reached.
     deferred: VecDeque<Deferred>,
     /// While news is deferred: how far the MANIFEST was consumed before it.
     held: Option<Consumed>,
@@ -341,7 +343,8 @@ impl Engine {
         let what = "writes with disableWAL, or an import";
         let detail = format!("flushed files reach sequence {flushed}, the log ends {end}: {what}");
         let first = self.state.model.due().unwrap_or(flushed);
-        if self.tolerate(first, flushed, &detail)? {
+        let explained = self.state.model.explained().clone();
+        if self.tolerate((first, flushed), &explained, &detail)? {
             return Ok(());
         }
         self.jump(here, flushed, detail)
@@ -460,7 +463,9 @@ impl Engine {
         let mut state = self.state.clone();
         state.first_wal_needed = self.first_wal_needed();
         state.place = self.present_wal();
-        state.lo = self.lo;
+        // What is deferred is read again.
+        let deferred = self.deferred.iter().filter(|deferred| matches!(deferred.news, News::Change { .. }));
+        state.lo = deferred.map(|deferred| deferred.lo).fold(self.lo, Boundary::min);
         state.open = self.open.clone();
         state.captures = self.unnoted_captures();
         state.last_record = self.stream.last_record();

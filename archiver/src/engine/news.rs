@@ -7,7 +7,7 @@
 use pitr_archive::{
     Result,
     ids::{Boundary, ColumnFamilyId, FileNumber},
-    rocks::{manifest::Change, write_batch::WriteBatch},
+    rocks::{manifest::Change, options_file::DbSettings, write_batch::WriteBatch},
     segment::entry::{BarrierReason, ColumnFamilyChange, Interval, ManifestPoint},
 };
 
@@ -43,7 +43,10 @@ impl Engine {
     /// everything readable is in `items`; they are not in the stream yet.
     pub(super) fn publish_news(&mut self, news: Vec<News>, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
         self.explain_ingested();
-        let news: Vec<News> = news.into_iter().filter(|one| !self.is_mere_rollover(one)).collect();
+        let said = self.state.said;
+        // An earlier process can have said what is read again.
+        let new = |one: &News| !matches!(one, News::Change { point, .. } if Some(*point) <= said);
+        let news: Vec<News> = news.into_iter().filter(|one| new(one) && !self.is_mere_rollover(one)).collect();
         let several = news.iter().filter(|one| matches!(one, News::Rolled { .. })).count();
         let mut left = several;
         for news in news {
@@ -58,7 +61,7 @@ impl Engine {
                 News::Rolled { .. } => session::session_id(&self.layout.info_log())?,
                 News::Change { .. } => None,
             };
-            self.deferred.push_back(Deferred { news, log, id });
+            self.deferred.push_back(Deferred { news, log, lo: self.lo, id });
         }
         self.publish_deferred(hi, items)
     }
@@ -70,11 +73,11 @@ impl Engine {
         self.state.pending_session.as_ref().is_some_and(|session| session.waits)
     }
 
-    /// As [`Engine::publish_news`], up to the next session.
+    /// As [`Engine::publish_news`], up to the next session; what need not wait for it, too.
     pub(super) fn publish_deferred(&mut self, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
         while !self.waits_for_session() {
             self.held = None;
-            let Some(Deferred { news, log, id }) = self.deferred.pop_front() else { return Ok(()) };
+            let Some(Deferred { news, log, lo, id }) = self.deferred.pop_front() else { break };
             match news {
                 News::Rolled { consumed, first_wal_needed, last_sequence } => {
                     let point = consumed.point;
@@ -91,7 +94,28 @@ impl Engine {
                         });
                     }
                 }
-                News::Change { point, change } => self.change(point, change, hi, items)?,
+                News::Change { point, change } => self.change(point, change, Interval { lo, hi }, items)?,
+            }
+        }
+        self.publish_uncertain(hi, items)
+    }
+
+    /// Only what certainly comes behind all records of the session before waits for the next one. What may lie among them
+    /// is said at once: no archive may hold records beyond a change without it.
+    fn publish_uncertain(&mut self, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
+        let pending = self.state.pending_session.as_ref();
+        let mut waits = pending.is_some_and(|session| self.begins_behind(session.first_wal, session.manifest));
+        for Deferred { news, log, lo, id } in std::mem::take(&mut self.deferred) {
+            match news {
+                News::Change { point, change } if !waits => {
+                    self.change(point, change, Interval { lo, hi }, items)?;
+                }
+                news => {
+                    if let News::Rolled { consumed: Consumed { point, .. }, .. } = &news {
+                        waits |= self.begins_behind(self.first_wal_with(point.file), *point);
+                    }
+                    self.deferred.push_back(Deferred { news, log, lo, id });
+                }
             }
         }
         Ok(())
@@ -106,7 +130,7 @@ impl Engine {
     ///
     /// The info log cannot tell where several MANIFESTs came between two looks, or where the next session has begun its
     /// log and not its MANIFEST. What this one says would then seem to have happened behind records that followed it.
-    fn is_mere_rollover(&self, news: &News) -> bool {
+    pub(super) fn is_mere_rollover(&self, news: &News) -> bool {
         let News::Rolled { consumed: Consumed { point, .. }, .. } = news else { return false };
         let two_before = FileNumber::new(point.file.get().saturating_sub(2));
         self.wal_comes_first() && self.manifest.none_is_free_between(two_before, point.file, &self.registry.options())
@@ -122,12 +146,53 @@ impl Engine {
         if self.wal_comes_first() { before } else { newest().unwrap_or(before) }
     }
 
-    fn change(&mut self, point: ManifestPoint, change: Change, hi: Option<Boundary>, items: &[Item]) -> Result<()> {
-        let interval = Interval { lo: self.lo, hi };
+    /// The run ends before the session is reached that what is deferred waits for: it is said of this run all the same,
+    /// whose last records can lie behind it. Until where it may have happened is never known then.
+    pub(super) fn publish_unreached(&mut self) -> Result<()> {
+        if let Some(session) = self.state.pending_session.take()
+            && self.begins_behind(session.first_wal, session.manifest)
+        {
+            self.deferred_came_after(self.stream.boundary());
+        }
+        self.held = None;
+        while let Some(Deferred { news, lo, .. }) = self.deferred.pop_front() {
+            if let News::Change { point, change } = news {
+                self.change(point, change, Interval { lo, hi: None }, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is deferred happened behind `boundary`.
+    pub(super) fn deferred_came_after(&mut self, boundary: Boundary) {
+        for deferred in &mut self.deferred {
+            deferred.lo = deferred.lo.max(boundary);
+        }
+    }
+
+    /// Whether what a session's MANIFEST says happened behind everything that is in the stream.
+    ///
+    /// A MANIFEST that took over because the one before had grown too large can look like a session's. What either says
+    /// came after the file before it, by number, was created: if that is a WAL of which nothing has been read, it came
+    /// after all that was. `async_wal_precreate` creates WALs while the one before is written to.
+    pub(super) fn begins_behind(&self, first_wal: FileNumber, manifest: ManifestPoint) -> bool {
+        let own = first_wal.next() == Some(manifest.file);
+        let unread = match self.state.wals.get(&first_wal) {
+            Some(fact) => fact.first == self.stream.boundary(),
+            None => self.registry.seen(first_wal).is_some(),
+        };
+        let in_order =
+            |settings: &DbSettings| settings.rocksdb_version.major >= 7 && settings.async_wal_precreate != Some(true);
+        own && unread && self.layout.settings().is_some_and(in_order)
+    }
+
+    fn change(&mut self, point: ManifestPoint, change: Change, interval: Interval, items: &[Item]) -> Result<()> {
+        let hi = interval.hi;
+        self.state.said = Some(point);
         match change {
             Change::ColumnFamilyAdded { id, name, edit, .. } => {
                 let hi = self.first_use(id, items).or(hi);
-                let interval = Interval { lo: self.lo, hi };
+                let interval = Interval { hi, ..interval };
                 let added = ColumnFamilyChange::Added;
                 self.stream.event(&column_family_event(added, id, &name, interval, point, &edit))?;
                 self.leave_open(point, Some(id), hi)?;
@@ -159,10 +224,12 @@ impl Engine {
             }
             // A compaction can leave nothing, and looks like this when it does. `DeleteFilesInRange` never takes files of
             // level 0; FIFO expiry is the database's own forgetting, which `check` and `plan` name.
-            Change::FilesDropped { cf, files, level_zero } if !level_zero && !self.forgets_by_itself(cf) => {
+            Change::FilesDropped { cf, ref files, level_zero }
+                if (!level_zero || self.may_be_deleted(&change)) && !self.forgets_by_itself(cf) =>
+            {
                 let numbers: Vec<_> = files.iter().map(|file| file.number).collect();
-                let what =
-                    format!("files {} left {} without the log (dropped range)", list(&numbers), self.name_of(cf));
+                let how = if level_zero { "deleted, or a compaction left nothing of it" } else { "dropped range" };
+                let what = format!("files {} left {} without the log ({how})", list(&numbers), self.name_of(cf));
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
                 self.leave_open(point, None, hi)?;
             }
@@ -189,6 +256,12 @@ impl Engine {
     fn name_of(&self, cf: ColumnFamilyId) -> String {
         let name = self.manifest.model().column_family(cf).map(|family| family.name.to_string());
         format!("column family {}", name.unwrap_or_else(|| cf.to_string()))
+    }
+
+    /// Whether this can be `DB::DeleteFile`, as far as the server's version tells.
+    fn may_be_deleted(&self, change: &Change) -> bool {
+        let has_it = self.layout.settings().is_none_or(|settings| settings.rocksdb_version.major < 10);
+        has_it && change.may_be_delete_file()
     }
 
     /// Whether a column family drops its oldest files by its own settings.

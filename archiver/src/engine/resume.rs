@@ -22,7 +22,7 @@ use super::{
 use crate::{
     layout::{Layout, current},
     lineage::Lineage,
-    manifest_tail::{ManifestTail, Resumed},
+    manifest_tail::{Follow, ManifestTail, Resumed},
     owner::Owner,
     recent::Recent,
     registry::Registry,
@@ -119,7 +119,19 @@ impl Engine {
     fn join(&mut self, progress: &ManifestProgress) -> Result<()> {
         match self.cannot_join(progress)? {
             Joint::Holds => Ok(()),
-            Joint::Missing(reason, detail) => self.end_run(reason, detail),
+            Joint::Missing(reason, detail) => {
+                if self.waits_for_session() && reason != BarrierReason::ManifestMissed {
+                    // Told by the MANIFEST, and deferred by the process before.
+                    match self.manifest.follow(&self.registry)? {
+                        Follow::News(news)
+                        | Follow::Missed { before: news, .. }
+                        | Follow::PutBack { before: news, .. } => {
+                            self.publish_news(news, None, &[])?;
+                        }
+                    }
+                }
+                self.end_run(reason, detail)
+            }
             Joint::Forked(evidence, detail) => {
                 self.fork(evidence, detail);
                 Ok(())
@@ -232,10 +244,12 @@ impl EngineState {
             two_phase_wal: None,
             recent: Recent::default(),
             last_record: None,
-            wanted: std::collections::VecDeque::new(),
+            wanted: super::wishes::Wishes::default(),
             pending_session: None,
             waiting_beyond: None,
             captures: Vec::new(),
+            said: None,
+            tolerated: std::collections::BTreeSet::new(),
         }
     }
 }

@@ -43,12 +43,12 @@ pub(super) fn starting_point(registry: &Registry, layout: &Layout) -> Result<(Ma
 impl Engine {
     /// Ends the run with a barrier at the end of the stream and begins the next one, or waits until that is possible.
     pub(super) fn end_run(&mut self, reason: BarrierReason, detail: String) -> Result<()> {
+        self.publish_unreached()?;
         let here = self.stream.boundary();
         let blocked = self.present_wal();
         // What the MANIFEST said since the last look at it is unknown, of the records that were read since, too.
         let lo = if reason == BarrierReason::ManifestMissed { self.lo.min(here) } else { here };
         self.barrier_within(reason, Interval { lo, hi: Some(here) }, None, None, detail.clone())?;
-        self.state.pending_session = None;
         self.open.clear();
         if reason == BarrierReason::Unreadable {
             // Beginning again would meet the same record: wait until the server no longer needs that WAL.
@@ -116,6 +116,8 @@ impl Engine {
         self.state.wals_from = needed;
         self.last_base = None;
         self.state.two_phase_wal = None;
+        self.state.tolerated.clear();
+        self.state.said = None;
         self.state.recent.forget();
         self.state.session_id = session::session_id(&self.layout.info_log())?;
         self.state.options = self.registry.newest_options();

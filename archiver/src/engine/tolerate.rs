@@ -12,8 +12,13 @@ use pitr_archive::{Result, ids::SequenceNumber, segment::entry::Event};
 use super::Engine;
 
 impl Engine {
-    /// The column families that may have been given the numbers `first ..= last`; `None` if it is no tolerated jump.
-    fn tolerated(&self, first: SequenceNumber, last: SequenceNumber) -> Option<Vec<String>> {
+    /// The column families that may have been given the numbers `first ..= last` but for the `explained` ones; `None` if it
+    /// is no tolerated jump.
+    fn tolerated(
+        &self,
+        (first, last): (SequenceNumber, SequenceNumber),
+        explained: &BTreeSet<u64>,
+    ) -> Option<BTreeSet<String>> {
         let model = self.manifest.model();
         let name = |id| model.column_family(id).map(|family| family.name.to_string());
         let is_tolerated = |name: &String| self.policy.unlogged_tolerate.contains(name);
@@ -21,7 +26,9 @@ impl Engine {
             model.column_families().keys().filter_map(|id| name(*id)).filter(is_tolerated).collect();
         let mut shown = BTreeSet::new();
         for (id, _, file) in model.live_files() {
-            let within = |number: SequenceNumber| first <= number && number <= last;
+            // An ingested file's own number is no write's.
+            let within =
+                |number: SequenceNumber| first <= number && number <= last && !explained.contains(&number.get());
             if !within(file.smallest_seqno) && !within(file.largest_seqno) {
                 continue;
             }
@@ -31,16 +38,27 @@ impl Engine {
             };
         }
         let may_have_them = if shown.is_empty() { there } else { shown };
-        (!may_have_them.is_empty()).then(|| may_have_them.into_iter().collect())
+        (!may_have_them.is_empty()).then_some(may_have_them)
     }
 
-    /// Notes that nothing explains the numbers `first ..= last`: tolerated, or answers `false`.
-    pub(super) fn tolerate(&mut self, first: SequenceNumber, last: SequenceNumber, detail: &str) -> Result<bool> {
-        let Some(column_families) = self.tolerated(first, last) else { return Ok(false) };
+    /// Notes that nothing explains the numbers of a range: tolerated, or answers `false`.
+    ///
+    /// The stream says so once in a run for every column family: readers ask which ones, not how often.
+    pub(super) fn tolerate(
+        &mut self,
+        range: (SequenceNumber, SequenceNumber),
+        explained: &BTreeSet<u64>,
+        detail: &str,
+    ) -> Result<bool> {
+        let Some(column_families) = self.tolerated(range, explained) else { return Ok(false) };
+        if column_families.is_subset(&self.state.tolerated) {
+            return Ok(true);
+        }
         tracing::info!(?column_families, detail, "writes that are not in the log, tolerated");
+        self.state.tolerated.extend(column_families.iter().cloned());
         self.stream.event(&Event::UnloggedTolerated {
-            unexplained: last,
-            column_families,
+            unexplained: range.1,
+            column_families: column_families.into_iter().collect(),
             detail: detail.to_owned(),
             noticed: self.clock.now(),
         })?;

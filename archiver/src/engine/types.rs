@@ -1,6 +1,6 @@
 //! The engine's values: what it stores in every segment, and what its steps answer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use pitr_archive::{
     clock::Micros,
@@ -10,7 +10,7 @@ use pitr_archive::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::PendingCapture;
+use super::{PendingCapture, wishes::Wishes};
 use crate::{
     barrier_log::BarrierLog, manifest_tail::News, recent::Recent, sequence_model::SequenceModel, wal_tail::WalTail,
 };
@@ -99,9 +99,9 @@ pub struct EngineState {
     /// The last record: its WAL and the offset after it.
     #[serde(default)]
     pub last_record: Option<(FileNumber, u64)>,
-    /// Bases that are wanted, and the end of the stream when each was.
+    /// Bases that are wanted.
     #[serde(default)]
-    pub wanted: VecDeque<(BaseReason, Boundary)>,
+    pub wanted: Wishes,
     /// A session of the server whose MANIFEST has been seen and whose first WAL has not been reached.
     #[serde(default)]
     pub pending_session: Option<PendingSession>,
@@ -111,6 +111,12 @@ pub struct EngineState {
     /// Files that entered without the log and are not in the archive yet.
     #[serde(default)]
     pub captures: Vec<PendingCapture>,
+    /// The last change outside the log, or of column families, that the run's stream tells of.
+    #[serde(default)]
+    pub said: Option<ManifestPoint>,
+    /// Column families of which the run's stream says that writes without the log were tolerated.
+    #[serde(default)]
+    pub tolerated: BTreeSet<String>,
 }
 
 /// Version of [`EngineState`].
@@ -229,6 +235,8 @@ pub struct PendingSession {
 pub(super) struct Deferred {
     pub news: News,
     pub log: InfoLog,
+    /// The readable end before the last look that did not show it.
+    pub lo: Boundary,
     /// For a new MANIFEST: the session that the info log named when it was seen.
     pub id: Option<String>,
 }

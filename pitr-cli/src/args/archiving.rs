@@ -67,7 +67,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = values::duration, help_heading = "Tuning")]
     pub barrier_base_spacing_max: Duration,
     /// Files that enter the database without the log (ingestion) are kept in the archive up to this many bytes for one
-    /// ingestion, so that --cross-ingest can repeat it
+    /// ingestion, and four times as many that wait for their upload, so that --cross-ingest can repeat it
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = values::size, help_heading = "Tuning")]
     pub capture_limit: u64,
     /// A file in the database's directory, beside RocksDB's own, that every base carries (repeatable)

@@ -9,16 +9,14 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::schema::{BaseDocument, TagDocument},
     ids::{ArchiveId, Boundary, FileNumber, RunningHash, SequenceNumber},
-    rocks::{
-        transactions::{Prepared, Transactions, Xid},
-        version_edit::VersionEdit,
-    },
+    rocks::transactions::{Prepared, Transactions, Xid},
 };
 
 use super::{
     ColumnFamilyEdit, CrossIngest, InsideEvent, Note, NoteKind, PendingTransaction, PlanOptions, PlannedBase,
     PlannedPosition, PlannedSegment, PlannedWal, RestorePlan, UnloggedFamily, WalTimestampSizes,
     choose::{Choice, Chooser, Expected, Obstacle},
+    edit,
     facts::{self, Facts},
     ingestion::{Judge, PlannedIngestion},
     resolve::{self, Resolved, by_time},
@@ -416,6 +414,7 @@ fn column_families(stream: &Stream, run: Run, base: &BaseDocument, target: Place
             name: f.name.clone(),
             manifest: f.manifest,
             edit: f.edit.clone(),
+            settings: stream.settings_of(run, f.id).cloned(),
         })
         .collect();
     edits.sort_by_key(|e| e.manifest);
@@ -425,9 +424,7 @@ fn column_families(stream: &Stream, run: Run, base: &BaseDocument, target: Place
 
 /// `LastSequence` as an edit says it. One that cannot be read is refused when it is laid down.
 fn last_sequence(edit: &ColumnFamilyEdit) -> Option<SequenceNumber> {
-    use base64::Engine as _;
-    let payload = base64::engine::general_purpose::STANDARD.decode(&edit.edit).ok()?;
-    VersionEdit::decode(&payload).ok()?.last_sequence
+    edit::look(&edit.edit, |edit| edit.last_sequence)
 }
 
 fn cautions(stream: &Stream, base: &BaseDocument, target: Boundary, time: &super::CertainTime) -> Vec<Note> {

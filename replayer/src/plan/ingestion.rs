@@ -3,6 +3,8 @@
 //! Owns: the conditions under which that gives the source's content, and the place. They are:
 //! - every column family has a comparator and a merge operator that this library has: it opens the copy;
 //! - the server is no two-phase-commit one, whose logs must outlive the open;
+//! - of column families that are younger than the base, the settings are known where they matter: a captured file's event
+//!   has them;
 //! - every file was made to be ingested, and all its keys have the one number that RocksDB gave it;
 //! - a number above 0 is the one due at that place: everything before has smaller ones, everything after larger ones, so
 //!   the order of versions of a key is the source's;
@@ -16,7 +18,6 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
 use pitr_archive::{
     Code, Error, Result,
     catalog::schema::BaseDocument,
@@ -24,14 +25,14 @@ use pitr_archive::{
     rocks::{
         transactions::Transactions,
         version_edit::VersionEdit,
-        write_batch::{Op, WriteBatch},
+        write_batch::{BatchError, Op, WriteBatch},
     },
-    segment::entry::{CapturedFile, Entry, ManifestPoint, Record},
+    segment::entry::{CapturedFile, CapturedSettings, ColumnFamilyChange, Entry, ManifestPoint, Record},
 };
 use serde::Serialize;
 
 use super::{
-    ColumnFamilyEdit, facts, sequence,
+    ColumnFamilyEdit, edit, facts, sequence,
     source::Source,
     stream::{Barrier, Capture, Place, Run, Stream},
 };
@@ -76,7 +77,7 @@ impl PlannedIngestion {
 impl IngestedPart {
     /// The edit's bytes.
     pub fn payload(&self) -> Option<Vec<u8>> {
-        base64::engine::general_purpose::STANDARD.decode(&self.edit).ok()
+        edit::payload(&self.edit)
     }
 }
 
@@ -102,6 +103,7 @@ impl Judge<'_> {
         let mut crossed: Vec<PlannedIngestion> = Vec::new();
         let mut barriers = self.stream.crossed(self.run, self.base, place);
         barriers.sort_by_key(|barrier| barrier.manifest);
+        let mut last = None;
         for barrier in barriers {
             let before = crossed.last();
             if before.is_some_and(|before| Some(before.manifest) == barrier.manifest) {
@@ -109,6 +111,10 @@ impl Judge<'_> {
             }
             let planned = self.one(barrier, before).await?.map_err(|why| self.refused(place, barrier, &why))?;
             crossed.push(planned);
+            last = Some(barrier);
+        }
+        if let Some(barrier) = last {
+            self.merges_are_known(place).await?.map_err(|why| self.refused(place, barrier, &why))?;
         }
         Ok(crossed)
     }
@@ -182,7 +188,7 @@ impl Judge<'_> {
         }
         for capture in captures {
             let malformed = || "its MANIFEST record cannot be read".to_owned();
-            let payload = base64::engine::general_purpose::STANDARD.decode(&capture.edit).map_err(|_| malformed())?;
+            let payload = edit::payload(&capture.edit).ok_or_else(malformed)?;
             let edit = VersionEdit::decode(&payload).map_err(|_| malformed())?;
             if edit.column_family != capture.column_family || edit.new_files.len() != capture.files.len() {
                 return Err(malformed());
@@ -214,6 +220,12 @@ impl Judge<'_> {
                         file.number
                     ));
                 }
+                if self.is_younger(capture.column_family) && self.settings_of(capture.column_family).is_none() {
+                    return Err(format!(
+                        "file {} has no number of its own, and its column family is younger than the base: whether a compaction filter may have removed what it would overlap is not known",
+                        file.number
+                    ));
+                }
                 let (first, last) = (new.smallest.user_key(), new.largest.user_key());
                 zeros.push(Touched {
                     family: capture.column_family,
@@ -239,6 +251,7 @@ impl Judge<'_> {
             comparator: if comparator.is_empty() { "leveldb.BytewiseComparator".into() } else { comparator.to_owned() },
             merge_operator,
             format_version: None,
+            levels: None,
             paths: Vec::new(),
         };
         let of_base = self
@@ -247,15 +260,50 @@ impl Judge<'_> {
             .iter()
             .map(|family| spec(family.id, &family.name, &family.comparator, family.merge_operator.clone()));
         let added = self.families.iter().filter_map(|family| {
-            let payload = base64::engine::general_purpose::STANDARD.decode(&family.edit).ok()?;
-            let comparator = VersionEdit::decode(&payload).ok()?.comparator?;
-            Some(spec(family.id, &family.name, &String::from_utf8_lossy(comparator), None))
+            let comparator = |edit: &VersionEdit<'_>| Some(String::from_utf8_lossy(edit.comparator?).into_owned());
+            let merge_operator = family.settings.as_ref().and_then(|settings| settings.merge_operator.clone());
+            Some(spec(family.id, &family.name, &edit::look(&family.edit, comparator)?, merge_operator))
         });
         of_base.chain(added).collect()
     }
 
     fn filter(&self, id: ColumnFamilyId) -> Option<&str> {
-        self.base.column_families.iter().find(|family| family.id == id)?.compaction_filter.as_deref()
+        match self.base.column_families.iter().find(|family| family.id == id) {
+            Some(family) => family.compaction_filter.as_deref(),
+            None => self.settings_of(id)?.compaction_filter.as_deref(),
+        }
+    }
+
+    fn is_younger(&self, id: ColumnFamilyId) -> bool {
+        self.base.column_families.iter().all(|family| family.id != id)
+    }
+
+    /// The settings of a column family that is younger than the base, as far as they are known.
+    fn settings_of(&self, id: ColumnFamilyId) -> Option<&CapturedSettings> {
+        self.families.iter().find(|family| family.id == id)?.settings.as_ref()
+    }
+
+    /// Everything up to the place is recovered here, for which a merge in a column family needs to know its operator.
+    async fn merges_are_known(&self, place: Place) -> Result<std::result::Result<(), String>> {
+        let added = self.families.iter().filter(|family| family.change == ColumnFamilyChange::Added);
+        let unknown = |id: &ColumnFamilyId| self.is_younger(*id) && self.settings_of(*id).is_none();
+        let families: BTreeSet<_> = added.map(|family| family.id).filter(unknown).collect();
+        if families.is_empty() {
+            return Ok(Ok(()));
+        }
+        for (boundary, record) in self.records(self.base.first_record, place.boundary).await? {
+            for op in WriteBatch::parse(&record.payload).map_err(|e| malformed(boundary, e))?.ops() {
+                if let Op::Merge { cf, .. } = op.map_err(|e| malformed(boundary, e))?
+                    && families.contains(&cf)
+                {
+                    return Ok(Err(format!(
+                        "record {} is a merge in column family {cf}, which is younger than the base: its operator is not known",
+                        boundary.next_record()
+                    )));
+                }
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// The latest sequence number at the place, with what earlier ingestions and the base took.
@@ -321,10 +369,8 @@ impl Judge<'_> {
     ) -> Result<std::result::Result<Boundary, String>> {
         let mut at = lo;
         for (boundary, record) in self.records(lo, hi).await? {
-            let malformed =
-                |e| Error::new(Code::BatchMalformed, "decoding record").on(boundary.next_record()).because(e);
-            for op in WriteBatch::parse(&record.payload).map_err(malformed)?.ops() {
-                let op = op.map_err(malformed)?;
+            for op in WriteBatch::parse(&record.payload).map_err(|e| malformed(boundary, e))?.ops() {
+                let op = op.map_err(|e| malformed(boundary, e))?;
                 if zeros.iter().any(|zero| zero.is_touched_by(&op)) {
                     return Ok(Err(format!(
                         "record {} writes to keys of its files, and whether before or after them is not known",
@@ -355,6 +401,10 @@ impl Judge<'_> {
         }
         Ok(records)
     }
+}
+
+fn malformed(boundary: Boundary, e: BatchError) -> Error {
+    Error::new(Code::BatchMalformed, "decoding record").on(boundary.next_record()).because(e)
 }
 
 /// What ingested files tell of their place.

@@ -8,18 +8,19 @@
 
 use std::collections::BTreeSet;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pitr_archive::{
     catalog::{
         crossing::{Footing, Hurdle},
         schema::{BaseDocument, SegmentSummary, TimeSample},
     },
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
-    rocks::version_edit::VersionEdit,
-    segment::entry::{BarrierReason, Blocks, CapturedFile, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint},
+    segment::entry::{
+        BarrierReason, Blocks, CapturedFile, CapturedSettings, ColumnFamilyChange, Entry, Event, Interval,
+        ManifestPoint,
+    },
 };
 
-use super::CrossIngest;
+use super::{CrossIngest, edit};
 
 /// A place in the stream: after the records before `boundary` and after the first `events` events that lie there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,11 +54,15 @@ impl Piece {
     /// Whether an event at `at` belongs to this stream.
     ///
     /// What lies exactly where a child left its parent belongs to the parent's further life, except column family edits
-    /// and what is said of earlier changes: those name the interval they lie in.
+    /// and what is said of earlier changes: those name the interval they lie in. A change outside the log that may have
+    /// come before that place, and was noticed there, is one of them.
     pub fn keeps_event(&self, at: Boundary, event: &Event) -> bool {
-        let of_an_interval =
-            matches!(event, Event::ColumnFamily { .. } | Event::IntervalClosed { .. } | Event::Captured { .. });
-        self.until.is_none_or(|until| at < until || at == until && of_an_interval)
+        let of_an_interval = |until: Boundary| match event {
+            Event::ColumnFamily { .. } | Event::IntervalClosed { .. } | Event::Captured { .. } => true,
+            Event::Barrier { reason, interval, .. } => reason.blocks() == Blocks::Floor && interval.lo < until,
+            _ => false,
+        };
+        self.until.is_none_or(|until| at < until || at == until && of_an_interval(until))
     }
 
     /// Whether an entry at `at` belongs to this stream.
@@ -137,8 +142,7 @@ impl Barrier {
 impl Capture {
     /// The largest number that its files were given, as far as its edit can be read.
     fn largest_number(&self) -> Option<SequenceNumber> {
-        let payload = STANDARD.decode(&self.edit).ok()?;
-        VersionEdit::decode(&payload).ok()?.new_files.iter().map(|file| file.largest_seqno).max()
+        edit::look(&self.edit, |edit| edit.new_files.iter().map(|file| file.largest_seqno).max())
     }
 }
 
@@ -153,6 +157,7 @@ pub(crate) struct Capture {
     pub edit: String,
     pub files: Vec<CapturedFile>,
     pub behind: bool,
+    pub settings: Option<CapturedSettings>,
 }
 
 /// A column family added or dropped.
@@ -359,13 +364,14 @@ impl Stream {
                 manifest: *manifest,
                 detail: detail.clone(),
             }),
-            Event::Captured { manifest, column_family, edit, files, behind } => self.captures.push(Capture {
+            Event::Captured { manifest, column_family, edit, files, behind, settings } => self.captures.push(Capture {
                 place,
                 manifest: *manifest,
                 column_family: *column_family,
                 edit: edit.clone(),
                 files: files.clone(),
                 behind: *behind,
+                settings: settings.clone(),
             }),
             Event::UnloggedTolerated { column_families, .. } => self.unlogged.push((place, column_families.clone())),
             // Collected once all intervals are known.
@@ -507,6 +513,12 @@ impl Stream {
     pub fn unlogged_in(&self, run: Run) -> BTreeSet<&str> {
         let noticed = self.unlogged.iter().filter(|(place, _)| self.in_run(run, *place));
         noticed.flat_map(|(_, families)| families).map(String::as_str).collect()
+    }
+
+    /// The settings of a column family, where captured files came with them. Ids are never given again in a run.
+    pub fn settings_of(&self, run: Run, id: ColumnFamilyId) -> Option<&CapturedSettings> {
+        let captures = self.captures.iter().filter(|c| c.column_family == id && self.in_run(run, c.place));
+        captures.filter_map(|capture| capture.settings.as_ref()).next()
     }
 
     /// What is in the archive of the files that a barrier is about, by column family. Empty unless it is all of them.

@@ -326,6 +326,7 @@ fn what_an_ingestion_took_counts_where_it_certainly_has_happened() {
         manifest: point(10),
         column_family: ColumnFamilyId::new(0),
         edit: EDIT.to_owned(),
+        settings: None,
         files: Vec::new(),
         behind: false,
     };
@@ -513,4 +514,16 @@ fn two_phase_commit_is_refused_by_the_barrier_before_its_record() {
     assert_eq!(summary(s.plan(&record(0))), Ok((1, base(0), 1)));
     assert_eq!(summary(s.plan(&record(1))), Err(Code::TargetUnsupported));
     assert_eq!(summary(s.plan(&to_seq(1))), Err(Code::TargetUnsupported));
+}
+
+#[test]
+fn a_timeline_that_left_another_keeps_what_may_have_changed_before_and_was_noticed_there() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(3).put(1).put(1).ingested(5, 2, None).barrier(BarrierReason::Reuse, 2, Some(2));
+    s.put(1).cut();
+    let kept: Vec<_> = s.stream_until(3).barriers.iter().map(|barrier| barrier.reason).collect();
+    assert_eq!(kept, [BarrierReason::ChangeOutsideWal]);
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(3).put(1).put(1).ingested(5, 3, None).put(1).cut();
+    assert!(s.stream_until(3).barriers.is_empty(), "it came behind that place");
 }

@@ -7,7 +7,6 @@
 //! synced sizes of WALs is told that they are gone: the restored ones have other sizes.
 //! Pure: bytes in, bytes out.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use pitr_archive::{
     Code, Error, Result,
     ids::{FileNumber, SequenceNumber},
@@ -19,7 +18,7 @@ use pitr_archive::{
     },
 };
 
-use crate::plan::ColumnFamilyEdit;
+use crate::plan::{ColumnFamilyEdit, edit};
 
 /// A complete MANIFEST and what it amounts to.
 #[derive(Debug)]
@@ -74,7 +73,7 @@ impl Manifest {
                     .with("MANIFEST", planned.manifest.file)
                     .with("offset", planned.manifest.offset)
             };
-            let payload = STANDARD.decode(&planned.edit).map_err(|e| malformed().because(e))?;
+            let payload = edit::payload(&planned.edit).ok_or_else(malformed)?;
             let mut edit = VersionEdit::decode(&payload).map_err(|e| malformed().because(e))?;
             let touches_files = !edit.new_files.is_empty() || !edit.deleted_files.is_empty();
             if edit.column_family != planned.id || edit.in_atomic_group.is_some() || touches_files {
@@ -124,7 +123,7 @@ impl Manifest {
 /// The first WAL whose records are for the column family that an edit adds. One that cannot be read is refused when it is
 /// appended.
 pub(crate) fn log_number(planned: &ColumnFamilyEdit) -> Option<FileNumber> {
-    VersionEdit::decode(&STANDARD.decode(&planned.edit).ok()?).ok()?.log_number
+    edit::look(&planned.edit, |edit| edit.log_number)
 }
 
 #[cfg(test)]

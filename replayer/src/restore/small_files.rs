@@ -22,6 +22,7 @@ use pitr_archive::{
         manifest::ManifestModel,
         options_file::OptionsFile,
     },
+    segment::entry::CapturedSettings,
 };
 
 use super::{RestoreOptions, manifest::Manifest, options, paths::Layout, staging::Staging};
@@ -43,6 +44,9 @@ pub(crate) struct Describing {
     base: Vec<BaseColumnFamily>,
     cf_paths: Vec<(ColumnFamilyId, Vec<PathBuf>)>,
     format_versions: BTreeMap<String, i32>,
+    levels: BTreeMap<String, i32>,
+    /// Settings of column families that are younger than the base, as captured files came with them.
+    younger: BTreeMap<ColumnFamilyId, CapturedSettings>,
 }
 
 impl SmallFiles {
@@ -98,7 +102,7 @@ impl SmallFiles {
             .collect();
         manifest.append_families(&before, 0)?;
         let newest_options = option_files.last_key_value().map(|(_, file)| file);
-        let describing = Describing::new(base, layout, newest_options);
+        let describing = Describing::new(base, plan, layout, newest_options);
         let families = describing.families(&manifest.model);
         files.insert("CURRENT".to_owned(), file_name::current(base.manifest.file).into_bytes());
         files.insert(restore_marker::FILE_NAME.to_owned(), marker(plan, restore)?);
@@ -175,11 +179,18 @@ fn check_files(base: &BaseDocument, manifest: &Manifest) -> Result<()> {
 }
 
 impl Describing {
-    fn new(base: &BaseDocument, layout: &Layout, newest: Option<&OptionsFile>) -> Self {
+    fn new(base: &BaseDocument, plan: &RestorePlan, layout: &Layout, newest: Option<&OptionsFile>) -> Self {
         let version = |file: &OptionsFile, cf: &str| Some((cf.to_owned(), options::format_version(file, cf)?));
         let format_versions =
             newest.map(|file| file.column_families().filter_map(|cf| version(file, cf)).collect()).unwrap_or_default();
-        Self { base: base.column_families.clone(), cf_paths: layout.cf_paths.clone(), format_versions }
+        let levels = |file: &OptionsFile, cf: &str| {
+            let levels = file.column_family(cf).ok().flatten()?.num_levels?;
+            Some((cf.to_owned(), i32::try_from(levels).ok()?))
+        };
+        let levels =
+            newest.map(|file| file.column_families().filter_map(|cf| levels(file, cf)).collect()).unwrap_or_default();
+        let younger = plan.column_families.iter().filter_map(|edit| Some((edit.id, edit.settings.clone()?))).collect();
+        Self { base: base.column_families.clone(), cf_paths: layout.cf_paths.clone(), format_versions, levels, younger }
     }
 
     /// The same with paths in the staging directories.
@@ -207,9 +218,16 @@ impl Describing {
                         .map(ToString::to_string)
                         .or_else(|| described(*id).map(|d| d.comparator.clone()).filter(|name| !name.is_empty()))
                         .unwrap_or_else(|| "leveldb.BytewiseComparator".to_owned()),
-                    merge_operator: described(*id).and_then(|d| d.merge_operator.clone()),
+                    merge_operator: match described(*id) {
+                        Some(described) => described.merge_operator.clone(),
+                        None => self.younger.get(id).and_then(|settings| settings.merge_operator.clone()),
+                    },
                     // A family that is younger than the OPTIONS: what its database writes elsewhere, it can read.
                     format_version: self.format_versions.get(&name).copied().or(lowest),
+                    levels: match described(*id) {
+                        Some(_) => self.levels.get(&name).copied(),
+                        None => self.younger.get(id).and_then(|settings| i32::try_from(settings.levels?).ok()),
+                    },
                     paths: self
                         .cf_paths
                         .iter()

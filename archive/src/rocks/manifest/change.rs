@@ -65,7 +65,7 @@ pub enum Change {
         /// The files, each with the level that it lay in.
         files: Vec<DeletedFile>,
         /// Whether one of them lay in level 0. `DeleteFilesInRange` never takes those: outside FIFO column families
-        /// this was a compaction that left nothing.
+        /// this was a compaction that left nothing, unless [`Change::may_be_delete_file`].
         level_zero: bool,
     },
     /// Files were rewritten: the database's content is the same (but for its own compaction filters).
@@ -122,13 +122,20 @@ pub struct FileMove {
 }
 
 impl Change {
+    /// Whether this can be `DB::DeleteFile`, which RocksDB had until version 9: it takes one file, and of those in level 0
+    /// the oldest. A compaction of one such file that leaves nothing looks the same.
+    pub fn may_be_delete_file(&self) -> bool {
+        matches!(self, Self::FilesDropped { files, .. } if files.len() == 1)
+    }
+
     /// Whether the database's content changed by something that no WAL record tells, as far as the record alone can
-    /// say. Files dropped from level 0 do not count: that was a compaction that left nothing, or a FIFO column family
-    /// that forgets by itself.
-    pub const fn is_outside_wal(&self) -> bool {
-        matches!(
-            self,
-            Self::FilesIngested { .. } | Self::FilesReplaced { .. } | Self::FilesDropped { level_zero: false, .. }
-        )
+    /// say. Several files dropped from level 0 do not count: that was a compaction that left nothing, or a FIFO column
+    /// family that forgets by itself.
+    pub fn is_outside_wal(&self) -> bool {
+        match self {
+            Self::FilesIngested { .. } | Self::FilesReplaced { .. } => true,
+            Self::FilesDropped { level_zero, .. } => !level_zero || self.may_be_delete_file(),
+            _ => false,
+        }
     }
 }

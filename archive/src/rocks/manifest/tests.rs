@@ -101,6 +101,16 @@ fn every_way_in_which_files_change_is_told_apart() {
 }
 
 #[test]
+fn one_file_that_leaves_level_zero_can_have_been_deleted_and_several_were_compacted_to_nothing() {
+    let mut model = ManifestModel::new(n(1));
+    feed(&mut model, &[flush(0, 5, vec![file(0, 10, (1, 1)), file(0, 11, (2, 2)), file(0, 12, (3, 3))])]);
+    let several = feed(&mut model, &[files(0, vec![deleted(0, 10), deleted(0, 11)], vec![])]);
+    assert!(matches!(several[..], [Change::FilesDropped { level_zero: true, .. }]) && !several[0].is_outside_wal());
+    let one = feed(&mut model, &[files(0, vec![deleted(0, 12)], vec![])]);
+    assert!(one[0].may_be_delete_file() && one[0].is_outside_wal());
+}
+
+#[test]
 fn a_replacing_ingestion_at_sequence_zero_shows_by_its_epoch() {
     let mut model = ManifestModel::new(n(1));
     let with_epoch = |level, number, epoch| NewFile { epoch_number: Some(epoch), ..file(level, number, (0, 0)) };

@@ -329,6 +329,12 @@ impl Scene {
         )
     }
 
+    /// The stream of a timeline that left this one at `until`, as far as it is this one's.
+    pub fn stream_until(&self, until: u64) -> Stream {
+        let ancestor = Ancestor { timeline: TimelineId::FIRST, segments: &self.segments, until: Some(b(until)) };
+        Stream::new(TimelineId::FIRST, &[ancestor])
+    }
+
     /// Plans with these options.
     pub fn plan_with(&self, target: &Target, options: &PlanOptions) -> Result<RestorePlan> {
         let stream = self.stream();

@@ -5,6 +5,8 @@ use pitr_archive::{
     segment::entry::{ColumnFamilyChange, ManifestPoint},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use super::*;
 
 fn seq(n: u64) -> SequenceNumber {
@@ -36,6 +38,7 @@ fn planned(change: ColumnFamilyChange, edit: &VersionEdit<'_>) -> ColumnFamilyEd
         name: "x".to_owned(),
         manifest: ManifestPoint { file: number(), offset: 1 },
         edit: STANDARD.encode(edit.encode()),
+        settings: None,
     }
 }
 
