@@ -20,7 +20,7 @@ use harness::{
     archive_driver::ArchiveDriver,
     compare::Comparison,
     driver::{self, Driver},
-    program::{self, Program, Step},
+    program::{self, ArchiverStep, Program, Step},
     scratch,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -147,22 +147,22 @@ fn run(program: &Program, coverage: &Mutex<Coverage>) {
             println!("{i:4} {:.200}", format!("{step:?}"));
         }
         match step {
-            Step::Archive(step) => archiver.step(step, &mut driver),
-            step => {
-                driver.step(step);
-                if driver.noted.contains(driver::BROKEN) {
-                    *coverage
-                        .lock()
-                        .expect("no worker panics while it holds this")
-                        .kinds
-                        .entry(driver::BROKEN)
-                        .or_default() += 1;
-                    return;
-                }
-                if program.attentive && archiver.is_open() {
-                    archiver.poll(&mut driver);
+            Step::Archive(step) => {
+                archiver.step(step, &mut driver);
+                // A base has what RocksDB's compactions made of prepared data: whether that was right, only the server tells.
+                if matches!(step, ArchiverStep::Base | ArchiverStep::WantedBase) && program.counts_batches() {
+                    driver.check();
                 }
             }
+            step => driver.step(step),
+        }
+        if driver.noted.contains(driver::BROKEN) {
+            let mut coverage = coverage.lock().expect("no worker panics while it holds this");
+            *coverage.kinds.entry(driver::BROKEN).or_default() += 1;
+            return;
+        }
+        if program.attentive && !matches!(step, Step::Archive(_)) && archiver.is_open() {
+            archiver.poll(&mut driver);
         }
     }
     archiver.finish(&mut driver);

@@ -68,6 +68,12 @@ impl SequenceModel {
         self.last
     }
 
+    /// The last number that a record was given, as far as it is below what the session began with: others can have been
+    /// given to files.
+    pub fn last_of_records(&self) -> SequenceNumber {
+        self.last.map_or(self.highest, |last| last.min(self.highest))
+    }
+
     /// The number that is due next, as far as one is known.
     pub fn due(&self) -> Option<SequenceNumber> {
         self.last.or(self.flushed)?.checked_add(1)
@@ -242,6 +248,18 @@ mod tests {
         model.explain(n(7), n(7));
         model.settle();
         assert_eq!(model.last(), Some(n(7)));
+    }
+
+    #[test]
+    fn numbers_that_only_files_have_are_no_record_s() {
+        let mut model = SequenceModel::default();
+        model.start_run(n(0), false);
+        let _ = model.record(n(1), 4, 0);
+        model.explain(n(5), n(6));
+        model.settle();
+        assert_eq!((model.last(), model.last_of_records()), (Some(n(6)), n(4)));
+        model.start_session(n(2));
+        assert_eq!(model.last_of_records(), n(2));
     }
 
     #[test]

@@ -296,6 +296,13 @@ pub struct Program {
     pub attentive: bool,
 }
 
+impl Program {
+    /// Whether the database is opened so that sub-batches take numbers: prepared data lies among the committed.
+    pub fn counts_batches(&self) -> bool {
+        self.settings.transactions.is_some_and(|policy| policy != WritePolicy::WriteCommitted)
+    }
+}
+
 /// Which of the operations that the log does not tell may occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flavour {

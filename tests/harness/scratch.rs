@@ -1,7 +1,8 @@
 //! Directories for tests.
 //!
 //! Owns: their place: memory where the machine has such a directory with room (the tests make many small databases and
-//! wait for the disk otherwise), else the system's temporary directory; `PITR_TEST_DIR` overrides both.
+//! wait for the disk otherwise), else the system's temporary directory; `PITR_TEST_DIR` overrides both. With `PITR_KEEP`
+//! they stay, for somebody who looks for a cause.
 
 use std::path::Path;
 
@@ -14,7 +15,9 @@ pub fn directory() -> tempfile::TempDir {
         None if roomy(Path::new("/dev/shm")) => builder.tempdir_in("/dev/shm"),
         None => builder.tempdir(),
     };
-    made.expect("a temporary directory")
+    let mut made = made.expect("a temporary directory");
+    made.disable_cleanup(std::env::var_os("PITR_KEEP").is_some());
+    made
 }
 
 /// A directory on a real disk: for figures.

@@ -23,7 +23,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use self::batches::{Batches, Fingerprints};
-pub use self::xid::Xid;
+pub use self::{batches::recovery_miscounts, xid::Xid};
 use super::write_batch::{BatchError, Decision, NOOP, Summary, WriteBatch, WritePolicy};
 use crate::ids::{FileNumber, RecordNumber};
 

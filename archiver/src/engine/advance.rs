@@ -380,7 +380,7 @@ impl Engine {
         }
         if let Some(first) = first
             && first.marker
-            && first.sequence <= last
+            && first.sequence <= self.state.model.last_of_records()
         {
             let detail = format!(
                 "the session begins by taking back everything from sequence {}; records up to {last} are archived",

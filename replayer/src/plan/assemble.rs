@@ -9,7 +9,11 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::schema::{BaseDocument, TagDocument},
     ids::{ArchiveId, Boundary, FileNumber, RunningHash, SequenceNumber},
-    rocks::transactions::{Prepared, Transactions, Xid},
+    rocks::{
+        transactions::{Prepared, Transactions, Xid, recovery_miscounts},
+        write_batch::{Op, WriteBatch},
+    },
+    segment::entry::Entry,
 };
 
 use super::{
@@ -78,6 +82,7 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
     let facts = facts::at(stream, source, place).await?;
     joins(stream, source, choice.base).await?;
     holds_what_is_pending(target, choice.base, &facts.transactions)?;
+    keeps_what_is_pending_hidden(inputs, target, place, &facts.transactions).await?;
     describe(inputs, target, resolved, (place, facts), choice, (sequence, ingestions)).await
 }
 
@@ -277,6 +282,41 @@ fn holds_what_is_pending(target: &Target, base: &BaseDocument, transactions: &Tr
             .with("the base's first record", base.first_record)
             .hint("the server gave up a log that held a prepared transaction; pitr check says whether its settings are the reason")),
     }
+}
+
+/// RocksDB itself would show a part of what is pending.
+async fn keeps_what_is_pending_hidden(
+    inputs: &Inputs<'_>,
+    target: &Target,
+    place: Place,
+    transactions: &Transactions,
+) -> Result<()> {
+    let first = transactions.pending().map(|(_, prepared)| prepared.record.before()).min();
+    let Some(first) = first.filter(|_| transactions.counts_batches()) else { return Ok(()) };
+    for piece in inputs.stream.covering(first, place.boundary) {
+        let read = inputs.source.entries(piece.timeline, &piece.summary).await?;
+        for read in read.into_iter().filter(|read| piece.keeps(read.at, &read.entry) && read.at < place.boundary) {
+            let Entry::Record(record) = &read.entry else { continue };
+            let number = read.at.next_record();
+            let malformed = |e| Error::new(Code::BatchMalformed, "decoding record").on(number).because(e);
+            let batch = WriteBatch::parse(&record.payload).map_err(malformed)?;
+            let prepares = batch.ops().filter_map(|op| match op {
+                Ok(Op::EndPrepare { xid }) => Some(Xid::from(xid)),
+                _ => None,
+            });
+            let pending = prepares.into_iter().find(|xid| transactions.pending().any(|(pending, _)| pending == xid));
+            if let Some(xid) = pending
+                && recovery_miscounts(&batch).map_err(malformed)?
+            {
+                return Err(Error::new(Code::TargetUnsupported, "planning a restore to")
+                    .on(target)
+                    .with("pending transaction", xid)
+                    .with("prepared in record", number)
+                    .hint("it writes a key three times: RocksDB's recovery takes a part of it for committed; behind its commit or rollback a restore is exact"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn pending(transactions: &Transactions) -> Vec<PendingTransaction> {

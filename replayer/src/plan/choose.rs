@@ -123,7 +123,7 @@ impl<'a> Chooser<'a> {
         let Some(run) = run.filter(|r| r.number == base.run && r.timeline == base.floor.timeline) else {
             return Some(Obstacle::OtherRun);
         };
-        if self.stream.ahead(run, base, place) {
+        if self.stream.ahead(run, base, place, expected.floors.get(&base.id).copied()) {
             return Some(Obstacle::FloorAfter);
         }
         if let Some(event) = self.stream.families_of(run).find(|f| {

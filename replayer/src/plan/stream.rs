@@ -112,6 +112,8 @@ pub(crate) struct Barrier {
     pub interval: Interval,
     /// The session whose MANIFEST showed it begins directly after this place: it did not happen before.
     pub session: Option<Place>,
+    /// See [`Change::doubt`].
+    pub doubt: Option<Place>,
     /// The MANIFEST record that showed it.
     pub manifest: Option<ManifestPoint>,
     /// For a jump: the last number that nothing explains.
@@ -170,6 +172,8 @@ pub(crate) struct FamilyEvent {
     pub interval: Interval,
     /// As in [`Barrier`].
     pub session: Option<Place>,
+    /// See [`Change::doubt`].
+    pub doubt: Option<Place>,
     pub manifest: ManifestPoint,
     pub edit: String,
 }
@@ -213,6 +217,8 @@ pub(crate) trait Change {
     fn interval(&self) -> Interval;
     /// Before the start of its session it did not happen.
     fn session(&self) -> Option<Place>;
+    /// A session that begins here, behind where it was noted: whether it happened before or after that, nothing tells.
+    fn doubt(&self) -> Option<Place>;
 
     /// On which side of it a target lies.
     ///
@@ -225,7 +231,9 @@ pub(crate) trait Change {
         }
         let interval = self.interval();
         let lo = session.map_or(interval.lo, |start| start.boundary.max(interval.lo));
+        let doubted = |hi| self.doubt().is_some_and(|start| start.boundary == hi && target <= start);
         match interval.hi {
+            Some(hi) if hi == target.boundary && (lo < hi || self.noted() < target) && doubted(hi) => Side::Inside,
             Some(hi) if hi < target.boundary || (hi == target.boundary && lo < hi) => Side::After,
             Some(hi) if hi == target.boundary && self.noted() < target => Side::After,
             _ if target.boundary <= lo => Side::Before,
@@ -246,6 +254,10 @@ impl Change for Barrier {
     fn session(&self) -> Option<Place> {
         self.session
     }
+
+    fn doubt(&self) -> Option<Place> {
+        self.doubt
+    }
 }
 
 impl Change for FamilyEvent {
@@ -259,6 +271,10 @@ impl Change for FamilyEvent {
 
     fn session(&self) -> Option<Place> {
         self.session
+    }
+
+    fn doubt(&self) -> Option<Place> {
+        self.doubt
     }
 }
 
@@ -351,6 +367,7 @@ impl Stream {
                 name: name.clone(),
                 interval: *interval,
                 session: None,
+                doubt: None,
                 manifest: *manifest,
                 edit: edit.clone(),
             }),
@@ -361,6 +378,7 @@ impl Stream {
                 reason: *reason,
                 interval: *interval,
                 session: None,
+                doubt: None,
                 manifest: *manifest,
                 detail: detail.clone(),
             }),
@@ -407,11 +425,19 @@ impl Stream {
             let of_run = |s: &&Session| run(after(s.place)) == run(after(noted));
             sessions.iter().rev().find(|s| of_run(s) && s.manifest < shown).map(|s| s.place)
         };
+        // A session's own MANIFEST says nothing of changes up to where the session began, unless that is not certain.
+        let doubt = |noted: Place, shown: ManifestPoint| {
+            let of_run = |s: &&Session| run(after(s.place)) == run(after(noted));
+            let unsure = |s: &&Session| s.manifest.file == shown.file && shown <= s.manifest && noted < s.place;
+            sessions.iter().rev().find(|s| of_run(s) && unsure(s)).map(|s| s.place)
+        };
         for family in &mut self.families {
             family.session = start(family.place, family.manifest);
+            family.doubt = doubt(family.place, family.manifest);
         }
         for barrier in &mut self.barriers {
             barrier.session = barrier.manifest.and_then(|shown| start(barrier.place, shown));
+            barrier.doubt = barrier.manifest.and_then(|shown| doubt(barrier.place, shown));
         }
     }
 
@@ -580,8 +606,8 @@ impl Stream {
     }
 
     /// A change without a record that `base` has (or can have) and the database at `target` had not: both lie at one
-    /// boundary, or the base's copy ends later than its floor says.
-    pub fn ahead(&self, run: Run, base: &BaseDocument, target: Place) -> bool {
+    /// boundary, or the base's copy ends later than its floor says. `floor` is the floor's place, where that is known.
+    pub fn ahead(&self, run: Run, base: &BaseDocument, target: Place, floor: Option<Place>) -> bool {
         let footing = Footing::from(base);
         let barriers =
             self.barriers.iter().filter(|b| b.reason.blocks() == Blocks::Floor && b.hurdle().change_is_in(&footing));
@@ -593,7 +619,14 @@ impl Stream {
                 b.interval.lo == target.boundary && target <= b.place && shown
             });
         let here = base.floor.boundary == target.boundary;
-        here && jumped || changes.filter(|c| self.in_run(run, c.noted())).any(|c| c.side(target) == Side::Before)
+        // What may have happened by the target certainly has by the floor.
+        let before_floor = here && floor.is_none_or(|floor| target < floor);
+        let ahead = |c: &dyn Change| match c.side(target) {
+            Side::Before => true,
+            Side::Inside => before_floor,
+            Side::After => false,
+        };
+        here && jumped || changes.filter(|c| self.in_run(run, c.noted())).any(ahead)
     }
 
     /// The place that a look showed.

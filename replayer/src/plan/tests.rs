@@ -343,8 +343,19 @@ fn what_an_ingestion_took_counts_where_it_certainly_has_happened() {
     assert_eq!(summary(s.plan(&to_time(50))), Ok((2, base(1), 15)));
     // A base of the next session, which begins there.
     let mut s = begun();
-    s.event(captured).session(20, 15).base(2, 20, 15).cut();
+    s.event(captured).next_session(5, 15).base(2, 20, 15).cut();
     assert_eq!(summary(s.plan(&to_time(50))), Ok((2, base(1), 15)));
+}
+
+#[test]
+fn what_may_have_come_before_a_session_or_in_it_is_neither_directly_before_its_start() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(1).put(1);
+    // Whoever wrote this could not tell which of the two it was: the session names the last edit that had been read.
+    s.family(ColumnFamilyChange::Added, 10, 1, Some(2)).session(10, 2).base(2, 10, 2).look(40, 50).put(1).cut();
+    assert_eq!(summary(s.plan(&record(1))), Err(Code::TargetInsideEvent));
+    assert_eq!(summary(s.plan(&to_time(50))), Ok((2, base(1), 2)), "behind the start it has certainly come");
+    assert_eq!(summary(s.plan(&record(2))), Ok((3, base(1), 3)));
 }
 
 #[test]

@@ -50,6 +50,36 @@ impl Batches {
     }
 }
 
+/// Whether RocksDB, when it recovers this prepared batch and its data is in files already, counts fewer sub-batches than
+/// the batch has: of a key that comes again it forgets at once that it was there (`DuplicateDetector`, 11.8). The numbers
+/// of the last sub-batches are then taken for committed.
+pub fn recovery_miscounts(batch: &WriteBatch<'_>) -> Result<bool, BatchError> {
+    let (mut seen, mut remembered, mut sub_batch) = (HashSet::new(), HashSet::new(), 0);
+    let mut missed = false;
+    let mut counter = Counter::new(|key: Key<'_>| {
+        if key.sub_batch != sub_batch {
+            sub_batch = key.sub_batch;
+            seen.clear();
+            remembered.clear();
+        }
+        let same = (key.family, key.range, key.bytes);
+        let again = !seen.insert(same);
+        if again {
+            seen.clear();
+            seen.insert(same);
+        }
+        let told = !remembered.insert(same);
+        if told {
+            remembered.clear();
+        }
+        missed |= again != told;
+    });
+    for op in batch.ops() {
+        counter.op(&op?);
+    }
+    Ok(missed)
+}
+
 /// A key that is written, or the first one of a range: ranges are kept apart, as RocksDB's memtables do.
 #[derive(Clone, Copy)]
 struct Key<'a> {

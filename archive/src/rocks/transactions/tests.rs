@@ -89,6 +89,22 @@ fn a_put_and_a_range_deletion_that_begin_alike_are_not_the_same_key() {
 }
 
 #[test]
+fn recovery_counts_a_key_that_comes_a_third_time_wrongly() {
+    let miscounts = |keys: &[&[u8]]| {
+        let mut builder = WriteBatchBuilder::new(SequenceNumber::new(1));
+        builder.push(&PREPARED);
+        for key in keys {
+            builder.push(&put(key));
+        }
+        builder.push(&end(b"x"));
+        let bytes = builder.finish();
+        recovery_miscounts(&WriteBatch::parse(&bytes).unwrap()).unwrap()
+    };
+    assert!(!miscounts(&[b"a", b"b", b"c"]) && !miscounts(&[b"a", b"a", b"b"]) && !miscounts(&[b"a", b"b", b"a"]));
+    assert!(miscounts(&[b"a", b"a", b"a"]) && miscounts(&[b"a", b"a", b"b", b"a"]));
+}
+
+#[test]
 fn the_sections_of_an_unprepared_transaction_add_up() {
     let mut t = Transactions::default();
     let records: &[&[Op<'_>]] = &[

@@ -158,6 +158,7 @@ impl Walk {
         let latest = self.latest.unwrap_or(before);
         self.lowest = Some(self.lowest.map_or(latest, |lowest| lowest.min(latest)));
         // A record that consumes nothing shows how far numbers went without a record.
+        let before_it = self.found.len();
         if step.consumed || step.end > latest {
             let went_back = step.consumed && step.first <= latest;
             if went_back {
@@ -169,6 +170,10 @@ impl Walk {
             if from <= self.wanted && self.wanted < step.end {
                 self.found.push((self.place(), from));
             }
+        }
+        if !step.certain && self.found.len() == before_it {
+            // What comes behind is not compared with what was before.
+            self.end_of_stretch();
         }
         // Where a commit's effect is not known, a barrier stands.
         self.latest = step.certain.then_some(step.end);

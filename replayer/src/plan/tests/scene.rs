@@ -122,6 +122,17 @@ impl Scene {
         })
     }
 
+    /// A session whose MANIFEST is another file than that of all before.
+    pub fn next_session(&mut self, file: u64, last: u64) -> &mut Self {
+        self.latest = last;
+        self.event(Event::SessionStarted {
+            session: 1,
+            db_session_id: None,
+            manifest: ManifestPoint { file: FileNumber::new(file), offset: 1 },
+            last_sequence: seq(last),
+        })
+    }
+
     pub fn wal(&mut self, wal: u64) -> &mut Self {
         (self.wal, self.offset) = (wal, 0);
         self
