@@ -197,14 +197,15 @@ fn a_base_of_an_open_that_comes_late_holds_nothing_of_what_happened_since() {
             story.put(key, "v");
         }
         let before = story.driver.model.present().clone();
-        let records = story.driver.model.records.len() as u64;
+        // The first of all lies in a log that was given up before anybody watched.
+        let records = story.driver.model.records.len() as u64 - 1;
         change(&mut story);
         assert_ne!(story.driver.model.present().content, before.content, "else this test proves nothing");
         story.put("r4", "v");
         story.archive(ArchiverStep::WantedBase);
         story.archive(ArchiverStep::Ship);
-        match story.restore(records - 1, None) {
-            Ok(copy) => assert_eq!(copy.text("default"), "a=1 old=1 r1=v r2=v"),
+        match story.restore(records, None) {
+            Ok(copy) => assert_eq!((copy.content, copy.sequence), (before.content, before.sequence)),
             Err(e) => assert_eq!(e.code(), Code::TargetBehindBarrier, "{e}"),
         }
         story.check_everything();
