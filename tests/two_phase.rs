@@ -7,6 +7,7 @@ mod harness;
 use std::path::Path;
 
 use harness::{
+    driver::BROKEN,
     program::{ArchiverStep, End, Op, Settings, Step},
     scenario::Scenario,
     server::{self, Places},
@@ -167,5 +168,24 @@ fn a_restore_does_not_recover_what_only_the_server_s_own_policy_can() {
         assert_eq!((db.pending(), keys(&db)), (vec!["pending".to_owned()], vec!["b".to_owned()]));
         db.commit("pending").unwrap();
         assert_eq!(keys(&db), ["a", "b"]);
+    }
+}
+
+#[test]
+fn what_recovery_would_show_of_a_pending_transaction_is_refused_and_rocksdb_shows_it_without_us() {
+    for policy in [WritePolicy::WritePrepared, WritePolicy::WriteUnprepared] {
+        let mut story = Scenario::new(&settings(policy));
+        story.archive(ArchiverStep::Poll);
+        story.base();
+        story.put("before", "1");
+        let ops = vec![put("k", "1"), put("k", "2"), put("k", "3"), put("other", "1")];
+        story.step(Step::Prepare("thrice".to_owned(), ops));
+        story.archive(ArchiverStep::Ship);
+        assert_eq!(story.restore(1, None).unwrap().text("default"), "before=1");
+        let refused = story.plan(2, None).unwrap_err();
+        assert_eq!(refused.code(), Code::TargetUnsupported, "{refused}");
+        story.step(Step::Flush(None));
+        story.step(Step::Reopen(End::Killed));
+        assert!(story.driver.noted.contains(BROKEN), "RocksDB counts the parts rightly now: the refusal can go");
     }
 }
