@@ -24,7 +24,8 @@ use serde_json::Value;
 const TIME: Duration = Duration::from_secs(8);
 
 /// Beside the default one; each makes a table file at every flush.
-const FAMILIES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
+const FAMILIES: [&str; 23] =
+    ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u", "v", "w"];
 
 fn keys(db: &DB) -> Vec<usize> {
     let pairs = db.iterator(IteratorMode::Start).map(|pair| pair.unwrap());
@@ -44,6 +45,7 @@ fn what_short_lived_logs_held_is_in_the_archive_or_behind_a_barrier() {
     options.set_max_manifest_file_size(64 << 10);
     // A log is laid out for a memtable: with a large one that takes longer than everything else.
     options.set_write_buffer_size(128 << 10);
+    options.set_max_background_jobs(8);
     options.create_missing_column_families(true);
     let families = || ["default"].into_iter().chain(FAMILIES);
     let db = DB::open_cf(&options, &dir, families()).unwrap();
