@@ -199,46 +199,52 @@ fn what_is_larger_than_the_limit_is_not_captured_and_the_barrier_says_so() {
     story.reach(story.moments() - 1, None, CrossIngest::Refuse).unwrap();
 }
 
-#[test]
-fn what_may_lie_below_older_keys_is_not_repeated() {
+/// A database whose files may be ingested below what is there.
+fn that_ingests_behind() -> Story {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_allow_ingest_behind(true);
     options.set_compaction_style(rocksdb::DBCompactionStyle::Universal);
-    let mut story = Story::opened(&options, |_| {});
-    story.put("k", "new");
-    story.delete("l");
-    story.db().flush().unwrap();
+    Story::opened(&options, |_| {})
+}
+
+fn ingest_behind(story: &mut Story, keys: &[&str]) {
     let mut behind = IngestExternalFileOptions::default();
     behind.set_ingest_behind(true);
-    story.ingest_with("default", &[("k", "behind"), ("l", "behind"), ("m", "behind")], &behind);
-    assert_eq!(story.read("k"), Some("new".to_owned()));
-    assert_eq!(story.read("l"), None, "a tombstone hides it");
-    story.put("z", "1");
+    let content: Vec<_> = keys.iter().map(|key| (*key, "behind")).collect();
+    story.ingest_with("default", &content, &behind);
+}
+
+fn is_refused_as_below_what_was_there(story: &Story) {
     let refused = story.plan(story.moments() - 1, CrossIngest::Repeat).unwrap_err();
     assert_eq!(refused.code(), Code::TargetBehindBarrier);
     assert!(refused.to_string().contains("below what was there"), "{refused}");
 }
 
 #[test]
+fn what_may_lie_below_older_keys_is_not_repeated() {
+    let mut story = that_ingests_behind();
+    story.put("k", "new");
+    story.delete("l");
+    story.db().flush().unwrap();
+    ingest_behind(&mut story, &["k", "l", "m"]);
+    assert_eq!(story.read("k"), Some("new".to_owned()));
+    assert_eq!(story.read("l"), None, "a tombstone hides it");
+    story.put("z", "1");
+    is_refused_as_below_what_was_there(&story);
+}
+
+#[test]
 fn what_may_lie_below_older_keys_is_not_repeated_when_a_later_session_forbids_it() {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.set_allow_ingest_behind(true);
-    options.set_compaction_style(rocksdb::DBCompactionStyle::Universal);
-    let mut story = Story::opened(&options, |_| {});
+    let mut story = that_ingests_behind();
     story.put("k", "new");
     story.db().flush().unwrap();
     story.quietly(|story| {
-        let mut behind = IngestExternalFileOptions::default();
-        behind.set_ingest_behind(true);
-        story.ingest_with("default", &[("k", "behind"), ("m", "behind")], &behind);
+        ingest_behind(story, &["k", "m"]);
         story.reopen(|options| options.set_allow_ingest_behind(false));
     });
     story.put("z", "1");
-    let refused = story.plan(story.moments() - 1, CrossIngest::Repeat).unwrap_err();
-    assert_eq!(refused.code(), Code::TargetBehindBarrier);
-    assert!(refused.to_string().contains("below what was there"), "{refused}");
+    is_refused_as_below_what_was_there(&story);
 }
 
 #[test]

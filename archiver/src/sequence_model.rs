@@ -68,8 +68,8 @@ impl SequenceModel {
         self.last
     }
 
-    /// The last number that a record was given, as far as it is below what the session began with: others can have been
-    /// given to files.
+    /// The last number that a record was given, or what the session began with, if that is lower. Files can have been given
+    /// higher ones.
     pub fn last_of_records(&self) -> SequenceNumber {
         self.last.map_or(self.highest, |last| last.min(self.highest))
     }

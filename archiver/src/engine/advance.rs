@@ -416,8 +416,8 @@ impl Engine {
         self.stream.event(&Event::SessionStarted {
             session: self.state.session,
             db_session_id: session.id.clone(),
-            // Nothing that is said behind this point came before the session, for those who read this. Where that is not certain,
-            // everything said so far counts as said before it, and its own interval tells.
+            // For those who read this, nothing that is said behind this point came before the session. Where that is not
+            // certain, everything said so far counts as said before it, and its own interval tells.
             manifest: if begins_behind { session.manifest } else { self.manifest.point() },
             last_sequence: recovered,
         })?;

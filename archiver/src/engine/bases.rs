@@ -1,7 +1,7 @@
 //! Which bases the stream wants, and which would serve.
 //!
-//! Owns: when one satisfies a wish ([`super::wishes`]), and the judgement of a candidate against the run's barriers. Taking, uploading and
-//! publishing are the archiver's.
+//! Owns: when one satisfies a wish ([`super::wishes`]), and the judgement of a candidate against the run's barriers. Taking,
+//! uploading and publishing are the archiver's.
 
 use pitr_archive::{
     catalog::crossing::Footing,

@@ -175,7 +175,7 @@ impl Engine {
         ))
     }
 
-    /// Why nothing more is held for now, for people.
+    /// Why these files are not held beside those that wait for their upload, for people.
     fn too_much_waits(&self, bytes: u64) -> Option<String> {
         let seen = self.sights.iter().filter_map(|sight| sight.pinned.as_ref().ok());
         let waiting: Vec<_> = self.state.captures.iter().map(|pending| &pending.files).chain(seen).collect();

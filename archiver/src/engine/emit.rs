@@ -107,7 +107,7 @@ impl Engine {
             self.jump(here, unexplained, format!("{}: behind records of two-phase commit", place()))?;
         }
         // The record leaves none of those that it passes.
-        let explained = self.state.model.explained().clone();
+        let explained = self.explained();
         let verdict = self.state.model.record(sequence, advance, by_open);
         let taken_back = self.state.recent.taken_back(wal, sequence);
         let (reason, at, what) = match verdict {

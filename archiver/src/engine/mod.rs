@@ -343,7 +343,7 @@ impl Engine {
         let what = "writes with disableWAL, or an import";
         let detail = format!("flushed files reach sequence {flushed}, the log ends {end}: {what}");
         let first = self.state.model.due().unwrap_or(flushed);
-        let explained = self.state.model.explained().clone();
+        let explained = self.explained();
         if self.tolerate((first, flushed), &explained, &detail)? {
             return Ok(());
         }

@@ -41,6 +41,14 @@ impl Engine {
         (!may_have_them.is_empty()).then_some(may_have_them)
     }
 
+    /// Numbers that ingested files were given; only tolerance asks for them.
+    pub(super) fn explained(&self) -> BTreeSet<u64> {
+        match self.policy.unlogged_tolerate.is_empty() {
+            true => BTreeSet::new(),
+            false => self.state.model.explained().clone(),
+        }
+    }
+
     /// Notes that nothing explains the numbers of a range: tolerated, or answers `false`.
     ///
     /// The stream says so once in a run for every column family: readers ask which ones, not how often.

@@ -6,21 +6,21 @@
 //! Why places: at one boundary the stream can end a run and begin the next, or a session of the server. "After record
 //! n" is the place before every event at that boundary; "the end of the archive" is the place after all of them.
 
+mod change;
+
 use std::collections::BTreeSet;
 
 use pitr_archive::{
     catalog::{
-        crossing::{Footing, Hurdle},
+        crossing::Footing,
         schema::{BaseDocument, SegmentSummary, TimeSample},
     },
     ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
-    segment::entry::{
-        BarrierReason, Blocks, CapturedFile, CapturedSettings, ColumnFamilyChange, Entry, Event, Interval,
-        ManifestPoint,
-    },
+    segment::entry::{BarrierReason, Blocks, CapturedSettings, Entry, Event, ManifestPoint},
 };
 
-use super::{CrossIngest, edit};
+use super::CrossIngest;
+pub(crate) use change::{Barrier, Capture, Change, FamilyEvent, Side};
 
 /// A place in the stream: after the records before `boundary` and after the first `events` events that lie there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,80 +104,6 @@ pub(crate) struct Session {
     pub manifest: ManifestPoint,
 }
 
-/// A place that replay cannot cross in one piece.
-#[derive(Clone, Debug)]
-pub(crate) struct Barrier {
-    pub place: Place,
-    pub reason: BarrierReason,
-    pub interval: Interval,
-    /// The session whose MANIFEST showed it begins directly after this place: it did not happen before.
-    pub session: Option<Place>,
-    /// See [`Change::doubt`].
-    pub doubt: Option<Place>,
-    /// The MANIFEST record that showed it.
-    pub manifest: Option<ManifestPoint>,
-    /// For a jump: the last number that nothing explains.
-    pub unexplained: Option<SequenceNumber>,
-    pub detail: String,
-}
-
-impl Barrier {
-    fn hurdle(&self) -> Hurdle {
-        let Self { reason, interval, manifest, unexplained, .. } = *self;
-        Hurdle { reason, interval, manifest, unexplained }
-    }
-
-    /// The last boundary that is certainly before it, its session's beginning considered.
-    pub fn certain_lo(&self) -> Boundary {
-        self.session.map_or(self.interval.lo, |start| start.boundary.max(self.interval.lo))
-    }
-
-    /// The place behind the record before `at`, and behind the beginning of its session where that lies there.
-    pub fn after_session(&self, at: Boundary) -> Place {
-        match self.session {
-            Some(start) if start.boundary == at => after(start),
-            _ => Place::before_events(at),
-        }
-    }
-}
-
-impl Capture {
-    /// The largest number that its files were given, as far as its edit can be read.
-    fn largest_number(&self) -> Option<SequenceNumber> {
-        edit::look(&self.edit, |edit| edit.new_files.iter().map(|file| file.largest_seqno).max())
-    }
-}
-
-/// Files that entered without the log, in the archive.
-#[derive(Clone, Debug)]
-pub(crate) struct Capture {
-    /// Where it was noted.
-    pub place: Place,
-    /// The MANIFEST record, as in [`Barrier`].
-    pub manifest: ManifestPoint,
-    pub column_family: ColumnFamilyId,
-    pub edit: String,
-    pub files: Vec<CapturedFile>,
-    pub behind: bool,
-    pub settings: Option<CapturedSettings>,
-}
-
-/// A column family added or dropped.
-#[derive(Clone, Debug)]
-pub(crate) struct FamilyEvent {
-    pub place: Place,
-    pub change: ColumnFamilyChange,
-    pub id: ColumnFamilyId,
-    pub name: String,
-    pub interval: Interval,
-    /// As in [`Barrier`].
-    pub session: Option<Place>,
-    /// See [`Change::doubt`].
-    pub doubt: Option<Place>,
-    pub manifest: ManifestPoint,
-    pub edit: String,
-}
-
 /// The place behind the event that lies directly after `place`.
 fn after(place: Place) -> Place {
     Place { events: place.events + 1, ..place }
@@ -199,83 +125,6 @@ pub(crate) struct TimestampSizes {
     pub wal: FileNumber,
     pub offset: u64,
     pub sizes: Vec<(ColumnFamilyId, u16)>,
-}
-
-/// On which side of a change a target lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Before,
-    Inside,
-    After,
-}
-
-/// A change that is not in the log.
-pub(crate) trait Change {
-    /// Where it lies in the stream.
-    fn noted(&self) -> Place;
-    /// Between which boundaries it happened.
-    fn interval(&self) -> Interval;
-    /// Before the start of its session it did not happen.
-    fn session(&self) -> Option<Place>;
-    /// A session that begins here, behind where it was noted: whether it happened before or after that, nothing tells.
-    fn doubt(&self) -> Option<Place>;
-
-    /// On which side of it a target lies.
-    ///
-    /// Where both ends of its interval coincide, its place in the stream decides: "after record n" is before a change
-    /// that was seen between this record and the next, a tag set later is after it.
-    fn side(&self, target: Place) -> Side {
-        let session = self.session();
-        if session.is_some_and(|start| target <= start) {
-            return Side::Before;
-        }
-        let interval = self.interval();
-        let lo = session.map_or(interval.lo, |start| start.boundary.max(interval.lo));
-        let doubted = |hi| self.doubt().is_some_and(|start| start.boundary == hi && target <= start);
-        match interval.hi {
-            Some(hi) if hi == target.boundary && (lo < hi || self.noted() < target) && doubted(hi) => Side::Inside,
-            Some(hi) if hi < target.boundary || (hi == target.boundary && lo < hi) => Side::After,
-            Some(hi) if hi == target.boundary && self.noted() < target => Side::After,
-            _ if target.boundary <= lo => Side::Before,
-            _ => Side::Inside,
-        }
-    }
-}
-
-impl Change for Barrier {
-    fn noted(&self) -> Place {
-        self.place
-    }
-
-    fn interval(&self) -> Interval {
-        self.interval
-    }
-
-    fn session(&self) -> Option<Place> {
-        self.session
-    }
-
-    fn doubt(&self) -> Option<Place> {
-        self.doubt
-    }
-}
-
-impl Change for FamilyEvent {
-    fn noted(&self) -> Place {
-        self.place
-    }
-
-    fn interval(&self) -> Interval {
-        self.interval
-    }
-
-    fn session(&self) -> Option<Place> {
-        self.session
-    }
-
-    fn doubt(&self) -> Option<Place> {
-        self.doubt
-    }
 }
 
 /// A timeline, with its ancestors below the places where it left them.

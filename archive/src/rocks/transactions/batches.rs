@@ -30,19 +30,8 @@ impl Batches {
         if !repeats {
             return Ok(found);
         }
-        let (mut sub_batch, mut seen) = (0, HashSet::new());
-        let mut again = 0;
-        let mut counter = Counter::new(|key: Key<'_>| {
-            if key.sub_batch != sub_batch {
-                sub_batch = key.sub_batch;
-                seen.clear();
-            }
-            if !seen.insert((key.family, key.range, key.bytes)) {
-                again += 1;
-                seen.clear();
-                seen.insert((key.family, key.range, key.bytes));
-            }
-        });
+        let (mut seen, mut again) = (Seen::new(Memory::Exact), 0);
+        let mut counter = Counter::new(|key| again += u64::from(seen.comes_again(key)));
         for op in batch.ops() {
             counter.op(&op?);
         }
@@ -54,26 +43,9 @@ impl Batches {
 /// the batch has: of a key that comes again it forgets at once that it was there (`DuplicateDetector`, 11.8). The numbers
 /// of the last sub-batches are then taken for committed.
 pub fn recovery_miscounts(batch: &WriteBatch<'_>) -> Result<bool, BatchError> {
-    let (mut seen, mut remembered, mut sub_batch) = (HashSet::new(), HashSet::new(), 0);
+    let (mut exact, mut recovery) = (Seen::new(Memory::Exact), Seen::new(Memory::OfRecovery));
     let mut missed = false;
-    let mut counter = Counter::new(|key: Key<'_>| {
-        if key.sub_batch != sub_batch {
-            sub_batch = key.sub_batch;
-            seen.clear();
-            remembered.clear();
-        }
-        let same = (key.family, key.range, key.bytes);
-        let again = !seen.insert(same);
-        if again {
-            seen.clear();
-            seen.insert(same);
-        }
-        let told = !remembered.insert(same);
-        if told {
-            remembered.clear();
-        }
-        missed |= again != told;
-    });
+    let mut counter = Counter::new(|key| missed |= exact.comes_again(key) != recovery.comes_again(key));
     for op in batch.ops() {
         counter.op(&op?);
     }
@@ -88,6 +60,44 @@ struct Key<'a> {
     family: ColumnFamilyId,
     range: bool,
     bytes: &'a [u8],
+}
+
+/// What is remembered of a key that comes again, and so begins another sub-batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// That it is the first of the new one.
+    Exact,
+    /// Nothing.
+    OfRecovery,
+}
+
+/// The keys of the present sub-batch.
+struct Seen<'a> {
+    memory: Memory,
+    sub_batch: u64,
+    keys: HashSet<(ColumnFamilyId, bool, &'a [u8])>,
+}
+
+impl<'a> Seen<'a> {
+    fn new(memory: Memory) -> Self {
+        Self { memory, sub_batch: 0, keys: HashSet::new() }
+    }
+
+    fn comes_again(&mut self, key: Key<'a>) -> bool {
+        if key.sub_batch != self.sub_batch {
+            self.sub_batch = key.sub_batch;
+            self.keys.clear();
+        }
+        let which = (key.family, key.range, key.bytes);
+        let again = !self.keys.insert(which);
+        if again {
+            self.keys.clear();
+            if self.memory == Memory::Exact {
+                self.keys.insert(which);
+            }
+        }
+        again
+    }
 }
 
 /// Counts the markers that end a sub-batch, and shows every key.

@@ -15,6 +15,7 @@ use pitr_archive::{
     ids::FileNumber,
     restore_marker,
     rocks::{
+        built_in,
         describe::{Ending, ManifestDescriber, Operations, WalDescriber, WalLine},
         file_name::{self, FileKind},
         log_reader::Finality,
@@ -140,8 +141,7 @@ fn family_settings(name: &str, f: &ColumnFamilySettings, findings: &mut Vec<Find
             format!("column family {name} has a time to live: expired keys leave without a record"),
         ));
     }
-    let builtin = ["leveldb.BytewiseComparator", "rocksdb.ReverseBytewiseComparator"];
-    if let Some(comparator) = f.comparator.as_deref().filter(|c| !builtin.contains(c)) {
+    if let Some(comparator) = f.comparator.as_deref().filter(|name| !built_in::has_comparator(name)) {
         findings.push(Finding::info(
             format!("database.comparator/{name}"),
             format!("column family {name} is ordered by the server's own comparator {comparator}: restored files are opened by the server, not by pitr (--finish is refused), and verify --deep compares structure only"),

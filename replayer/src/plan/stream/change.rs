@@ -1,0 +1,162 @@
+//! Changes that no record of the log tells: barriers, column families, files that entered, and on which side of one a
+//! place lies. Pure.
+
+use pitr_archive::{
+    catalog::crossing::Hurdle,
+    ids::{Boundary, ColumnFamilyId, SequenceNumber},
+    segment::entry::{BarrierReason, CapturedFile, CapturedSettings, ColumnFamilyChange, Interval, ManifestPoint},
+};
+
+use super::{Place, after};
+use crate::plan::edit;
+
+/// A place that replay cannot cross in one piece.
+#[derive(Clone, Debug)]
+pub(crate) struct Barrier {
+    pub place: Place,
+    pub reason: BarrierReason,
+    pub interval: Interval,
+    /// The session whose MANIFEST showed it begins directly after this place: it did not happen before.
+    pub session: Option<Place>,
+    /// See [`Change::doubt`].
+    pub doubt: Option<Place>,
+    /// The MANIFEST record that showed it.
+    pub manifest: Option<ManifestPoint>,
+    /// For a jump: the last number that nothing explains.
+    pub unexplained: Option<SequenceNumber>,
+    pub detail: String,
+}
+
+impl Barrier {
+    pub(super) fn hurdle(&self) -> Hurdle {
+        let Self { reason, interval, manifest, unexplained, .. } = *self;
+        Hurdle { reason, interval, manifest, unexplained }
+    }
+
+    /// The last boundary that is certainly before it, its session's beginning considered.
+    pub fn certain_lo(&self) -> Boundary {
+        self.session.map_or(self.interval.lo, |start| start.boundary.max(self.interval.lo))
+    }
+
+    /// The place behind the record before `at`, and behind the beginning of its session where that lies there.
+    pub fn after_session(&self, at: Boundary) -> Place {
+        match self.session {
+            Some(start) if start.boundary == at => after(start),
+            _ => Place::before_events(at),
+        }
+    }
+}
+
+/// Files that entered without the log, in the archive.
+#[derive(Clone, Debug)]
+pub(crate) struct Capture {
+    /// Where it was noted.
+    pub place: Place,
+    /// The MANIFEST record, as in [`Barrier`].
+    pub manifest: ManifestPoint,
+    pub column_family: ColumnFamilyId,
+    pub edit: String,
+    pub files: Vec<CapturedFile>,
+    pub behind: bool,
+    pub settings: Option<CapturedSettings>,
+}
+
+impl Capture {
+    /// The largest number that its files were given, as far as its edit can be read.
+    pub(super) fn largest_number(&self) -> Option<SequenceNumber> {
+        edit::look(&self.edit, |edit| edit.new_files.iter().map(|file| file.largest_seqno).max())
+    }
+}
+
+/// A column family added or dropped.
+#[derive(Clone, Debug)]
+pub(crate) struct FamilyEvent {
+    pub place: Place,
+    pub change: ColumnFamilyChange,
+    pub id: ColumnFamilyId,
+    pub name: String,
+    pub interval: Interval,
+    /// As in [`Barrier`].
+    pub session: Option<Place>,
+    /// See [`Change::doubt`].
+    pub doubt: Option<Place>,
+    pub manifest: ManifestPoint,
+    pub edit: String,
+}
+
+/// On which side of a change a target lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Before,
+    Inside,
+    After,
+}
+
+/// A change that is not in the log.
+pub(crate) trait Change {
+    /// Where it lies in the stream.
+    fn noted(&self) -> Place;
+    /// Between which boundaries it happened.
+    fn interval(&self) -> Interval;
+    /// Before the start of its session it did not happen.
+    fn session(&self) -> Option<Place>;
+    /// A session that begins here, behind where it was noted: whether it happened before or after that, nothing tells.
+    fn doubt(&self) -> Option<Place>;
+
+    /// On which side of it a target lies.
+    ///
+    /// Where both ends of its interval coincide, its place in the stream decides: "after record n" is before a change
+    /// that was seen between this record and the next, a tag set later is after it.
+    fn side(&self, target: Place) -> Side {
+        let session = self.session();
+        if session.is_some_and(|start| target <= start) {
+            return Side::Before;
+        }
+        let interval = self.interval();
+        let lo = session.map_or(interval.lo, |start| start.boundary.max(interval.lo));
+        let doubted = |hi| self.doubt().is_some_and(|start| start.boundary == hi && target <= start);
+        match interval.hi {
+            Some(hi) if hi == target.boundary && (lo < hi || self.noted() < target) && doubted(hi) => Side::Inside,
+            Some(hi) if hi < target.boundary || (hi == target.boundary && lo < hi) => Side::After,
+            Some(hi) if hi == target.boundary && self.noted() < target => Side::After,
+            _ if target.boundary <= lo => Side::Before,
+            _ => Side::Inside,
+        }
+    }
+}
+
+impl Change for Barrier {
+    fn noted(&self) -> Place {
+        self.place
+    }
+
+    fn interval(&self) -> Interval {
+        self.interval
+    }
+
+    fn session(&self) -> Option<Place> {
+        self.session
+    }
+
+    fn doubt(&self) -> Option<Place> {
+        self.doubt
+    }
+}
+
+impl Change for FamilyEvent {
+    fn noted(&self) -> Place {
+        self.place
+    }
+
+    fn interval(&self) -> Interval {
+        self.interval
+    }
+
+    fn session(&self) -> Option<Place> {
+        self.session
+    }
+
+    fn doubt(&self) -> Option<Place> {
+        self.doubt
+    }
+}
