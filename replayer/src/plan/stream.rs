@@ -458,8 +458,11 @@ impl Stream {
     /// boundary, or the base's copy ends later than its floor says. `floor` is the floor's place, where that is known.
     pub fn ahead(&self, run: Run, base: &BaseDocument, target: Place, floor: Option<Place>) -> bool {
         let footing = Footing::from(base);
-        let barriers =
-            self.barriers.iter().filter(|b| b.reason.blocks() == Blocks::Floor && b.hurdle().change_is_in(&footing));
+        // Nothing of what ended the run is in its bases: they were judged when everything had been read that there was
+        // once their copy was made, and the run went on.
+        let barriers = self.barriers.iter().filter(|b| {
+            b.reason.blocks() == Blocks::Floor && !b.reason.ends_run() && b.hurdle().change_is_in(&footing)
+        });
         let families = self.families.iter().filter(|f| f.manifest <= base.manifest);
         let changes = barriers.map(|b| b as &dyn Change).chain(families.map(|f| f as &dyn Change));
         let jumped =

@@ -393,6 +393,22 @@ fn a_new_run_without_records_is_the_latest_as_soon_as_it_has_a_base() {
 }
 
 #[test]
+fn a_base_does_not_have_what_ended_its_run() {
+    let mut s = Scene::new();
+    s.session(0, 0)
+        .base(0, 1, 0)
+        .put(1)
+        .barrier(BarrierReason::ChangeOutsideWal, 1, Some(1))
+        .put(1)
+        .base(2, 9, 2)
+        .cut();
+    s.look(30, 40).barrier(BarrierReason::ManifestMissed, 2, Some(2)).run_started(1, 20).base(2, 1, 77).cut();
+    assert_eq!(summary(s.plan(&record(1))), Ok((2, base(1), 2)), "the base before the missed changes");
+    assert_eq!(summary(s.plan(&to_time(40))), Ok((2, base(1), 2)));
+    assert_eq!(summary(s.plan(&Target::Latest)), Ok((2, base(2), 77)));
+}
+
+#[test]
 fn column_families_created_before_the_target_are_appended_and_later_ones_are_not() {
     use ColumnFamilyChange::{Added, Dropped};
     let mut s = Scene::new();
