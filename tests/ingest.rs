@@ -139,6 +139,39 @@ fn an_ingestion_without_a_number_is_placed_only_where_no_record_near_it_touches_
 }
 
 #[test]
+fn an_ingestion_without_a_number_comes_behind_what_its_manifest_record_had_reached() {
+    let mut story = Story::new();
+    story.quietly(|story| {
+        story.put("a", "1");
+        story.put("b", "1");
+        story.create("alpha");
+        story.ingest("alpha", &[("m", "ingested")]);
+        story.put("z", "1");
+    });
+    story.put_in("alpha", "m", "2");
+    let last = story.moments() - 1;
+    let plan = story.plan(last, CrossIngest::Repeat).unwrap();
+    let places: Vec<_> = plan.ingestions.iter().map(|one| (one.at.get(), one.sequence_after.get())).collect();
+    assert_eq!(places, [(story.first_record() + 2, 2)], "behind the records that were there before it");
+    story.crossed_from_the_first_base();
+}
+
+#[test]
+fn files_without_numbers_enter_a_column_family_younger_than_the_base_only_where_its_settings_are_known() {
+    let mut story = Story::new();
+    story.put("k", "1");
+    story.quietly(|story| {
+        story.create("alpha");
+        story.ingest("alpha", &[("m", "ingested")]);
+        story.reopen(|_| {});
+    });
+    story.put_in("alpha", "n", "1");
+    let refused = story.plan(story.moments() - 1, CrossIngest::Repeat).unwrap_err();
+    assert_eq!(refused.code(), Code::TargetBehindBarrier);
+    assert!(refused.to_string().contains("younger than the base"), "{refused}");
+}
+
+#[test]
 fn what_a_compaction_removes_after_the_manifest_was_read_is_captured_and_what_it_removed_before_is_not() {
     for watched in [true, false] {
         let mut story = Story::new();

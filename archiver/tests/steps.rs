@@ -141,6 +141,39 @@ async fn a_reopen_that_reuses_numbers_is_a_session_with_a_base_and_a_barrier() {
     assert_eq!(archive(&store).await.bases().await.unwrap().len(), 2);
 }
 
+/// Numbers of the session before, of which the new one's first writes outside the log took some: both are told.
+#[tokio::test]
+async fn writes_outside_the_log_behind_a_reopen_that_reuses_numbers_are_a_barrier_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let mut one = archiver(dir.path(), &store).await;
+    one.catch_up().await.unwrap();
+    for key in ["b", "c"] {
+        db.put(key, "1").unwrap();
+        let mut batch = rocksdb::WriteBatch::default();
+        batch.single_delete(key);
+        db.write(batch).unwrap();
+    }
+    one.poll().unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    assert_eq!(db.latest_sequence_number(), 1, "the case needs an open that lowers LastSequence");
+    one.poll().unwrap();
+    let base = one.take_wanted_base().await.unwrap().unwrap();
+    assert_eq!((base.floor.boundary.get(), base.floor.sequence.get()), (5, 1));
+    let mut unlogged = rocksdb::WriteOptions::default();
+    unlogged.disable_wal(true);
+    db.put_opt("u", "1", &unlogged).unwrap();
+    db.put("z", "1").unwrap();
+    one.catch_up().await.unwrap();
+    let all = entries(&store).await;
+    assert_eq!(sequences(&all), [1, 2, 3, 4, 5, 3]);
+    assert_eq!(barriers(&all), [BarrierReason::Reuse, BarrierReason::SequenceJump]);
+}
+
 /// The older of two archivers ships once more after the younger one has come: what the younger had read by then lies
 /// behind that segment, and nothing that it promises may end before it.
 #[tokio::test]

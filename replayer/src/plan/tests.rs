@@ -393,6 +393,26 @@ fn a_new_run_without_records_is_the_latest_as_soon_as_it_has_a_base() {
 }
 
 #[test]
+fn a_base_whose_copy_ends_behind_its_floor_does_not_serve_what_lies_directly_before_the_floor() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(1).put(1).look(10, 20);
+    // What was ingested has happened by the floor; whether it had when the second record was written, nobody knows.
+    s.ingested(10, 1, None).base(2, 20, 2).look(30, 40).put(1).cut();
+    assert_eq!(summary(s.plan(&record(1))), Err(Code::TargetInsideEvent));
+    assert_eq!(summary(s.plan(&to_time(40))), Ok((2, base(1), 2)), "the floor itself");
+    assert_eq!(summary(s.plan(&record(2))), Ok((3, base(1), 3)));
+}
+
+#[test]
+fn a_sequence_number_directly_before_a_commit_of_unknown_effect_is_found() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(1).put(1).barrier(BarrierReason::TwoPhaseCommit, 2, Some(2));
+    s.commit_of_unknown().put_at(9, 1).cut();
+    assert_eq!(summary(s.plan(&to_seq(2))), Ok((2, base(0), 2)));
+    assert_eq!(summary(s.plan(&to_seq(1))), Ok((1, base(0), 1)));
+}
+
+#[test]
 fn a_base_does_not_have_what_ended_its_run() {
     let mut s = Scene::new();
     s.session(0, 0)

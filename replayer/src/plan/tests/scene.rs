@@ -188,6 +188,14 @@ impl Scene {
         self.payload(batch.finish(), first, first - 1)
     }
 
+    /// A commit whose prepared part is not in the stream.
+    pub fn commit_of_unknown(&mut self) -> &mut Self {
+        let first = self.latest + 1;
+        let mut batch = WriteBatchBuilder::new(seq(first));
+        batch.push(&Op::Commit { xid: b"unknown" });
+        self.payload(batch.finish(), first, first)
+    }
+
     pub fn barrier(&mut self, reason: BarrierReason, lo: u64, hi: Option<u64>) -> &mut Self {
         self.event(Event::Barrier {
             unexplained: None,
