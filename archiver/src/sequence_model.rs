@@ -74,6 +74,15 @@ impl SequenceModel {
         self.last.map_or(self.highest, |last| last.min(self.highest))
     }
 
+    /// [`SequenceModel::last`], and the numbers directly behind it that files outside the log were given.
+    pub fn last_with_files(&self) -> Option<SequenceNumber> {
+        let mut last = self.last?;
+        while let Some(next) = last.checked_add(1).filter(|next| self.explained.contains(&next.get())) {
+            last = next;
+        }
+        Some(last)
+    }
+
     /// The number that is due next, as far as one is known.
     pub fn due(&self) -> Option<SequenceNumber> {
         self.last.or(self.flushed)?.checked_add(1)
@@ -255,7 +264,10 @@ mod tests {
         let mut model = SequenceModel::default();
         model.start_run(n(0), false);
         let _ = model.record(n(1), 4, 0);
-        model.explain(n(5), n(6));
+        model.explain(n(6), n(6));
+        assert_eq!(model.last_with_files(), Some(n(4)), "5 may be a record's");
+        model.explain(n(5), n(5));
+        assert_eq!((model.last(), model.last_with_files()), (Some(n(4)), Some(n(6))));
         model.settle();
         assert_eq!((model.last(), model.last_of_records()), (Some(n(6)), n(4)));
         model.start_session(n(2));

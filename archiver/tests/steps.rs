@@ -325,6 +325,28 @@ async fn writes_outside_the_log_are_barriers_and_a_base_follows() {
     assert_eq!(archive(&store).await.bases().await.unwrap().len(), 3);
 }
 
+/// The ingestion flushes what its keys overlap, so that the WAL which the archiver knew is needed no longer.
+#[tokio::test]
+async fn an_ingestion_in_a_pause_does_not_make_records_missing() {
+    for behind in [None, Some("z")] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = MemoryStore::new();
+        let db = DB::open(&options(), dir.path().join("db")).unwrap();
+        db.put("a", "1").unwrap();
+        db.put("m", "1").unwrap();
+        let mut one = archiver(dir.path(), &store).await;
+        one.catch_up().await.unwrap();
+        drop(one);
+        ingest(&db, dir.path(), "m");
+        if let Some(key) = behind {
+            db.put(key, "1").unwrap();
+        }
+        let mut two = archiver(dir.path(), &store).await;
+        two.catch_up().await.unwrap();
+        assert_eq!(barriers(&entries(&store).await), [BarrierReason::ChangeOutsideWal]);
+    }
+}
+
 #[tokio::test]
 async fn tolerated_writes_are_told_of_once_in_a_run_however_often_they_come() {
     let dir = tempfile::tempdir().unwrap();

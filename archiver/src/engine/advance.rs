@@ -303,10 +303,11 @@ impl Engine {
         if self.state.pending_session.is_some() || two_phase {
             return false;
         }
-        let Some(last) = self.state.model.last() else { return false };
-        let flushed = self.manifest.model().last_sequence();
-        let due = last.checked_add(1);
-        flushed <= last || first.is_some_and(|f| f.consumes && Some(f.sequence) == due)
+        // Numbers of ingested files are no record's.
+        let (last, with_files) = (self.state.model.last(), self.state.model.last_with_files());
+        let flushed = Some(self.manifest.model().last_sequence());
+        let is_due = |number| [last, with_files].iter().flatten().any(|last| last.checked_add(1) == Some(number));
+        last.is_some() && (flushed <= with_files || first.is_some_and(|f| f.consumes && is_due(f.sequence)))
     }
 
     /// Begins reading a WAL at offset 0.
