@@ -174,7 +174,8 @@ fn rocksdb_version(database: &Path) -> String {
     version.expect("the version").to_owned()
 }
 
-/// Archived while it writes, killed, restored at three targets, and opened by the release that wrote it.
+/// Archived while it writes, killed, restored at three targets, and opened by the release that wrote it; then another one,
+/// which the archiver leaves alone for a while.
 fn a_version_comes_back(library: Option<Library>, version: &str, seed: u64) {
     let Some(library) = library else { return };
     let scratch = tempfile::tempdir().unwrap();
@@ -182,6 +183,71 @@ fn a_version_comes_back(library: Option<Library>, version: &str, seed: u64) {
     let pitr = Pitr { url, variables: Vec::new(), directory: scratch.path().to_owned() };
     a_program_comes_back(&pitr, &library, scratch.path(), seed);
     assert_eq!(rocksdb_version(&scratch.path().join("latest")), version, "else this test is about another version");
+
+    for opened_anew in [false, true] {
+        let scratch = tempfile::tempdir().unwrap();
+        let url = format!("file:{}", scratch.path().join("archive").display());
+        let pitr = Pitr { url, variables: Vec::new(), directory: scratch.path().to_owned() };
+        logs_come_and_go_unseen(&pitr, &library, scratch.path(), seed, opened_anew);
+    }
+}
+
+/// The archiver is away while logs come and go, and the database is opened anew, or not: what it archived before and what
+/// is there at the end come back, and every moment in between does or is refused.
+fn logs_come_and_go_unseen(pitr: &Pitr, library: &Library, scratch: &Path, seed: u64, opened_anew: bool) {
+    let database = scratch.join("db");
+    let mut writer = library::Writer::start(library, &database, seed);
+    writer.wait_for_more(60);
+    let archiver = pitr.start(&database);
+    writer.wait_for_more(60);
+    archiver.stop();
+    let mut logs = BTreeMap::new();
+    for _ in 0..1000 {
+        note_logs(&database, &mut logs);
+        if logs.values().map(Vec::len).sum::<usize>() > 5 {
+            break;
+        }
+        writer.wait_for_more(20);
+    }
+    assert!(logs.values().map(Vec::len).sum::<usize>() > 5, "logs come and go: {logs:?}");
+    if opened_anew {
+        writer.kill_9();
+    }
+    let held = opened_anew.then(|| library.dump(&database));
+    let archiver = pitr.start(&database);
+    if !opened_anew {
+        writer.wait_for_more(60);
+        writer.kill_9();
+    }
+    // A barrier, where one is due, and the base that follows it.
+    pitr::until("the archiver's socket", || pitr.does(&["flush", "--db", text(&database)]).then_some(()));
+    pitr::until("a base of the end", || pitr.accepts(&["--to-latest"]).then_some(()));
+    archiver.stop();
+    // Nothing of it is read any more.
+    fs::remove_dir_all(&database).unwrap();
+
+    let latest = scratch.join("latest");
+    let reached = pitr.restore(&["--to-latest"], &latest)["position"]["sequence"].as_u64().unwrap();
+    let found = library.dump(&latest);
+    match held {
+        Some(held) => assert_eq!(found.families, held.families, "seed {seed}"),
+        None => assert_eq!(found.families, writer.model(reached), "seed {seed}"),
+    }
+    let sequences = writer.sequences();
+    let mut restored = 0;
+    for sequence in sequences.iter().step_by(sequences.len() / 20) {
+        let wanted = sequence.to_string();
+        let target = ["--to-seq", wanted.as_str()];
+        if !pitr.accepts(&target) {
+            continue;
+        }
+        let into = scratch.join(format!("at-{sequence}"));
+        let reached = pitr.restore(&target, &into)["position"]["sequence"].as_u64().unwrap();
+        assert_eq!(reached, *sequence, "a commit's end, seed {seed}");
+        assert_eq!(library.dump(&into).families, writer.model(reached), "sequence {sequence}, seed {seed}");
+        restored += 1;
+    }
+    assert!(restored > 0, "what was archived before can be restored");
 }
 
 #[test]

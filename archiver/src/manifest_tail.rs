@@ -348,7 +348,9 @@ impl ManifestTail {
                 Some(next) => {
                     let (ingested, mut taken) = (std::mem::take(&mut self.ingested), std::mem::take(&mut self.taken));
                     taken.extend(&next.taken);
+                    let before = self.model.last_sequence();
                     *self = Self { ingested, taken, ..next };
+                    self.model.inherit_last_sequence(before);
                     news.push(News::Rolled {
                         consumed: self.consumed(),
                         first_wal_needed: self.model.first_wal_needed(self.two_phase),

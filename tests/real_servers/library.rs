@@ -150,6 +150,11 @@ impl Writer {
         self.commits.lock().expect("the list").iter().rev().find_map(|commit| commit.sequence).unwrap_or(0)
     }
 
+    /// The sequence numbers after the commits that it confirmed.
+    pub fn sequences(&self) -> Vec<u64> {
+        self.commits.lock().expect("the list").iter().filter_map(|commit| commit.sequence).collect()
+    }
+
     pub fn commits(&self) -> usize {
         self.commits.lock().expect("the list").len()
     }

@@ -61,6 +61,16 @@ impl Pitr {
         })
     }
 
+    /// Whether a command succeeds.
+    pub fn does(&self, arguments: &[&str]) -> bool {
+        self.output(arguments).status.success()
+    }
+
+    /// Whether a restore to the target is possible.
+    pub fn accepts(&self, target: &[&str]) -> bool {
+        self.does(&[&["plan"], target].concat())
+    }
+
     /// Starts `pitr run` on a live database and waits until something can be restored.
     pub fn start(&self, database: &Path) -> Archiver {
         let log = std::fs::File::create(self.directory.join("archiver.log")).expect("a log");

@@ -224,6 +224,14 @@ impl ManifestModel {
         self.last_sequence
     }
 
+    /// A MANIFEST that took over where `before` was its predecessor's: snapshots of RocksDB 6.17 name no sequence number
+    /// [X], and the number lives on in the server.
+    pub fn inherit_last_sequence(&mut self, before: SequenceNumber) {
+        if self.last_sequence == SequenceNumber::default() {
+            self.last_sequence = before;
+        }
+    }
+
     /// The next number that the database will give to a file.
     pub const fn next_file_number(&self) -> Option<FileNumber> {
         self.next_file_number

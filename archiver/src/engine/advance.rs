@@ -9,7 +9,7 @@
 
 use pitr_archive::{
     Result,
-    ids::FileNumber,
+    ids::{FileNumber, SequenceNumber},
     rocks::{log_reader::Finality, write_batch::WriteBatch},
     segment::{
         chain::WalPrefix,
@@ -17,7 +17,7 @@ use pitr_archive::{
     },
 };
 
-use super::{BaseReason, Before, Engine, Evidence, Item, PendingSession, Place, ROUND_BYTES, WalFact, emit};
+use super::{BaseReason, Before, Engine, Evidence, Item, PendingSession, Place, ROUND_BYTES, WalFact, emit, run};
 use crate::{
     manifest_tail::Follow,
     registry::Seen,
@@ -289,10 +289,10 @@ impl Engine {
     /// Sessions are never joined by sequence numbers; and where one is known to have begun, there may have been others,
     /// so not even the WALs before its first are.
     fn none_between(&self, present: FileNumber, next: FileNumber, first: Option<&First>) -> bool {
-        tracing::debug!(%present, %next, deleted_below = %self.manifest.model().min_log_number_to_keep(), "is there a WAL between?");
         let end_is_certain = self.state.wals.get(&present).is_none_or(|fact| fact.ended);
-        let deleted_below = self.manifest.model().min_log_number_to_keep();
-        let none_deleted = present.next().is_some_and(|after| deleted_below <= after);
+        let deleted_below = run::deleted_below(&self.manifest, &self.layout);
+        tracing::debug!(%present, %next, ?deleted_below, "is there a WAL between?");
+        let none_deleted = present.next().is_some_and(|after| deleted_below.is_some_and(|below| below <= after));
         let watched = || self.registry.watched_between(present, next);
         let others = || self.manifest.none_is_free_between(present, next, &self.registry.options());
         if end_is_certain && (none_deleted || watched() || others()) {
@@ -305,9 +305,14 @@ impl Engine {
         }
         // Numbers of ingested files are no record's.
         let (last, with_files) = (self.state.model.last(), self.state.model.last_with_files());
-        let flushed = Some(self.manifest.model().last_sequence());
+        // A MANIFEST that names none yet says nothing about the files that it has.
+        let named = self.manifest.model().last_sequence();
+        let flushed =
+            (named > SequenceNumber::default() || self.manifest.model().live_files().next().is_none()).then_some(named);
         let is_due = |number| [last, with_files].iter().flatten().any(|last| last.checked_add(1) == Some(number));
-        last.is_some() && (flushed <= with_files || first.is_some_and(|f| f.consumes && is_due(f.sequence)))
+        last.is_some()
+            && (flushed.is_some_and(|flushed| Some(flushed) <= with_files)
+                || first.is_some_and(|f| f.consumes && is_due(f.sequence)))
     }
 
     /// Begins reading a WAL at offset 0.

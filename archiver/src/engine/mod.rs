@@ -325,7 +325,10 @@ impl Engine {
         self.state.model.settle();
         let flushed = self.manifest.model().last_sequence();
         let by_open = u64::from(self.state.transactions.counts_batches());
-        if self.state.model.is_beyond(flushed, by_open) && self.state.pending_session.is_none() {
+        // What a session flushed is said where it begins. One that no info log names begins with its first record only, and
+        // until then the database can have gone on unseen.
+        let judged_later = self.state.pending_session.as_ref().is_some_and(|session| session.waits);
+        if self.state.model.is_beyond(flushed, by_open) && !judged_later {
             self.jump_to_flushed(boundary, flushed)?;
             self.state.model.accept(flushed);
         } else if self.state.model.last().is_some() && self.state.pending_session.is_none() {

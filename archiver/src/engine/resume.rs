@@ -67,8 +67,6 @@ impl Engine {
     pub fn open(opening: Opening) -> Result<Self> {
         let Opening { layout, lineage, registry, clock, owner, timeline, stream, head } = opening;
         let (manifest, _) = starting_point(&registry, &layout)?;
-        // WALs that were gone when the directory was listed had numbers below this.
-        let deleted_below = manifest.model().min_log_number_to_keep();
         let joined = head.is_some();
         let (state, progress, same_boot) = match head {
             Some(head) => (head.state, Some(head.manifest), head.same_boot),
@@ -109,10 +107,6 @@ impl Engine {
             _ => engine.start_run()?,
         }
         debug_assert!(joined || engine.state.run_begun || engine.forked.is_some());
-        let place = engine.present_wal();
-        if place.next().is_some_and(|after| deleted_below <= after) {
-            engine.registry.all_known_above(place);
-        }
         Ok(engine)
     }
 

@@ -16,6 +16,13 @@ use crate::{layout::Layout, manifest_tail::ManifestTail, registry::Registry, ses
 /// Looks at the MANIFEST this often before giving up finding a moment at which nothing it needs was deleted.
 const ATTEMPTS: usize = 1000;
 
+/// Below this are the numbers of all WALs that RocksDB had deleted before it wrote what the MANIFEST says now. `None`
+/// where that is not known.
+pub(super) fn deleted_below(manifest: &ManifestTail, layout: &Layout) -> Option<FileNumber> {
+    let named = manifest.model().min_log_number_to_keep();
+    (named > FileNumber::default() || layout.notes_deleted_wals()).then_some(named)
+}
+
 /// The MANIFEST at a moment at which every WAL that it needs is known and pinned.
 pub(super) fn starting_point(registry: &Registry, layout: &Layout) -> Result<(ManifestTail, FileNumber)> {
     let mode = two_phase(layout);
@@ -32,6 +39,9 @@ pub(super) fn starting_point(registry: &Registry, layout: &Layout) -> Result<(Ma
         if still == needed
             || registry.watched_between(FileNumber::new(needed.get().saturating_sub(1)), FileNumber::new(u64::MAX))
         {
+            if let Some(below) = deleted_below(&manifest, layout) {
+                registry.all_known_above(FileNumber::new(below.get().saturating_sub(1)));
+            }
             return Ok((manifest, needed));
         }
     }
