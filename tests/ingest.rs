@@ -144,6 +144,7 @@ fn an_ingestion_without_a_number_comes_behind_what_its_manifest_record_had_reach
     story.quietly(|story| {
         story.put("a", "1");
         story.put("b", "1");
+        story.flush_family("default");
         story.create("alpha");
         story.ingest("alpha", &[("m", "ingested")]);
         story.put("z", "1");
