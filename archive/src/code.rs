@@ -182,6 +182,8 @@ codes! {
     VerifyFailed = "verify.damage", Damage, Critical, Never, "the check found damage or a gap", "each finding is listed above";
     // Commands.
     Usage = "usage", Usage, Error, Never, "the command cannot be carried out as given", "see --help, which has examples";
+    ConfigMalformed = "config.malformed", Usage, Error, Never, "the configuration cannot be read", "the place is shown above; pitr config schema describes every key";
+    ConfigContradictory = "config.contradictory", Usage, Error, Never, "the configuration cannot be carried out", "what stands in the way is named above";
     ControlUnavailable = "control.unavailable", Usage, Error, Later, "the running archiver cannot be reached", "check that it runs under the same --state";
     Interrupted = "interrupted", Interrupted, Warning, Later, "interrupted", "run the same command again";
     Internal = "internal", Internal, Critical, Never, "a fault of pitr itself", "please report this with the whole message";

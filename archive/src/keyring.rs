@@ -70,12 +70,18 @@ impl MasterKey {
             return Err(Error::new(Code::KeyExposed, DOING).on(path.display()).with("mode", format!("{mode:04o}")));
         }
         let mut text = Zeroizing::new(String::with_capacity(128));
-        let malformed = |why: &str| Error::new(Code::KeyMalformed, DOING).on(path.display()).with("found", why);
         match file.by_ref().take(KEY_FILE_LIMIT).read_to_string(&mut text) {
-            Ok(_) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => return Err(malformed("bytes that are no text")),
-            Err(e) => return Err(io(DOING, path, e)),
+            Ok(_) => Self::from_text(&text, path.display()),
+            Err(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+                Err(Error::new(Code::KeyMalformed, DOING).on(path.display()).with("found", "bytes that are no text"))
+            }
+            Err(e) => Err(io(DOING, path, e)),
         }
+    }
+
+    /// From 64 hexadecimal digits, white space around them; `origin` says where they were found.
+    pub fn from_text(text: &str, origin: impl fmt::Display) -> Result<Self> {
+        let malformed = |why: &str| Error::new(Code::KeyMalformed, "reading the key").on(&origin).with("found", why);
         let digits = text.trim();
         let mut bytes = Zeroizing::new([0u8; 32]);
         if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {

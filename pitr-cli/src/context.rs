@@ -36,7 +36,7 @@ use crate::{
 const SHOWN_FINDINGS: usize = 5;
 
 /// What commands are given.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -96,9 +96,9 @@ impl Context {
         Ok(catalog)
     }
 
-    /// Opens an archive, or creates it; encrypted exactly when a key file is given.
-    pub async fn archive_or_new(&self, store: Arc<dyn Store>, args: &ArchiveArgs) -> Result<Archive> {
-        Archive::open_or_create(store, self.key(args)?, &*self.clock, &*self.random).await
+    /// Opens an archive, or creates it; encrypted exactly when a key is given.
+    pub async fn archive_or_new(&self, store: Arc<dyn Store>, key: Option<MasterKey>) -> Result<Archive> {
+        Archive::open_or_create(store, key, &*self.clock, &*self.random).await
     }
 
     /// The key, if a key file was named.

@@ -4,6 +4,7 @@
 //! - [`context`]: everything resolved from it, once: clock, time zone, output mode, store, archive, keys.
 //! - [`cmd`]: one file per verb.
 //! - [`output`]: tables, JSON (its module documentation lists every command's fields), progress, errors.
+//! - [`settings`]: the configuration file of `pitr run --config`.
 //! - [`logging`]: the log on standard error.
 //! - [`memory`]: what the allocator keeps.
 //!
@@ -18,6 +19,7 @@ mod context;
 mod logging;
 mod memory;
 mod output;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -71,6 +73,7 @@ fn start(cli: Cli) -> Result<Verdict> {
 async fn run(context: &Context, command: &Command) -> Result<Verdict> {
     match command {
         Command::Run(args) => cmd::run::run(context, args).await,
+        Command::Config(args) => cmd::config::run(context, args),
         Command::Base(args) => cmd::base::run(context, args).await,
         Command::Flush(args) => cmd::flush::run(context, args).await,
         Command::Tag(args) => cmd::tag::run(context, args).await,

@@ -12,8 +12,12 @@ use pitr_archive::Code;
 use rocksdb::{ColumnFamilyDescriptor, DB, Options, WriteBatch};
 use serde_json::Value;
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 21] = [
     &["run"],
+    &["config"],
+    &["config", "check"],
+    &["config", "show"],
+    &["config", "schema"],
     &["base"],
     &["tag"],
     &["tag", "create"],

@@ -226,7 +226,7 @@ fn schemes() -> String {
 
 /// The URL without its query and without anything before an `@`: what may be shown. Where an `@` comes only later, what
 /// stands before the `?` can be half a password, and nothing but the scheme is shown.
-fn redacted(url: &str) -> String {
+pub fn redacted(url: &str) -> String {
     let shown = url.split(['?', '#']).next().unwrap_or(url);
     if url.contains('@') && !shown.contains('@') {
         return shown.split_once("://").map_or_else(String::new, |(scheme, _)| format!("{scheme}://"));

@@ -1,6 +1,6 @@
 //! Options of the commands that write an archive: run, base, tag, flush, status.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
@@ -19,21 +19,30 @@ use super::{
         given. SIGTERM and Ctrl-C ship the rest and end with exit code 0; kill -9 and power cuts are safe at any \
         moment: the next run goes on where the archive ends.\n\n\
         Run it as the user that owns the database: it pins files by hard links in the state directory, which must lie \
-        on the same file system.",
+        on the same file system.\n\n\
+        With --config, one process archives every database that the file names (pitr config --help). One whose \
+        archiver fails is tried again after a pause, as long as that can help; the others go on.",
     after_help = "Examples:\n  \
         pitr run --db /var/lib/app/db --archive file:/var/backups/app\n  \
         pitr run --db /var/lib/app/db --archive 's3://bucket/app?region=eu-west-1' --key-file /etc/pitr.key\n  \
         pitr run --db /var/lib/app/db --archive file:/var/backups/app --once      catch up and end\n  \
         pitr run --db /var/lib/app/db --archive file:/var/backups/app --unlogged-tolerate cache\n  \
-        PITR_DB=/var/lib/app/db PITR_ARCHIVE=gs://bucket/app pitr run --interval 5s"
+        pitr run --config /etc/pitr/pitr.toml"
 )]
 pub struct RunArgs {
     /// The database.
     #[command(flatten)]
-    pub database: DatabaseArgs,
+    pub database: OptionalDatabaseArgs,
     /// The archive.
     #[command(flatten)]
-    pub archive: ArchiveArgs,
+    pub archive: OptionalArchiveArgs,
+    /// Archive every database that this file names, instead of --db; conf.d/*.toml beside it and PITR__ variables are read, too
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "db", "state", "db_path", "wal_pins", "archive", "key_file", "interval", "segment_size", "poll", "heartbeat",
+        "manifest_interval", "compression_level", "unlogged_tolerate", "barrier_base_spacing",
+        "barrier_base_spacing_max", "capture_limit", "include",
+    ])]
+    pub config: Option<PathBuf>,
     /// Ship a segment when its oldest record is this old: what a power cut of this machine can cost at most
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::positive_duration)]
     pub interval: Duration,
@@ -74,6 +83,64 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Tuning")]
     pub include: Vec<String>,
 }
+
+/// `pitr config`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Check or print the configuration of pitr run --config, or describe its keys.\n\n\
+        A configuration is a TOML file: one [databases.NAME] for every database, with its directory (db) and its archive \
+        (archive.url, archive.key), and [tuning] for all of them. Files conf.d/*.toml beside it are laid over it, by \
+        name, then variables of the environment: PITR__TUNING__INTERVAL=5s means tuning.interval. An unknown key is an \
+        error. Keys are never in the file: archive.key says where one is (file:/path, env:NAME, exec:COMMAND).",
+    after_help = "Examples:\n  \
+        pitr config check /etc/pitr/pitr.toml        is it right, are the databases there, can the keys be read?\n  \
+        pitr config show /etc/pitr/pitr.toml         all of it, with what conf.d and the environment say\n  \
+        pitr config schema > pitr.schema.json        for an editor"
+)]
+pub struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// What to do with a configuration.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigAction {
+    #[command(about = "Say whether pitr run could start with it")]
+    Check(ConfigFileArgs),
+    #[command(about = "Print all of it, as one file")]
+    Show(ConfigFileArgs),
+    #[command(about = "Print the JSON schema of the file")]
+    Schema(ConfigSchemaArgs),
+}
+
+/// `pitr config check`, `pitr config show`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Check or print a configuration.\n\n\
+        Both read the file, conf.d/*.toml beside it and the PITR__ variables of this environment, as pitr run would. \
+        check also looks at the databases and reads the keys; it opens no archive. show prints places of keys, never \
+        keys, and of URLs what is no secret.",
+    after_help = "Examples:\n  \
+        pitr config check /etc/pitr/pitr.toml\n  \
+        pitr config show /etc/pitr/pitr.toml --json | jq '.config.databases | keys'"
+)]
+pub struct ConfigFileArgs {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// `pitr config schema`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Print the JSON schema of the configuration.\n\n\
+        Every key with its meaning and form; editors complete and check with it.",
+    after_help = "Examples:\n  \
+        pitr config schema > pitr.schema.json\n  \
+        pitr config schema | jq '.\"$defs\".Tuning.properties | keys'"
+)]
+pub struct ConfigSchemaArgs {}
 
 /// `pitr base`.
 #[derive(Args, Clone, Debug)]

@@ -13,7 +13,7 @@ pub mod values;
 use clap::{Parser, Subcommand};
 
 use self::{
-    archiving::{BaseArgs, FlushArgs, RunArgs, StatusArgs, TagArgs},
+    archiving::{BaseArgs, ConfigArgs, FlushArgs, RunArgs, StatusArgs, TagArgs},
     common::GlobalArgs,
     looking::{ListArgs, LogArgs},
     restoring::{PlanArgs, RestoreArgs, VerifyArgs},
@@ -56,6 +56,8 @@ pub enum Command {
     // `about` instead of documentation comments: those would also replace the long texts of the arguments' types.
     #[command(about = "Archive a live database until stopped")]
     Run(RunArgs),
+    #[command(about = "Check or print the configuration of pitr run --config, or describe its keys")]
+    Config(ConfigArgs),
     #[command(about = "Take a base (a full copy to restore from) now")]
     Base(BaseArgs),
     #[command(about = "Name the present moment, list the names, or delete one")]

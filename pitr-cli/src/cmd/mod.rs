@@ -3,6 +3,7 @@
 pub mod base;
 pub mod check;
 pub mod completions;
+pub mod config;
 pub mod demo;
 pub mod errors;
 pub mod flush;

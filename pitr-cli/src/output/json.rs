@@ -12,7 +12,10 @@
 //!
 //! | command | fields |
 //! |---|---|
-//! | `run --once` | `database`, `archive`, `position`: the end of the archive |
+//! | `run --once` | `database`, `archive`, `position`: the end of the archive; with `--config` `databases`: each the same |
+//! | `config check` | `sources` (files and variables, in their order), `databases`: each `name`, `db`, `archive`, `key` (its id, or null), `state`, `interval_ms` |
+//! | `config show` | `sources`, `config`: all of it, as the file is written, without what may be secret |
+//! | `config schema` | the JSON schema of the file, also without `--json` |
 //! | `base` | `id`, `floor`: a position, `by`: `archiver` or `this process` |
 //! | `flush` | `position`, `by` |
 //! | `tag create` | `name`, `note`, `position`, `created`, `observed_only`, `by` |

@@ -1,0 +1,101 @@
+//! `pitr config`: the configuration of `pitr run --config`, before anything runs.
+//!
+//! Owns: what is looked at without opening an archive, and printing it without secrets.
+
+use pitr_archive::{Result, store::url};
+use schemars::schema_for;
+use serde::Serialize;
+
+use crate::{
+    args::archiving::{ConfigAction, ConfigArgs, ConfigFileArgs},
+    cmd::work,
+    context::Context,
+    output::{
+        Verdict,
+        table::{Align, Table},
+    },
+    settings::{
+        file::File,
+        jobs,
+        sources::{self, Loaded},
+    },
+};
+
+#[derive(Serialize)]
+struct Checked {
+    sources: Vec<String>,
+    databases: Vec<CheckedDatabase>,
+}
+
+#[derive(Serialize)]
+struct CheckedDatabase {
+    name: String,
+    db: String,
+    archive: String,
+    /// Its id, not the key.
+    key: Option<String>,
+    state: String,
+    interval_ms: u128,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    sources: Vec<String>,
+    config: File,
+}
+
+/// Does what was asked.
+pub fn run(context: &Context, args: &ConfigArgs) -> Result<Verdict> {
+    match &args.action {
+        ConfigAction::Check(args) => check(context, args)?,
+        ConfigAction::Show(args) => show(context, args)?,
+        ConfigAction::Schema(_) => {
+            let schema = serde_json::to_string_pretty(&schema_for!(File)).unwrap_or_default();
+            context.output.line(schema)?;
+        }
+    }
+    Ok(Verdict::Done)
+}
+
+fn check(context: &Context, args: &ConfigFileArgs) -> Result<()> {
+    let Loaded { file, sources } = sources::load(&args.file, std::env::vars())?;
+    let mut databases = Vec::new();
+    for job in jobs::of(&file)? {
+        work::refuse_no_database(&job.config)?;
+        let key = job.key.map(|key| key.key(|name| std::env::var(name).ok())).transpose()?;
+        databases.push(CheckedDatabase {
+            name: job.name,
+            db: job.config.db.display().to_string(),
+            archive: url::redacted(&job.url),
+            key: key.map(|key| key.id().to_owned()),
+            state: job.config.state.display().to_string(),
+            interval_ms: job.config.interval.as_millis(),
+        });
+    }
+    if context.output.is_json() {
+        return context.output.json(&Checked { sources, databases });
+    }
+    context.output.line(format!("The configuration is right: {}", sources.join(", ")))?;
+    let columns = [("name", Align::Left), ("database", Align::Left), ("archive", Align::Left), ("key", Align::Left)];
+    let mut table = Table::new(&context.output, &columns);
+    for d in &databases {
+        let key = d.key.clone().unwrap_or_else(|| "not encrypted".to_owned());
+        table.row([d.name.clone(), d.db.clone(), d.archive.clone(), key]);
+    }
+    context.output.line(table.to_string())?;
+    context.output.line("pitr check --db DIR --archive URL tries a store and looks at the server's settings.")
+}
+
+fn show(context: &Context, args: &ConfigFileArgs) -> Result<()> {
+    let Loaded { mut file, sources } = sources::load(&args.file, std::env::vars())?;
+    for database in file.databases.values_mut() {
+        database.archive.url = url::redacted(&database.archive.url);
+    }
+    if context.output.is_json() {
+        return context.output.json(&Shown { sources, config: file });
+    }
+    for source in &sources {
+        context.output.line(format!("# from {source}"))?;
+    }
+    context.output.line(toml::to_string(&file).unwrap_or_default())
+}

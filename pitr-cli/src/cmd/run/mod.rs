@@ -1,0 +1,178 @@
+//! `pitr run`: the archiver of one database, or of all that a configuration names, until a signal comes.
+//!
+//! Owns: what to archive (options or a configuration), refusing a store that would let two archivers overwrite each other, before anything is written, and turning
+//! SIGTERM and SIGINT into an orderly end.
+
+mod service;
+
+use pitr_archive::{
+    Code, Error, Result,
+    store::{
+        Store,
+        probe::{Step, probe},
+        url,
+    },
+};
+use pitr_archiver::{Archiver, Parts};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    args::archiving::RunArgs,
+    cmd::work,
+    context::Context,
+    output::{Verdict, json::ShownPosition, text},
+    settings::{
+        jobs::{self, Job},
+        secret::SecretRef,
+        sources,
+    },
+};
+
+#[derive(Serialize)]
+struct CaughtUp {
+    database: String,
+    archive: String,
+    position: ShownPosition,
+}
+
+#[derive(Serialize)]
+struct AllCaughtUp {
+    databases: Vec<CaughtUp>,
+}
+
+/// Archives.
+pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
+    let jobs = match &args.config {
+        Some(path) => jobs::of(&sources::load(path, std::env::vars())?.file)?,
+        None => vec![named(args)?],
+    };
+    for job in &jobs {
+        work::refuse_no_database(&job.config)?;
+    }
+    // Listened for before there is anything to end.
+    let shutdown = shutdown()?;
+    if args.once {
+        return catch_up(context, &jobs, args.config.is_some(), shutdown).await;
+    }
+    match (args.config.is_some(), jobs.as_slice()) {
+        (false, [job]) => {
+            let archiver = open(context, job).await?;
+            told(job);
+            archiver.run(shutdown).await?;
+        }
+        _ => service::run(context, jobs, shutdown).await?,
+    }
+    Ok(Verdict::Done)
+}
+
+/// The one database that options name.
+fn named(args: &RunArgs) -> Result<Job> {
+    let (Some(database), Some(archive)) = (args.database.given(), args.archive.given()) else {
+        return Err(Error::new(Code::Usage, "reading the command line")
+            .with("missing", "--db and --archive, or --config")
+            .hint("pitr run --db DIR --archive URL, or pitr run --config pitr.toml; see pitr run --help"));
+    };
+    let mut config = work::config(&database);
+    config.interval = args.interval;
+    config.segment_bytes = args.segment_size;
+    config.poll = args.poll;
+    config.heartbeat = args.heartbeat;
+    config.manifest_interval = args.manifest_interval;
+    config.compression_level = args.compression_level;
+    config.barrier_base_spacing = args.barrier_base_spacing;
+    config.barrier_base_spacing_max = args.barrier_base_spacing_max;
+    config.unlogged_tolerate.clone_from(&args.unlogged_tolerate);
+    config.capture_bytes = args.capture_limit;
+    config.include.clone_from(&args.include);
+    let name = config.db.display().to_string();
+    Ok(Job { name, config, url: archive.archive, key: archive.key_file.map(SecretRef::File) })
+}
+
+/// Opens a job's archive, creating it when there is none, and the archiver on it.
+async fn open(context: &Context, job: &Job) -> Result<Archiver> {
+    let store = context.store(&job.url).await?;
+    refuse_unfit(&*store).await?;
+    let key = job.key.clone();
+    // A command that tells the key can take its time.
+    let read = tokio::task::spawn_blocking(move || key.map(|key| key.key(|name| std::env::var(name).ok())).transpose());
+    let key = read.await.map_err(|e| Error::new(Code::Internal, "reading the key").because(e))??;
+    let archive = context.archive_or_new(store, key).await?;
+    Archiver::open(job.config.clone(), archive, Parts::system()).await
+}
+
+fn told(job: &Job) {
+    let interval = text::duration(job.config.interval);
+    tracing::info!(database = job.name, archive = url::redacted(&job.url), %interval, "archiving until stopped");
+}
+
+/// Brings every archive up to date, one after the other, and ends.
+async fn catch_up(
+    context: &Context,
+    jobs: &[Job],
+    several: bool,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Verdict> {
+    tokio::pin!(shutdown);
+    let mut all = Vec::new();
+    for job in jobs {
+        let mut archiver = open(context, job).await?;
+        let position = tokio::select! {
+            position = archiver.catch_up() => position?,
+            () = &mut shutdown => return Err(Error::new(Code::Interrupted, "catching up")),
+        };
+        archiver.close().await?;
+        let archive = url::redacted(&job.url);
+        if !context.output.is_json() {
+            context.output.line(format!(
+                "Caught up: {archive} holds {} up to {}, sequence {}.",
+                job.name,
+                text::boundary(position.timeline, position.boundary),
+                position.sequence
+            ))?;
+        }
+        all.push(CaughtUp { database: job.name.clone(), archive, position: ShownPosition::from(&position) });
+    }
+    match (context.output.is_json(), several, all.pop()) {
+        (true, false, Some(only)) => context.output.json(&only)?,
+        (true, _, last) => context.output.json(&AllCaughtUp { databases: all.into_iter().chain(last).collect() })?,
+        _ => {}
+    }
+    Ok(Verdict::Done)
+}
+
+/// What a service says it supports and what it does are two things: two archivers are only kept apart where creating an
+/// object really is exclusive.
+async fn refuse_unfit(store: &dyn Store) -> Result<()> {
+    let report = probe(store).await;
+    for step in &report.steps {
+        tracing::debug!(step = step.step.title(), micros = step.micros, ok = step.error.is_none(), "probed the store");
+    }
+    if let Some(left) = report.left_behind.first() {
+        tracing::warn!(object = %left, "the store's probe could not be deleted");
+    }
+    // A failed deletion does not endanger anything that is archived; everything else does.
+    let failed = report.steps.into_iter().filter(|s| !matches!(s.step, Step::Delete | Step::DeleteMissing));
+    failed.filter_map(|s| s.error).next().map_or(Ok(()), Err)
+}
+
+/// Completes at the first SIGTERM or SIGINT. A second one ends the process at once: whoever sends it does not want to
+/// wait for a store that does not answer, and what is not shipped is pinned for the next run.
+fn shutdown() -> Result<impl Future<Output = ()>> {
+    let listen = |kind| signal(kind).map_err(|e| Error::new(Code::Internal, "listening for signals").because(e));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => tracing::info!("SIGTERM: shipping the rest"),
+            _ = int.recv() => tracing::info!("interrupted: shipping the rest"),
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            tracing::warn!("told to end again: the rest is not shipped; the next run goes on where the archive ends");
+            std::process::exit(i32::from(Code::Interrupted.exit().status()));
+        });
+    })
+}

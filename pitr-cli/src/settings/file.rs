@@ -1,0 +1,263 @@
+//! `pitr.toml` as it is written.
+//!
+//! Owns: every key's name, form and meaning; documentation comments here are the schema's descriptions. An unknown key is
+//! an error, everywhere. Refuses: defaults (the archiver's own), and what values mean together ([`super::jobs`]).
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize, Serializer, de};
+
+use super::secret::SecretRef;
+use crate::args::values;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// How databases are archived that do not say otherwise themselves
+    #[serde(default)]
+    pub tuning: Tuning,
+    /// The databases, each under a name of your choice: letters, digits, `-` and `_`
+    #[serde(default)]
+    pub databases: BTreeMap<String, Database>,
+}
+
+/// A database to archive.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// The database's directory: the one that holds the file CURRENT
+    pub db: PathBuf,
+    /// Where it is archived
+    pub archive: Archive,
+    /// Where the archiver keeps its state and control socket; default: the database's name with .pitr, beside it
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<PathBuf>,
+    /// Directories that the server was given as its db_paths, in their order; OPTIONS files do not tell
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub db_paths: Vec<PathBuf>,
+    /// Where the server's wal_dir is on another file system: where hard links to its files are kept there
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal_pins: Option<PathBuf>,
+    /// Files in the database's directory, beside RocksDB's own, that every base carries
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Column families that may be written without the log (disableWAL): no barrier then, and restores give of them what a
+    /// crash would have kept. You vouch that no other one is written so
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlogged_tolerate: Vec<String>,
+    /// What differs from the file's own `tuning`
+    #[serde(default, skip_serializing_if = "Tuning::is_empty")]
+    pub tuning: Tuning,
+}
+
+/// An archive.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    /// file:/path, s3://bucket/prefix, azblob://container/prefix or gs://bucket/prefix, with options behind a `?`
+    pub url: String,
+    /// The key of an encrypted archive, 64 hexadecimal digits: `file:/path` (readable by its owner only), `env:NAME` or
+    /// `exec:COMMAND`, whose standard output it is
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<SecretRef>,
+}
+
+/// How to archive. What is not named has the default that `pitr run --help` tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tuning {
+    /// Ship a segment when its oldest record is this old: what a power cut of this machine can cost at most
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Period>,
+    /// Ship a segment earlier when it holds this many bytes: 4KiB to 256MiB
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment_size: Option<SegmentSize>,
+    /// How often to look at the end of the log
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll: Option<Period>,
+    /// While nothing is written, say so in the archive this often
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Period>,
+    /// Write a manifest (index and proof of the segments) this often
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_interval: Option<Period>,
+    /// zstd level of segments, 1 (fast) to 19 (small)
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression_level: Option<Level>,
+    /// The least time between two bases that follow barriers; the first comes at once, and while they keep coming it doubles
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barrier_base_spacing: Option<Pause>,
+    /// How far that time grows
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barrier_base_spacing_max: Option<Pause>,
+    /// Files that enter the database without the log are kept in the archive up to this many bytes for one ingestion, and
+    /// four times as many that wait for their upload
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture_limit: Option<Size>,
+}
+
+impl Tuning {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// This, and where it says nothing, `other`.
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            interval: self.interval.or(other.interval),
+            segment_size: self.segment_size.or(other.segment_size),
+            poll: self.poll.or(other.poll),
+            heartbeat: self.heartbeat.or(other.heartbeat),
+            manifest_interval: self.manifest_interval.or(other.manifest_interval),
+            compression_level: self.compression_level.or(other.compression_level),
+            barrier_base_spacing: self.barrier_base_spacing.or(other.barrier_base_spacing),
+            barrier_base_spacing_max: self.barrier_base_spacing_max.or(other.barrier_base_spacing_max),
+            capture_limit: self.capture_limit.or(other.capture_limit),
+        }
+    }
+}
+
+/// A value that is written as text, as on the command line.
+macro_rules! written {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $parse:path, $print:expr, $pattern:literal, $example:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(pub $inner);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $parse(&text).map(Self).map_err(de::Error::custom)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(&$print(self.0))
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": $pattern, "examples": [$example] })
+            }
+        }
+    };
+}
+
+written!(
+    /// A time above zero.
+    Period(Duration), values::positive_duration, written_duration, "^[0-9]+ *(ms|s|m|min|h|d)$", "5s"
+);
+written!(
+    /// A time, also none.
+    Pause(Duration), values::duration, written_duration, "^[0-9]+ *(ms|s|m|min|h|d)$", "1m"
+);
+written!(
+    /// So many bytes.
+    Size(u64), values::size, written_size, "^[0-9.]+ *([kKMGT]i?)?B?$", "1GiB"
+);
+written!(
+    /// So many bytes of a segment.
+    SegmentSize(u64), values::segment_size, written_size, "^[0-9.]+ *([kKMGT]i?)?B?$", "8MiB"
+);
+
+/// As [`values::duration`] reads it.
+fn written_duration(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    for (unit, factor) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
+        if millis > 0 && millis.is_multiple_of(factor) {
+            return format!("{}{unit}", millis / factor);
+        }
+    }
+    format!("{millis}ms")
+}
+
+/// As [`values::size`] reads it.
+fn written_size(bytes: u64) -> String {
+    for (unit, factor) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+        if bytes > 0 && bytes.is_multiple_of(factor) {
+            return format!("{}{unit}", bytes / factor);
+        }
+    }
+    bytes.to_string()
+}
+
+/// A zstd level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Level(pub i32);
+
+impl<'de> Deserialize<'de> for Level {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match i32::deserialize(deserializer)? {
+            level @ 1..=19 => Ok(Self(level)),
+            _ => Err(de::Error::custom("from 1 to 19")),
+        }
+    }
+}
+
+impl JsonSchema for Level {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Level".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 1, "maximum": 19 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_reads_back_the_same() {
+        let text = r#"
+            [tuning]
+            interval = "90s"
+            segment_size = "64KiB"
+            capture_limit = "1000001"
+            compression_level = 3
+            [databases.orders]
+            db = "/var/lib/orders"
+            archive = { url = "file:/a", key = "env:ORDERS_KEY" }
+            tuning.poll = "250ms"
+        "#;
+        let file: File = toml::from_str(text).unwrap();
+        let printed = toml::to_string(&file).unwrap();
+        assert_eq!(toml::from_str::<File>(&printed).unwrap(), file, "{printed}");
+        assert!(printed.contains("interval = \"90s\"") && printed.contains("\"64KiB\""), "{printed}");
+    }
+
+    #[test]
+    fn values_out_of_range_and_unknown_keys_are_refused_with_their_place() {
+        for (text, says) in [
+            ("[tuning]\ninterval = \"0s\"", "above zero"),
+            ("[tuning]\nintervall = \"1s\"", "unknown field `intervall`"),
+            ("[tuning]\nsegment_size = \"1KiB\"", "4KiB"),
+            ("[tuning]\ncompression_level = 20", "1 to 19"),
+            ("[databases.a]\narchive.url = \"file:/a\"", "missing field `db`"),
+        ] {
+            let e = toml::from_str::<File>(text).unwrap_err().to_string();
+            assert!(e.contains(says) && e.contains("line ") && e.contains('^'), "{e}");
+        }
+    }
+
+    #[test]
+    fn what_a_database_says_goes_before_what_the_file_says() {
+        let file: File = toml::from_str("tuning = { interval = \"1s\", poll = \"1s\" }").unwrap();
+        let own: Tuning = toml::from_str("interval = \"2s\"").unwrap();
+        let both = own.or(&file.tuning);
+        assert_eq!(
+            (both.interval, both.poll),
+            (Some(Period(Duration::from_secs(2))), Some(Period(Duration::from_secs(1))))
+        );
+    }
+}
