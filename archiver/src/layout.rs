@@ -130,8 +130,8 @@ impl Layout {
         self.settings().is_some_and(|s| s.allow_2pc == Some(true))
     }
 
-    /// Whether the MANIFEST says below which number WALs are deleted whenever any is. 7.5.3 does [X]. Without `allow_2pc`,
-    /// 6.17.3 and 6.29.5 delete what their memory tells, and their MANIFESTs never name a MinLogNumberToKeep [X].
+    /// Whether the MANIFEST says below which number WALs are deleted whenever any is. 7.5.3 does (measured). Without `allow_2pc`,
+    /// 6.17.3 and 6.29.5 delete what their memory tells, and their MANIFESTs never name a MinLogNumberToKeep (measured).
     pub fn notes_deleted_wals(&self) -> bool {
         self.settings().is_some_and(|s| (s.rocksdb_version.major, s.rocksdb_version.minor) >= (7, 5))
     }

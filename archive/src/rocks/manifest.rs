@@ -225,7 +225,7 @@ impl ManifestModel {
     }
 
     /// A MANIFEST that took over where `before` was its predecessor's: snapshots of RocksDB 6.17 name no sequence number
-    /// [X], and the number lives on in the server.
+    /// (measured), and the number lives on in the server.
     pub fn inherit_last_sequence(&mut self, before: SequenceNumber) {
         if self.last_sequence == SequenceNumber::default() {
             self.last_sequence = before;
