@@ -1,6 +1,6 @@
 //! The configuration file of a service: what `pitr run --config` archives.
 //!
-//! - [`file`]: the keys as they are written; the schema is made of these types.
+//! - [`mod@file`]: the keys as they are written; the schema is made of these types.
 //! - [`sources`]: the file, `conf.d/*.toml` beside it and `PITR__…` variables, each checked alone, then laid over each other.
 //! - [`secret`]: where a key comes from (`env:`, `file:`, `exec:`), and reading it.
 //! - [`jobs`]: what follows: one archiver's settings for every database.
