@@ -400,8 +400,7 @@ impl Daemon {
                 Err(e) => self.base_failed(e)?,
             },
             Some(BaseJob::Uploaded { created, floor, collected, files })
-                if (self.archiver.acknowledged().boundary >= floor.position.boundary
-                    || floor.joins != self.archiver.joins)
+                if (self.archiver.holds(&floor) || floor.joins != self.archiver.joins)
                     && self.delivery.is_none()
                     && self.archiver.pending.is_none() =>
             {

@@ -235,6 +235,13 @@ impl Archiver {
         Ok(Some(floor))
     }
 
+    /// Whether the archive has acknowledged everything up to the floor, with what happened there behind the last record: its
+    /// hash covers that, and a process that came after a crash could say it differently.
+    pub(crate) fn holds(&self, floor: &Floor) -> bool {
+        let (there, floor) = (self.acknowledged.position.boundary, floor.position.boundary);
+        there > floor || there == floor && self.engine.stream.is_empty()
+    }
+
     /// Publishes a base whose files are uploaded, once the archive has acknowledged its floor.
     pub(crate) async fn publish(
         &mut self,
@@ -243,9 +250,7 @@ impl Archiver {
         files: Vec<BaseFile>,
         floor: Floor,
     ) -> Result<BaseDocument> {
-        while floor.joins == self.joins
-            && (self.acknowledged.position.boundary < floor.position.boundary || self.pending.is_some())
-        {
+        while floor.joins == self.joins && (!self.holds(&floor) || self.pending.is_some()) {
             self.ship_all().await?;
         }
         let candidate = candidate(&floor, &collected);

@@ -343,7 +343,7 @@ impl Engine {
     /// Flushed files reach numbers that neither the log nor anything else explains.
     fn jump_to_flushed(&mut self, here: Boundary, flushed: SequenceNumber) -> Result<()> {
         let end = self.state.model.last().map_or_else(|| "before it".to_owned(), |last| format!("at {last}"));
-        let what = "writes with disableWAL, or an import";
+        let what = "writes with disableWAL, an import, or logs that came and went unseen";
         let detail = format!("flushed files reach sequence {flushed}, the log ends {end}: {what}");
         let first = self.state.model.due().unwrap_or(flushed);
         let explained = self.explained();

@@ -206,7 +206,7 @@ async fn describe(
         stream.run_at(place).ok_or_else(|| Error::new(Code::Internal, "planning outside every run").on(target))?;
     let wals = wals(stream, run, base, boundary)?;
     let column_families = column_families(stream, run, base, place);
-    let time = by_time::certain(stream, source, boundary).await?;
+    let time = by_time::certain(stream, source, place).await?;
     let file_bytes: u64 = base.files.iter().map(|f| f.size).sum();
     // The catalog leaves the MANIFEST's bytes out.
     let inline_bytes: u64 = base.inline.iter().map(|f| f.content.len() as u64).sum::<u64>() + base.manifest.offset;

@@ -366,6 +366,19 @@ impl Stream {
         first
     }
 
+    /// The last place at the same boundary that is known to show the same database: up to it, events tell only of what was
+    /// before, or of the server's sessions.
+    pub fn unchanged_until(&self, place: Place) -> Place {
+        let from = self.events.partition_point(|e| e.place < place);
+        let changes = |event: &Event| match event {
+            Event::RunStarted { .. } => true,
+            Event::Barrier { interval, .. } | Event::ColumnFamily { interval, .. } => interval.lo >= place.boundary,
+            _ => false,
+        };
+        let here = self.events.iter().skip(from).take_while(|e| e.place.boundary == place.boundary);
+        here.take_while(|e| !changes(&e.event)).last().map_or(place, |last| after(last.place))
+    }
+
     /// Whether any record of `first .. end` was withdrawn.
     pub fn touches_withdrawn(&self, first: Boundary, end: Boundary) -> bool {
         self.withdrawn.iter().any(|w| w.from < end && first < w.to)

@@ -393,6 +393,67 @@ fn a_new_run_without_records_is_the_latest_as_soon_as_it_has_a_base() {
 }
 
 #[test]
+fn a_time_in_which_records_went_missing_is_not_certain() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(1).look(10, 20).cut();
+    s.barrier(BarrierReason::RecordsMissing, 1, Some(1)).run_started(1, 12).session(1, 9).base(1, 5, 9).look(20, 90);
+    s.put(1).look(90, 100).cut();
+    let plan = s.plan(&to_time(50)).unwrap();
+    assert_eq!((plan.position.boundary, plan.distance.exact, plan.distance.micros), (b(1), false, Some(30)));
+    assert_eq!(plan.time.to.map(|t| t.timestamp_micros()), Some(20), "the last look before");
+    let plan = s.plan(&to_time(90)).unwrap();
+    assert_eq!((plan.base.id, plan.distance.exact), (base(1), true), "where the new run begins");
+}
+
+#[test]
+fn a_time_is_certain_up_to_what_came_without_a_record() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(1).look(10, 20).look(20, 30);
+    s.family(ColumnFamilyChange::Added, 10, 1, Some(1)).look(30, 40).through(60).cut();
+    let time = |target: &Target| s.plan(target).unwrap().time.to.map(|t| t.timestamp_micros());
+    assert_eq!((time(&record(0)), time(&Target::Latest)), (Some(30), Some(60)));
+}
+
+#[test]
+fn numbers_that_a_barrier_took_are_refused_and_their_neighbours_are_not() {
+    let behind = Err(Code::TargetBehindBarrier);
+    // Behind the beginning of a run, and inside one.
+    let mut s = Scene::new();
+    s.session(0, 2).base(0, 1, 2).jump(5).put_at(6, 1).base(1, 9, 6).put(1).cut();
+    assert_eq!(summary(s.plan(&to_seq(2))), Ok((0, base(0), 2)));
+    for lost in [3, 4, 5] {
+        assert_eq!(summary(s.plan(&to_seq(lost))), behind, "{lost}");
+    }
+    assert_eq!(summary(s.plan(&to_seq(6))), Ok((1, base(1), 6)));
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(2).jump(9).put_at(10, 1).base(2, 9, 10);
+    s.put(1).cut();
+    assert_eq!(summary(s.plan(&to_seq(2))), Ok((1, base(0), 2)));
+    let e = s.plan(&to_seq(5)).unwrap_err();
+    assert_eq!(
+        (e.code(), details(&e, "known before"), details(&e, "known again from")),
+        (Code::TargetBehindBarrier, vec!["2".into()], vec!["9".into()])
+    );
+    assert_eq!(summary(s.plan(&to_seq(10))), Ok((2, base(1), 10)));
+    // Between two runs.
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(2).barrier(BarrierReason::RecordsMissing, 1, Some(1)).cut();
+    s.run_started(1, 12).session(1, 9).base(1, 5, 9).put(1).cut();
+    assert_eq!(summary(s.plan(&to_seq(2))), Ok((1, base(0), 2)));
+    assert_eq!(summary(s.plan(&to_seq(5))), behind);
+    assert_eq!(summary(s.plan(&to_seq(9))), Ok((1, base(1), 9)));
+}
+
+#[test]
+fn a_number_of_an_ingested_file_is_no_record_s() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(2).ingested(10, 1, Some(1)).put_at(5, 1).cut();
+    let plan = s.plan(&to_seq(3)).unwrap();
+    assert_eq!((plan.position.boundary, plan.distance.exact, plan.distance.sequences), (b(1), false, Some(1)));
+    assert!(plan.distance.text.contains("given to no record"), "{}", plan.distance.text);
+}
+
+#[test]
 fn a_base_whose_copy_ends_behind_its_floor_does_not_serve_what_lies_directly_before_the_floor() {
     let mut s = Scene::new();
     s.session(0, 0).base(0, 1, 0).put(1).put(1).look(10, 20);

@@ -112,6 +112,18 @@ impl Manifest {
                 .with("recovery would report", most)
                 .hint("restore to a neighbouring position; pitr plan shows them"));
         }
+        // RocksDB opens no database whose MANIFEST names none. Snapshots of 6.17 do not, and a base of an open can end there.
+        if self.model.next_file_number().is_none() {
+            let families = self.model.column_families().values().map(|family| family.log_number);
+            let tables = self.model.live_files().map(|(_, number, _)| number);
+            let blobs = self.model.live_blob_files().map(|(_, number, _)| number);
+            let highest = families.chain(tables).chain(blobs).max().unwrap_or_default();
+            let highest = highest.max(self.model.file()).max(self.model.min_log_number_to_keep());
+            let next = highest.next().ok_or_else(|| Error::new(Code::ManifestCorrupt, "numbering the copy's files"))?;
+            let next =
+                VersionEdit { next_file_number: Some(next), last_sequence: Some(expected), ..VersionEdit::default() };
+            self.append(&next)?;
+        }
         // Also where records reach it: of a WAL that only a dropped column family needed, RocksDB reads none.
         if self.model.last_sequence() < expected {
             self.append(&VersionEdit { last_sequence: Some(expected), ..VersionEdit::default() })?;

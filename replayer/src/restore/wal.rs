@@ -180,10 +180,12 @@ impl WalFiles {
     }
 
     /// Makes everything durable. RocksDB with `track_and_verify_wals` refuses a database without any WAL, so an empty
-    /// one is left where there are no records: RocksDB itself leaves such files.
+    /// one is left where there are no records: RocksDB itself leaves such files. A database that never flushed needs its logs
+    /// from number 0 on, which is no log's.
     pub fn finish(mut self, first_wal: FileNumber) -> Result<WalTotals> {
         self.close()?;
         if self.totals.files == 0 {
+            let first_wal = first_wal.max(FileNumber::new(1));
             let empty = Open::create(&self.directory, first_wal, Vec::new())?;
             empty.file.sync_all().map_err(|e| io("making durable", &empty.path, e))?;
             self.totals.files = 1;

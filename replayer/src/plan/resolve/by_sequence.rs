@@ -3,12 +3,13 @@
 //! Owns: finding every place that answers to it. Sequence numbers go back: after a reopen that lowered them, after a
 //! failed write, and where a new run archives records again. The stream is therefore walked in stretches in which they
 //! only grow, and N is looked for in each. Segments whose summaries show that N is not in them are not read.
+//! Refuses: a number that was given out where a barrier says that nobody knows what was written.
 
 use pitr_archive::{
     Code, Error, Result,
     ids::{Boundary, SequenceNumber},
     rocks::transactions::Transactions,
-    segment::entry::{Entry, Event, Record},
+    segment::entry::{Blocks, Entry, Event, Record},
 };
 
 use super::{Distance, Resolved, after_end, before_start, candidate};
@@ -29,6 +30,9 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
         fresh: None,
         found: Vec::new(),
         lowest: None,
+        unknown_from: None,
+        why: None,
+        gap: None,
         transactions: Transactions::default(),
     };
     for piece in &stream.pieces {
@@ -44,16 +48,26 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
     walk.end_of_stretch();
     let target = Target::Sequence(wanted);
     match walk.found.as_slice() {
-        [(place, reached)] => {
+        [Found { place, reached, of }] => {
             let mut resolved = Resolved::exactly(*place);
             let beyond = wanted.get().saturating_sub(reached.get());
             resolved.distance = Distance { exact: beyond == 0, sequences: Some(beyond), ..Distance::default() };
             if beyond > 0 {
-                resolved.moved(0, format!(
-                    "sequence number {wanted} lies inside a record, which is never split; the record before ends at {reached}"
-                ));
+                resolved.moved(0, match of {
+                    Owner::Record => format!(
+                        "sequence number {wanted} lies inside a record, which is never split; the record before ends at {reached}"
+                    ),
+                    Owner::NoRecord => format!(
+                        "sequence number {wanted} was given to no record (files that were ingested have numbers, too); the record before ends at {reached}"
+                    ),
+                });
             }
             Ok(resolved)
+        }
+        [] if walk.gap.is_some() => {
+            let Gap { known, next, why } = walk.gap.unwrap_or_default();
+            let e = Error::new(Code::TargetBehindBarrier, "finding").on(target).with("known before", known);
+            Err(e.with("known again from", next).with("barrier", why))
         }
         [] if walk.lowest.is_some_and(|lowest| wanted < lowest) => {
             let e = before_start(stream, &target);
@@ -65,12 +79,35 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
         [] => Err(after_end(stream, &target)),
         several => {
             let mut e = Error::new(Code::TargetAmbiguous, "finding").on(target);
-            for (place, reached) in several {
+            for Found { place, reached, .. } in several {
                 e = e.with("candidate", candidate(stream, *place, *reached));
             }
             Err(e)
         }
     }
+}
+
+/// A place that answers to the number.
+struct Found {
+    place: Place,
+    /// The latest sequence number there.
+    reached: SequenceNumber,
+    of: Owner,
+}
+
+/// To what the number was given, where it is not the last one at the place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    Record,
+    NoRecord,
+}
+
+/// Numbers of which a barrier says that nobody knows what they were given to, the wanted one among them.
+#[derive(Clone, Debug, Default)]
+struct Gap {
+    known: SequenceNumber,
+    next: SequenceNumber,
+    why: String,
 }
 
 struct Walk {
@@ -81,8 +118,13 @@ struct Walk {
     now: Place,
     /// Where the stretch began, if no record has followed: it may be behind other places at its boundary.
     fresh: Option<Place>,
-    found: Vec<(Place, SequenceNumber)>,
+    found: Vec<Found>,
     lowest: Option<SequenceNumber>,
+    /// Behind a barrier: the last number before it.
+    unknown_from: Option<SequenceNumber>,
+    /// What that barrier says.
+    why: Option<String>,
+    gap: Option<Gap>,
     transactions: Transactions,
 }
 
@@ -91,8 +133,9 @@ impl Walk {
     fn can_skip(&self, stream: &Stream, piece: &Piece) -> bool {
         let s = &piece.summary;
         let Some(latest) = self.latest else { return false };
-        let quiet =
-            s.events.iter().all(|e| !matches!(e.event, Event::RunStarted { .. } | Event::SessionStarted { .. }));
+        let quiet = s.events.iter().all(|e| {
+            !matches!(e.event, Event::RunStarted { .. } | Event::SessionStarted { .. } | Event::Barrier { .. })
+        });
         if !quiet || !piece.is_whole() || stream.touches_withdrawn(s.first, s.end) {
             return false;
         }
@@ -118,7 +161,25 @@ impl Walk {
             let events = if self.now.boundary == at { self.now.events + 1 } else { 1 };
             let behind = Place { boundary: at, events };
             match entry {
-                Entry::Event(Event::RunStarted { .. }) => self.next_stretch(behind, None),
+                Entry::Event(Event::RunStarted { .. }) => {
+                    self.unknown_from = self.latest.or(self.unknown_from);
+                    self.next_stretch(behind, None);
+                }
+                // What the run's base has at its beginning, unless the log has more.
+                Entry::Event(Event::SessionStarted { last_sequence, .. }) if self.latest.is_none() => {
+                    self.note_gap(*last_sequence);
+                    self.unknown_from = Some(*last_sequence);
+                }
+                Entry::Event(Event::Barrier { reason, detail, .. }) if reason.blocks() == Blocks::Jump => {
+                    // Directly before it the number is known, behind it what was given out is not.
+                    let known = self.latest.or(self.unknown_from);
+                    self.latest = known;
+                    self.next_stretch(behind, None);
+                    (self.unknown_from, self.why) = (known, Some(detail.clone()));
+                }
+                Entry::Event(Event::Barrier { reason, detail, .. }) if reason.ends_run() => {
+                    self.why = Some(detail.clone());
+                }
                 Entry::Event(Event::SessionStarted { last_sequence, .. })
                     if self.latest.is_some_and(|latest| *last_sequence < latest) =>
                 {
@@ -155,6 +216,10 @@ impl Walk {
     fn record(&mut self, at: Boundary, record: &Record) -> Result<()> {
         let step = sequence::step(&mut self.transactions, at.next_record(), record)?;
         let before = step.first.get().checked_sub(1).map(SequenceNumber::new).unwrap_or_default();
+        if self.latest.is_none() {
+            self.note_gap(before);
+        }
+        (self.unknown_from, self.why) = (None, None);
         let latest = self.latest.unwrap_or(before);
         self.lowest = Some(self.lowest.map_or(latest, |lowest| lowest.min(latest)));
         // A record that consumes nothing shows how far numbers went without a record.
@@ -168,7 +233,13 @@ impl Walk {
             let from = if went_back { before } else { latest };
             self.lowest = self.lowest.min(Some(from));
             if from <= self.wanted && self.wanted < step.end {
-                self.found.push((self.place(), from));
+                // A barrier in between had nothing to do with the numbers.
+                let again = |found: &Found| found.reached == self.wanted && found.place.boundary == self.now.boundary;
+                if from == self.wanted && self.found.last().is_some_and(again) {
+                    self.found.pop();
+                }
+                let of = if self.wanted < step.first { Owner::NoRecord } else { Owner::Record };
+                self.found.push(Found { place: self.place(), reached: from, of });
             }
         }
         if !step.certain && self.found.len() == before_it {
@@ -184,7 +255,17 @@ impl Walk {
     /// N is the last number of a stretch: its place is the stretch's end.
     fn end_of_stretch(&mut self) {
         if self.latest == Some(self.wanted) {
-            self.found.push((self.place(), self.wanted));
+            self.found.push(Found { place: self.place(), reached: self.wanted, of: Owner::Record });
+        }
+    }
+
+    /// The number is known to be `next` now; what came in between, a barrier has taken.
+    fn note_gap(&mut self, next: SequenceNumber) {
+        if let (Some(known), Some(why)) = (self.unknown_from, &self.why)
+            && known < self.wanted
+            && self.wanted < next
+        {
+            self.gap.get_or_insert(Gap { known, next, why: why.clone() });
         }
     }
 }

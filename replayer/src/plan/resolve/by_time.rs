@@ -1,11 +1,11 @@
 //! `--to-time T`: the last boundary that was observed at or before T.
 //!
-//! Owns: what the archiver's looks at the readable end say about a time, and about a boundary
+//! Owns: what the archiver's looks at the readable end say about a time, and about a place
 //! ([`certain`]). The stream orders the looks, not the clock: where a clock was set back, the last look whose time is
 //! not after T counts.
 
 use chrono::{DateTime, Utc};
-use pitr_archive::{Result, clock::Micros, ids::Boundary};
+use pitr_archive::{Result, clock::Micros};
 
 use super::{Distance, Resolved, after_end, before_start, observed_through, time};
 use crate::{
@@ -31,7 +31,7 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: DateTi
             None => e,
         });
     };
-    let certain = certain(stream, source, place.boundary).await?;
+    let certain = certain(stream, source, place).await?;
     let mut resolved = Resolved::exactly(place);
     let in_certain = certain.to.is_some_and(|to| wanted <= to);
     let since = certain.from.map_or(0, |from| (wanted - from).num_microseconds().unwrap_or(i64::MAX));
@@ -72,43 +72,46 @@ async fn last_look(stream: &Stream, source: &dyn Source, at: Micros) -> Result<O
     Ok(None)
 }
 
-/// When the database certainly was at `boundary`.
-pub(crate) async fn certain(stream: &Stream, source: &dyn Source, boundary: Boundary) -> Result<CertainTime> {
+/// When the database certainly was at `place`.
+pub(crate) async fn certain(stream: &Stream, source: &dyn Source, place: Place) -> Result<CertainTime> {
     let mut result = CertainTime::default();
-    // Looks that show a boundary lie in the segment that reaches it or in a later one: find the first of them.
-    let from = stream.pieces.partition_point(|p| p.end.boundary < boundary);
+    // Behind this the stream tells of something else, or of a time in which nobody knows what was written.
+    let end = stream.unchanged_until(place);
+    // Looks that show the place lie in the segment that reaches it or in a later one: find the first of them.
+    let from = stream.pieces.partition_point(|p| p.end < place);
     let mut quiet_since: Option<Micros> = None;
     for piece in stream.pieces.iter().skip(from) {
         let s = &piece.summary;
-        let beyond = s.observed.is_some_and(|(_, last)| last.boundary > boundary);
-        let crosses = s.observed.is_some_and(|(first, last)| first.boundary <= boundary && last.boundary > boundary);
-        let samples = match s.observed {
+        let observed = s.observed.map(|(first, last)| (stream.shown(piece, first), stream.shown(piece, last)));
+        let crosses = observed.is_some_and(|(first, last)| first <= end && last > end);
+        let samples = match s.observed.zip(observed) {
             None => Vec::new(),
-            Some((first, last)) if first == last => vec![first],
-            Some((first, _)) if !crosses && first.boundary >= boundary && result.from.is_some() => vec![first],
+            Some(((first, last), _)) if first == last => vec![first],
+            Some(((first, _), (shown, _))) if !crosses && shown >= place && result.from.is_some() => vec![first],
             Some(_) => source.samples(piece.timeline, s).await?,
         };
         for sample in &samples {
-            if sample.boundary >= boundary && result.from.is_none() {
+            let shown = stream.shown(piece, *sample);
+            if shown >= place && result.from.is_none() {
                 result.from = Some(time(sample.at));
             }
-            if sample.boundary > boundary {
+            if shown > end {
                 result.to = Some(time(quiet_since.map_or(sample.from, |t| t.max(sample.from))));
                 return Ok(result);
             }
         }
-        if !beyond && piece.end.boundary == boundary {
+        if piece.end > end {
+            break;
+        }
+        if piece.end >= place {
             if let Some(through) = s.observed_through {
                 quiet_since = Some(quiet_since.map_or(through, |t| t.max(through)));
                 // Nothing was written while only heartbeats were shipped: the first says that much already.
                 result.from.get_or_insert(time(through));
             }
-            if let Some((_, last)) = s.observed.filter(|(_, last)| last.boundary == boundary) {
+            if let Some((_, last)) = s.observed.filter(|(_, last)| stream.shown(piece, *last) >= place) {
                 quiet_since = Some(quiet_since.map_or(last.at, |t| t.max(last.at)));
             }
-        }
-        if piece.end.boundary > boundary && beyond {
-            break;
         }
     }
     result.to = result.to.or(quiet_since.map(time));

@@ -207,6 +207,18 @@ impl Scene {
         })
     }
 
+    /// Numbers up to `unexplained` were used here by writes that are not in the log.
+    pub fn jump(&mut self, unexplained: u64) -> &mut Self {
+        self.event(Event::Barrier {
+            unexplained: Some(seq(unexplained)),
+            reason: BarrierReason::SequenceJump,
+            interval: Interval { lo: b(self.at), hi: Some(b(self.at)) },
+            manifest: None,
+            detail: "seen".to_owned(),
+            noticed: Micros(0),
+        })
+    }
+
     /// Files ingested, seen in the MANIFEST at `offset`.
     pub fn ingested(&mut self, offset: u64, lo: u64, hi: Option<u64>) -> &mut Self {
         self.event(Event::Barrier {
