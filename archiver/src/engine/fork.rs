@@ -114,8 +114,19 @@ impl Engine {
     /// The directory's files were put back to an earlier state, or another database's were put there.
     pub(super) fn put_back(&mut self, detail: String) -> Result<()> {
         if self.lineage_holds()? {
-            self.fork(Evidence::PutBack, detail);
+            self.fork_at_put_back(detail)?;
         }
+        Ok(())
+    }
+
+    /// The directory's files were put back to an earlier state. Whether more was written before that than had been read,
+    /// nobody can know any more: a barrier says so where this timeline ends.
+    pub(super) fn fork_at_put_back(&mut self, detail: String) -> Result<()> {
+        if self.forked.is_none() {
+            let lost = format!("{detail}: what was written behind this record before that, if anything was, is lost");
+            self.barrier(BarrierReason::RecordsMissing, self.stream.boundary(), lost)?;
+        }
+        self.fork(Evidence::PutBack, detail);
         Ok(())
     }
 

@@ -126,6 +126,7 @@ impl Engine {
                 }
                 self.end_run(reason, detail)
             }
+            Joint::Forked(Evidence::PutBack, detail) => self.fork_at_put_back(detail),
             Joint::Forked(evidence, detail) => {
                 self.fork(evidence, detail);
                 Ok(())
