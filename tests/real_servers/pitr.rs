@@ -87,6 +87,10 @@ impl Pitr {
             }
             self.output(&["plan", "--to-latest"]).status.success().then_some(())
         });
+        // Until it answers, others would do their work themselves, and lock it out.
+        until("the archiver's answer", || {
+            self.json(&["status", "--db", text(database)])["archiver"].is_object().then_some(())
+        });
         archiver
     }
 
