@@ -406,6 +406,15 @@ fn a_time_in_which_records_went_missing_is_not_certain() {
 }
 
 #[test]
+fn a_segment_without_a_look_leaves_it_to_the_next_one_until_when_a_state_is_certain() {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 1, 0).put(1).look(10, 20).cut().put(1).cut().put(1).look(40, 50).cut();
+    let plan = s.plan(&to_time(30)).unwrap();
+    assert_eq!((plan.position.boundary, plan.distance.exact), (b(1), true));
+    assert_eq!(plan.time.to.map(|t| t.timestamp_micros()), Some(40), "when the look began that saw more");
+}
+
+#[test]
 fn a_time_is_certain_up_to_what_came_without_a_record() {
     let mut s = Scene::new();
     s.session(0, 0).base(0, 1, 0).put(1).look(10, 20).look(20, 30);

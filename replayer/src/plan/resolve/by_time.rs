@@ -100,10 +100,8 @@ pub(crate) async fn certain(stream: &Stream, source: &dyn Source, place: Place) 
                 return Ok(result);
             }
         }
-        if piece.end > end {
-            break;
-        }
-        if piece.end >= place {
+        // A piece without a look that reaches further tells nothing: the next look says since when.
+        if piece.end >= place && piece.end <= end {
             if let Some(through) = s.observed_through {
                 quiet_since = Some(quiet_since.map_or(through, |t| t.max(through)));
                 // Nothing was written while only heartbeats were shipped: the first says that much already.
