@@ -14,7 +14,7 @@ mod pitr;
 #[path = "harness/services.rs"]
 mod services;
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use library::Library;
 use pitr::{Pitr, text};
@@ -188,13 +188,19 @@ fn a_version_comes_back(library: Option<Library>, version: &str, seed: u64) {
         let scratch = tempfile::tempdir().unwrap();
         let url = format!("file:{}", scratch.path().join("archive").display());
         let pitr = Pitr { url, variables: Vec::new(), directory: scratch.path().to_owned() };
-        logs_come_and_go_unseen(&pitr, &library, scratch.path(), seed, opened_anew);
+        logs_come_and_go_unseen(&pitr, &library, version, scratch.path(), (seed, opened_anew));
     }
 }
 
 /// The archiver is away while logs come and go, and the database is opened anew, or not: what it archived before and what
 /// is there at the end come back, and every moment in between does or is refused.
-fn logs_come_and_go_unseen(pitr: &Pitr, library: &Library, scratch: &Path, seed: u64, opened_anew: bool) {
+fn logs_come_and_go_unseen(
+    pitr: &Pitr,
+    library: &Library,
+    version: &str,
+    scratch: &Path,
+    (seed, opened_anew): (u64, bool),
+) {
     let database = scratch.join("db");
     let mut writer = library::Writer::start(library, &database, seed);
     writer.wait_for_more(60);
@@ -221,17 +227,31 @@ fn logs_come_and_go_unseen(pitr: &Pitr, library: &Library, scratch: &Path, seed:
     }
     // A barrier, where one is due, and the base that follows it.
     pitr.json(&["flush", "--db", text(&database)]);
-    pitr::until("a base of the end", || pitr.accepts(&["--to-latest"]).then_some(()));
+    // Before 7.5 a compaction of everything can leave files that do not show how far they reach: then the end is refused
+    // until the server has flushed once more, which this one, being dead, does not.
+    let may_stay_refused = version.starts_with("6.");
+    let accepted = || pitr.accepts(&["--to-latest"]).then_some(());
+    let reached_end = if may_stay_refused {
+        pitr::within(Duration::from_secs(30), accepted).is_some()
+    } else {
+        pitr::until("a base of the end", accepted);
+        true
+    };
     archiver.stop();
+    if !reached_end {
+        println!("NOT COMPARED: the end is refused here (seed {seed}); what was archived before is compared");
+    }
     // Nothing of it is read any more.
     fs::remove_dir_all(&database).unwrap();
 
-    let latest = scratch.join("latest");
-    let reached = pitr.restore(&["--to-latest"], &latest)["position"]["sequence"].as_u64().unwrap();
-    let found = library.dump(&latest);
-    match held {
-        Some(held) => assert_eq!(found.families, held.families, "seed {seed}"),
-        None => assert_eq!(found.families, writer.model(reached), "seed {seed}"),
+    if reached_end {
+        let latest = scratch.join("latest");
+        let reached = pitr.restore(&["--to-latest"], &latest)["position"]["sequence"].as_u64().unwrap();
+        let found = library.dump(&latest);
+        match held {
+            Some(held) => assert_eq!(found.families, held.families, "seed {seed}"),
+            None => assert_eq!(found.families, writer.model(reached), "seed {seed}"),
+        }
     }
     let sequences = writer.sequences();
     let mut restored = 0;

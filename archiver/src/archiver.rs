@@ -28,28 +28,33 @@ use pitr_archive::{
 };
 use tokio::sync::Notify;
 
-use self::{branch::timeline_for, join::join};
+use self::{branch::timeline_for, holding::HeldBack, join::join};
 use crate::{
     base::{pace::Pace, upload::KnownFiles},
-    config::{ArchiverConfig, Parts},
+    config::{ArchiverConfig, Parts, Rival},
     control::Status,
     elapsed::elapsed,
     engine::{BaseReason, Engine, Polled},
     layout::Layout,
     roll_up::RollUp,
-    ship::{self, Delivered, Shipment},
-    source::{OldPins, Presence, Source},
+    ship::{self, Delivered, Reach, Shipment},
+    source::{Presence, Source},
+    standby::Standby,
     state::StateDir,
 };
 
 mod bases;
 mod branch;
 pub(crate) mod captures;
+mod holding;
 mod join;
 mod manifests;
 mod tags;
 
 pub(crate) use bases::{Floor, of_another_history};
+pub(crate) use tags::TagBegun;
+
+pub(crate) use holding::{Act, BaseInProgress, HeldBack as Held, held_by_pins};
 
 /// How many segments of a process with an older claim are taken over in a row before that process counts as alive.
 const JOINS_IN_A_ROW: u32 = 3;
@@ -66,6 +71,14 @@ pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) struct Acknowledged {
     pub position: Position,
     pub at: Option<Micros>,
+}
+
+/// What an archive was claimed with.
+struct Claimed {
+    claim: EpochClaim,
+    head_known: Micros,
+    timeline: TimelineId,
+    joined: join::Joined,
 }
 
 /// An archiver of one database into one archive.
@@ -105,6 +118,10 @@ pub struct Archiver {
     pub(crate) head_known: Micros,
     timeline: TimelineId,
     pub(crate) source: Source,
+    /// What is held back, as it was last measured, and what was done about it.
+    pub(crate) held_back: HeldBack,
+    /// Whether the archive answers.
+    pub(crate) reach: Arc<Reach>,
 }
 
 impl Archiver {
@@ -113,17 +130,36 @@ impl Archiver {
     /// # Errors
     /// `writer.state-locked`, `rocksdb.not-a-database`, `pin.impossible`, and what the store answers.
     pub async fn open(config: ArchiverConfig, archive: Archive, parts: Parts) -> Result<Self> {
+        Standby::begin(config, parts)?.join(archive).await.map_err(|(_, e)| e)
+    }
+
+    /// Claims the archive for a database that is followed already.
+    pub(crate) async fn join(standby: Standby, archive: Archive) -> std::result::Result<Self, (Box<Standby>, Error)> {
         let archive = Arc::new(archive);
-        // What is not a database is said before anything is created.
-        Layout::read(&config.db, &config.db_paths)?;
-        let state_dir = StateDir::lock(&config.state)?;
-        let changed = Arc::new(Notify::new());
-        let source = Source::follow(&config, &state_dir, &changed, OldPins::IfOfThisDirectory)?;
+        let joined = match Self::claim_and_join(&standby, &archive).await {
+            Ok(joined) => joined,
+            Err(e) => return Err((Box::new(standby), e)),
+        };
+        let mut archiver = Self::put_together(standby, archive, joined);
+        match archiver.learn_and_branch().await {
+            Ok(()) => Ok(archiver),
+            Err(e) => Err((Box::new(archiver.stand_by()), e)),
+        }
+    }
+
+    async fn claim_and_join(standby: &Standby, archive: &Arc<Archive>) -> Result<Claimed> {
+        let Standby { config, parts, source, .. } = standby;
         let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
         let head_known = parts.clock.now();
-        let timeline = timeline_for(&archive, &claim, &source, &parts).await?;
-        let joined = join(&archive, &claim, &timeline, &config, &parts, &source).await?;
-        let mut archiver = Self {
+        let timeline = timeline_for(archive, &claim, source, parts).await?;
+        let joined = join(archive, &claim, &timeline, config, parts, source).await?;
+        Ok(Claimed { claim, head_known, timeline: timeline.timeline, joined })
+    }
+
+    fn put_together(standby: Standby, archive: Arc<Archive>, claimed: Claimed) -> Self {
+        let Standby { config, parts, state_dir, changed, source, held_back } = standby;
+        let Claimed { claim, head_known, timeline, joined } = claimed;
+        Self {
             acknowledged: Acknowledged { position: joined.position, at: None },
             pace: Pace::new(config.barrier_base_spacing, config.barrier_base_spacing_max),
             config,
@@ -146,12 +182,22 @@ impl Archiver {
             last_base_attempt: None,
             last_scan: Micros(0),
             head_known,
-            timeline: timeline.timeline,
+            timeline,
             source,
-        };
-        archiver.learn_bases().await?;
-        archiver.branch_if_forked().await?;
-        Ok(archiver)
+            held_back,
+            reach: Arc::default(),
+        }
+    }
+
+    async fn learn_and_branch(&mut self) -> Result<()> {
+        self.learn_bases().await?;
+        self.branch_if_forked().await
+    }
+
+    /// Gives up the claim; the database goes on being followed.
+    fn stand_by(self) -> Standby {
+        let Self { config, parts, state_dir, changed, source, held_back, .. } = self;
+        Standby { config, parts, state_dir, changed, source, held_back }
     }
 
     /// Reads everything that is readable at the call, unless a segment's worth comes first.
@@ -258,7 +304,7 @@ impl Archiver {
             }
             Delivered::JoinBehind => {
                 // A dead process can have a few requests under way; one that goes on and on is alive, and was first.
-                if self.joined_behind >= JOINS_IN_A_ROW {
+                if self.joined_behind >= JOINS_IN_A_ROW && self.config.rival == Rival::Leave {
                     return Err(Error::new(Code::Fenced, "shipping the segment")
                         .on(&shipment.segment.key)
                         .with("segments of an older claim met in a row", self.joined_behind + 1));
@@ -376,6 +422,11 @@ impl Archiver {
         self.engine.wanted_base()
     }
 
+    /// The timeline that is written.
+    pub(crate) const fn timeline(&self) -> TimelineId {
+        self.timeline
+    }
+
     /// The archive.
     pub fn archive(&self) -> &Arc<Archive> {
         &self.archive
@@ -385,6 +436,8 @@ impl Archiver {
     pub fn status(&self) -> Result<Status> {
         let read = self.engine.position();
         let acknowledged = self.acknowledged.position;
+        let now = self.parts.clock.now();
+        let holding = self.holding()?;
         Ok(Status {
             database: self.config.db.display().to_string(),
             archive: self.archive.store().describe(),
@@ -392,20 +445,21 @@ impl Archiver {
             read,
             acknowledged,
             unacknowledged_records: read.boundary.get().saturating_sub(acknowledged.boundary.get()),
-            oldest_unacknowledged: match &self.pending {
-                Some(shipment) => shipment.oldest,
-                None => self.engine.stream.oldest(),
-            },
+            oldest_unacknowledged: holding.oldest,
             caught_up: self.engine.caught_up_at(),
             last_acknowledged: self.acknowledged.at,
             last_base: self.last_base.clone(),
             base: self.engine.wanted_base().map(|reason| format!("wanted: {reason:?}")),
-            base_due: self.base_due(self.parts.clock.now()),
-            pinned_bytes: self.engine.registry().pins().held_bytes()?,
+            base_due: self.base_due(now),
+            pinned_bytes: holding.pins,
+            backlog_bytes: holding.backlog,
+            time_to_full: self.config.budget.time_to_full(&holding, now).map(|left| left.as_secs()),
+            alarm: self.held_back.alarm().map(|limit| limit.to_string()),
+            away: self.reach.failing(),
             pin_delay: self.engine.registry().pin_delay(),
             barriers: self.engine.barriers_noted(),
             waiting: self.engine.waiting().map(ToOwned::to_owned),
-            now: self.parts.clock.now(),
+            now,
         })
     }
 }

@@ -8,7 +8,9 @@ use pitr_archive::{
 };
 
 use crate::{
+    budget::Budget,
     engine::Policy,
+    observer::{NoObserver, Observer},
     owner::{NoOwner, Owner},
     state::StateDir,
 };
@@ -61,6 +63,19 @@ pub struct ArchiverConfig {
     /// Files of a base that are sent at once. Each holds a few chunks in memory. Default: 2, which hides a store's latency
     /// well enough.
     pub uploads: usize,
+    /// What may be held back while the archive is away. Default: no budget, hold, the usual floor of free space.
+    pub budget: Budget,
+    /// What happens where another archiver still writes into the archive. Default: it is left to it.
+    pub rival: Rival,
+}
+
+/// What a claim on an archive means for the archiver that had it before and is still writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rival {
+    /// Whoever goes on writing was first and keeps the archive: this one ends.
+    Leave,
+    /// This one takes the archive over: the other meets its segments, or its claim, and ends.
+    TakeOver,
 }
 
 /// How new files in the database's directories are noticed.
@@ -98,6 +113,8 @@ impl ArchiverConfig {
             writer: format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id()),
             file_events: FileEvents::Watched,
             uploads: 2,
+            budget: Budget::default(),
+            rival: Rival::Leave,
         }
     }
 
@@ -116,11 +133,18 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// The owner of the open database, if it is this program.
     pub owner: Arc<dyn Owner>,
+    /// Who is told what happens.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl Parts {
-    /// The system's clock and randomness, and no owner.
+    /// The system's clock and randomness, no owner, and nobody who is told.
     pub fn system() -> Self {
-        Self { clock: Arc::new(SystemClock), random: Arc::new(OsRandom), owner: Arc::new(NoOwner) }
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(OsRandom),
+            owner: Arc::new(NoOwner),
+            observer: Arc::new(NoObserver),
+        }
     }
 }

@@ -25,7 +25,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::{delay::PinDelay, state::StateDir};
+use crate::{delay::PinDelay, ship::Failing, state::StateDir};
 
 /// Requests are names and notes; anything longer is not one of ours.
 const MAX_LINE: u64 = 64 * 1024;
@@ -120,6 +120,18 @@ pub struct Status {
     pub base_due: Option<Micros>,
     /// Bytes on disk that only our pins hold.
     pub pinned_bytes: u64,
+    /// Bytes of the log, from the oldest that the archive has not acknowledged.
+    #[serde(default)]
+    pub backlog_bytes: u64,
+    /// Seconds until what is held back meets a limit, if the log goes on growing as it does; absent while nothing waits.
+    #[serde(default)]
+    pub time_to_full: Option<u64>,
+    /// The limit that was met: what is held back is more than it may be, or the disk is nearly full.
+    #[serde(default)]
+    pub alarm: Option<String>,
+    /// The archive does not answer.
+    #[serde(default)]
+    pub away: Option<Failing>,
     /// How long new WALs waited for their pins; absent before the first.
     #[serde(default)]
     pub pin_delay: Option<PinDelay>,

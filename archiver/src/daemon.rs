@@ -6,7 +6,7 @@
 //! overwrites them all the same, and what it overwrote unread is a barrier.
 //! Refuses: to decide what is right (the engine) or to format anything (the command line).
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use pitr_archive::{Code, Error, Result, catalog::schema::BaseFile, clock::Micros, ids::FileNumber};
 use tokio::{
@@ -16,13 +16,15 @@ use tokio::{
 
 use crate::{
     Archiver,
-    archiver::{Floor, Heartbeat, SCAN_INTERVAL, captures::Captured, of_another_history},
+    archiver::{BaseInProgress, Floor, Heartbeat, SCAN_INTERVAL, captures::Captured, of_another_history},
     base::{collect::Collected, upload},
     control::{Answer, Command, ControlServer, Request},
     elapsed::elapsed,
     engine::{BaseReason, Polled},
+    observer::{Failure, Linking, Notice},
     quiet::{Ahead, Sentry},
-    ship::{self, Delivered},
+    requests::{Archived, Place, Requests, Wanted, answer},
+    ship::{self, Backoff, Delivered, Reach},
 };
 
 /// Control requests waiting; more requesters wait at the socket.
@@ -31,11 +33,21 @@ const COMMANDS: usize = 16;
 /// Between two attempts to upload the same files that entered without the log.
 const CAPTURE_AGAIN: Duration = Duration::from_secs(5);
 
+/// A server is kept at rest for a base at most so long; linking takes milliseconds.
+const AT_REST: Duration = Duration::from_secs(10);
+
 /// A directory may be copied into the database's place for so long.
 const REPLACING: Duration = Duration::from_secs(600);
 
+/// An archiver that is told to end while its archive does not answer goes on trying for so long.
+const LAST_ATTEMPTS: Duration = Duration::from_secs(20);
+/// How often that is looked after.
+const LOOKED_AFTER: Duration = Duration::from_secs(1);
+
 /// A base on its way.
 enum BaseJob {
+    /// The server is brought to rest.
+    Quiescing { reason: BaseReason, created: Micros, task: JoinHandle<Result<()>> },
     /// Files are being linked.
     Linking { reason: BaseReason, created: Micros, branches: u64, task: JoinHandle<Result<Collected>> },
     /// Linked; the floor is fixed by the next look that reads everything.
@@ -44,6 +56,25 @@ enum BaseJob {
     Uploading { created: Micros, floor: Floor, task: JoinHandle<Result<(Collected, Vec<BaseFile>)>> },
     /// Uploaded; waits until the archive has acknowledged the floor.
     Uploaded { created: Micros, floor: Floor, collected: Collected, files: Vec<BaseFile> },
+}
+
+impl BaseJob {
+    /// Ends it. Its links go with what holds them; a linking thread that is under way ends with its own.
+    fn abandon(self) {
+        match self {
+            Self::Quiescing { task, .. } => task.abort(),
+            Self::Linking { task, .. } => task.abort(),
+            Self::Uploading { task, .. } => task.abort(),
+            Self::Linked { .. } | Self::Uploaded { .. } => {}
+        }
+    }
+}
+
+/// What was told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    TheLimit,
 }
 
 /// What follows a step.
@@ -62,6 +93,15 @@ struct Daemon {
     delivery: Option<JoinHandle<Result<Delivered>>>,
     base: Option<BaseJob>,
     base_waiters: Vec<oneshot::Sender<Result<Answer>>>,
+    requests: Requests,
+    /// Since when the server has been at rest for a base whose floor is not fixed.
+    at_rest: Option<Micros>,
+    /// Whether somebody was told that the archive does not answer, and since when.
+    told_away: Option<Micros>,
+    /// Whether somebody was told of a limit.
+    told_limit: Told,
+    /// Before a delivery whose acknowledgement could not be confirmed is made again.
+    redelivery: Backoff,
     capture: Option<JoinHandle<Captured>>,
     capture_failed: Option<Micros>,
     /// Since when there has been no database that can be read.
@@ -84,6 +124,11 @@ impl Archiver {
             delivery: None,
             base: None,
             base_waiters: Vec::new(),
+            requests: Requests::default(),
+            at_rest: None,
+            told_away: None,
+            told_limit: Told::Nothing,
+            redelivery: Backoff::default(),
             capture: None,
             capture_failed: None,
             away: None,
@@ -101,10 +146,7 @@ impl Archiver {
                 biased;
                 () = &mut shutdown => break,
                 Some(command) = commands.recv() => {
-                    tokio::select! {
-                        done = daemon.command(command) => done?,
-                        () = &mut shutdown => break,
-                    }
+                    daemon.command(command);
                 }
                 delivered = wait(&mut daemon.delivery) => daemon.delivered(delivered).await?,
                 () = daemon.archiver.changed.notified(), if idle => {}
@@ -138,6 +180,7 @@ impl Daemon {
         let settled = self.delivery.is_none()
             && self.base.is_none()
             && self.base_waiters.is_empty()
+            && self.requests.is_empty()
             && self.capture.is_none()
             && self.archiver.pending.is_none()
             && self.archiver.engine.stream.is_empty();
@@ -158,7 +201,9 @@ impl Daemon {
     /// One look, and everything that is due.
     async fn step(&mut self) -> Result<Next> {
         // Reading and compressing takes up to a few milliseconds a megabyte: other tasks of this thread move elsewhere.
-        let polled = match tokio::task::block_in_place(|| self.archiver.look()) {
+        let all = self.requests.want_a_look();
+        let look = |archiver: &mut Archiver| if all { archiver.poll() } else { archiver.look() };
+        let polled = match tokio::task::block_in_place(|| look(&mut self.archiver)) {
             Err(e) if matches!(e.code(), Code::NotADatabase | Code::MarkerDamaged) => {
                 self.away(e)?;
                 Polled::default()
@@ -172,11 +217,15 @@ impl Daemon {
             }
         };
         if polled.caught_up || self.archiver.engine.waiting().is_some() {
+            if all && self.archiver.engine.forked().is_none() {
+                self.requests.everything_is_read(self.place());
+            }
             self.fix_floor(polled)?;
         }
         // After the look: what it read is not younger than now.
         let now = self.archiver.parts.clock.now();
         if self.delivery.is_none()
+            && self.archiver.reach.failing().is_none()
             && let Err(e) = self.archiver.branch_if_forked().await
         {
             match e.code() {
@@ -189,11 +238,15 @@ impl Daemon {
             }
         }
         self.ship_if_due(now)?;
+        self.keep_within_limits(now)?;
+        self.tell();
+        self.serve_requests().await?;
         if self.away.is_none() {
             self.base_step(now).await?;
             self.capture_step(now).await?;
         }
         if self.delivery.is_none()
+            && self.archiver.reach.failing().is_none()
             && self.archiver.roll_up.due(
                 now,
                 self.archiver.config.manifest_interval,
@@ -226,6 +279,21 @@ impl Daemon {
         }
     }
 
+    /// A base that would hold too much is taken later: what the pins hold cannot be had again, a base can.
+    fn keep_within_limits(&mut self, now: Micros) -> Result<()> {
+        let base = if self.base.is_some() { BaseInProgress::Yes } else { BaseInProgress::No };
+        if self.archiver.keep_within_limits(now, base)? == BaseInProgress::No
+            && let Some(job) = self.base.take()
+        {
+            job.abandon();
+            self.archiver.last_base_attempt = Some(now);
+            let limit = Error::new(Code::BaseUnobtainable, "taking a base");
+            let limit = limit.hint("its files held more than the limits allow; it is tried again");
+            self.base_failed(limit)?;
+        }
+        Ok(())
+    }
+
     /// Once in a manifest's interval it is made sure that no other archiver writes into another timeline.
     async fn close_manifest(&mut self) -> Result<()> {
         self.archiver.refuse_second_place().await?;
@@ -243,27 +311,69 @@ impl Daemon {
             let quiet = archiver.engine.stream.is_empty() && elapsed(self.last_beat, now) >= archiver.config.heartbeat;
             if full || old || quiet {
                 archiver.cut(Heartbeat::Yes)?;
+            } else if !self.requests.is_empty() {
+                archiver.cut(Heartbeat::No)?;
             }
         }
-        self.send_pending();
+        self.send_pending(Duration::ZERO);
         Ok(())
     }
 
-    fn send_pending(&mut self) {
+    /// Begins to deliver what is cut, after a pause.
+    fn send_pending(&mut self, pause: Duration) {
         if let Some(shipment) = self.archiver.pending.clone()
             && self.delivery.is_none()
         {
             self.last_beat = self.archiver.parts.clock.now();
             let (archive, epoch) = (self.archiver.archive.clone(), self.archiver.claim.epoch());
-            let random = self.archiver.parts.random.clone();
-            let jitter = move || random.bytes::<1>().map_or(1.0, |[byte]| f64::from(byte) / 255.0);
-            self.delivery =
-                Some(tokio::spawn(async move { ship::deliver_patiently(archive, epoch, shipment, jitter).await }));
+            let (parts, reach) = (self.archiver.parts.clone(), self.archiver.reach.clone());
+            self.delivery = Some(tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                ship::deliver_patiently(archive, epoch, shipment, parts, reach).await
+            }));
         }
     }
 
     async fn delivered(&mut self, delivered: Result<Delivered>) -> Result<()> {
-        self.archiver.delivered(delivered?).await
+        match self.archiver.delivered(delivered?).await {
+            // What it takes to be sure could not be read: the shipment stays pending, and meets itself in the archive.
+            Err(e) if ship::passes(e.code()) => {
+                self.archiver.reach.failed(&e, self.archiver.parts.clock.now());
+                let pause = self.redelivery.next(&*self.archiver.parts.random);
+                tracing::warn!(error = %e, "what was shipped could not be confirmed; it is tried again");
+                self.send_pending(pause);
+                Ok(())
+            }
+            done => {
+                self.redelivery = Backoff::default();
+                done
+            }
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place { boundary: self.archiver.engine.position().boundary, joins: self.archiver.joins }
+    }
+
+    /// Answers those whose place the archive has.
+    async fn serve_requests(&mut self) -> Result<()> {
+        if self.requests.is_empty() || self.delivery.is_some() || self.archiver.pending.is_some() {
+            return Ok(());
+        }
+        let place = Place { boundary: self.archiver.acknowledged().boundary, joins: self.archiver.joins };
+        let archived = Archived { place, all: self.archiver.engine.stream.is_empty() };
+        for (wanted, reply) in self.requests.served(archived) {
+            let answered = match wanted {
+                Wanted::Flush => Ok(Answer::Flush(self.archiver.acknowledged())),
+                Wanted::Tag(begun) => self.archiver.finish_tag(begun).await.map(|tag| Answer::Tag(Box::new(tag))),
+            };
+            let fenced = answered.as_ref().err().is_some_and(|e| e.code() == Code::Fenced);
+            answer(reply, answered);
+            if fenced {
+                return Err(Error::new(Code::Fenced, "serving a request"));
+            }
+        }
+        Ok(())
     }
 
     /// Waits until everything read at this moment is acknowledged, or has to be read anew behind another process's segment.
@@ -277,7 +387,7 @@ impl Daemon {
         {
             if self.delivery.is_none() {
                 self.archiver.cut(Heartbeat::No)?;
-                self.send_pending();
+                self.send_pending(Duration::ZERO);
             }
             let delivered = wait(&mut self.delivery).await;
             self.delivered(delivered).await?;
@@ -299,36 +409,27 @@ impl Daemon {
         }
     }
 
-    async fn command(&mut self, command: Command) -> Result<()> {
-        let answer = match command.request {
-            Request::Status => self.archiver.status().map(|status| Answer::Status(Box::new(status))),
+    /// Answers at once, or begins what is answered later.
+    fn command(&mut self, command: Command) {
+        let Command { request, reply } = command;
+        match request {
+            Request::Status => answer(reply, self.archiver.status().map(|status| Answer::Status(Box::new(status)))),
             Request::Flush => match self.archiver.engine.flush_owner() {
-                Ok(_) => self.drain().await.map(|()| Answer::Flush(self.archiver.acknowledged())),
-                Err(e) => Err(e),
+                Ok(_) => self.requests.add(Wanted::Flush, reply),
+                Err(e) => answer(reply, Err(e)),
             },
-            Request::Tag(request) => match self.drain().await {
-                // The delivery is done, so the archiver's own steps do not meet one that is under way.
-                Ok(()) => self.archiver.tag(&request).await.map(|tag| Answer::Tag(Box::new(tag))),
-                Err(e) => Err(e),
+            Request::Tag(request) => match self.archiver.begin_tag(&request) {
+                Ok(begun) => self.requests.add(Wanted::Tag(begun), reply),
+                Err(e) => answer(reply, Err(e)),
             },
             Request::Base => {
-                self.base_waiters.push(command.reply);
+                self.base_waiters.push(reply);
                 if self.base.is_none() {
                     self.archiver.engine.want_base(BaseReason::Asked);
                     self.archiver.last_base_attempt = None;
                 }
-                return Ok(());
             }
-        };
-        let fatal = answer.as_ref().err().is_some_and(|e| e.code() == Code::Fenced);
-        let error = answer.as_ref().err().map(ToString::to_string);
-        if command.reply.send(answer).is_err() {
-            tracing::debug!(error, "the requester did not wait for the answer");
         }
-        if fatal {
-            return Err(Error::new(Code::Fenced, "serving a request"));
-        }
-        Ok(())
     }
 
     /// A look that began after a base's files were linked has read everything: its end is the floor.
@@ -347,6 +448,7 @@ impl Daemon {
                 let (archive, claim) = (archiver.archive.clone(), archiver.claim.clone());
                 let (random, known) = (archiver.parts.random.clone(), archiver.known_files.clone());
                 let (run, at_once) = ((floor.position.timeline, floor.start.run), archiver.config.uploads);
+                self.server_goes_on(Linking::Done);
                 let task = tokio::spawn(async move {
                     let files =
                         upload::upload(&archive, &claim, &*random, &collected.files, &known, run, at_once).await?;
@@ -376,17 +478,29 @@ impl Daemon {
                     self.base_failed(e)?;
                 }
                 let due = self.archiver.base_due(now).is_none() || !self.base_waiters.is_empty();
+                // An archive that does not answer would only make its links hold what the server deletes meanwhile.
+                let fits = self.archiver.reach.failing().is_none() && self.archiver.held_back.alarm().is_none();
                 if spaced
                     && due
+                    && fits
                     && let Some(reason) = useful
                 {
                     self.archiver.last_base_attempt = Some(now);
+                    let observer = self.archiver.parts.observer.clone();
+                    let task = tokio::spawn(async move { observer.before_base().await });
+                    self.base = Some(BaseJob::Quiescing { reason, created: now, task });
+                }
+            }
+            Some(BaseJob::Quiescing { reason, created, task }) if task.is_finished() => match joined(task.await) {
+                Ok(()) => {
+                    self.at_rest = Some(now);
                     let collector = self.archiver.collector(&reason);
                     let task = tokio::task::spawn_blocking(move || collector.collect());
                     let branches = self.archiver.branches;
-                    self.base = Some(BaseJob::Linking { reason, created: now, branches, task });
+                    self.base = Some(BaseJob::Linking { reason, created, branches, task });
                 }
-            }
+                Err(e) => self.base_failed(e)?,
+            },
             Some(BaseJob::Linking { reason, created, branches, task }) if task.is_finished() => {
                 match joined(task.await) {
                     Ok(collected) => self.base = Some(BaseJob::Linked { reason, created, branches, collected }),
@@ -406,6 +520,11 @@ impl Daemon {
             {
                 match self.archiver.publish(created, collected, files, floor).await {
                     Ok(base) => {
+                        self.archiver.parts.observer.notice(Notice::BasePublished {
+                            base: base.id.clone(),
+                            timeline: base.floor.timeline,
+                            floor: base.floor.boundary,
+                        });
                         for waiter in self.base_waiters.drain(..) {
                             let answer = Answer::Base { id: base.id.clone(), floor: base.floor };
                             if waiter.send(Ok(answer)).is_err() {
@@ -416,7 +535,13 @@ impl Daemon {
                     Err(e) => self.base_failed(e)?,
                 }
             }
-            Some(other) => self.base = Some(other),
+            Some(other) => {
+                self.base = Some(other);
+                // Nobody waits for long: the floor then lies behind what the server wrote meanwhile.
+                if self.at_rest.is_some_and(|since| elapsed(since, now) >= AT_REST) {
+                    self.server_goes_on(Linking::Done);
+                }
+            }
         }
         Ok(())
     }
@@ -443,9 +568,48 @@ impl Daemon {
         Ok(())
     }
 
+    /// A server that was brought to rest for a base goes on, told once.
+    fn server_goes_on(&mut self, linking: Linking) {
+        if self.at_rest.take().is_some() {
+            self.archiver.parts.observer.after_linking(linking);
+        }
+    }
+
+    /// Tells what is new.
+    fn tell(&mut self) {
+        let archiver = &mut self.archiver;
+        let observer = archiver.parts.observer.clone();
+        let timeline = archiver.timeline();
+        for (reason, at, detail) in archiver.engine.take_untold() {
+            observer.notice(Notice::Barrier { reason, timeline, at, detail });
+        }
+        match (archiver.reach.failing(), self.told_away) {
+            (Some(failing), None) => {
+                self.told_away = Some(failing.since);
+                let code = Code::StoreUnavailable;
+                let (message, hint) = (failing.error, code.hint().to_owned());
+                observer.notice(Notice::ArchiveAway(Failure { code: code.name(), message, hint }));
+            }
+            (None, Some(since)) => {
+                self.told_away = None;
+                observer.notice(Notice::ArchiveBack { since });
+            }
+            _ => {}
+        }
+        match (archiver.held_back.alarm(), self.told_limit) {
+            (Some(limit), Told::Nothing) => {
+                self.told_limit = Told::TheLimit;
+                observer.notice(Notice::Limit { limit: limit.to_string() });
+            }
+            (None, Told::TheLimit) => self.told_limit = Told::Nothing,
+            _ => {}
+        }
+    }
+
     /// A base that could not be taken is tried again later; whoever asked for it is told.
     fn base_failed(&mut self, e: Error) -> Result<()> {
         self.archiver.engine.end_hold();
+        self.server_goes_on(Linking::Failed);
         for waiter in self.base_waiters.drain(..) {
             let told = Error::new(e.code(), "taking the base").hint(e.hint_text()).because(e.to_string());
             if waiter.send(Err(told)).is_err() {
@@ -459,29 +623,50 @@ impl Daemon {
             tracing::info!(error = %e, "the base would serve no target yet");
         } else {
             tracing::warn!(error = %e, "the base could not be taken; it is tried again");
+            self.archiver.parts.observer.notice(Notice::BaseFailed(Failure::from(&e)));
         }
         Ok(())
     }
 
     async fn finish(mut self) -> Result<()> {
-        if let Some(BaseJob::Linking { task, .. }) = &self.base {
-            task.abort();
+        if let Some(job) = self.base.take() {
+            job.abandon();
         }
-        if let Some(BaseJob::Uploading { task, .. }) = &self.base {
-            task.abort();
-        }
-        self.base = None;
+        self.server_goes_on(Linking::Failed);
         if let Some(task) = self.capture.take() {
             task.abort();
         }
-        self.drain().await?;
+        self.requests.refuse(|| Error::new(Code::ControlUnavailable, "asking the archiver").with("state", "stopping"));
+        let reach = self.archiver.reach.clone();
+        tokio::select! {
+            drained = self.drain() => drained?,
+            e = stays_away(reach) => return Err(e),
+        }
         self.archiver.close().await
+    }
+}
+
+/// Ends when the archive has not answered for as long as an orderly end may take.
+async fn stays_away(reach: Arc<Reach>) -> Error {
+    let mut patience = LAST_ATTEMPTS;
+    loop {
+        tokio::time::sleep(LOOKED_AFTER).await;
+        match reach.failing() {
+            None => patience = LAST_ATTEMPTS,
+            Some(failing) if patience <= LOOKED_AFTER => {
+                return Error::new(Code::StoreUnavailable, "shipping the rest")
+                    .with("attempts", failing.attempts)
+                    .with("the last", failing.error)
+                    .hint("what is not shipped is pinned: the next run goes on where the archive ends");
+            }
+            Some(_) => patience -= LOOKED_AFTER,
+        }
     }
 }
 
 /// Passes on errors that do not pass by themselves.
 fn temporary(e: Error, what: &str) -> Result<()> {
-    if e.code().retry() == pitr_archive::code::Retry::Later {
+    if ship::passes(e.code()) {
         tracing::warn!(error = %e, "{what}");
         Ok(())
     } else {

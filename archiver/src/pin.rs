@@ -242,6 +242,23 @@ impl Pins {
             .map_err(|e| error::io("opening the copy of a recycled WAL", &path, e))
     }
 
+    /// Every directory that pins lie in.
+    pub fn directories(&self) -> [&Path; 3] {
+        [&self.wals, &self.manifests, &self.tables]
+    }
+
+    /// The size of what is pinned of a WAL: of the copy, where there is one. `None` if it is not pinned.
+    pub fn wal_bytes(&self, number: FileNumber) -> Result<Option<u64>> {
+        for path in [self.copy_path(number), self.path(PinKind::Wal, number)] {
+            match fs::metadata(&path) {
+                Ok(meta) => return Ok(Some(meta.len())),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(error::io("measuring the pin", &path, e)),
+            }
+        }
+        Ok(None)
+    }
+
     /// Bytes on disk that only our pins hold (files that the server no longer has, and copies).
     pub fn held_bytes(&self) -> Result<u64> {
         let mut total = 0;

@@ -306,6 +306,27 @@ impl Registry {
         gone.into_iter().try_for_each(|manifest| self.pins.release(PinKind::Manifest, manifest))
     }
 
+    /// Removes every pin whose file the server no longer has, and every copy. What they held counts as lost from here on:
+    /// nothing is proven by its absence.
+    ///
+    /// For as long as nobody reads them: whoever has one open goes on holding its bytes.
+    pub fn give_up_held(&self) -> Result<()> {
+        self.scan()?;
+        let held: Vec<_> = {
+            let mut inner = self.lock();
+            let gone = inner.wals.iter().filter(|(_, seen)| **seen == Seen::PinnedOnly).map(|(n, _)| *n);
+            let gone: Vec<_> = gone.collect();
+            for wal in &gone {
+                inner.wals.remove(wal);
+                inner.lost.insert(*wal);
+            }
+            gone
+        };
+        held.into_iter().try_for_each(|wal| self.pins.release(PinKind::Wal, wal))?;
+        let newest = self.lock().manifests.last().copied();
+        newest.map_or(Ok(()), |newest| self.release_manifests_below(newest))
+    }
+
     /// Forgets everything and removes every pin: another database is in the directory now.
     pub fn forget(&self) -> Result<()> {
         self.pins.release_all()?;

@@ -10,19 +10,25 @@
 //!
 //! Refuses: to overwrite, to skip an ordinal, to give up on a store that is away (the caller decides how long).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use pitr_archive::{
     Code, Error, Result,
     catalog::archive::{Archive, PutSegment},
     catalog::schema::Position,
     clock::Micros,
-    code::Retry,
+    code::{Exit, Retry},
     ids::Epoch,
+    random::Random,
     segment::{entry::ManifestPoint, writer::FinishedSegment},
 };
 
-use crate::engine::EngineState;
+use serde::{Deserialize, Serialize};
+
+use crate::{config::Parts, engine::EngineState};
 
 /// A segment on its way, with what its acknowledgement allows.
 #[derive(Clone, Debug)]
@@ -70,22 +76,114 @@ pub async fn deliver(archive: &Archive, epoch: Epoch, shipment: &Shipment) -> Re
     }
 }
 
-/// Tries until it is delivered or cannot be: backoff from 100 ms, doubling, at most 10 s, with jitter.
+/// Tries until it is delivered or cannot be; `reach` tells meanwhile how that goes.
 pub async fn deliver_patiently(
     archive: Arc<Archive>,
     epoch: Epoch,
     shipment: Arc<Shipment>,
-    jitter: impl Fn() -> f64,
+    parts: Parts,
+    reach: Arc<Reach>,
 ) -> Result<Delivered> {
-    let mut wait = Duration::from_millis(100);
+    let mut backoff = Backoff::default();
     loop {
         match deliver(&archive, epoch, &shipment).await {
-            Err(e) if e.code().retry() == Retry::Later => {
+            Err(e) if passes(e.code()) => {
+                let wait = backoff.next(&*parts.random);
                 tracing::warn!(error = %e, wait_ms = wait.as_millis(), "the archive is not reachable; trying again");
-                tokio::time::sleep(wait.mul_f64(0.5 + jitter() / 2.0)).await;
-                wait = (wait * 2).min(Duration::from_secs(10));
+                reach.failed(&e, parts.clock.now());
+                tokio::time::sleep(wait).await;
             }
-            done => return done,
+            done => {
+                reach.answered();
+                return done;
+            }
+        }
+    }
+}
+
+/// Whether an error of a running archiver can pass without its being started anew: also what somebody has to set right in
+/// the store (a key that expired, a bucket's policy). Ending would end the pins, too, and make a gap of a mistake.
+pub fn passes(code: Code) -> bool {
+    code.retry() == Retry::Later || code.exit() == Exit::Store
+}
+
+/// The pause before the next attempt: 1 s, doubling to 32 s, each shortened by up to half at random, so that many
+/// archivers do not come back at the same moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(Duration::from_secs(1))
+    }
+}
+
+impl Backoff {
+    const LONGEST: Duration = Duration::from_secs(32);
+
+    /// The next pause.
+    pub fn next(&mut self, random: &dyn Random) -> Duration {
+        let whole = self.0;
+        self.0 = (whole * 2).min(Self::LONGEST);
+        // Without randomness the whole pause is as good.
+        let part = random.bytes::<1>().map_or(1.0, |[byte]| f64::from(byte) / 255.0);
+        whole.mul_f64(0.5 + part / 2.0)
+    }
+}
+
+/// Attempts that failed in a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failing {
+    /// When the first of them did.
+    pub since: Micros,
+    /// How many.
+    pub attempts: u64,
+    /// What the last one said.
+    pub error: String,
+}
+
+/// Whether the archive answers.
+#[derive(Debug, Default)]
+pub struct Reach(Mutex<Option<Failing>>);
+
+impl Reach {
+    // A panic while the lock is held leaves a plain value that is still true.
+    fn lock(&self) -> MutexGuard<'_, Option<Failing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An attempt failed.
+    pub fn failed(&self, e: &Error, now: Micros) {
+        let mut failing = self.lock();
+        let known = failing.get_or_insert_with(|| Failing { since: now, attempts: 0, error: String::new() });
+        known.attempts += 1;
+        known.error = e.to_string();
+    }
+
+    /// It answered.
+    pub fn answered(&self) {
+        *self.lock() = None;
+    }
+
+    /// Since when and how it does not.
+    pub fn failing(&self) -> Option<Failing> {
+        self.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pitr_archive::random::OsRandom;
+
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_from_a_second_to_half_a_minute_and_is_never_shorter_than_half() {
+        let mut backoff = Backoff::default();
+        for whole in [1, 2, 4, 8, 16, 32, 32] {
+            let whole = Duration::from_secs(whole);
+            let pause = backoff.next(&OsRandom);
+            assert!(pause >= whole / 2 && pause <= whole, "{pause:?} of {whole:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ use pitr_archive::{
         memory::MemoryStore,
     },
 };
-use pitr_archiver::{Archiver, ArchiverConfig, Parts, control, owner::NoOwner};
+use pitr_archiver::{Archiver, ArchiverConfig, Parts, control, observer::NoObserver, owner::NoOwner};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -136,8 +136,12 @@ impl ArchiveDriver {
             None => self.store.clone(),
         };
         for _ in 0..PATIENCE {
-            let parts =
-                Parts { clock: Arc::new(self.clock.clone()), random: self.random.clone(), owner: Arc::new(NoOwner) };
+            let parts = Parts {
+                clock: Arc::new(self.clock.clone()),
+                random: self.random.clone(),
+                owner: Arc::new(NoOwner),
+                observer: Arc::new(NoObserver),
+            };
             let (store, key, config, clock, random) =
                 (store.clone(), self.key.clone(), self.config.clone(), self.clock.clone(), self.random.clone());
             let opened = self.wait(async move {

@@ -26,6 +26,18 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Asks for so long.
+pub fn within<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let give_up = Instant::now() + patience;
+    loop {
+        let answer = ask();
+        if answer.is_some() || Instant::now() >= give_up {
+            return answer;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Kills with the signal that nobody can catch, and waits for the end.
 pub fn kill_9(child: &mut Child) {
     child.kill().expect("killing a process of our own");

@@ -18,7 +18,7 @@ use pitr_archive::{
     random::SeededRandom,
     store::Store,
 };
-use pitr_archiver::{Archiver, ArchiverConfig, Parts, config::FileEvents, owner::NoOwner};
+use pitr_archiver::{Archiver, ArchiverConfig, Parts, config::FileEvents, observer::NoObserver, owner::NoOwner};
 use tokio::runtime::Runtime;
 
 use crate::{network::Network, process};
@@ -83,8 +83,12 @@ impl Host {
             writer: self.state.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             ..ArchiverConfig::new(&place.db)
         };
-        let parts =
-            Parts { clock: Arc::new(place.clock.clone()), random: place.random.clone(), owner: Arc::new(NoOwner) };
+        let parts = Parts {
+            clock: Arc::new(place.clock.clone()),
+            random: place.random.clone(),
+            owner: Arc::new(NoOwner),
+            observer: Arc::new(NoObserver),
+        };
         let store: Arc<dyn Store> = Arc::new(place.network.clone());
         let opened = self.process(|| {
             place.runtime.block_on(async {

@@ -9,6 +9,7 @@ use pitr_archive::{
         archive::PutDocument,
         schema::{DOCUMENT_VERSION, Extra, TagDocument},
     },
+    clock::Micros,
     ids::SequenceNumber,
     tag,
 };
@@ -16,12 +17,30 @@ use pitr_archive::{
 use super::Archiver;
 use crate::control::{TagRequest, Unflushed};
 
+/// A tag that waits for the archive.
+#[derive(Debug)]
+pub(crate) struct TagBegun {
+    request: TagRequest,
+    name: tag::Name,
+    created: Micros,
+    flushed: bool,
+    /// What the owner of the database had committed.
+    committed: Option<SequenceNumber>,
+}
+
 impl Archiver {
     /// Names the present position. Returns when everything committed before the call is durable in the archive.
     ///
     /// # Errors
     /// `tag.unflushed-wal` where the server may hold committed writes in its memory, `tag.exists`, `tag.malformed-name`.
     pub async fn tag(&mut self, request: &TagRequest) -> Result<TagDocument> {
+        let begun = self.begin_tag(request)?;
+        self.drain().await?;
+        self.finish_tag(begun).await
+    }
+
+    /// Makes sure that what is committed now can be read from the database's files.
+    pub(crate) fn begin_tag(&self, request: &TagRequest) -> Result<TagBegun> {
         let name = tag::Name::parse(&request.name)?;
         let created = self.parts.clock.now();
         let flushed = self.engine.flush_owner()?;
@@ -29,7 +48,12 @@ impl Archiver {
             return Err(Error::new(Code::UnflushedWal, "creating the tag").on(&request.name));
         }
         let committed = self.parts.owner.latest_sequence()?.map(SequenceNumber::new);
-        self.drain().await?;
+        Ok(TagBegun { request: request.clone(), name, created, flushed, committed })
+    }
+
+    /// Names the end of what the archive has acknowledged; everything that was there when the tag was begun is in it.
+    pub(crate) async fn finish_tag(&mut self, begun: TagBegun) -> Result<TagDocument> {
+        let TagBegun { request, name, created, flushed, committed } = begun;
         let read = self.acknowledged.position.sequence;
         let flushed = flushed && committed.is_none_or(|committed| committed <= read);
         if !flushed && request.unflushed == Unflushed::Refuse {
@@ -49,7 +73,7 @@ impl Archiver {
             name: request.name.clone(),
             position: self.acknowledged.position,
             created,
-            note: request.note.clone(),
+            note: request.note,
             observed_only: !flushed,
             nonce: self.parts.random.nonce()?,
             extra: Extra::new(),

@@ -110,6 +110,8 @@ pub struct Engine {
     /// The last base that was published in this run.
     last_base: Option<Footing>,
     barriers_noted: u64,
+    /// Barriers that nobody was told of yet.
+    untold: Vec<(BarrierReason, Boundary, String)>,
     caught_up_at: Option<Micros>,
     /// What was in the stream at the last look that is noted there.
     looked_at: (u64, u64),
@@ -390,6 +392,7 @@ impl Engine {
         let hurdle = Hurdle { reason, interval, manifest, unexplained };
         self.state.barriers.note(hurdle);
         self.barriers_noted += 1;
+        self.untold.push((reason, interval.lo, detail.clone()));
         // A base whose replay begins behind the place reaches beyond it already: the one taken at an open, for reuse.
         let reached = self.last_base.is_some_and(|base| !hurdle.concerns(&base));
         if !reached {
@@ -403,6 +406,11 @@ impl Engine {
             detail,
             noticed: self.clock.now(),
         })
+    }
+
+    /// Barriers noted since the last call: reason, place, and the words.
+    pub(crate) fn take_untold(&mut self) -> Vec<(BarrierReason, Boundary, String)> {
+        std::mem::take(&mut self.untold)
     }
 
     /// From here on.

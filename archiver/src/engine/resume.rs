@@ -93,6 +93,7 @@ impl Engine {
             waiting,
             last_base: None,
             barriers_noted: 0,
+            untold: Vec::new(),
             caught_up_at: None,
             looked_at: (0, 0),
             hold_from: None,

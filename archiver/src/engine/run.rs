@@ -75,6 +75,18 @@ impl Engine {
         self.start_run()
     }
 
+    /// Gives up what is held of the server's deleted files: a barrier, and a run that begins with what the server still has.
+    /// Of what was not read, no base could ever have reached what lies before the WAL that the next base needs.
+    pub(crate) fn give_up(&mut self, detail: String) -> Result<()> {
+        self.hold_from = None;
+        if self.waiting.is_none() && self.forked.is_none() {
+            self.end_run(BarrierReason::RecordsMissing, detail)?;
+        }
+        // Only now is no file among them open.
+        self.registry.release_wals_below(self.state.wals_from)?;
+        self.registry.release_manifests_below(self.manifest.point().file)
+    }
+
     /// Whether archiving can go on: true unless it waits for the server to leave a WAL behind.
     pub(super) fn leave_waiting(&mut self) -> Result<bool> {
         let Some(waiting) = &self.waiting else { return Ok(true) };

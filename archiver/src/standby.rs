@@ -1,0 +1,71 @@
+//! A database that is followed while its archive cannot be reached yet.
+//!
+//! Owns: that what the server deletes from the first moment on stays readable, also when the machine comes up during an
+//! outage of the store: the state directory is locked, files are pinned, the directory is watched. What is held stays
+//! within the operator's limits ([`crate::budget`]).
+//! Refuses: to read the log. That begins with [`Standby::join`].
+
+use std::sync::Arc;
+
+use pitr_archive::{Error, Result, catalog::archive::Archive};
+use tokio::sync::Notify;
+
+use crate::{
+    Archiver,
+    archiver::{Act, Held, held_by_pins},
+    config::{ArchiverConfig, Parts},
+    layout::Layout,
+    source::{OldPins, Source},
+    state::StateDir,
+};
+
+/// A locked state directory and a database whose files are pinned.
+#[derive(Debug)]
+pub struct Standby {
+    pub(crate) config: ArchiverConfig,
+    pub(crate) parts: Parts,
+    pub(crate) state_dir: StateDir,
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) source: Source,
+    pub(crate) held_back: Held,
+}
+
+impl Standby {
+    /// Locks the state directory and begins to pin.
+    ///
+    /// # Errors
+    /// `writer.state-locked`, `rocksdb.not-a-database`, `pin.impossible`.
+    pub fn begin(config: ArchiverConfig, parts: Parts) -> Result<Self> {
+        // What is not a database is said before anything is created.
+        Layout::read(&config.db, &config.db_paths)?;
+        let state_dir = StateDir::lock(&config.state)?;
+        let changed = Arc::new(Notify::new());
+        let source = Source::follow(&config, &state_dir, &changed, OldPins::IfOfThisDirectory)?;
+        Ok(Self { config, parts, state_dir, changed, source, held_back: Held::default() })
+    }
+
+    /// Claims the archive and joins its end, or begins a run there. With an error the database goes on being followed.
+    ///
+    /// # Errors
+    /// What the store answers, and what [`Archiver::open`] refuses.
+    pub async fn join(self, archive: Archive) -> std::result::Result<Archiver, (Box<Self>, Error)> {
+        Archiver::join(self, archive).await
+    }
+
+    /// Pins what is new, and gives up what is held beyond the limits: the archive gets a barrier when it is reached.
+    /// Call it about once a second.
+    ///
+    /// # Errors
+    /// Those of the local file system.
+    pub fn keep_within_limits(&mut self) -> Result<()> {
+        let registry = &self.source.registry;
+        registry.scan()?;
+        let holding = held_by_pins(registry)?;
+        if let Act::GiveUp(limit) = self.held_back.decide(&self.config.budget, &holding) {
+            tracing::warn!(%limit, "what the server has deleted meanwhile is given up");
+            registry.give_up_held()?;
+            self.held_back.gave_up(registry.pins().held_bytes()?);
+        }
+        Ok(())
+    }
+}
