@@ -232,6 +232,12 @@ impl BaseId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// When the base was begun, to the second; `None` where the name holds no such day.
+    pub fn time(&self) -> Option<chrono::DateTime<chrono::Utc>> {
+        let stamp = self.0.get(..16)?;
+        chrono::NaiveDateTime::parse_from_str(stamp, "%Y%m%dT%H%M%SZ").ok().map(|time| time.and_utc())
+    }
 }
 
 impl fmt::Display for BaseId {

@@ -27,6 +27,7 @@ pub mod error;
 pub mod ids;
 pub mod keyring;
 pub mod layout;
+pub mod measure;
 pub mod object_key;
 pub mod random;
 pub mod restore_marker;

@@ -231,6 +231,7 @@ impl Archiver {
                 break;
             }
         }
+        self.parts.metrics.read(total);
         Ok(total)
     }
 
@@ -298,6 +299,7 @@ impl Archiver {
                 self.head_known = now;
                 self.pending = None;
                 self.acknowledged = Acknowledged { position: shipment.position, at: Some(now) };
+                self.parts.metrics.acknowledged(&shipment, now);
                 self.roll_up.segment(shipment.segment.summary.clone(), now);
                 self.joined_behind = 0;
                 self.engine.release(&shipment.state, shipment.manifest)

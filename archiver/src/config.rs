@@ -10,6 +10,7 @@ use pitr_archive::{
 use crate::{
     budget::Budget,
     engine::Policy,
+    metrics::Metrics,
     observer::{NoObserver, Observer},
     owner::{NoOwner, Owner},
     state::StateDir,
@@ -135,16 +136,19 @@ pub struct Parts {
     pub owner: Arc<dyn Owner>,
     /// Who is told what happens.
     pub observer: Arc<dyn Observer>,
+    /// Where the archiver tells how it is doing. Whoever keeps a clone can look at any time.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Parts {
-    /// The system's clock and randomness, no owner, and nobody who is told.
+    /// The system's clock and randomness, no owner, nobody who is told, and metrics that nobody looks at yet.
     pub fn system() -> Self {
         Self {
             clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
             owner: Arc::new(NoOwner),
             observer: Arc::new(NoObserver),
+            metrics: Arc::default(),
         }
     }
 }

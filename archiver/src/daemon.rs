@@ -21,6 +21,7 @@ use crate::{
     control::{Answer, Command, ControlServer, Request},
     elapsed::elapsed,
     engine::{BaseReason, Polled},
+    metrics::Figures,
     observer::{Failure, Linking, Notice},
     quiet::{Ahead, Sentry},
     requests::{Archived, Place, Requests, Wanted, answer},
@@ -43,6 +44,8 @@ const REPLACING: Duration = Duration::from_secs(600);
 const LAST_ATTEMPTS: Duration = Duration::from_secs(20);
 /// How often that is looked after.
 const LOOKED_AFTER: Duration = Duration::from_secs(1);
+/// How often it is said how things are while the loop waits for the store.
+const TELL: Duration = Duration::from_secs(1);
 
 /// A base on its way.
 enum BaseJob {
@@ -136,6 +139,7 @@ impl Archiver {
         };
         tokio::pin!(shutdown);
         loop {
+            daemon.tell();
             let (waits_in, ahead) = (daemon.waits_in(), daemon.ahead());
             let next = daemon.step().await?;
             let idle = next != Next::AtOnce;
@@ -175,6 +179,29 @@ fn joined<T>(done: std::result::Result<Result<T>, tokio::task::JoinError>) -> Re
 }
 
 impl Daemon {
+    /// Says that the loop turns, and once a second how things are.
+    fn tell(&self) {
+        let (metrics, now) = (&self.archiver.parts.metrics, self.archiver.parts.clock.now());
+        metrics.turned(now);
+        if metrics.wants_figures(now) {
+            match Figures::of(&self.archiver) {
+                Ok(figures) => metrics.show(figures),
+                // What it means for archiving is for the step that meets it.
+                Err(e) => tracing::debug!(error = %e, "how things are could not be measured"),
+            }
+        }
+    }
+
+    /// Waits for the delivery under way, for as long as the store may be away: the loop turns meanwhile.
+    async fn wait_for_delivery(&mut self) -> Result<Delivered> {
+        loop {
+            tokio::select! {
+                delivered = wait(&mut self.delivery) => return delivered,
+                () = tokio::time::sleep(TELL) => self.tell(),
+            }
+        }
+    }
+
     /// The WAL whose next record is waited for, if nothing is under way or held back that a step would have to go on with.
     fn waits_in(&self) -> Option<FileNumber> {
         let settled = self.delivery.is_none()
@@ -239,7 +266,7 @@ impl Daemon {
         }
         self.ship_if_due(now)?;
         self.keep_within_limits(now)?;
-        self.tell();
+        self.tell_observer();
         self.serve_requests().await?;
         if self.away.is_none() {
             self.base_step(now).await?;
@@ -389,7 +416,7 @@ impl Daemon {
                 self.archiver.cut(Heartbeat::No)?;
                 self.send_pending(Duration::ZERO);
             }
-            let delivered = wait(&mut self.delivery).await;
+            let delivered = self.wait_for_delivery().await;
             self.delivered(delivered).await?;
         }
         Ok(())
@@ -576,7 +603,7 @@ impl Daemon {
     }
 
     /// Tells what is new.
-    fn tell(&mut self) {
+    fn tell_observer(&mut self) {
         let archiver = &mut self.archiver;
         let observer = archiver.parts.observer.clone();
         let timeline = archiver.timeline();
@@ -619,6 +646,7 @@ impl Daemon {
         if e.code() == Code::Fenced {
             return Err(e);
         }
+        self.archiver.parts.metrics.base_failed(e.code());
         if e.code() == Code::BaseNotPublishable {
             tracing::info!(error = %e, "the base would serve no target yet");
         } else {

@@ -4,7 +4,8 @@
 //! - [`Archiver`] is the whole thing: open it, then [`Archiver::run`] it as a daemon or drive it step by step.
 //! - [`engine`] decides: what is continuous, what is a barrier, when a base is wanted. [`pin`], [`registry`] and
 //!   [`watch`] hold files before the server deletes them; [`wal_tail`] and [`manifest_tail`] read them.
-//! - [`base`] takes bases, [`ship`] delivers segments, [`control`] is the socket that `pitr tag` talks to.
+//! - [`base`] takes bases, [`ship`] delivers segments, [`control`] is the socket that `pitr tag` talks to, [`metrics`] what
+//!   can be seen of it from outside.
 //!
 //! In the database's directories it reads and hard-links out, nothing else. Nothing here links a RocksDB library, except
 //! the ready [`Owner`] in `embedded` (behind the feature of that name).
@@ -48,6 +49,7 @@ mod fork;
 pub mod layout;
 pub mod lineage;
 pub mod manifest_tail;
+pub mod metrics;
 pub mod observer;
 pub mod owner;
 pub mod pin;
@@ -70,5 +72,6 @@ mod window;
 pub use archiver::Archiver;
 pub use config::{ArchiverConfig, Parts};
 pub use delay::PinDelay;
+pub use metrics::Metrics;
 pub use owner::Owner;
 pub use standby::Standby;

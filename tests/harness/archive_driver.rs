@@ -141,6 +141,7 @@ impl ArchiveDriver {
                 random: self.random.clone(),
                 owner: Arc::new(NoOwner),
                 observer: Arc::new(NoObserver),
+                metrics: Arc::default(),
             };
             let (store, key, config, clock, random) =
                 (store.clone(), self.key.clone(), self.config.clone(), self.clock.clone(), self.random.clone());

@@ -88,6 +88,7 @@ impl Host {
             random: place.random.clone(),
             owner: Arc::new(NoOwner),
             observer: Arc::new(NoObserver),
+            metrics: Arc::default(),
         };
         let store: Arc<dyn Store> = Arc::new(place.network.clone());
         let opened = self.process(|| {

@@ -14,7 +14,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -54,6 +54,8 @@ struct Shared {
     bucket_seen: AtomicBool,
     /// A request has succeeded: credentials that cannot be loaded now are a passing trouble.
     has_worked: AtomicBool,
+    /// Requests that were made again here.
+    repeated: Arc<AtomicU64>,
 }
 
 impl CloudStore {
@@ -82,7 +84,9 @@ impl CloudStore {
             refuse().with("reason", e.kind()).hint("an option or a variable has a value that cannot be used")
         })?;
         let (bucket_seen, has_worked) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self(Arc::new(Shared { operator: with_layers(operator), location, bucket_seen, has_worked })))
+        let repeated = Arc::default();
+        let operator = with_layers(operator, Arc::clone(&repeated));
+        Ok(Self(Arc::new(Shared { operator, location, bucket_seen, has_worked, repeated })))
     }
 }
 
@@ -142,7 +146,7 @@ impl Shared {
 
 /// The layers in the one order that is right. Timeout is inside: it ends one attempt, and Retry outside of it makes
 /// the next; the other way round it would end the whole sequence in the middle and leave Retry's state broken.
-fn with_layers(operator: Operator) -> Operator {
+fn with_layers(operator: Operator, repeated: Arc<AtomicU64>) -> Operator {
     let timeout = TimeoutLayer::new()
         .with_timeout(Duration::from_secs(30))
         // One part on a slow line: 8 MiB at 1 Mbit/s.
@@ -154,14 +158,15 @@ fn with_layers(operator: Operator) -> Operator {
         .with_min_delay(Duration::from_millis(200))
         .with_max_delay(Duration::from_secs(5))
         .with_max_times(5)
-        .with_notify(Notice);
+        .with_notify(Notice(repeated));
     operator.layer(timeout).layer(retry)
 }
 
-struct Notice;
+struct Notice(Arc<AtomicU64>);
 
 impl RetryInterceptor for Notice {
     fn intercept(&self, event: RetryEvent<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
         tracing::info!(
             operation = %event.op, attempt = event.attempt, after = ?event.retry_after, cause = %short(event.err),
             "the object store did not answer as it should; asking again"
@@ -321,6 +326,10 @@ impl Store for CloudStore {
 
     fn describe(&self) -> String {
         self.0.location.describe()
+    }
+
+    fn repeated(&self) -> u64 {
+        self.0.repeated.load(Ordering::Relaxed)
     }
 }
 

@@ -17,54 +17,13 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use super::request::Request;
 use super::{Listed, Put, Store, Upload};
 use crate::{
     code::Code,
     error::{Error, Result},
     object_key::ObjectKey,
 };
-
-/// What is asked of a store. An upload asks three times or more: to start, for every piece, to finish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Request {
-    /// [`Store::put`].
-    Put,
-    /// [`Store::upload`].
-    Upload,
-    /// [`Upload::write`].
-    Write,
-    /// [`Upload::finish`].
-    Finish,
-    /// [`Upload::abort`].
-    Abort,
-    /// [`Store::get`].
-    Get,
-    /// [`Store::get_range`].
-    GetRange,
-    /// [`Store::size`].
-    Size,
-    /// [`Store::list`].
-    List,
-    /// [`Store::delete`].
-    Delete,
-}
-
-impl Request {
-    const fn tag(self) -> u8 {
-        match self {
-            Self::Put => 0,
-            Self::Upload => 1,
-            Self::Write => 2,
-            Self::Finish => 3,
-            Self::Abort => 4,
-            Self::Get => 5,
-            Self::GetRange => 6,
-            Self::Size => 7,
-            Self::List => 8,
-            Self::Delete => 9,
-        }
-    }
-}
 
 /// One way to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +50,7 @@ impl Schedule {
     pub fn decide(&self, request: Request, key: &str, nth: u64) -> Option<Fault> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.seed.to_le_bytes());
-        hasher.update(&[request.tag()]);
+        hasher.update(&[u8::try_from(request.index()).unwrap_or(u8::MAX)]);
         hasher.update(&nth.to_le_bytes());
         hasher.update(key.as_bytes());
         let mut draw = [0; 8];
@@ -249,6 +208,10 @@ impl Store for FaultyStore {
 
     fn local_path(&self) -> Option<&Path> {
         self.inner.local_path()
+    }
+
+    fn repeated(&self) -> u64 {
+        self.inner.repeated()
     }
 }
 

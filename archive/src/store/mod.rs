@@ -2,7 +2,7 @@
 //!
 //! Owns: the small interface that everything else uses, and what each answer means. Backends: [`local`] (durable,
 //! exclusive, our own), [`cloud`] (opendal), [`memory`] (tests, with
-//! [`faulty`] around it). [`url`] chooses one, [`probe`] tests it.
+//! [`faulty`] around it). [`url`] chooses one, [`probe`] tests it, [`measured`] counts what it is asked.
 //!
 //! Rules every backend keeps:
 //! - an object is visible whole or not at all, and durable when the call returns;
@@ -24,8 +24,10 @@ pub mod cloud;
 pub mod environment;
 pub mod faulty;
 pub mod local;
+pub mod measured;
 pub mod memory;
 pub mod probe;
+mod request;
 mod services;
 pub mod url;
 
@@ -90,5 +92,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The directory on this machine that holds the objects, if that is what it is.
     fn local_path(&self) -> Option<&Path> {
         None
+    }
+
+    /// How many requests were repeated inside until now, before a caller got an answer.
+    fn repeated(&self) -> u64 {
+        0
     }
 }

@@ -279,6 +279,7 @@ impl Archiver {
         self.engine.base_taken(candidate);
         self.roll_up.bases.push(document.id.clone());
         self.last_base = Some(document.id.clone());
+        self.parts.metrics.base();
         let run = (self.timeline, document.run);
         self.known_files.published(&document.files, run, (self.timeline, self.engine.run()));
         tracing::info!(base = %document.id, floor = %document.floor.boundary, files = document.files.len(), "base published");

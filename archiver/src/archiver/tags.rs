@@ -82,6 +82,7 @@ impl Archiver {
         match self.archive.put_tag(&document, &self.claim, &*self.parts.random).await? {
             PutDocument::Created { .. } => {
                 self.roll_up.tags.push((self.archive.tag_hash(&name), document.position));
+                self.parts.metrics.tag();
                 Ok(document)
             }
             PutDocument::Conflict(other) => {
