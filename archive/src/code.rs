@@ -184,6 +184,7 @@ codes! {
     Usage = "usage", Usage, Error, Never, "the command cannot be carried out as given", "see --help, which has examples";
     ConfigMalformed = "config.malformed", Usage, Error, Never, "the configuration cannot be read", "the place is shown above; pitr config schema describes every key";
     ConfigContradictory = "config.contradictory", Usage, Error, Never, "the configuration cannot be carried out", "what stands in the way is named above";
+    HttpListen = "http.listen", Usage, Error, Later, "the address for the status page and metrics cannot be listened on", "another process has it, most likely another pitr: choose a port with --http or http.listen";
     ControlUnavailable = "control.unavailable", Usage, Error, Later, "the running archiver cannot be reached", "check that it runs under the same --state";
     Interrupted = "interrupted", Interrupted, Warning, Later, "interrupted", "run the same command again";
     Internal = "internal", Internal, Critical, Never, "a fault of pitr itself", "please report this with the whole message";

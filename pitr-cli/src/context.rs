@@ -30,6 +30,7 @@ use crate::{
         Mode, Output,
         progress::{Bars, drawable},
     },
+    settings::{file::LogForm, sources},
 };
 
 /// How many of a damaged archive's faults are told before something else is done with it.
@@ -54,7 +55,7 @@ impl Context {
     /// Resolves the options of every command and starts the log.
     pub fn resolve(cli: &Cli) -> Result<Self> {
         let multi = MultiProgress::new();
-        logging::start(&cli.global, cli.command.is_service(), &multi)?;
+        logging::start(&cli.global, cli.command.is_service(), &configured_log(cli), &multi)?;
         let mode = if cli.global.json { Mode::Json } else { Mode::Text };
         Ok(Self {
             clock: Arc::new(SystemClock),
@@ -105,6 +106,14 @@ impl Context {
     pub fn key(&self, args: &ArchiveArgs) -> Result<Option<MasterKey>> {
         args.key_file.as_deref().map(MasterKey::from_file).transpose()
     }
+}
+
+/// What the configuration of a service says about the log. One that cannot be read says nothing: that is told by the command,
+/// in the log that the command line asks for.
+fn configured_log(cli: &Cli) -> logging::Configured {
+    let log = cli.command.configuration().and_then(|path| sources::load(path, std::env::vars()).ok());
+    let Some(log) = log.map(|loaded| loaded.file.log) else { return logging::Configured::default() };
+    logging::Configured { json: log.format.map(|form| form == LogForm::Json), level: log.level }
 }
 
 /// Where the archiver of a database keeps its state: as given, or beside the database.

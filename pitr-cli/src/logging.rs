@@ -32,12 +32,23 @@ impl<'a> MakeWriter<'a> for AroundBars {
     }
 }
 
+/// What a configuration says about the log; the command line goes before it.
+#[derive(Clone, Debug, Default)]
+pub struct Configured {
+    /// One JSON object per event, or a line of text.
+    pub json: Option<bool>,
+    /// How much.
+    pub level: Option<String>,
+}
+
 /// Starts the log. `service` commands tell what they do; the others speak up only when something is wrong.
-pub fn start(global: &GlobalArgs, service: bool, bars: &MultiProgress) -> Result<()> {
-    let level = match &global.log_level {
-        Some(level) if !level.is_empty() => level.as_str(),
-        _ if service => "info",
-        _ => "warn",
+pub fn start(global: &GlobalArgs, service: bool, configured: &Configured, bars: &MultiProgress) -> Result<()> {
+    let given = |level: &Option<String>| level.clone().filter(|level| !level.is_empty());
+    let chosen = given(&global.log_level).or_else(|| given(&configured.level));
+    let level = match &chosen {
+        Some(level) => level.as_str(),
+        None if service => "info",
+        None => "warn",
     };
     let filter = EnvFilter::try_new(level).map_err(|e| {
         Error::new(Code::Usage, "reading --log-level")
@@ -48,7 +59,7 @@ pub fn start(global: &GlobalArgs, service: bool, bars: &MultiProgress) -> Result
     let json = match global.log_format {
         LogFormat::Json => true,
         LogFormat::Text => false,
-        LogFormat::Auto => global.json,
+        LogFormat::Auto => configured.json.unwrap_or(global.json),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(AroundBars(bars.clone()));
     let started = if json {

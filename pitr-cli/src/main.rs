@@ -6,6 +6,8 @@
 //! - [`output`]: tables, JSON (its module documentation lists every command's fields), progress, errors.
 //! - [`settings`]: the configuration file of `pitr run --config`.
 //! - [`logging`]: the log on standard error.
+//! - [`web`]: a service seen from outside: metrics, health, a page for people.
+//! - [`systemd`]: what the service manager is told.
 //! - [`memory`]: what the allocator keeps.
 //!
 //! This file is one match over the commands, and how the process exits.
@@ -20,6 +22,8 @@ mod logging;
 mod memory;
 mod output;
 mod settings;
+mod systemd;
+mod web;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! Options of the commands that write an archive: run, base, tag, flush, status.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
@@ -27,7 +27,7 @@ use super::{
         pitr run --db /var/lib/app/db --archive 's3://bucket/app?region=eu-west-1' --key-file /etc/pitr.key\n  \
         pitr run --db /var/lib/app/db --archive file:/var/backups/app --once      catch up and end\n  \
         pitr run --db /var/lib/app/db --archive file:/var/backups/app --unlogged-tolerate cache\n  \
-        pitr run --config /etc/pitr/pitr.toml"
+        pitr run --config /etc/pitr/pitr.toml --http 9598                         and a status page on loopback"
 )]
 pub struct RunArgs {
     /// The database.
@@ -43,6 +43,16 @@ pub struct RunArgs {
         "barrier_base_spacing_max", "capture_limit", "include",
     ])]
     pub config: Option<PathBuf>,
+    /// Serve a status page, /status (JSON), /metrics (Prometheus), /healthz and /readyz here: a port of loopback, or
+    /// an address and a port. Without a password: keep it on loopback [default: nothing is served]
+    #[arg(long, value_name = "ADDRESS", value_parser = values::listen, help_heading = "Seen from outside")]
+    pub http: Option<SocketAddr>,
+    /// /readyz fails when the oldest write that the archive lacks is older than this [default: 1m]
+    #[arg(long, value_name = "TIME", value_parser = values::positive_duration, help_heading = "Seen from outside")]
+    pub ready_max_lag: Option<Duration>,
+    /// /readyz fails when the last base is older than this [default: however old it is]
+    #[arg(long, value_name = "TIME", value_parser = values::positive_duration, help_heading = "Seen from outside")]
+    pub ready_max_base_age: Option<Duration>,
     /// Ship a segment when its oldest record is this old: what a power cut of this machine can cost at most
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = values::positive_duration)]
     pub interval: Duration,

@@ -10,6 +10,8 @@ pub mod restoring;
 pub mod tools;
 pub mod values;
 
+use std::path::Path;
+
 use clap::{Parser, Subcommand};
 
 use self::{
@@ -101,6 +103,14 @@ impl Command {
     /// Whether the command handles interrupts itself, because it ends in an orderly way.
     pub fn ends_itself(&self) -> bool {
         matches!(self, Self::Run(_))
+    }
+
+    /// The configuration of a service, if one was named.
+    pub fn configuration(&self) -> Option<&Path> {
+        match self {
+            Self::Run(args) => args.config.as_deref(),
+            _ => None,
+        }
     }
 
     /// Whether the command's own log is worth showing by default.

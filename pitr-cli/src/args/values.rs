@@ -2,7 +2,11 @@
 //!
 //! Owns: what is accepted, so that a misspelt value is refused before anything happens.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 /// `250ms`, `1s`, `5m`, `2h`, `1d`: a whole number and a unit.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -36,6 +40,15 @@ pub fn segment_size(text: &str) -> Result<u64, String> {
         bytes @ 4_096..=268_435_456 => Ok(bytes),
         _ => Err("from 4KiB to 256MiB".to_owned()),
     }
+}
+
+/// `9598` or `:9598` on loopback, `127.0.0.1:9598`, `[::1]:9598`, `localhost:9598`: numbers, so that nobody is asked for a name.
+pub fn listen(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:").or_else(|| text.strip_prefix(':')).unwrap_or(text);
+    if let Ok(port) = port.parse() {
+        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    text.parse().map_err(|_| "write a port (on loopback) or an address and a port: 9598, 127.0.0.1:9598, [::1]:9598".to_owned())
 }
 
 /// A key as people type it: text, in which `\xNN` stands for a byte that cannot be typed and `\\` for a backslash.
@@ -104,6 +117,22 @@ mod tests {
             assert!(duration(bad).is_err(), "{bad:?}");
         }
         assert!(positive_duration("0s").is_err());
+    }
+
+    #[test]
+    fn a_port_alone_is_one_of_loopback_and_an_address_is_taken_as_it_is() {
+        for (text, address) in [
+            ("9598", "127.0.0.1:9598"),
+            (":9598", "127.0.0.1:9598"),
+            ("localhost:0", "127.0.0.1:0"),
+            ("0.0.0.0:1", "0.0.0.0:1"),
+            ("[::1]:1", "[::1]:1"),
+        ] {
+            assert_eq!(listen(text).map(|a| a.to_string()), Ok(address.to_owned()));
+        }
+        for bad in ["", "host", "host:1", "127.0.0.1", "70000", "::1:1:"] {
+            assert!(listen(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

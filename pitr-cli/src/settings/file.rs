@@ -3,7 +3,7 @@
 //! Owns: every key's name, form and meaning; documentation comments here are the schema's descriptions. An unknown key is
 //! an error, everywhere. Refuses: defaults (the archiver's own), and what values mean together ([`super::jobs`]).
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer, de};
@@ -18,9 +18,66 @@ pub struct File {
     /// How databases are archived that do not say otherwise themselves
     #[serde(default)]
     pub tuning: Tuning,
+    /// How the service is seen from outside
+    #[serde(default, skip_serializing_if = "Http::is_empty")]
+    pub http: Http,
+    /// The log on standard error
+    #[serde(default, skip_serializing_if = "Log::is_empty")]
+    pub log: Log,
     /// The databases, each under a name of your choice: letters, digits, `-` and `_`
     #[serde(default)]
     pub databases: BTreeMap<String, Database>,
+}
+
+/// The status page, `/status`, `/metrics`, `/healthz` and `/readyz`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Where to listen: a port of loopback, or an address and a port. There is no password. Default: nothing is served
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<Listen>,
+    /// `/readyz` fails when the oldest write that an archive lacks is older than this. Default: 1m
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_max_lag: Option<Period>,
+    /// `/readyz` fails when the last base of a database is older than this. Default: however old it is
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_max_base_age: Option<Period>,
+}
+
+impl Http {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The log. What the command line says goes before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Its form. Default: text
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<LogForm>,
+    /// How much: error, warn, info, debug, trace, or per module (`info,pitr_archiver=debug`). Default: info
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+}
+
+impl Log {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogForm {
+    /// One line of text per event
+    Text,
+    /// One JSON object per event
+    Json,
 }
 
 /// A database to archive.
@@ -169,6 +226,11 @@ written!(
     SegmentSize(u64), values::segment_size, written_size, "^[0-9.]+ *([kKMGT]i?)?B?$", "8MiB"
 );
 
+written!(
+    /// Where to listen.
+    Listen(SocketAddr), values::listen, |address: SocketAddr| address.to_string(), "^(([^:]*|\\[.*\\]):)?[0-9]+$", "9598"
+);
+
 /// As [`values::duration`] reads it.
 fn written_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
@@ -229,10 +291,16 @@ mod tests {
             db = "/var/lib/orders"
             archive = { url = "file:/a", key = "env:ORDERS_KEY" }
             tuning.poll = "250ms"
+            [http]
+            listen = "9598"
+            ready_max_lag = "30s"
+            [log]
+            format = "json"
         "#;
         let file: File = toml::from_str(text).unwrap();
         let printed = toml::to_string(&file).unwrap();
         assert_eq!(toml::from_str::<File>(&printed).unwrap(), file, "{printed}");
+        assert!(printed.contains("127.0.0.1:9598") && printed.contains("format = \"json\""), "{printed}");
         assert!(printed.contains("interval = \"90s\"") && printed.contains("\"64KiB\""), "{printed}");
     }
 
@@ -243,6 +311,8 @@ mod tests {
             ("[tuning]\nintervall = \"1s\"", "unknown field `intervall`"),
             ("[tuning]\nsegment_size = \"1KiB\"", "4KiB"),
             ("[tuning]\ncompression_level = 20", "1 to 19"),
+            ("[http]\nlisten = \"host\"", "127.0.0.1:9598"),
+            ("[log]\nformat = \"xml\"", "unknown variant"),
             ("[databases.a]\narchive.url = \"file:/a\"", "missing field `db`"),
         ] {
             let e = toml::from_str::<File>(text).unwrap_err().to_string();

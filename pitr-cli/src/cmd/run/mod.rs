@@ -5,10 +5,13 @@
 
 mod service;
 
+use std::{net::SocketAddr, sync::Arc};
+
 use pitr_archive::{
     Code, Error, Result,
     store::{
         Store,
+        measured::MeasuredStore,
         probe::{Step, probe},
         url,
     },
@@ -23,9 +26,15 @@ use crate::{
     context::Context,
     output::{Verdict, json::ShownPosition, text},
     settings::{
+        file::Http,
         jobs::{self, Job},
         secret::SecretRef,
         sources,
+    },
+    systemd,
+    web::{
+        self, Listening,
+        board::{Board, Limits, Panel, State},
     },
 };
 
@@ -43,9 +52,12 @@ struct AllCaughtUp {
 
 /// Archives.
 pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
-    let jobs = match &args.config {
-        Some(path) => jobs::of(&sources::load(path, std::env::vars())?.file)?,
-        None => vec![named(args)?],
+    let (jobs, http) = match &args.config {
+        Some(path) => {
+            let file = sources::load(path, std::env::vars())?.file;
+            (jobs::of(&file)?, file.http)
+        }
+        None => (vec![named(args)?], Http::default()),
     };
     for job in &jobs {
         work::refuse_no_database(&job.config)?;
@@ -55,15 +67,41 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
     if args.once {
         return catch_up(context, &jobs, args.config.is_some(), shutdown).await;
     }
-    match (args.config.is_some(), jobs.as_slice()) {
-        (false, [job]) => {
-            let archiver = open(context, job).await?;
-            told(job);
-            archiver.run(shutdown).await?;
+    let board = Arc::new(Board::new(Arc::clone(&context.clock), &jobs, limits(args, &http)));
+    seen(&board, args.http.or(http.listen.map(|listen| listen.0))).await?;
+    match (args.config.is_some(), jobs.as_slice(), board.panels.as_slice()) {
+        (false, [job], [panel]) => {
+            let _died = panel.guard();
+            let ended = service::once(context, job, panel, shutdown).await;
+            panel.set(ended.as_ref().err().map_or(State::Ended, |e| State::GivenUp(e.into())));
+            ended?;
         }
-        _ => service::run(context, jobs, shutdown).await?,
+        _ => service::run(context, jobs, &board.panels, shutdown).await?,
     }
     Ok(Verdict::Done)
+}
+
+/// What the command line says goes before what the file says.
+fn limits(args: &RunArgs, http: &Http) -> Limits {
+    let usual = Limits::default();
+    Limits {
+        max_lag: args.ready_max_lag.or(http.ready_max_lag.map(|v| v.0)).unwrap_or(usual.max_lag),
+        max_base_age: args.ready_max_base_age.or(http.ready_max_base_age.map(|v| v.0)).or(usual.max_base_age),
+    }
+}
+
+/// Lets it be seen from outside: by the service manager where there is one, and over HTTP where that is asked for.
+async fn seen(board: &Arc<Board>, listen: Option<SocketAddr>) -> Result<()> {
+    systemd::check()?;
+    if let Some(address) = listen {
+        let listening = Listening::on(address).await?;
+        tokio::spawn(listening.serve(Arc::clone(board)));
+        tokio::spawn(web::keep(Arc::clone(board)));
+    }
+    if std::env::var_os("NOTIFY_SOCKET").is_some() {
+        tokio::spawn(systemd::tell(Arc::clone(board)));
+    }
+    Ok(())
 }
 
 /// The one database that options name.
@@ -90,15 +128,17 @@ fn named(args: &RunArgs) -> Result<Job> {
 }
 
 /// Opens a job's archive, creating it when there is none, and the archiver on it.
-async fn open(context: &Context, job: &Job) -> Result<Archiver> {
-    let store = context.store(&job.url).await?;
+async fn open(context: &Context, job: &Job, panel: &Panel) -> Result<Archiver> {
+    let store = MeasuredStore::new(context.store(&job.url).await?, Arc::clone(&panel.meter));
+    let store: Arc<dyn Store> = Arc::new(store);
     refuse_unfit(&*store).await?;
     let key = job.key.clone();
     // A command that tells the key can take its time.
     let read = tokio::task::spawn_blocking(move || key.map(|key| key.key(|name| std::env::var(name).ok())).transpose());
     let key = read.await.map_err(|e| Error::new(Code::Internal, "reading the key").because(e))??;
     let archive = context.archive_or_new(store, key).await?;
-    Archiver::open(job.config.clone(), archive, Parts::system()).await
+    let parts = Parts { metrics: Arc::clone(&panel.metrics), ..Parts::system() };
+    Archiver::open(job.config.clone(), archive, parts).await
 }
 
 fn told(job: &Job) {
@@ -116,7 +156,8 @@ async fn catch_up(
     tokio::pin!(shutdown);
     let mut all = Vec::new();
     for job in jobs {
-        let mut archiver = open(context, job).await?;
+        let panel = Panel::new(job, Arc::clone(&context.clock));
+        let mut archiver = open(context, job, &panel).await?;
         let position = tokio::select! {
             position = archiver.catch_up() => position?,
             () = &mut shutdown => return Err(Error::new(Code::Interrupted, "catching up")),
@@ -166,6 +207,7 @@ fn shutdown() -> Result<impl Future<Output = ()>> {
             _ = term.recv() => tracing::info!("SIGTERM: shipping the rest"),
             _ = int.recv() => tracing::info!("interrupted: shipping the rest"),
         }
+        systemd::stopping();
         tokio::spawn(async move {
             tokio::select! {
                 _ = term.recv() => {}

@@ -1,6 +1,6 @@
 //! `pitr status`: what can be restored, and how far behind the archive is.
 
-mod windows;
+pub mod windows;
 
 use chrono::{DateTime, Utc};
 use pitr_archive::{
@@ -35,8 +35,9 @@ struct Shown {
     archive: Option<ShownArchive>,
 }
 
+/// What a running archiver says of itself.
 #[derive(Serialize)]
-struct ShownArchiver {
+pub struct ShownArchiver {
     database: String,
     archive: String,
     epoch: Epoch,
@@ -114,14 +115,15 @@ struct ShownBase {
 
 /// A boundary without its hash and WAL, which a summary does not tell.
 #[derive(Clone, Copy, Serialize)]
-struct Place {
+pub struct Place {
     timeline: TimelineId,
     record: Option<pitr_archive::ids::RecordNumber>,
     boundary: Boundary,
 }
 
 impl Place {
-    fn new(timeline: TimelineId, boundary: Boundary) -> Self {
+    /// On a timeline.
+    pub fn new(timeline: TimelineId, boundary: Boundary) -> Self {
         Self { timeline, record: boundary.last_record(), boundary }
     }
 }
@@ -249,7 +251,7 @@ fn describe_timeline(catalog: &Catalog, timeline: &Timeline) -> ShownTimeline {
 }
 
 /// When a boundary had certainly been reached; the end of the archive stays true as long as nothing more was readable.
-fn seen(timeline: &Timeline, boundary: Boundary) -> Option<Micros> {
+pub fn seen(timeline: &Timeline, boundary: Boundary) -> Option<Micros> {
     if boundary == timeline.end() {
         return timeline.observed_through();
     }
