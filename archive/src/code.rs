@@ -183,6 +183,7 @@ codes! {
     // Commands.
     Usage = "usage", Usage, Error, Never, "the command cannot be carried out as given", "see --help, which has examples";
     ConfigMalformed = "config.malformed", Usage, Error, Never, "the configuration cannot be read", "the place is shown above; pitr config schema describes every key";
+    HookFailed = "hook.failed", Usage, Error, Later, "a command of the configuration failed", "its own words are in the log; the archiver goes on, but takes no base while before_base fails";
     ConfigContradictory = "config.contradictory", Usage, Error, Never, "the configuration cannot be carried out", "what stands in the way is named above";
     HttpListen = "http.listen", Usage, Error, Later, "the address for the status page and metrics cannot be listened on", "another process has it, most likely another pitr: choose a port with --http or http.listen";
     ControlUnavailable = "control.unavailable", Usage, Error, Later, "the running archiver cannot be reached", "check that it runs under the same --state";

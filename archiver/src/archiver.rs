@@ -25,6 +25,7 @@ use pitr_archive::{
     clock::Micros,
     ids::{BaseId, Ordinal, TimelineId},
     object_key::ObjectKey,
+    segment::envelope::Level,
 };
 use tokio::sync::Notify;
 
@@ -398,6 +399,20 @@ impl Archiver {
         self.heartbeat().await?;
         self.close_manifest().await?;
         Ok(self.acknowledged.position)
+    }
+
+    /// Takes over what can change while it runs.
+    pub(crate) fn adopt(&mut self, new: &ArchiverConfig) {
+        let changed = self.config.adopt(new);
+        if changed.is_empty() {
+            return;
+        }
+        tracing::info!(?changed, "new settings are in force");
+        if changed.iter().any(|field| field.starts_with("barrier_base_spacing")) {
+            self.pace = Pace::new(self.config.barrier_base_spacing, self.config.barrier_base_spacing_max);
+        }
+        self.engine.set_policy(self.config.policy());
+        self.engine.stream.set_level(Level::new(self.config.compression_level));
     }
 
     /// Ships the rest and closes the manifest.

@@ -16,8 +16,8 @@ use crate::{
     state::StateDir,
 };
 
-/// Settings of one archiver. Immutable once it runs.
-#[derive(Clone, Debug)]
+/// Settings of one archiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiverConfig {
     /// The database directory.
     pub db: PathBuf,
@@ -55,6 +55,9 @@ pub struct ArchiverConfig {
     /// Where pins of WALs lie that are on another file system than the state directory. Default: beside their directory,
     /// under its name with `.pitr` behind it.
     pub wal_pins: Option<PathBuf>,
+    /// The archive's name, where a database has several: what is not below the state directory is kept apart by it.
+    /// Default: none.
+    pub archive_name: Option<String>,
     /// Names of files beside RocksDB's own, in the database directory, that every base carries.
     pub include: Vec<String>,
     /// Who writes, for people. Default: host and process id.
@@ -110,6 +113,7 @@ impl ArchiverConfig {
             compression_level: 1,
             db_paths: Vec::new(),
             wal_pins: None,
+            archive_name: None,
             include: Vec::new(),
             writer: format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id()),
             file_events: FileEvents::Watched,
@@ -117,6 +121,36 @@ impl ArchiverConfig {
             budget: Budget::default(),
             rival: Rival::Leave,
         }
+    }
+
+    /// Takes over what can change while the archiver runs, and names it.
+    pub fn adopt(&mut self, new: &Self) -> Vec<&'static str> {
+        let mut changed = Vec::new();
+        macro_rules! adopt {
+            ($($field:ident),* $(,)?) => {$(
+                if self.$field != new.$field {
+                    self.$field.clone_from(&new.$field);
+                    changed.push(stringify!($field));
+                }
+            )*};
+        }
+        adopt!(
+            interval,
+            segment_bytes,
+            heartbeat,
+            manifest_interval,
+            manifest_segments,
+            base_spacing,
+            barrier_base_spacing,
+            barrier_base_spacing_max,
+            capture_bytes,
+            unlogged_tolerate,
+            compression_level,
+            include,
+            uploads,
+            budget,
+        );
+        changed
     }
 
     /// What the engine does about changes outside the log.

@@ -42,6 +42,8 @@ pub enum Request {
     Flush,
     /// Say how things are.
     Status,
+    /// Read the service's configuration again.
+    Reload,
 }
 
 /// A tag to create.
@@ -86,8 +88,38 @@ pub enum Answer {
     Flush(Position),
     /// How things are.
     Status(Box<Status>),
+    /// The configuration was read again.
+    Reload(Reloaded),
     /// It could not be done.
     Error(WireError),
+}
+
+/// What became of a configuration that was read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What differs; nothing where nothing does.
+    pub changes: Vec<Change>,
+}
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The database, and the archive where it has several.
+    pub database: String,
+    /// What.
+    pub what: String,
+    /// What became of it.
+    pub effect: Effect,
+}
+
+/// What became of a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// It is in force.
+    Applied,
+    /// It will be, after a restart.
+    NeedsRestart,
 }
 
 /// How an archiver is doing.
@@ -254,15 +286,21 @@ impl Drop for ControlServer {
 async fn serve(stream: UnixStream, commands: mpsc::Sender<Command>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(MAX_LINE)).read_line(&mut line).await?;
+    let mut lines = BufReader::new(read.take(MAX_LINE));
+    lines.read_line(&mut line).await?;
     let answer = match serde_json::from_str::<Request>(&line) {
         Err(e) => Err(Error::new(Code::Usage, "reading the request").because(e)),
         Ok(request) => {
             let (reply, answer) = oneshot::channel();
+            let mut more = String::new();
             let stopped = || Error::new(Code::ControlUnavailable, "asking the archiver").with("state", "stopping");
             match commands.send(Command { request, reply }).await {
                 Err(_) => Err(stopped()),
-                Ok(()) => answer.await.unwrap_or_else(|_| Err(stopped())),
+                Ok(()) => tokio::select! {
+                    answer = answer => answer.unwrap_or_else(|_| Err(stopped())),
+                    // A second line, or the end: nobody waits any more.
+                    _ = lines.read_line(&mut more) => return Ok(()),
+                },
             }
         }
     };

@@ -10,12 +10,12 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use pitr_archive::{Code, Error, Result, catalog::schema::BaseFile, clock::Micros, ids::FileNumber};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
 use crate::{
-    Archiver,
+    Archiver, ArchiverConfig,
     archiver::{BaseInProgress, Floor, Heartbeat, SCAN_INTERVAL, captures::Captured, of_another_history},
     base::{collect::Collected, upload},
     control::{Answer, Command, ControlServer, Request},
@@ -118,6 +118,19 @@ impl Archiver {
     /// # Errors
     /// `writer.fenced` when another archiver has taken over; errors of the local machine that do not pass by themselves.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let (_keep, settings) = watch::channel(self.config.clone());
+        self.run_with(settings, shutdown).await
+    }
+
+    /// As [`Archiver::run`]; what can change while it runs ([`ArchiverConfig::adopt`]) follows `settings`.
+    ///
+    /// # Errors
+    /// As [`Archiver::run`].
+    pub async fn run_with(
+        self,
+        mut settings: watch::Receiver<ArchiverConfig>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<()> {
         let (sender, mut commands) = mpsc::channel(COMMANDS);
         let _server = ControlServer::start(&self.state_dir, sender)?;
         let sentry = Sentry::start(self.config.poll, self.changed.clone())?;
@@ -152,6 +165,7 @@ impl Archiver {
                 Some(command) = commands.recv() => {
                     daemon.command(command);
                 }
+                Ok(()) = settings.changed() => daemon.archiver.adopt(&settings.borrow_and_update()),
                 delivered = wait(&mut daemon.delivery) => daemon.delivered(delivered).await?,
                 () = daemon.archiver.changed.notified(), if idle => {}
                 () = tokio::time::sleep(pause), if idle => {}
@@ -449,6 +463,7 @@ impl Daemon {
                 Ok(begun) => self.requests.add(Wanted::Tag(begun), reply),
                 Err(e) => answer(reply, Err(e)),
             },
+            Request::Reload => self.archiver.parts.observer.reload(reply),
             Request::Base => {
                 self.base_waiters.push(reply);
                 if self.base.is_none() {

@@ -8,12 +8,15 @@ use std::fmt;
 
 use async_trait::async_trait;
 use pitr_archive::{
-    Error, Result,
+    Code, Error, Result,
     clock::Micros,
     ids::{BaseId, Boundary, TimelineId},
     segment::entry::BarrierReason,
 };
 use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::control::Answer;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -98,6 +101,9 @@ pub trait Observer: fmt::Debug + Send + Sync {
 
     /// Something happened. Must not wait.
     fn notice(&self, notice: Notice);
+
+    /// Somebody asked through the control socket that the configuration be read again. Must not wait; answers in its time.
+    fn reload(&self, reply: oneshot::Sender<Result<Answer>>);
 }
 
 /// Nobody.
@@ -113,4 +119,10 @@ impl Observer for NoObserver {
     fn after_linking(&self, _: Linking) {}
 
     fn notice(&self, _: Notice) {}
+
+    fn reload(&self, reply: oneshot::Sender<Result<Answer>>) {
+        let e = Error::new(Code::Usage, "reading the configuration again");
+        // Whoever asked and has gone away needs no answer.
+        drop(reply.send(Err(e.hint("this archiver was started without a configuration"))));
+    }
 }

@@ -83,6 +83,8 @@ pub struct Places<'a> {
     pub wal_dir: &'a Path,
     /// Where the operator wants the pins of WALs, if they cannot lie below `root`.
     pub wal_pins: Option<&'a Path>,
+    /// The archive's name, where several archivers pin the same WALs.
+    pub archive_name: Option<&'a str>,
 }
 
 /// The pin directories.
@@ -287,9 +289,10 @@ impl Pins {
 /// Where the pins of WALs go: below the state directory; where the server keeps its WALs on another file system, beside
 /// their directory, under its name with `.pitr` behind it; or where the operator says.
 pub fn wal_pins(places: Places<'_>) -> Result<PathBuf> {
-    let Places { root, wal_dir, .. } = places;
+    let Places { root, wal_dir, archive_name, .. } = places;
+    let own = |place: PathBuf| archive_name.map_or(place.clone(), |name| place.join("archives").join(name));
     if let Some(named) = places.wal_pins {
-        return Ok(named.to_owned());
+        return Ok(own(named.to_owned()));
     }
     let near = root.ancestors().find(|above| above.exists()).unwrap_or(root);
     let there = device(wal_dir)?;
@@ -301,7 +304,7 @@ pub fn wal_pins(places: Places<'_>) -> Result<PathBuf> {
         Some(name) if device(above)? == there => {
             let mut name = name.to_os_string();
             name.push(".pitr");
-            Ok(above.join(name))
+            Ok(own(above.join(name)))
         }
         // The file system is mounted there: the only place on it is the server's own directory, or below.
         _ => {
@@ -355,7 +358,8 @@ mod tests {
         fs::create_dir_all(&state).unwrap();
         let wal = db.join("000007.log");
         fs::write(&wal, b"records").unwrap();
-        let pins = Pins::open(Places { root: &state, db: &db, wal_dir: &db, wal_pins: None }).unwrap();
+        let pins =
+            Pins::open(Places { root: &state, db: &db, wal_dir: &db, wal_pins: None, archive_name: None }).unwrap();
         let seven = FileNumber::new(7);
         assert_eq!(pins.pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::New);
         assert_eq!(pins.pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::Already);

@@ -72,6 +72,8 @@ impl Requests {
 
     /// Takes out those whose place the archive has.
     pub(crate) fn served(&mut self, archived: Archived) -> Vec<(Wanted, oneshot::Sender<Result<Answer>>)> {
+        // Whoever asked has gone: a tag that nobody knows of would name another moment than was meant.
+        self.0.retain(|waiter| !waiter.reply.is_closed());
         for waiter in &mut self.0 {
             waiter.read = waiter.read.filter(|read| read.joins == archived.place.joins);
         }
@@ -113,7 +115,8 @@ mod tests {
     #[test]
     fn who_asks_waits_for_a_look_and_for_what_it_read_and_again_behind_another_process_s_segment() {
         let mut requests = Requests::default();
-        requests.add(Wanted::Flush, oneshot::channel().0);
+        let (reply, _answer) = oneshot::channel();
+        requests.add(Wanted::Flush, reply);
         let archived = |boundary, joins, all| Archived { place: place(boundary, joins), all };
         assert!(requests.want_a_look());
         assert!(requests.served(archived(9, 0, true)).is_empty(), "nothing was read for it yet");
@@ -124,5 +127,13 @@ mod tests {
         requests.everything_is_read(place(7, 1));
         assert_eq!(requests.served(archived(8, 1, false)).len(), 1);
         assert!(requests.is_empty());
+    }
+
+    #[test]
+    fn who_has_gone_is_not_served() {
+        let mut requests = Requests::default();
+        requests.add(Wanted::Flush, oneshot::channel().0);
+        requests.everything_is_read(place(9, 0));
+        assert!(requests.served(Archived { place: place(10, 0), all: true }).is_empty() && requests.is_empty());
     }
 }

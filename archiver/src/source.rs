@@ -74,6 +74,7 @@ impl Source {
             db: &layout.db,
             wal_dir: &layout.wal_dir,
             wal_pins: config.wal_pins.as_deref(),
+            archive_name: config.archive_name.as_deref(),
         })?;
         let from = PinnedFrom { db_id: lineage.db_id.clone(), restore_marker: lineage.nonce(), inode };
         if old == OldPins::GiveUp || !made_of(state, &from)? {

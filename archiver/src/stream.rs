@@ -40,6 +40,11 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// The zstd level from the next segment on.
+    pub fn set_level(&mut self, level: Level) {
+        self.level = level;
+    }
+
     /// A stream whose next segment begins at `next`. `last_record` is the record before it: WAL and end offset.
     pub fn new(
         next: SegmentStart,

@@ -160,8 +160,14 @@ mod tests {
         let db = dir.path().join("db");
         std::fs::create_dir(&db).unwrap();
         std::fs::write(db.join("000007.log"), b"").unwrap();
-        let pins =
-            Pins::open(Places { root: &dir.path().join("pins"), db: &db, wal_dir: &db, wal_pins: None }).unwrap();
+        let pins = Pins::open(Places {
+            root: &dir.path().join("pins"),
+            db: &db,
+            wal_dir: &db,
+            wal_pins: None,
+            archive_name: None,
+        })
+        .unwrap();
         let registry = Arc::new(Registry::new(pins, db.clone(), db.clone()).unwrap());
         let _watch = Watch::start(registry.clone(), Arc::new(Notify::new())).unwrap();
         let (seven, nine) = (FileNumber::new(7), FileNumber::new(9));

@@ -78,6 +78,7 @@ async fn run(context: &Context, command: &Command) -> Result<Verdict> {
     match command {
         Command::Run(args) => cmd::run::run(context, args).await,
         Command::Config(args) => cmd::config::run(context, args),
+        Command::Reload(args) => cmd::reload::run(context, args).await,
         Command::Base(args) => cmd::base::run(context, args).await,
         Command::Flush(args) => cmd::flush::run(context, args).await,
         Command::Tag(args) => cmd::tag::run(context, args).await,

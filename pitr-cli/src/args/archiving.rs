@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     common::{ArchiveArgs, DatabaseArgs, OptionalArchiveArgs, OptionalDatabaseArgs},
@@ -40,7 +40,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "db", "state", "db_path", "wal_pins", "archive", "key_file", "interval", "segment_size", "poll", "heartbeat",
         "manifest_interval", "compression_level", "unlogged_tolerate", "barrier_base_spacing",
-        "barrier_base_spacing_max", "capture_limit", "include",
+        "barrier_base_spacing_max", "capture_limit", "include", "pin_budget", "when_full", "min_free", "take_over",
     ])]
     pub config: Option<PathBuf>,
     /// Serve a status page, /status (JSON), /metrics (Prometheus), /healthz and /readyz here: a port of loopback, or
@@ -92,6 +92,46 @@ pub struct RunArgs {
     /// A file in the database's directory, beside RocksDB's own, that every base carries (repeatable)
     #[arg(long, value_name = "NAME", help_heading = "Tuning")]
     pub include: Vec<String>,
+    /// What the server has deleted and the archive does not have yet may take so much of the disk [default: as much as
+    /// --min-free allows]
+    #[arg(long, value_name = "SIZE", value_parser = values::size, help_heading = "Outages")]
+    pub pin_budget: Option<u64>,
+    /// What follows beyond --pin-budget: keep everything and give an alarm, or give it up, with a barrier and a new base
+    #[arg(long, value_enum, value_name = "POLICY", default_value_t = WhenFull::Hold, help_heading = "Outages")]
+    pub when_full: WhenFull,
+    /// So much of the server's file system stays free: before it is filled, what only pins hold is given up whatever
+    /// --when-full says [default: 1GiB, or a twentieth of a small one]
+    #[arg(long, value_name = "SIZE", value_parser = values::size, help_heading = "Outages")]
+    pub min_free: Option<u64>,
+    /// Take the archive from another archiver that still writes into it: that one ends
+    #[arg(long)]
+    pub take_over: bool,
+}
+
+/// What is done when pins hold more than their budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WhenFull {
+    /// Keep everything, give an alarm
+    Hold,
+    /// Give it up: a barrier, and a new base afterwards
+    Barrier,
+}
+
+/// `pitr reload`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Make a running pitr run --config read its configuration again.\n\n\
+        The file is checked first; where anything is wrong with it, nothing changes. Tuning, limits, schedules and hooks \
+        take effect at once, and nothing of the log is missed meanwhile. Databases that come, go or move, other archives and \
+        keys need a restart, which is said. SIGHUP does the same, and tells it in the log.",
+    after_help = "Examples:\n  \
+        pitr reload --config /etc/pitr/pitr.toml\n  \
+        pitr reload --config /etc/pitr/pitr.toml --json | jq -e 'all(.changes[]; .effect == \"applied\")'"
+)]
+pub struct ReloadArgs {
+    /// The configuration that the service was started with
+    #[arg(long, value_name = "FILE", required = true)]
+    pub config: PathBuf,
 }
 
 /// `pitr config`.

@@ -15,7 +15,7 @@ use std::path::Path;
 use clap::{Parser, Subcommand};
 
 use self::{
-    archiving::{BaseArgs, ConfigArgs, FlushArgs, RunArgs, StatusArgs, TagArgs},
+    archiving::{BaseArgs, ConfigArgs, FlushArgs, ReloadArgs, RunArgs, StatusArgs, TagArgs},
     common::GlobalArgs,
     looking::{ListArgs, LogArgs},
     restoring::{PlanArgs, RestoreArgs, VerifyArgs},
@@ -60,6 +60,8 @@ pub enum Command {
     Run(RunArgs),
     #[command(about = "Check or print the configuration of pitr run --config, or describe its keys")]
     Config(ConfigArgs),
+    #[command(about = "Make a running pitr run --config read its configuration again")]
+    Reload(ReloadArgs),
     #[command(about = "Take a base (a full copy to restore from) now")]
     Base(BaseArgs),
     #[command(about = "Name the present moment, list the names, or delete one")]

@@ -48,7 +48,8 @@ pub fn listen(text: &str) -> Result<SocketAddr, String> {
     if let Ok(port) = port.parse() {
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
-    text.parse().map_err(|_| "write a port (on loopback) or an address and a port: 9598, 127.0.0.1:9598, [::1]:9598".to_owned())
+    text.parse()
+        .map_err(|_| "write a port (on loopback) or an address and a port: 9598, 127.0.0.1:9598, [::1]:9598".to_owned())
 }
 
 /// A key as people type it: text, in which `\xNN` stands for a byte that cannot be typed and `\\` for a backslash.

@@ -89,7 +89,9 @@ fn check(context: &Context, args: &ConfigFileArgs) -> Result<()> {
 fn show(context: &Context, args: &ConfigFileArgs) -> Result<()> {
     let Loaded { mut file, sources } = sources::load(&args.file, std::env::vars())?;
     for database in file.databases.values_mut() {
-        database.archive.url = url::redacted(&database.archive.url);
+        for archive in database.archive.iter_mut().chain(database.archives.values_mut()) {
+            archive.url = url::redacted(&archive.url);
+        }
     }
     if context.output.is_json() {
         return context.output.json(&Shown { sources, config: file });

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     args::archiving::{TagAction, TagArgs, TagCreateArgs, TagDeleteArgs, TagListArgs},
-    cmd::work::{self, By},
+    cmd::work::{self, Answered, By},
     context::Context,
     output::{
         Output, Verdict,
@@ -44,6 +44,14 @@ struct Created<'a> {
     #[serde(flatten)]
     tag: ShownTag<'a>,
     by: By,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<String>,
+    /// The same of the further archives, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    archives: Vec<Created<'a>>,
+    /// The archives that lack the tag.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -71,15 +79,45 @@ async fn create(context: &Context, args: &TagCreateArgs) -> Result<Verdict> {
     tag::Name::parse(&args.name)?;
     let bars = context.bars();
     let waiting = bars.spinner("archiving everything up to now");
-    let (document, by) = make(context, args).await?;
-    drop(waiting);
     let out = &context.output;
-    if out.is_json() {
-        out.json(&Created { tag: (&document).into(), by })?;
-        return Ok(Verdict::Done);
+    let unflushed = if args.observed { Unflushed::Observed } else { Unflushed::Refuse };
+    let wanted = TagRequest { name: args.name.clone(), note: args.note.clone(), unflushed };
+    let request = Request::Tag(wanted.clone());
+    let (mut made, mut missing) = (Vec::new(), Vec::new());
+    for Answered { archive, answer } in work::ask_archivers(&args.database, &request).await? {
+        match answer {
+            Ok(Answer::Tag(document)) => made.push((archive, *document, By::Archiver)),
+            Ok(_) => return Err(work::unexpected(&request)),
+            Err(e) => missing.push((work::shown(archive.as_deref()), e)),
+        }
     }
+    if made.is_empty() {
+        made.push((None, make_here(context, args, &wanted).await?, By::ThisProcess));
+    }
+    drop(waiting);
+    if !out.is_json() {
+        for (archive, document, _) in &made {
+            show(out, archive.as_deref(), document)?;
+        }
+    }
+    let missing = work::say_missing(out, &missing)?;
+    let mut shown = made.iter().map(|(archive, document, by)| Created {
+        tag: document.into(),
+        by: *by,
+        archive: archive.clone(),
+        archives: Vec::new(),
+        missing: Vec::new(),
+    });
+    if let (true, Some(first)) = (out.is_json(), shown.next()) {
+        out.json(&Created { archives: shown.collect(), missing, ..first })?;
+    }
+    Ok(Verdict::Done)
+}
+
+fn show(out: &Output, archive: Option<&str>, document: &TagDocument) -> Result<()> {
+    let place = archive.map_or_else(|| "the archive".to_owned(), |name| format!("archive {name}"));
     out.line(format!(
-        "Tag {} names {}, sequence {}. Everything committed before is in the archive.",
+        "Tag {} names {}, sequence {}. Everything committed before is in {place}.",
         document.name,
         text::boundary(document.position.timeline, document.position.boundary),
         document.position.sequence
@@ -89,24 +127,16 @@ async fn create(context: &Context, args: &TagCreateArgs) -> Result<Verdict> {
             "The server keeps committed writes in its own memory (manual_wal_flush): the tag holds what was in the files.",
         ))?;
     }
-    Ok(Verdict::Done)
+    Ok(())
 }
 
-async fn make(context: &Context, args: &TagCreateArgs) -> Result<(TagDocument, By)> {
-    let unflushed = if args.observed { Unflushed::Observed } else { Unflushed::Refuse };
-    let wanted = TagRequest { name: args.name.clone(), note: args.note.clone(), unflushed };
-    let request = Request::Tag(wanted.clone());
-    match work::ask_archiver(&args.database, &request).await? {
-        Some(Answer::Tag(document)) => return Ok((*document, By::Archiver)),
-        Some(_) => return Err(work::unexpected(&request)),
-        None => {}
-    }
+async fn make_here(context: &Context, args: &TagCreateArgs, wanted: &TagRequest) -> Result<TagDocument> {
     let mut archiver = work::own_archiver(context, &args.database, &args.archive, |_| {}).await?;
     // The first run on an archive has no base yet, and a tag without one could not be restored.
     archiver.catch_up().await?;
-    let document = archiver.tag(&wanted).await?;
+    let document = archiver.tag(wanted).await?;
     archiver.close().await?;
-    Ok((document, By::ThisProcess))
+    Ok(document)
 }
 
 async fn list(context: &Context, args: &TagListArgs) -> Result<Verdict> {

@@ -2,7 +2,10 @@
 //!
 //! Owns: who does it. The control socket is asked first; its silence, and nothing else, means that no archiver runs.
 
-use pitr_archive::{Code, Error, Result};
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use pitr_archive::{Code, Error, Result, error};
 use pitr_archiver::{
     Archiver, ArchiverConfig, Parts,
     control::{Answer, Request, ask},
@@ -13,6 +16,8 @@ use serde::Serialize;
 use crate::{
     args::common::{ArchiveArgs, DatabaseArgs, OptionalArchiveArgs},
     context::{Context, needed, state_dir},
+    output::Output,
+    settings::jobs,
 };
 
 /// Who did something.
@@ -36,9 +41,102 @@ impl By {
     }
 }
 
-/// Asks the running archiver of a database.
-pub async fn ask_archiver(database: &DatabaseArgs, request: &Request) -> Result<Option<Answer>> {
-    ask(&state_dir(database), request).await
+/// One of the archivers of a database that has several archives.
+#[derive(Debug)]
+pub struct Answered {
+    /// The archive's name; the one that is the only one, or has none, has none.
+    pub archive: Option<String>,
+    /// What it said.
+    pub answer: Result<Answer>,
+}
+
+/// Where one of several archivers has answered, the others are waited for so long: one whose archive does not answer must
+/// not hold up a script.
+const OTHERS: Duration = Duration::from_secs(10);
+
+/// Asks the running archivers of a database, all at once; nobody where none runs. What they answer, in the order of the
+/// archives' names.
+///
+/// # Errors
+/// The first one's, where none could do it.
+pub async fn ask_archivers(database: &DatabaseArgs, request: &Request) -> Result<Vec<Answered>> {
+    let root = state_dir(database);
+    let mut states = vec![(None, root.clone())];
+    for name in archives_below(&root)? {
+        let state = jobs::state_of(&root, &name);
+        states.push((Some(name), state));
+    }
+    let mut asked: FuturesUnordered<_> = states
+        .iter()
+        .map(|(archive, state)| async move { (archive.clone(), ask(state, request).await.transpose()) })
+        .collect();
+    let mut answered = Vec::new();
+    let mut open: BTreeSet<_> = states.iter().map(|(archive, _)| archive.clone()).collect();
+    let mut patience = None;
+    loop {
+        let next = match patience {
+            None => asked.next().await,
+            Some(until) => match tokio::time::timeout_at(until, asked.next()).await {
+                Ok(next) => next,
+                Err(_) => break,
+            },
+        };
+        let Some((archive, answer)) = next else { break };
+        open.remove(&archive);
+        let Some(answer) = answer else { continue };
+        if answer.is_ok() {
+            patience.get_or_insert_with(|| tokio::time::Instant::now() + OTHERS);
+        }
+        answered.push(Answered { archive, answer });
+    }
+    for archive in open {
+        let late = Error::new(Code::ControlUnavailable, "asking the running archiver");
+        let late = late.with("no answer within seconds", OTHERS.as_secs()).hint("its archive may not be reachable");
+        answered.push(Answered { archive, answer: Err(late) });
+    }
+    answered.sort_by(|a, b| a.archive.cmp(&b.archive));
+    let none_could = !answered.is_empty() && answered.iter().all(|one| one.answer.is_err());
+    match answered.iter().position(|one| one.answer.is_err()) {
+        Some(first) if none_could => match answered.swap_remove(first).answer {
+            Err(e) => Err(e),
+            Ok(_) => Ok(answered),
+        },
+        _ => Ok(answered),
+    }
+}
+
+/// Names of the further archives that have had an archiver here.
+fn archives_below(state: &Path) -> Result<Vec<String>> {
+    let dir = state.join(jobs::ARCHIVES);
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(error::io("listing the archivers in", &dir, e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| error::io("listing the archivers in", &dir, e))?;
+        names.extend(entry.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Says of which archives something was not done, and returns the names.
+pub fn say_missing(out: &Output, missing: &[(String, Error)]) -> Result<Vec<String>> {
+    for (archive, e) in missing {
+        tracing::warn!(archive, hint = e.hint_text(), "not done in this archive: {e}");
+    }
+    if !missing.is_empty() && !out.is_json() {
+        let names: Vec<_> = missing.iter().map(|(name, _)| name.as_str()).collect();
+        out.line(out.warn(&format!("Not done in: {}.", names.join(", "))))?;
+    }
+    Ok(missing.iter().map(|(name, _)| name.clone()).collect())
+}
+
+/// The name of an archive as it is shown: the one that has none is the first.
+pub fn shown(archive: Option<&str>) -> String {
+    archive.unwrap_or("archive").to_owned()
 }
 
 /// An answer that does not belong to the question.

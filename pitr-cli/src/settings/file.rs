@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer, de};
 
-use super::secret::SecretRef;
+use super::{schedule::Cron, secret::SecretRef};
 use crate::args::values;
 
 /// The whole file.
@@ -24,6 +24,12 @@ pub struct File {
     /// The log on standard error
     #[serde(default, skip_serializing_if = "Log::is_empty")]
     pub log: Log,
+    /// When bases and verifications are due for databases that do not say otherwise themselves
+    #[serde(default, skip_serializing_if = "Schedule::is_empty")]
+    pub schedule: Schedule,
+    /// Commands that are told, for databases that do not say otherwise themselves
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// The databases, each under a name of your choice: letters, digits, `-` and `_`
     #[serde(default)]
     pub databases: BTreeMap<String, Database>,
@@ -87,7 +93,12 @@ pub struct Database {
     /// The database's directory: the one that holds the file CURRENT
     pub db: PathBuf,
     /// Where it is archived
-    pub archive: Archive,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
+    /// Further archives of it, each under a name of your choice: another region, another provider, a local disk. Each goes on
+    /// by itself; one that does not answer delays no other
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub archives: BTreeMap<String, Archive>,
     /// Where the archiver keeps its state and control socket; default: the database's name with .pitr, beside it
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<PathBuf>,
@@ -107,6 +118,12 @@ pub struct Database {
     /// What differs from the file's own `tuning`
     #[serde(default, skip_serializing_if = "Tuning::is_empty")]
     pub tuning: Tuning,
+    /// What differs from the file's own `schedule`
+    #[serde(default, skip_serializing_if = "Schedule::is_empty")]
+    pub schedule: Schedule,
+    /// What differs from the file's own `hooks`
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
 }
 
 /// An archive.
@@ -119,6 +136,112 @@ pub struct Archive {
     /// `exec:COMMAND`, whose standard output it is
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<SecretRef>,
+    /// false: what this archive lacks is given up beyond its pin_budget (default 1GiB), with a barrier, however long the others
+    /// hold theirs; default: true
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub required: Option<bool>,
+    /// What differs for this archive
+    #[serde(default, skip_serializing_if = "Tuning::is_empty")]
+    pub tuning: Tuning,
+}
+
+/// When something is done by the clock: cron expressions, in UTC, of five fields (minute, hour, day of month, month, day of
+/// week), six with seconds before them, or @daily and the like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Take a base
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Cron>,
+    /// Read and check the whole archive, as pitr verify does
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Cron>,
+}
+
+impl Schedule {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// This, and where it says nothing, `other`.
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            base: self.base.clone().or_else(|| other.base.clone()),
+            verify: self.verify.clone().or_else(|| other.verify.clone()),
+        }
+    }
+}
+
+/// Commands that are run: the program and its arguments, no shell. Each is given PITR_EVENT, PITR_DATABASE and PITR_ARCHIVE
+/// in its environment and one JSON object on its standard input.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    /// Before a base's files are linked: brings the server to rest, where that is wanted. If it fails, no base is taken then
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_base: Option<Command>,
+    /// As soon as they are linked, milliseconds later, and also where that failed: the server goes on
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_base: Option<Command>,
+    /// When a barrier is recorded
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_barrier: Option<Command>,
+    /// When the archive does not answer (and when it does again), a base failed, a limit of what is held back is met, a
+    /// verification found something, or an archiver is given up
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<Command>,
+    /// After each verification, whatever it found
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_verify: Option<Command>,
+    /// A command that takes longer is ended, with its process group; default: 30s
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Period>,
+}
+
+impl Hooks {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// This, and where it says nothing, `other`.
+    pub fn or(&self, other: &Self) -> Self {
+        let first = |a: &Option<Command>, b: &Option<Command>| a.clone().or_else(|| b.clone());
+        Self {
+            before_base: first(&self.before_base, &other.before_base),
+            after_base: first(&self.after_base, &other.after_base),
+            on_barrier: first(&self.on_barrier, &other.on_barrier),
+            on_failure: first(&self.on_failure, &other.on_failure),
+            after_verify: first(&self.after_verify, &other.after_verify),
+            timeout: self.timeout.or(other.timeout),
+        }
+    }
+}
+
+/// A program and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Command(#[schemars(length(min = 1))] pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Command {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words = Vec::<String>::deserialize(deserializer)?;
+        match words.first() {
+            Some(program) if program.starts_with('/') => Ok(Self(words)),
+            _ => Err(de::Error::custom("a program by its absolute path, then its arguments")),
+        }
+    }
+}
+
+/// What is done when pins hold more than their budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// Keep everything and give an alarm, as long as min_free is free
+    Hold,
+    /// Give up what only pins hold: a barrier, and a new base afterwards
+    Barrier,
 }
 
 /// How to archive. What is not named has the default that `pitr run --help` tells.
@@ -153,6 +276,17 @@ pub struct Tuning {
     /// four times as many that wait for their upload
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture_limit: Option<Size>,
+    /// What the server has deleted and the archive does not have yet may take so much of the disk; default: as much as min_free
+    /// allows
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_budget: Option<Size>,
+    /// What follows beyond pin_budget: hold (default) or barrier
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_full: Option<WhenFull>,
+    /// So much of the server's file system stays free: before it is filled, what only pins hold is given up whatever when_full
+    /// says; default: 1GiB, or a twentieth of a small one
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_free: Option<Size>,
 }
 
 impl Tuning {
@@ -173,6 +307,9 @@ impl Tuning {
             barrier_base_spacing: self.barrier_base_spacing.or(other.barrier_base_spacing),
             barrier_base_spacing_max: self.barrier_base_spacing_max.or(other.barrier_base_spacing_max),
             capture_limit: self.capture_limit.or(other.capture_limit),
+            pin_budget: self.pin_budget.or(other.pin_budget),
+            when_full: self.when_full.or(other.when_full),
+            min_free: self.min_free.or(other.min_free),
         }
     }
 }

@@ -1,22 +1,31 @@
-//! What a configuration means: one archiver's settings for every database, and where it archives.
+//! What a configuration means: one archiver's settings for every archive of every database.
 //!
-//! Owns: what values mean together. Refuses: names that cannot be told apart, two databases that would share a directory, a
-//! state directory or an archive, before anything is opened.
+//! Owns: what values mean together. Each archive of a database has an archiver of its own, with its own pins (links cost
+//! nothing), its own place in the log and its own history: so one that does not answer delays no other, and what the server
+//! deletes stays on the disk until the last one that is required has it.
+//! Refuses: names that cannot be told apart, two databases that would share a directory, a state directory or an archive,
+//! before anything is opened.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use pitr_archive::{Code, Error, Result, store::url};
-use pitr_archiver::{ArchiverConfig, state::StateDir};
+use pitr_archiver::{ArchiverConfig, budget, state::StateDir};
 
 use super::{
-    file::{Database, File, Tuning},
+    file::{Archive, Database, File, Hooks, Schedule, Tuning, WhenFull},
     secret::SecretRef,
 };
 
-/// A database to archive.
-#[derive(Clone, Debug)]
+/// What an archive that is not required may hold back where nobody says how much.
+const OPTIONAL_BUDGET: u64 = 1 << 30;
+
+/// One archive of one database.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Its name in the configuration.
+    /// The database's name in the configuration, and the archive's behind a `/`, where it has one.
     pub name: String,
     /// For its archiver.
     pub config: ArchiverConfig,
@@ -24,9 +33,13 @@ pub struct Job {
     pub url: String,
     /// Where the archive's key is.
     pub key: Option<SecretRef>,
+    /// What is due by the clock.
+    pub schedule: Schedule,
+    /// Who is told.
+    pub hooks: Hooks,
 }
 
-/// The databases of a configuration, by name.
+/// The archives of a configuration's databases, by name.
 ///
 /// # Errors
 /// `config.contradictory`, `store.url`.
@@ -36,22 +49,22 @@ pub fn of(file: &File) -> Result<Vec<Job>> {
             .with("databases", "none")
             .hint("a database is written [databases.NAME]"));
     }
-    let jobs: Vec<_> =
-        file.databases.iter().map(|(name, database)| job(name, database, &file.tuning)).collect::<Result<_>>()?;
-    let mut taken: BTreeMap<(&str, String), &str> = BTreeMap::new();
-    for job in &jobs {
-        let own = [
-            ("db", real(&job.config.db)),
-            ("state", real(&job.config.state)),
-            ("archive.url", url::redacted(&job.url)),
-        ];
-        for (what, value) in own {
-            if let Some(other) = taken.insert((what, value.clone()), &job.name) {
-                return Err(refused(&format!("databases.{}", job.name))
+    let mut jobs = Vec::new();
+    let mut taken: BTreeMap<(&str, String), String> = BTreeMap::new();
+    for (name, database) in &file.databases {
+        let own = of_database(name, database, file)?;
+        let shared = [("db", real(&database.db))].into_iter();
+        let single = own
+            .iter()
+            .flat_map(|job| [("state", real(&job.config.state)), ("archive.url", url::redacted(&job.url))].into_iter());
+        for (what, value) in shared.chain(single) {
+            if let Some(other) = taken.insert((what, value.clone()), name.clone()) {
+                return Err(refused(&format!("databases.{name}"))
                     .with(what, value)
                     .with("is that of", format_args!("databases.{other}")));
             }
         }
+        jobs.extend(own);
     }
     Ok(jobs)
 }
@@ -65,13 +78,19 @@ fn real(path: &Path) -> String {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-fn job(name: &str, database: &Database, tuning: &Tuning) -> Result<Job> {
+fn refuse_name(what: &str, name: &str) -> Result<()> {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     // Two underscores separate keys in variables of the environment.
     if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || name.contains("__") {
-        return Err(refused(&format!("databases.{name:?}"))
+        return Err(refused(&format!("{what}.{name:?}"))
             .with("a name has", "1 to 64 letters, digits, - and _, never two _ behind each other"));
     }
+    Ok(())
+}
+
+/// One for every archive of a database.
+fn of_database(name: &str, database: &Database, file: &File) -> Result<Vec<Job>> {
+    refuse_name("databases", name)?;
     let at = |what: &str| format!("databases.{name}.{what}");
     let paths = database.db_paths.iter().map(|path| ("db_paths", path));
     let paths = paths.chain([("db", &database.db)]).chain(database.state.iter().map(|path| ("state", path)));
@@ -80,23 +99,61 @@ fn job(name: &str, database: &Database, tuning: &Tuning) -> Result<Job> {
             return Err(refused(&at(what)).with("must be absolute", path.display()));
         }
     }
-    url::parse(&database.archive.url)?;
+    let further = database.archives.iter().map(|(archive, given)| (Some(archive.as_str()), given));
+    let all: Vec<_> = database.archive.iter().map(|given| (None, given)).chain(further).collect();
+    if all.is_empty() {
+        return Err(refused(&at("archive")).with("archives", "none"));
+    }
+    all.into_iter().map(|(archive, given)| job(name, database, (archive, given), file)).collect()
+}
+
+fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archive), file: &File) -> Result<Job> {
+    let mut whole = name.to_owned();
+    if let Some(archive) = archive {
+        refuse_name(&format!("databases.{name}.archives"), archive)?;
+        whole = format!("{name}/{archive}");
+    }
+    url::parse(&given.url)?;
     let mut config = ArchiverConfig::new(&database.db);
     let beside = || {
         std::fs::canonicalize(&database.db)
             .map_or_else(|_| StateDir::default_for(&database.db), |db| StateDir::default_for(&db))
     };
     config.state = database.state.clone().unwrap_or_else(beside);
+    if let Some(archive) = archive {
+        config.state = state_of(&config.state, archive);
+        config.archive_name = Some(archive.to_owned());
+    }
     config.db_paths.clone_from(&database.db_paths);
     config.wal_pins.clone_from(&database.wal_pins);
     config.include.clone_from(&database.include);
     config.unlogged_tolerate.clone_from(&database.unlogged_tolerate);
-    tune(&mut config, &database.tuning.or(tuning));
+    tune(&mut config, &given.tuning.or(&database.tuning.or(&file.tuning)));
     if config.barrier_base_spacing_max < config.barrier_base_spacing {
-        return Err(refused(&at("tuning")).with("barrier_base_spacing_max", "is below barrier_base_spacing"));
+        let at = format!("databases.{name}.tuning");
+        return Err(refused(&at).with("barrier_base_spacing_max", "is below barrier_base_spacing"));
     }
-    Ok(Job { name: name.to_owned(), config, url: database.archive.url.clone(), key: database.archive.key.clone() })
+    if given.required == Some(false) {
+        config.budget.when_full = budget::WhenFull::Barrier;
+        config.budget.bytes.get_or_insert(OPTIONAL_BUDGET);
+    }
+    Ok(Job {
+        name: whole,
+        config,
+        url: given.url.clone(),
+        key: given.key.clone(),
+        schedule: database.schedule.or(&file.schedule),
+        hooks: database.hooks.or(&file.hooks),
+    })
 }
+
+/// Where the archiver of one of several archives has its state, below that of the database.
+pub fn state_of(state: &Path, archive: &str) -> PathBuf {
+    state.join(ARCHIVES).join(archive)
+}
+
+/// Below a database's state directory: those of its further archives.
+pub const ARCHIVES: &str = "archives";
 
 fn tune(config: &mut ArchiverConfig, tuning: &Tuning) {
     let Tuning {
@@ -109,6 +166,9 @@ fn tune(config: &mut ArchiverConfig, tuning: &Tuning) {
         barrier_base_spacing,
         barrier_base_spacing_max,
         capture_limit,
+        pin_budget,
+        when_full,
+        min_free,
     } = *tuning;
     config.interval = interval.map_or(config.interval, |v| v.0);
     config.segment_bytes = segment_size.map_or(config.segment_bytes, |v| v.0);
@@ -119,6 +179,12 @@ fn tune(config: &mut ArchiverConfig, tuning: &Tuning) {
     config.barrier_base_spacing = barrier_base_spacing.map_or(config.barrier_base_spacing, |v| v.0);
     config.barrier_base_spacing_max = barrier_base_spacing_max.map_or(config.barrier_base_spacing_max, |v| v.0);
     config.capture_bytes = capture_limit.map_or(config.capture_bytes, |v| v.0);
+    config.budget.bytes = pin_budget.map(|v| v.0);
+    config.budget.when_full = match when_full {
+        None | Some(WhenFull::Hold) => budget::WhenFull::Hold,
+        Some(WhenFull::Barrier) => budget::WhenFull::Barrier,
+    };
+    config.budget.floor = min_free.map_or(budget::Floor::Usual, |v| budget::Floor::Bytes(v.0));
 }
 
 #[cfg(test)]
@@ -141,6 +207,21 @@ mod tests {
     }
 
     #[test]
+    fn each_archive_of_a_database_has_a_place_of_its_own_and_one_that_is_not_required_gives_up_first() {
+        let text = format!(
+            "{ONE}tuning.interval = \"3s\"\n[databases.one.archives.far]\nurl = \"file:/a/far\"\nrequired = false\n\
+             tuning.interval = \"9s\"\n"
+        );
+        let found = jobs(&text).unwrap();
+        let shown: Vec<_> = found.iter().map(|job| (job.name.as_str(), job.config.interval.as_secs())).collect();
+        assert_eq!(shown, [("one", 3), ("one/far", 9)]);
+        assert_eq!(found[1].config.state, Path::new("/db/one.pitr/archives/far"));
+        assert_eq!(found[0].config.budget, budget::Budget::default());
+        let far = found[1].config.budget;
+        assert_eq!((far.bytes, far.when_full), (Some(OPTIONAL_BUDGET), budget::WhenFull::Barrier));
+    }
+
+    #[test]
     fn what_cannot_be_kept_apart_is_refused() {
         let two = |rest: &str| format!("{ONE}[databases.two]\n{rest}\n");
         for (text, says) in [
@@ -151,6 +232,9 @@ mod tests {
             (two("db = \"db/two\"\narchive.url = \"file:/a/two\""), "must be absolute"),
             (ONE.replace("one]", "\"a b\"]"), "letters"),
             (ONE.replace("one]", "a__b]"), "letters"),
+            ("[databases.one]\ndb = \"/db/one\"".to_owned(), "none"),
+            (format!("{ONE}[databases.one.archives.far]\nurl = \"file:/a/one\""), "archive.url"),
+            (format!("{ONE}[databases.one.archives.\"a/b\"]\nurl = \"file:/a/two\""), "letters"),
             (format!("tuning.barrier_base_spacing = \"1h\"\n{ONE}"), "below"),
         ] {
             let e = jobs(&text).unwrap_err();

@@ -3,11 +3,13 @@
 //! - [`mod@file`]: the keys as they are written; the schema is made of these types.
 //! - [`sources`]: the file, `conf.d/*.toml` beside it and `PITR__…` variables, each checked alone, then laid over each other.
 //! - [`secret`]: where a key comes from (`env:`, `file:`, `exec:`), and reading it.
-//! - [`jobs`]: what follows: one archiver's settings for every database.
+//! - [`schedule`]: cron expressions.
+//! - [`jobs`]: what follows: one archiver's settings for every archive of every database.
 //!
 //! Refuses: to open a database, a store or an archive.
 
 pub mod file;
 pub mod jobs;
+pub mod schedule;
 pub mod secret;
 pub mod sources;

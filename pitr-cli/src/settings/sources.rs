@@ -185,7 +185,8 @@ mod tests {
         let Loaded { file, sources } = loaded(&files, &variables).unwrap();
         let orders = &file.databases["Orders"];
         let printed = toml::to_string(&file).unwrap();
-        assert_eq!((orders.archive.url.as_str(), orders.include.len()), ("file:/b", 2), "{printed}");
+        let url = orders.archive.as_ref().map(|archive| archive.url.as_str());
+        assert_eq!((url, orders.include.len()), (Some("file:/b"), 2), "{printed}");
         assert!(printed.contains("interval = \"2s\"") && printed.contains("compression_level = 3"), "{printed}");
         assert_eq!(sources.len(), 5, "{sources:?}");
     }
@@ -195,7 +196,7 @@ mod tests {
         for (files, variables, says) in [
             (vec![("pitr.toml", "[tuning]\nintervall = \"1s\"\n")], vec![], "line 2, column 1"),
             (vec![("pitr.toml", ORDERS), ("conf.d/a.toml", "[databases.Orders]\nstat = 1\n")], vec![], "conf.d/a.toml"),
-            (vec![("pitr.toml", "[databases.a]\ndb = \"/db\"\n")], vec![], "missing field `archive`"),
+            (vec![("pitr.toml", "[databases.a]\narchive.url = \"file:/a\"\n")], vec![], "missing field `db`"),
             (vec![("pitr.toml", ORDERS)], vec![("PITR__TUNING__INTERVALL", "1s")], "PITR__TUNING__INTERVALL"),
             (vec![("pitr.toml", ORDERS)], vec![("PITR__TUNING____POLL", "1s")], "underscores"),
             (vec![("pitr.toml", ORDERS)], vec![("PITR__TUNING__POLL", "fast")], "number and a unit"),

@@ -264,9 +264,12 @@ fn store(look: &Look) -> Vec<Family<'_>> {
         one(look, "store_received_bytes", "Bytes of objects that were received", |p| {
             Some(Value::Counter(p.store.received))
         }),
-        one(look, "store_failing_seconds", "How long the store has answered nothing but errors; 0 when it answers", |p| {
-            Some(seconds(p.store.failing.as_ref().map_or(Duration::ZERO, |f| ago(f.since, look.now))))
-        }),
+        one(
+            look,
+            "store_failing_seconds",
+            "How long the store has answered nothing but errors; 0 when it answers",
+            |p| Some(seconds(p.store.failing.as_ref().map_or(Duration::ZERO, |f| ago(f.since, look.now)))),
+        ),
     ]
 }
 
@@ -279,9 +282,12 @@ fn archive(look: &Look) -> Vec<Family<'_>> {
     vec![
         one(look, "base_timestamp_seconds", "When the last base was begun", |p| p.last_base().map(time)),
         one(look, "base_age_seconds", "How old the last base is", |p| p.last_base().map(|at| seconds(ago(at, now)))),
-        one(look, "restorable_from_timestamp_seconds", "From when on every position without a gap can be restored", |p| {
-            p.restorable(now).map(|(from, _)| time(from))
-        }),
+        one(
+            look,
+            "restorable_from_timestamp_seconds",
+            "From when on every position without a gap can be restored",
+            |p| p.restorable(now).map(|(from, _)| time(from)),
+        ),
         one(look, "restorable_to_timestamp_seconds", "Up to when", |p| p.restorable(now).map(|(_, to)| time(to))),
         one(look, "restorable_window_seconds", "How long that is", |p| {
             p.restorable(now).map(|(from, to)| seconds(ago(from, to)))
@@ -299,8 +305,11 @@ fn archive(look: &Look) -> Vec<Family<'_>> {
             by_reason.into_iter().map(|(reason, n)| ([("reason", name(reason).into())], gauge(n))).collect()
         }),
         known("catalog_findings", "What is wrong with the archive's catalog (pitr verify tells)", |o| o.findings),
-        one(look, "catalog_age_seconds", "How long ago the catalog was read from which the archive_* metrics are", |p| {
-            p.overview.as_ref().map(|o| seconds(ago(o.at, now)))
-        }),
+        one(
+            look,
+            "catalog_age_seconds",
+            "How long ago the catalog was read from which the archive_* metrics are",
+            |p| p.overview.as_ref().map(|o| seconds(ago(o.at, now))),
+        ),
     ]
 }

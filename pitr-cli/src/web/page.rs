@@ -190,15 +190,27 @@ fn tables(out: &mut String, o: &Overview, now: Micros) -> fmt::Result {
     }
     let place = |timeline, boundary| text::boundary(timeline, boundary);
     let barriers = o.barriers.iter().rev().map(|b| {
-        [text::short_time(b.noticed), text::name(b.reason), format!("after {}", place(b.timeline, b.boundary)), b.detail.clone()]
+        [
+            text::short_time(b.noticed),
+            text::name(b.reason),
+            format!("after {}", place(b.timeline, b.boundary)),
+            b.detail.clone(),
+        ]
     });
     table(out, "Barriers", o.barriers.len(), ["noticed", "reason", "place", "what was seen"], barriers)?;
-    let tags = o.tags.iter().rev().map(|t| {
-        [text::short_time(t.created), t.name.clone(), place(t.timeline, t.boundary), t.note.clone()]
-    });
+    let tags = o
+        .tags
+        .iter()
+        .rev()
+        .map(|t| [text::short_time(t.created), t.name.clone(), place(t.timeline, t.boundary), t.note.clone()]);
     table(out, "Tags", o.tags.len(), ["created", "name", "names", "note"], tags)?;
     let bases = o.bases.iter().rev().map(|b| {
-        [text::short_time(b.created), b.id.to_string(), format!("from {}", place(b.timeline, b.floor)), text::ago(b.created, now)]
+        [
+            text::short_time(b.created),
+            b.id.to_string(),
+            format!("from {}", place(b.timeline, b.floor)),
+            text::ago(b.created, now),
+        ]
     });
     table(out, "Bases", o.bases.len(), ["begun", "name", "serves", "age"], bases)?;
     let (size, segments, read) = (text::bytes(o.bytes), text::count(o.segments, "segment"), text::ago(o.at, now));

@@ -22,12 +22,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{
-    board::Board,
-    health, metrics,
-    page,
-    status,
-};
+use super::{board::Board, health, metrics, page, status};
 
 /// Connections at once; more wait at the socket.
 const CONNECTIONS: usize = 32;
@@ -113,8 +108,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 
-const PATHS: &str =
-    "/          the page\n/status    JSON\n/metrics   for Prometheus\n/healthz   the process works\n/readyz    every database is protected\n";
+const PATHS: &str = "/          the page\n/status    JSON\n/metrics   for Prometheus\n/healthz   the process works\n/readyz    every database is protected\n";
 
 /// One answer. HEAD is answered as GET: the connection leaves out the body.
 pub(super) fn respond(board: &Board, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -149,7 +143,8 @@ fn reply(code: StatusCode, kind: &'static str, body: String) -> Response<Full<By
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // The page is made of text that others chose (names of tags, words of errors): even if it held a script, none would run.
-    let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    let policy =
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     response
 }

@@ -246,11 +246,7 @@ fn catalog(o: &Overview) -> ShownCatalog<'_> {
         bases: o
             .bases
             .iter()
-            .map(|b| ShownBase {
-                id: &b.id,
-                created: b.created.to_datetime(),
-                floor: Place::new(b.timeline, b.floor),
-            })
+            .map(|b| ShownBase { id: &b.id, created: b.created.to_datetime(), floor: Place::new(b.timeline, b.floor) })
             .collect(),
         tags: o
             .tags

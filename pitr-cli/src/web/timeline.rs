@@ -94,7 +94,11 @@ impl Scene<'_> {
             write!(out, "<line class=\"grid\" x1=\"{x}\" y1=\"2\" x2=\"{x}\" y2=\"{bottom}\"/>")?;
             let anchor = anchor(x);
             let y = y + 16.0;
-            write!(out, "<text class=\"mark\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>", Text(&mark.label))?;
+            write!(
+                out,
+                "<text class=\"mark\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>",
+                Text(&mark.label)
+            )?;
         }
         out.push_str(&body);
         let x = axis.x(self.now);
@@ -115,7 +119,14 @@ impl Scene<'_> {
     }
 
     /// Draws one timeline from `top` down and answers where it ends.
-    fn row(&self, out: &mut String, timeline: TimelineId, axis: &Axis, top: f64, named: bool) -> Result<f64, fmt::Error> {
+    fn row(
+        &self,
+        out: &mut String,
+        timeline: TimelineId,
+        axis: &Axis,
+        top: f64,
+        named: bool,
+    ) -> Result<f64, fmt::Error> {
         let o = self.overview;
         let mut top = top;
         if named {
@@ -130,7 +141,11 @@ impl Scene<'_> {
         let bar = top + lanes.used() as f64 * LANE + 6.0;
         let below = bar + BAR;
 
-        write!(out, "<rect class=\"none\" x=\"{LEFT}\" y=\"{bar}\" width=\"{}\" height=\"{BAR}\" rx=\"3\"/>", RIGHT - LEFT)?;
+        write!(
+            out,
+            "<rect class=\"none\" x=\"{LEFT}\" y=\"{bar}\" width=\"{}\" height=\"{BAR}\" rx=\"3\"/>",
+            RIGHT - LEFT
+        )?;
         for window in o.windows.iter().filter(|w| w.timeline == timeline && axis.holds(self.end_of(w))) {
             let to = self.end_of(window);
             let (left, right) = (axis.x(window.from), axis.x(to));

@@ -194,7 +194,13 @@ fn hard_links(layout: &Layout, args: &DatabaseArgs, findings: &mut Vec<Finding>)
     tried("database", &layout.db, &state, findings);
     if layout.wal_dir != layout.db {
         let (root, wal_pins) = (state.join("pins"), args.wal_pins.as_deref());
-        match pin::wal_pins(Places { root: &root, db: &layout.db, wal_dir: &layout.wal_dir, wal_pins }) {
+        match pin::wal_pins(Places {
+            root: &root,
+            db: &layout.db,
+            wal_dir: &layout.wal_dir,
+            wal_pins,
+            archive_name: None,
+        }) {
             Ok(place) => tried("wal_dir", &layout.wal_dir, &place, findings),
             Err(e) => findings.push(Finding::failed("database.hard-links/wal_dir", &e)),
         }

@@ -3,12 +3,17 @@
 //! Owns: what to archive (options or a configuration), refusing a store that would let two archivers overwrite each other, before anything is written, and turning
 //! SIGTERM and SIGINT into an orderly end.
 
+mod clockwork;
+mod hooks;
+mod reload;
 mod service;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use pitr_archive::{
     Code, Error, Result,
+    catalog::archive::Archive,
+    keyring::MasterKey,
     store::{
         Store,
         measured::MeasuredStore,
@@ -16,17 +21,21 @@ use pitr_archive::{
         url,
     },
 };
-use pitr_archiver::{Archiver, Parts};
+use pitr_archiver::{
+    Archiver, Parts,
+    budget::{self, Budget, Floor},
+    config::Rival,
+};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    args::archiving::RunArgs,
+    args::archiving::{RunArgs, WhenFull},
     cmd::work,
     context::Context,
     output::{Verdict, json::ShownPosition, text},
     settings::{
-        file::Http,
+        file::{Hooks, Http, Schedule},
         jobs::{self, Job},
         secret::SecretRef,
         sources,
@@ -69,14 +78,17 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
     }
     let board = Arc::new(Board::new(Arc::clone(&context.clock), &jobs, limits(args, &http)));
     seen(&board, args.http.or(http.listen.map(|listen| listen.0))).await?;
-    match (args.config.is_some(), jobs.as_slice(), board.panels.as_slice()) {
-        (false, [job], [panel]) => {
+    match (&args.config, jobs.as_slice(), board.panels.as_slice()) {
+        (None, [job], [panel]) => {
             let _died = panel.guard();
-            let ended = service::once(context, job, panel, shutdown).await;
+            let ended = service::Keeper::single(context, job, panel).once(shutdown).await;
             panel.set(ended.as_ref().err().map_or(State::Ended, |e| State::GivenUp(e.into())));
             ended?;
         }
-        _ => service::run(context, jobs, &board.panels, shutdown).await?,
+        (path, ..) => {
+            let path = path.clone().unwrap_or_default();
+            service::run(context, &path, jobs, &board.panels, shutdown).await?;
+        }
     }
     Ok(Verdict::Done)
 }
@@ -124,19 +136,44 @@ fn named(args: &RunArgs) -> Result<Job> {
     config.capture_bytes = args.capture_limit;
     config.include.clone_from(&args.include);
     let name = config.db.display().to_string();
-    Ok(Job { name, config, url: archive.archive, key: archive.key_file.map(SecretRef::File) })
+    config.budget = Budget {
+        bytes: args.pin_budget,
+        when_full: match args.when_full {
+            WhenFull::Hold => budget::WhenFull::Hold,
+            WhenFull::Barrier => budget::WhenFull::Barrier,
+        },
+        floor: args.min_free.map_or(Floor::Usual, Floor::Bytes),
+    };
+    config.rival = if args.take_over { Rival::TakeOver } else { Rival::Leave };
+    let key = archive.key_file.map(SecretRef::File);
+    Ok(Job { name, config, url: archive.archive, key, schedule: Schedule::default(), hooks: Hooks::default() })
 }
 
-/// Opens a job's archive, creating it when there is none, and the archiver on it.
-async fn open(context: &Context, job: &Job, panel: &Panel) -> Result<Archiver> {
+/// Opens a job's archive, creating it when there is none; its store is measured.
+async fn open_measured(context: &Context, job: &Job, panel: &Panel) -> Result<Archive> {
     let store = MeasuredStore::new(context.store(&job.url).await?, Arc::clone(&panel.meter));
     let store: Arc<dyn Store> = Arc::new(store);
     refuse_unfit(&*store).await?;
+    let key = key(job).await?;
+    context.archive_or_new(store, key).await
+}
+
+/// Opens a job's archive to read it.
+async fn open_archive(context: &Context, job: &Job) -> Result<Archive> {
+    let key = key(job).await?;
+    Archive::open(context.store(&job.url).await?, key).await
+}
+
+/// A command that tells the key can take its time.
+async fn key(job: &Job) -> Result<Option<MasterKey>> {
     let key = job.key.clone();
-    // A command that tells the key can take its time.
     let read = tokio::task::spawn_blocking(move || key.map(|key| key.key(|name| std::env::var(name).ok())).transpose());
-    let key = read.await.map_err(|e| Error::new(Code::Internal, "reading the key").because(e))??;
-    let archive = context.archive_or_new(store, key).await?;
+    read.await.map_err(|e| Error::new(Code::Internal, "reading the key").because(e))?
+}
+
+/// Opens a job's archive and the archiver on it.
+async fn open(context: &Context, job: &Job, panel: &Panel) -> Result<Archiver> {
+    let archive = open_measured(context, job, panel).await?;
     let parts = Parts { metrics: Arc::clone(&panel.metrics), ..Parts::system() };
     Archiver::open(job.config.clone(), archive, parts).await
 }

@@ -1,9 +1,13 @@
 //! Several archivers in one process.
 //!
-//! Owns: that one database's trouble is not another's. An archiver that ends with an error which can pass is opened again
-//! after a pause; one whose error cannot pass is given up, said, and told again by the exit code when the process ends.
+//! Owns: that one archive's trouble is not another's. The database's files are pinned before its archive is reached, and stay
+//! pinned while it cannot be ([`Standby`]). An archiver that ends with an error which can pass is opened again after a pause;
+//! one whose error cannot pass is given up, said, and told again by the exit code when the process ends. And reading the
+//! configuration again, at SIGHUP or `pitr reload`.
 
 use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -11,16 +15,31 @@ use std::{
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use pitr_archive::{Code, Error, Result, code::Retry, store::url};
+use pitr_archiver::{
+    Archiver, ArchiverConfig, Parts, Standby,
+    control::Reloaded,
+    observer::{Failure, NoObserver, Notice, Observer},
+    ship::Backoff,
+};
 use tokio::{
     runtime::Handle,
-    sync::{oneshot, watch},
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
 };
 use tracing::Instrument as _;
 
-use super::{open, told};
+use super::{
+    clockwork,
+    hooks::{Hooked, ReloadRequest, reloaded},
+    open_measured, reload, told,
+};
 use crate::{
     context::Context,
-    settings::jobs::Job,
+    settings::{
+        file::{Hooks, Schedule},
+        jobs::{self, Job},
+        sources,
+    },
     web::board::{Panel, State},
 };
 
@@ -30,23 +49,51 @@ const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 /// An archiver that ran for so long has not failed at once.
 const SETTLED: Duration = Duration::from_secs(300);
+/// While an archive cannot be reached, what is held for it is looked at this often.
+const HELD_LOOK: Duration = Duration::from_secs(1);
+/// People who ask for the configuration to be read again.
+const RELOADS: usize = 4;
 
-/// Archives all of them until `shutdown`, or until each is given up.
+/// What of a job can change while it runs.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Of its archiver, as far as it is adopted ([`ArchiverConfig::adopt`]).
+    pub config: ArchiverConfig,
+    /// What is due by the clock.
+    pub schedule: Schedule,
+    /// Who is told.
+    pub hooks: Hooks,
+}
+
+/// Where changes of a job go.
+struct Levers {
+    settings: watch::Sender<ArchiverConfig>,
+    schedule: watch::Sender<Schedule>,
+    hooked: Arc<Hooked>,
+}
+
+/// Archives all of them until `shutdown`, or until each is given up. `path` is the configuration, read again when asked.
 ///
 /// # Errors
 /// The first that an archiver was given up for.
 pub async fn run(
     context: &Context,
-    jobs: Vec<Job>,
+    path: &Path,
+    mut jobs: Vec<Job>,
     panels: &[Arc<Panel>],
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
-    let mut running = jobs
-        .into_iter()
-        .zip(panels)
-        .map(|(job, panel)| on_a_thread(context.clone(), job, Arc::clone(panel), stopping.clone()))
-        .collect::<Result<FuturesUnordered<_>>>()?;
+    let (wants_reload, mut reloads) = mpsc::channel(RELOADS);
+    let mut hangup =
+        signal(SignalKind::hangup()).map_err(|e| Error::new(Code::Internal, "listening for signals").because(e))?;
+    let mut levers = BTreeMap::new();
+    let mut running = FuturesUnordered::new();
+    for (job, panel) in jobs.iter().zip(panels) {
+        let (ended, own) = begin(context, job, Arc::clone(panel), &wants_reload, stopping.clone())?;
+        levers.insert(job.name.clone(), own);
+        running.push(ended);
+    }
     tokio::pin!(shutdown);
     let mut told_to_stop = false;
     let mut first = None;
@@ -56,6 +103,14 @@ pub async fn run(
             () = &mut shutdown, if !told_to_stop => {
                 told_to_stop = true;
                 stop.send_replace(true);
+                continue;
+            }
+            Some(()) = hangup.recv() => {
+                read_again(path, &mut jobs, &levers, None).await;
+                continue;
+            }
+            Some(reply) = reloads.recv() => {
+                read_again(path, &mut jobs, &levers, Some(reply)).await;
                 continue;
             }
         };
@@ -68,21 +123,92 @@ pub async fn run(
     }
 }
 
+/// Begins an archiver, its commands and its clockwork.
+fn begin(
+    context: &Context,
+    job: &Job,
+    panel: Arc<Panel>,
+    wants_reload: &mpsc::Sender<ReloadRequest>,
+    stopping: watch::Receiver<bool>,
+) -> Result<(oneshot::Receiver<Result<()>>, Levers)> {
+    let (database, archive) = (job.name.as_str(), url::redacted(&job.url));
+    let reload = Some(wants_reload.clone());
+    let hooked = Hooked::start(database, archive, job.hooks.clone(), Arc::clone(&context.clock), reload);
+    let (settings, follows) = watch::channel(job.config.clone());
+    let (schedule, due) = watch::channel(job.schedule.clone());
+    let span = tracing::info_span!("clockwork", database = job.name);
+    tokio::spawn(clockwork::run(context.clone(), job.clone(), due, Arc::clone(&hooked)).instrument(span));
+    let keeper =
+        Keeper { context: context.clone(), job: job.clone(), panel, observer: hooked.clone(), settings: follows };
+    Ok((on_a_thread(keeper, stopping)?, Levers { settings, schedule, hooked }))
+}
+
+/// Reads the configuration again, and applies what can be applied.
+async fn read_again(path: &Path, jobs: &mut Vec<Job>, levers: &BTreeMap<String, Levers>, reply: Option<ReloadRequest>) {
+    let answer = written(path.to_owned()).await.map(|written| {
+        let reload::Changes { apply, told } = reload::compare(jobs, &written);
+        for (name, live) in apply {
+            let (Some(lever), Some(job)) = (levers.get(&name), jobs.iter_mut().find(|job| job.name == name)) else {
+                continue;
+            };
+            job.config = live.config.clone();
+            job.schedule = live.schedule.clone();
+            job.hooks = live.hooks.clone();
+            // An archiver that is gone needs no settings.
+            lever.settings.send_replace(live.config);
+            lever.schedule.send_replace(live.schedule);
+            lever.hooked.change(live.hooks);
+        }
+        told
+    });
+    match &answer {
+        Ok(Reloaded { changes }) => {
+            for change in changes {
+                tracing::info!(database = change.database, what = change.what, effect = ?change.effect, "reloaded");
+            }
+            tracing::info!(differences = changes.len(), "the configuration was read again");
+        }
+        Err(e) => tracing::error!(hint = e.hint_text(), "the configuration stays as it was: {e}"),
+    }
+    if let Some(reply) = reply {
+        // Whoever asked and has gone away needs no answer.
+        drop(reply.send(answer.map(reloaded)));
+    }
+}
+
+async fn written(path: PathBuf) -> Result<Vec<Job>> {
+    let read = tokio::task::spawn_blocking(move || jobs::of(&sources::load(&path, std::env::vars())?.file));
+    read.await.map_err(|e| Error::new(Code::Internal, "reading the configuration").because(e))?
+}
+
+/// One archiver and what keeps it running.
+pub(super) struct Keeper {
+    pub context: Context,
+    pub job: Job,
+    pub panel: Arc<Panel>,
+    pub observer: Arc<dyn Observer>,
+    pub settings: watch::Receiver<ArchiverConfig>,
+}
+
+impl Keeper {
+    /// Of a database that options name: nobody is told, nothing changes.
+    pub fn single(context: &Context, job: &Job, panel: &Arc<Panel>) -> Self {
+        let (context, job, panel) = (context.clone(), job.clone(), Arc::clone(panel));
+        let (_, settings) = watch::channel(job.config.clone());
+        Self { context, job, panel, observer: Arc::new(NoObserver), settings }
+    }
+}
+
 /// A thread for each: reading a log waits for disks, and one that is slow must not hold up the others. What is sent to a
 /// store is sent by the runtime's own threads.
-fn on_a_thread(
-    context: Context,
-    job: Job,
-    panel: Arc<Panel>,
-    stopping: watch::Receiver<bool>,
-) -> Result<oneshot::Receiver<Result<()>>> {
+fn on_a_thread(keeper: Keeper, stopping: watch::Receiver<bool>) -> Result<oneshot::Receiver<Result<()>>> {
     let (done, ended) = oneshot::channel();
     let runtime = Handle::current();
-    let name = format!("pitr {}", job.name);
+    let name = format!("pitr {}", keeper.job.name);
     let spawned = thread::Builder::new().name(name).spawn(move || {
-        let _died = panel.guard();
-        let ended = runtime.block_on(keep(context, job, &panel, stopping));
-        panel.set(ended.as_ref().err().map_or(State::Ended, |e| State::GivenUp(e.into())));
+        let _died = keeper.panel.guard();
+        let ended = runtime.block_on(keeper.keep(stopping));
+        keeper.panel.set(ended.as_ref().err().map_or(State::Ended, |e| State::GivenUp(e.into())));
         // Nobody listens any more when the process ends.
         let _ = done.send(ended);
     });
@@ -90,49 +216,91 @@ fn on_a_thread(
     Ok(ended)
 }
 
-/// Archives one until it is told to stop.
-async fn keep(context: Context, job: Job, panel: &Panel, mut stopping: watch::Receiver<bool>) -> Result<()> {
-    let mut pause = PAUSE;
-    loop {
-        let began = Instant::now();
-        // The sender lives as long as anybody waits.
-        let mut told = stopping.clone();
-        let stop = async move { drop(told.wait_for(|stop| *stop).await) };
-        let Err(e) = once(&context, &job, panel, stop).await else { return Ok(()) };
-        if began.elapsed() >= SETTLED {
-            pause = PAUSE;
+impl Keeper {
+    /// Archives until it is told to stop.
+    async fn keep(&self, mut stopping: watch::Receiver<bool>) -> Result<()> {
+        let mut pause = PAUSE;
+        loop {
+            let began = Instant::now();
+            // The sender lives as long as anybody waits.
+            let mut told = stopping.clone();
+            let stop = async move { drop(told.wait_for(|stop| *stop).await) };
+            let Err(e) = self.once(stop).await else { return Ok(()) };
+            if began.elapsed() >= SETTLED {
+                pause = PAUSE;
+            }
+            let database = self.job.name.as_str();
+            if e.code().retry() == Retry::Never {
+                tracing::error!(database, hint = e.hint_text(), "given up until the next start: {e}");
+                self.observer.notice(Notice::GivenUp(Failure::from(&e)));
+                return Err(e);
+            }
+            self.panel.set(State::Failed((&e).into()));
+            tracing::warn!(database, again_in = ?pause, "{e}");
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return Err(e),
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = pause.saturating_mul(2).min(LONGEST);
         }
-        if e.code().retry() == Retry::Never {
-            tracing::error!(database = job.name, hint = e.hint_text(), "given up until the next start: {e}");
-            return Err(e);
-        }
-        panel.set(State::Failed((&e).into()));
-        tracing::warn!(database = job.name, again_in = ?pause, "{e}");
-        tokio::select! {
-            _ = stopping.wait_for(|stop| *stop) => return Err(e),
-            () = tokio::time::sleep(pause) => {}
-        }
-        pause = pause.saturating_mul(2).min(LONGEST);
     }
-}
 
-/// Opens one and archives it until it is told to stop. Everything that is logged meanwhile says whose it is.
-pub(super) async fn once(
-    context: &Context,
-    job: &Job,
-    panel: &Panel,
-    shutdown: impl Future<Output = ()>,
-) -> Result<()> {
-    let span = tracing::info_span!("archiver", database = job.name, archive = url::redacted(&job.url));
-    let run = async {
-        tokio::pin!(shutdown);
-        let archiver = tokio::select! {
-            archiver = open(context, job, panel) => archiver?,
-            () = &mut shutdown => return Ok(()),
+    /// Opens one and archives it until it is told to stop. Everything that is logged meanwhile says whose it is.
+    pub(super) async fn once(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let Self { job, panel, settings, .. } = self;
+        let span = tracing::info_span!("archiver", database = job.name, archive = url::redacted(&job.url));
+        let run = async {
+            tokio::pin!(shutdown);
+            let archiver = tokio::select! {
+                archiver = self.reach() => archiver?,
+                () = &mut shutdown => return Ok(()),
+            };
+            panel.opened(Arc::clone(archiver.archive()));
+            told(job);
+            archiver.run_with(settings.clone(), shutdown).await
         };
-        panel.opened(Arc::clone(archiver.archive()));
-        told(job);
-        archiver.run(shutdown).await
-    };
-    run.instrument(span).await
+        run.instrument(span).await
+    }
+
+    /// Pins the database's files, and goes on trying to reach its archive for as long as that can help.
+    async fn reach(&self) -> Result<Archiver> {
+        let Self { context, job, panel, observer, settings } = self;
+        let parts = Parts { metrics: Arc::clone(&panel.metrics), observer: observer.clone(), ..Parts::system() };
+        let config = settings.borrow().clone();
+        let mut standby = Standby::begin(config, parts)?;
+        let mut backoff = Backoff::default();
+        let mut away = None;
+        loop {
+            let failed = match open_measured(context, job, panel).await {
+                Ok(archive) => match standby.join(archive).await {
+                    Ok(archiver) => {
+                        if let Some(since) = away {
+                            observer.notice(Notice::ArchiveBack { since });
+                        }
+                        return Ok(archiver);
+                    }
+                    Err((back, e)) => {
+                        standby = *back;
+                        e
+                    }
+                },
+                Err(e) => e,
+            };
+            if failed.code().retry() == Retry::Never {
+                return Err(failed);
+            }
+            if away.is_none() {
+                away = Some(context.clock.now());
+                observer.notice(Notice::ArchiveAway(Failure::from(&failed)));
+            }
+            panel.set(State::Failed((&failed).into()));
+            let pause = backoff.next(&*context.random);
+            tracing::warn!(again_in = ?pause, "the archive is not reached; the database's files are pinned meanwhile: {failed}");
+            let again = Instant::now() + pause;
+            while Instant::now() < again {
+                tokio::time::sleep(HELD_LOOK.min(again - Instant::now())).await;
+                tokio::task::block_in_place(|| standby.keep_within_limits())?;
+            }
+        }
+    }
 }

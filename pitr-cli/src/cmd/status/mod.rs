@@ -22,7 +22,7 @@ use serde::Serialize;
 use self::windows::{Window, windows};
 use crate::{
     args::archiving::StatusArgs,
-    cmd::work,
+    cmd::work::{self, Answered},
     context::Context,
     output::{Output, Verdict, json::ShownPosition, table, text},
 };
@@ -31,6 +31,8 @@ use crate::{
 struct Shown {
     now: DateTime<Utc>,
     archiver: Option<ShownArchiver>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    further_archivers: Vec<ShownArchiver>,
     lag_seconds: Option<f64>,
     archive: Option<ShownArchive>,
 }
@@ -38,6 +40,8 @@ struct Shown {
 /// What a running archiver says of itself.
 #[derive(Serialize)]
 pub struct ShownArchiver {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     database: String,
     archive: String,
     epoch: Epoch,
@@ -51,14 +55,26 @@ pub struct ShownArchiver {
     base: Option<String>,
     base_due: Option<DateTime<Utc>>,
     pinned_bytes: u64,
+    backlog_bytes: u64,
+    time_to_full_seconds: Option<u64>,
+    alarm: Option<String>,
+    away: Option<ShownFailing>,
     pin_delay: Option<PinDelay>,
     barriers: u64,
     waiting: Option<String>,
 }
 
+#[derive(Serialize)]
+struct ShownFailing {
+    since: DateTime<Utc>,
+    attempts: u64,
+    error: String,
+}
+
 impl From<Status> for ShownArchiver {
     fn from(s: Status) -> Self {
         Self {
+            name: None,
             database: s.database,
             archive: s.archive,
             epoch: s.epoch,
@@ -72,6 +88,14 @@ impl From<Status> for ShownArchiver {
             base: s.base,
             base_due: s.base_due.map(Micros::to_datetime),
             pinned_bytes: s.pinned_bytes,
+            backlog_bytes: s.backlog_bytes,
+            time_to_full_seconds: s.time_to_full,
+            alarm: s.alarm,
+            away: s.away.map(|away| ShownFailing {
+                since: away.since.to_datetime(),
+                attempts: away.attempts,
+                error: away.error,
+            }),
             pin_delay: s.pin_delay,
             barriers: s.barriers,
             waiting: s.waiting,
@@ -148,14 +172,16 @@ struct ShownGap {
 pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
     let database = args.database.given();
     let archive = args.archive.given();
-    let archiver = match &database {
-        None => None,
-        Some(database) => match work::ask_archiver(database, &Request::Status).await? {
-            Some(Answer::Status(status)) => Some(*status),
-            Some(_) => return Err(work::unexpected(&Request::Status)),
-            None => None,
-        },
-    };
+    let mut archivers = Vec::new();
+    if let Some(database) = &database {
+        for Answered { archive, answer } in work::ask_archivers(database, &Request::Status).await? {
+            match answer {
+                Ok(Answer::Status(status)) => archivers.push((archive, *status)),
+                Ok(_) => return Err(work::unexpected(&Request::Status)),
+                Err(e) => tracing::warn!(archive = work::shown(archive.as_deref()), "{e}"),
+            }
+        }
+    }
     let described = match &archive {
         None => None,
         Some(archive) => {
@@ -164,7 +190,7 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
             Some((opened.store().describe(), catalog))
         }
     };
-    if described.is_none() && archiver.is_none() {
+    if described.is_none() && archivers.is_empty() {
         return Err(match &database {
             Some(database) => match crate::context::needed(&args.archive, database) {
                 Err(e) => e,
@@ -174,16 +200,21 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
         });
     }
     let now = context.clock.now();
-    let lag_seconds = archiver.as_ref().map(|s| lag(s) as f64 / 1e6);
+    // That of the archive that is furthest behind.
+    let lag_seconds = archivers.iter().map(|(_, s)| lag(s)).max().map(|lag| lag as f64 / 1e6);
     let archive = described.as_ref().map(|(url, catalog)| describe(url, catalog));
     let out = &context.output;
     if out.is_json() {
-        out.json(&Shown { now: now.to_datetime(), archiver: archiver.map(Into::into), lag_seconds, archive })?;
+        let mut archivers = archivers.into_iter().map(|(name, status)| ShownArchiver { name, ..status.into() });
+        let (archiver, further) = (archivers.next(), archivers.collect());
+        out.json(&Shown { now: now.to_datetime(), archiver, further_archivers: further, lag_seconds, archive })?;
         return Ok(Verdict::Done);
     }
-    match (&archiver, &database) {
-        (Some(status), _) => show_archiver(out, status)?,
-        (None, Some(database)) => out.line(format!(
+    for (name, status) in &archivers {
+        show_archiver(out, name.as_deref(), status)?;
+    }
+    match &database {
+        Some(database) if archivers.is_empty() => out.line(format!(
             "{} No archiver runs for {}: {}.",
             out.warn("archiver"),
             database.db.display(),
@@ -192,7 +223,7 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
                 Err(e) => format!("there is no database that it could archive ({e})"),
             }
         ))?,
-        (None, None) => {}
+        _ => {}
     }
     if let Some(archive) = &archive {
         show_archive(out, archive, now)?;
@@ -259,7 +290,7 @@ pub fn seen(timeline: &Timeline, boundary: Boundary) -> Option<Micros> {
     covering.iter().find_map(|s| s.observed).map(|(_, last)| last.at)
 }
 
-fn show_archiver(out: &Output, status: &Status) -> Result<()> {
+fn show_archiver(out: &Output, name: Option<&str>, status: &Status) -> Result<()> {
     let behind = match status.unacknowledged_records {
         0 => out.good("none: everything read is in the archive"),
         n => format!("{}, the oldest read {} ago", text::count(n, "record"), text::duration(micros(lag(status)))),
@@ -268,7 +299,7 @@ fn show_archiver(out: &Output, status: &Status) -> Result<()> {
     let mut facts = vec![
         ("archiver", out.good("running")),
         ("database", status.database.clone()),
-        ("archive", status.archive.clone()),
+        ("archive", name.map_or_else(|| status.archive.clone(), |name| format!("{name}: {}", status.archive))),
         ("lag", behind),
         ("archived up to", position(&status.acknowledged)),
         ("log read to its end", ago(status.caught_up)),
@@ -280,6 +311,17 @@ fn show_archiver(out: &Output, status: &Status) -> Result<()> {
     }
     if status.pinned_bytes > 0 {
         facts.push(("held on disk", format!("{} until the archive has it", text::bytes(status.pinned_bytes))));
+    }
+    if let Some(away) = &status.away {
+        let since = text::ago(away.since, status.now);
+        let attempts = text::count(away.attempts, "attempt");
+        facts.push(("archive away", out.bad(&format!("since {since}, {attempts}; the last: {}", away.error))));
+    }
+    if let Some(left) = status.time_to_full.filter(|_| status.away.is_some()) {
+        facts.push(("room lasts for", text::duration(std::time::Duration::from_secs(left))));
+    }
+    if let Some(alarm) = &status.alarm {
+        facts.push(("limit met", out.bad(alarm)));
     }
     if let Some(waiting) = &status.waiting {
         facts.push(("waiting", out.bad(waiting)));

@@ -1,0 +1,262 @@
+//! Commands that are told what an archiver does.
+//!
+//! Owns: running them: the program itself, no shell, in a process group of its own, with what happened as JSON on its
+//! standard input, ended with its whole group when it takes too long. What only tells goes through a queue, one at a time
+//! and in order, so that a slow command holds up no archiver; what does not fit into the queue is said in the log.
+//! Refuses: to decide what is told, and to try again: a command that failed is a line in the log. Only before a base its
+//! failure counts: then the server is not at rest, and no base is taken.
+
+use std::{
+    process::Stdio,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pitr_archive::{Code, Error, Result, clock::Clock};
+use pitr_archiver::{
+    control::{Answer, Reloaded},
+    observer::{Linking, Notice, Observer},
+};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Serialize;
+use tokio::{
+    io::AsyncWriteExt as _,
+    sync::{mpsc, oneshot},
+};
+
+use crate::settings::file::{Command, Hooks};
+
+/// Notices that wait for the command of the one before.
+const QUEUE: usize = 256;
+/// A command that takes longer is ended.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Somebody who wants the configuration read again.
+pub type ReloadRequest = oneshot::Sender<Result<Answer>>;
+
+/// The commands of one archiver.
+#[derive(Debug)]
+pub struct Hooked {
+    who: Who,
+    hooks: Mutex<Hooks>,
+    queue: mpsc::Sender<(&'static str, Told)>,
+    reload: Option<mpsc::Sender<ReloadRequest>>,
+}
+
+/// Whose.
+#[derive(Clone, Debug)]
+struct Who {
+    database: String,
+    archive: String,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a command reads.
+#[derive(Clone, Debug, Serialize)]
+struct Told {
+    database: String,
+    archive: String,
+    at: chrono::DateTime<chrono::Utc>,
+    #[serde(flatten)]
+    what: What,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+enum What {
+    Notice(Notice),
+    Base {
+        event: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        linking: Option<Linking>,
+    },
+    Verified(Verified),
+}
+
+/// How a verification ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verified {
+    /// `verified`.
+    pub event: &'static str,
+    /// Whether nothing is wrong.
+    pub ok: bool,
+    /// What is wrong, as `pitr verify` tells it; at most the first few.
+    pub findings: Vec<String>,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Hooked {
+    /// The commands of an archiver, run as long as this lives. `reload` is where its control socket passes on a wish.
+    pub fn start(
+        database: &str,
+        archive: String,
+        hooks: Hooks,
+        clock: Arc<dyn Clock>,
+        reload: Option<mpsc::Sender<ReloadRequest>>,
+    ) -> Arc<Self> {
+        let (queue, mut waiting) = mpsc::channel::<(&'static str, Told)>(QUEUE);
+        let who = Who { database: database.to_owned(), archive, clock };
+        let hooked = Arc::new(Self { who, hooks: Mutex::new(hooks), queue, reload });
+        let weak = Arc::downgrade(&hooked);
+        tokio::spawn(async move {
+            while let Some((event, told)) = waiting.recv().await {
+                let Some(hooked) = weak.upgrade() else { return };
+                let (command, patience) = hooked.command_for(event);
+                drop(hooked);
+                if let Some(command) = command
+                    && let Err(e) = run(&command, event, &told, patience).await
+                {
+                    tracing::warn!(event, "{e}");
+                }
+            }
+        });
+        hooked
+    }
+
+    /// From here on.
+    pub fn change(&self, hooks: Hooks) {
+        *self.hooks() = hooks;
+    }
+
+    // A panic while the lock is held leaves plain values that are still true.
+    fn hooks(&self) -> MutexGuard<'_, Hooks> {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn command_for(&self, event: &str) -> (Option<Command>, Duration) {
+        let hooks = self.hooks();
+        let command = match event {
+            "before-base" => &hooks.before_base,
+            "after-base" => &hooks.after_base,
+            "barrier" => &hooks.on_barrier,
+            "verified" => &hooks.after_verify,
+            _ => &hooks.on_failure,
+        };
+        (command.clone(), hooks.timeout.map_or(PATIENCE, |v| v.0))
+    }
+
+    fn told(&self, what: What) -> Told {
+        let Who { database, archive, clock } = &self.who;
+        Told { database: database.clone(), archive: archive.clone(), at: clock.now().to_datetime(), what }
+    }
+
+    fn tell(&self, event: &'static str, what: What) {
+        if self.command_for(event).0.is_some() && self.queue.try_send((event, self.told(what))).is_err() {
+            tracing::warn!(event, "too many commands wait: none is told of this");
+        }
+    }
+
+    /// A verification ended.
+    pub fn verified(&self, verified: Verified) {
+        if !verified.ok {
+            self.tell("verification-failed", What::Verified(verified.clone()));
+        }
+        self.tell("verified", What::Verified(verified));
+    }
+}
+
+#[async_trait]
+impl Observer for Hooked {
+    async fn before_base(&self) -> Result<()> {
+        let event = "before-base";
+        let (Some(command), patience) = self.command_for(event) else { return Ok(()) };
+        run(&command, event, &self.told(What::Base { event, linking: None }), patience).await
+    }
+
+    fn after_linking(&self, linking: Linking) {
+        let event = "after-base";
+        let (Some(command), patience) = self.command_for(event) else { return };
+        let told = self.told(What::Base { event, linking: Some(linking) });
+        // Not behind others: a server waits for it.
+        tokio::spawn(async move {
+            if let Err(e) = run(&command, event, &told, patience).await {
+                tracing::error!(event, "the server may still be at rest: {e}");
+            }
+        });
+    }
+
+    fn notice(&self, notice: Notice) {
+        let event = match &notice {
+            // What went well needs nobody.
+            Notice::BasePublished { .. } => return,
+            Notice::BaseFailed(_) => "base-failed",
+            Notice::Barrier { .. } => "barrier",
+            Notice::ArchiveAway(_) => "archive-away",
+            Notice::ArchiveBack { .. } => "archive-back",
+            Notice::Limit { .. } => "limit",
+            Notice::GivenUp(_) => "given-up",
+        };
+        self.tell(event, What::Notice(notice));
+    }
+
+    fn reload(&self, reply: ReloadRequest) {
+        let refused = |reply: ReloadRequest, e: Error| drop(reply.send(Err(e)));
+        match &self.reload {
+            None => {
+                let e = Error::new(Code::Usage, "reading the configuration again");
+                refused(reply, e.hint("this archiver was started with options, not with --config"));
+            }
+            Some(service) => {
+                if let Err(back) = service.try_send(reply) {
+                    let e = Error::new(Code::ControlUnavailable, "reading the configuration again");
+                    refused(back.into_inner(), e.with("state", "stopping, or busy with it"));
+                }
+            }
+        }
+    }
+}
+
+/// What a reload answers.
+pub fn reloaded(changes: Reloaded) -> Answer {
+    Answer::Reload(changes)
+}
+
+/// Runs one command to its end.
+async fn run(command: &Command, event: &str, told: &Told, patience: Duration) -> Result<()> {
+    let Some((program, arguments)) = command.0.split_first() else { return Ok(()) };
+    let failed = |found: String| {
+        Error::new(Code::HookFailed, "running a hook").on(program).with("event", event).with("found", found)
+    };
+    let input = serde_json::to_vec(told).map_err(|e| failed(e.to_string()))?;
+    let mut child = tokio::process::Command::new(program)
+        .args(arguments)
+        .env("PITR_EVENT", event)
+        .env("PITR_DATABASE", &told.database)
+        .env("PITR_ARCHIVE", &told.archive)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| failed(e.to_string()))?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let ended = tokio::time::timeout(patience, async {
+        if let Some(mut stdin) = child.stdin.take() {
+            // A command that does not read is no failure.
+            if let Err(e) = stdin.write_all(&input).await {
+                tracing::debug!(event, error = %e, "the hook did not read what it was told");
+            }
+        }
+        child.wait().await
+    })
+    .await;
+    match ended {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(failed(status.to_string())),
+        Ok(Err(e)) => Err(failed(e.to_string())),
+        Err(_) => {
+            // The group: a shell's children outlive the shell.
+            if let Some(group) = group
+                && let Err(e) = kill_process_group(group, Signal::KILL)
+            {
+                tracing::warn!(event, error = %e, "a hook that took too long could not be ended");
+            }
+            let reaped = child.wait().await;
+            tracing::debug!(event, ?reaped, "ended a hook");
+            Err(failed(format!("no end within {} s: ended", patience.as_secs_f64())))
+        }
+    }
+}
