@@ -1,6 +1,9 @@
-//! The archiver is killed a hundred times under load and raced by another one; every restore stays exact.
+//! The archiver is killed a hundred times under load, at random instants and at every named effect, and raced by another
+//! one; after each kill it is started again, and what is restored is exact.
 //!
-//! The database is not harmed by any of it, so the archive must not have a single barrier, and one run.
+//! The database is not harmed by any of it, so the archive must not have a single barrier, and one run. `PITR_KILLS`
+//! changes the number (`make soak`: 1,000), `PITR_SEED` the run. A new name in `crash::POINTS` fails the test until
+//! something here reaches it: see [`Way`].
 
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
@@ -21,7 +24,7 @@ use harness::{
     program::Settings,
     scratch,
 };
-use pitr_archive::catalog::archive::Archive;
+use pitr_archive::{Code, catalog::archive::Archive};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// Not a test of its own: the process that other tests kill.
@@ -93,56 +96,82 @@ impl Site {
             .expect("starting pitr")
     }
 
-    /// Catches up and restores to a few records and to the latest.
-    fn check(&mut self, rng: &mut StdRng) {
+    /// Brings the archive up to date with a process of its own.
+    fn catch_up(&mut self) {
         let (db, state, archive) = (self.load.dir.clone(), self.path("state"), self.archive());
         let before = self.load.batches();
-        command::succeed(&mut pitr([
-            "run",
-            "--once",
-            "--db",
-            text(&db),
-            "--archive",
-            &archive,
-            "--state",
-            text(&state),
-        ]));
-        let (end, floor) = self.extent();
+        let (db, state) = (text(&db), text(&state));
+        command::succeed(&mut pitr(["run", "--once", "--db", db, "--archive", &archive, "--state", state]));
+        let end = self.extent().map_or(0, |(end, _)| end);
         assert!(end >= before, "{before} batches were written, the archive ends after {end}");
-        let targets: Vec<_> = (0..3).map(|_| rng.random_range(floor.max(1)..=end)).chain([end]).collect();
-        for target in targets {
+    }
+
+    /// Restores to `targets` records, the last that the archive has among them, and compares. Answers whether it could:
+    /// before the first base there is nothing to restore.
+    fn check(&mut self, targets: usize, rng: &mut StdRng) -> bool {
+        let Some((end, Some(floor))) = self.extent() else { return false };
+        if floor.max(1) > end {
+            return false;
+        }
+        let archive = self.archive();
+        let random = (1..targets).map(|_| rng.random_range(floor.max(1)..=end));
+        for target in random.chain([end]).collect::<Vec<_>>() {
             self.restores += 1;
             let into = self.path(&format!("restored-{}", self.restores));
-            let record = (target - 1).to_string();
-            command::succeed(&mut pitr([
-                "restore",
-                "--to-record",
-                &record,
-                "--archive",
-                &archive,
-                "--into",
-                text(&into),
-            ]));
+            let (record, copy) = ((target - 1).to_string(), text(&into));
+            command::succeed(&mut pitr(["restore", "--to-record", &record, "--archive", &archive, "--into", copy]));
             // One writer writes one batch a record, and the archive has every record since the first.
             self.load.check_copy(&into, target);
             std::fs::remove_dir_all(&into).expect("removing the copy");
         }
+        true
     }
 
-    /// Records archived, and the earliest floor; there may be no barrier and only one run.
-    fn extent(&self) -> (usize, usize) {
+    /// Records archived, and the earliest floor, if there is a base; there may be no barrier and only one run. `None` before
+    /// there is an archive with a timeline.
+    fn extent(&self) -> Option<(usize, Option<usize>)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let store = local(&self.path("archive"));
         runtime.block_on(async {
-            let archive = Archive::open(store, None).await.unwrap_or_else(|e| panic!("{e}"));
+            let archive = match Archive::open(store, None).await {
+                Err(e) if e.code() == Code::NotAnArchive => return None,
+                opened => opened.unwrap_or_else(|e| panic!("{e}")),
+            };
             let catalog = archive.load_catalog().await.unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(catalog.timelines().count(), 1, "one timeline");
-            let timeline = catalog.current_timeline().expect("a timeline");
+            assert!(catalog.timelines().count() <= 1, "one timeline");
+            let timeline = catalog.current_timeline()?;
             assert!(timeline.barriers().is_empty(), "a kill made a barrier: {:#?}", timeline.barriers());
-            assert_eq!(timeline.runs().len(), 1, "a kill began another run");
-            let floor = catalog.bases().iter().map(|b| b.floor.boundary).min().expect("a base");
-            (as_index(timeline.end().get()), as_index(floor.get()))
+            assert!(timeline.runs().len() <= 1, "a kill began another run");
+            let floor = catalog.bases().iter().map(|b| b.floor.boundary).min();
+            Some((as_index(timeline.end().get()), floor.map(|floor| as_index(floor.get()))))
         })
+    }
+}
+
+/// How a named place is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Every archiver that runs for a while comes there by itself.
+    Run,
+    /// The one that begins the archive.
+    First,
+    /// One without a state directory.
+    NewState,
+    /// One that is asked for a base.
+    Base,
+    /// One that is asked for a tag.
+    Tag,
+}
+
+impl Way {
+    fn to(point: &str) -> Self {
+        match point.split('-').next() {
+            Some("timeline") => Self::First,
+            Some("state") => Self::NewState,
+            Some("base") => Self::Base,
+            Some("tag") => Self::Tag,
+            _ => Self::Run,
+        }
     }
 }
 
@@ -154,46 +183,59 @@ fn exists(dir: &Path) -> bool {
     std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
 }
 
+/// Starts an archiver that dies when it reaches `point` for the `times`-th time; whether it did.
+fn kill_at(site: &mut Site, point: &'static str, times: u32) -> bool {
+    let way = Way::to(point);
+    let state = if way == Way::NewState { format!("state-{}", site.starts) } else { "state".to_owned() };
+    let mut archiver = site.run(&state, &[], Some(&format!("{point}:{times}")));
+    let mut asked = Vec::new();
+    if way != Way::NewState {
+        site.wait_until_up(&mut archiver);
+        std::thread::sleep(Duration::from_millis(100));
+        match way {
+            Way::Base => asked.extend((0..2).map(|_| site.ask(&["base"]))),
+            Way::Tag => asked.extend((0..2).map(|i| site.ask(&["tag", "create", &format!("tag-{}-{i}", site.starts)]))),
+            Way::Run | Way::First | Way::NewState => {}
+        }
+        for mut asked in asked {
+            assert!(command::wait(&mut asked).is_some(), "a request to a killed archiver hangs");
+        }
+        // A place that was not passed often enough: the orderly end passes the rest of them.
+        command::terminate(&archiver);
+    }
+    let status = command::wait(&mut archiver).expect("the archiver ends");
+    let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
+    assert!(killed || status.success(), "{point}: {status}\n{}", site.log());
+    killed
+}
+
 #[test]
 fn a_hundred_kills_of_the_archiver_lose_nothing_and_make_no_barrier() {
-    let seed = std::env::var("PITR_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    let number =
+        |name: &str| std::env::var(name).ok().map(|s| s.parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}")));
+    let seed = number("PITR_SEED").unwrap_or(1);
+    let wanted = number("PITR_KILLS").unwrap_or(100);
     println!("PITR_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let mut site = Site::new(seed);
-    // Timelines are opened once: `forks` and the simulation stop there.
-    let all: Vec<_> = pitr_archiver::crash::POINTS.iter().filter(|point| !point.starts_with("timeline")).collect();
-    let mut points = all.iter().copied().cycle();
+    let all = pitr_archiver::crash::POINTS;
+    // Those that the first archiver of an archive passes come first, then each of the others, then any.
+    let (first, others): (Vec<_>, Vec<_>) = all.iter().copied().partition(|point| Way::to(point) == Way::First);
+    let mut points = first.into_iter().chain(others.clone()).chain(others.iter().copied().cycle());
     let (mut kills, mut reached) = (0, std::collections::BTreeMap::<&str, u32>::new());
-    while kills < 100 {
-        kills += 1;
-        // Every fourth end is at a named place, the others anywhere.
-        if kills % 4 == 0 {
-            // Each of them once, then any.
-            let point = all.iter().copied().find(|point| !reached.contains_key(*point));
-            let (point, times) = match point {
-                Some(point) => (point, 1),
-                None => (points.next().expect("an endless list"), rng.random_range(1..3)),
-            };
-            let mut archiver = site.run("state", &[], Some(&format!("{point}:{times}")));
-            let mut asked = Vec::new();
-            site.wait_until_up(&mut archiver);
-            std::thread::sleep(Duration::from_millis(100));
-            // What a running archiver does only when asked.
-            if point.starts_with("base") {
-                asked.extend((0..2).map(|_| site.ask(&["base"])));
-            } else if point.starts_with("tag") {
-                asked.extend((0..2).map(|i| site.ask(&["tag", "create", &format!("tag-{kills}-{i}")])));
-            }
-            for mut asked in asked {
-                assert!(command::wait(&mut asked).is_some(), "a request to a killed archiver hangs");
-            }
-            // A place that was not passed often enough: the orderly end passes the rest of them.
-            command::terminate(&archiver);
-            let status = command::wait(&mut archiver).expect("the archiver ends");
-            if std::os::unix::process::ExitStatusExt::signal(&status) == Some(9) {
+    let (mut at_names, mut compared) = (0, 0_u64);
+    while kills < wanted {
+        // Every third end is at a named place, the others anywhere. The archive begins with those at its beginning.
+        if kills < 2 || kills % 3 == 0 {
+            let point = points.next().expect("an endless list");
+            at_names += 1;
+            assert!(at_names < 20 * all.len() as u64 + wanted, "no kill happens any more: {reached:?}");
+            let once = Way::to(point) == Way::NewState || point.starts_with("epoch");
+            let often = reached.contains_key(point) && !once;
+            let times = if often { rng.random_range(1..3) } else { 1 };
+            if kill_at(&mut site, point, times) {
                 *reached.entry(point).or_default() += 1;
-            } else {
-                assert!(status.success(), "{point}: {status}\n{}", site.log());
+                kills += 1;
             }
         } else {
             let mut archiver = site.run("state", &[], None);
@@ -203,16 +245,25 @@ fn a_hundred_kills_of_the_archiver_lose_nothing_and_make_no_barrier() {
             }
             archiver.kill().expect("killing the archiver");
             archiver.wait().expect("waiting for the archiver");
+            kills += 1;
         }
-        if kills % 10 == 0 {
-            site.check(&mut rng);
+        // What the kill left is exact, and so is what the next process makes of it: that one is killed, too, or catches up.
+        compared += u64::from(site.check(1, &mut rng));
+        if rng.random_ratio(1, 3) {
+            site.catch_up();
+            assert!(site.check(2, &mut rng), "an archive that has caught up can be restored");
         }
     }
-    println!("{kills} kills, {} restores, {} batches; named places: {reached:?}", site.restores, site.load.batches());
+    println!(
+        "{kills} kills, {compared} compared at once, {} restores, {} batches; named places: {reached:?}",
+        site.restores,
+        site.load.batches()
+    );
     let never: Vec<_> = all.iter().filter(|point| !reached.contains_key(**point)).collect();
     assert!(never.is_empty(), "no kill happened at {never:?}");
     site.load.stop();
-    site.check(&mut rng);
+    site.catch_up();
+    site.check(4, &mut rng);
     // The archive is whole, by its own account too.
     let archive = site.archive();
     command::succeed(&mut pitr(["verify", "--archive", &archive]));

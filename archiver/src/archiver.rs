@@ -34,7 +34,7 @@ use crate::{
     base::{pace::Pace, upload::KnownFiles},
     config::{ArchiverConfig, Parts, Rival},
     control::Status,
-    elapsed::elapsed,
+    elapsed::{Moment, elapsed},
     engine::{BaseReason, Engine, Polled},
     layout::Layout,
     roll_up::RollUp,
@@ -77,7 +77,7 @@ pub(crate) struct Acknowledged {
 /// What an archive was claimed with.
 struct Claimed {
     claim: EpochClaim,
-    head_known: Micros,
+    head_known: Moment,
     timeline: TimelineId,
     joined: join::Joined,
 }
@@ -116,7 +116,7 @@ pub struct Archiver {
     pub(crate) pace: Pace,
     last_scan: Micros,
     /// When the archive's end was last known to be ours.
-    pub(crate) head_known: Micros,
+    pub(crate) head_known: Moment,
     timeline: TimelineId,
     pub(crate) source: Source,
     /// What is held back, as it was last measured, and what was done about it.
@@ -150,8 +150,10 @@ impl Archiver {
 
     async fn claim_and_join(standby: &Standby, archive: &Arc<Archive>) -> Result<Claimed> {
         let Standby { config, parts, source, .. } = standby;
+        crate::crash::point("epoch-before-put");
         let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
-        let head_known = parts.clock.now();
+        crate::crash::point("epoch-after-put");
+        let head_known = Moment::now(&*parts.clock);
         let timeline = timeline_for(archive, &claim, source, parts).await?;
         let joined = join(archive, &claim, &timeline, config, parts, source).await?;
         Ok(Claimed { claim, head_known, timeline: timeline.timeline, joined })
@@ -297,7 +299,7 @@ impl Archiver {
                     self.refuse_second_place().await?;
                 }
                 let now = self.parts.clock.now();
-                self.head_known = now;
+                self.head_known = Moment::now(&*self.parts.clock);
                 self.pending = None;
                 self.acknowledged = Acknowledged { position: shipment.position, at: Some(now) };
                 self.parts.metrics.acknowledged(&shipment, now);
@@ -319,7 +321,7 @@ impl Archiver {
                 let key = ObjectKey::timeline(self.timeline);
                 // Until joining has succeeded the shipment stays pending: it meets the same segment again, where what is
                 // read next would be shipped behind a segment that it does not follow.
-                let head_known = self.parts.clock.now();
+                let head_known = Moment::now(&*self.parts.clock);
                 let timeline = self.archive.get_timeline(self.timeline).await?;
                 let timeline = timeline.ok_or_else(|| Error::new(Code::ObjectMissing, "joining behind").on(key))?;
                 let joined =
@@ -340,7 +342,7 @@ impl Archiver {
     /// A segment that was created where another writer's had been deleted is not in the archive: after a pause, the place
     /// where deletion stopped is looked at.
     async fn refuse_the_past(&self, shipment: &Shipment) -> Result<()> {
-        if elapsed(self.head_known, self.parts.clock.now()) < PAUSE {
+        if self.head_known.ago(&*self.parts.clock) < PAUSE {
             return Ok(());
         }
         let summary = &shipment.segment.summary;

@@ -14,12 +14,18 @@ use std::{
     },
 };
 
-/// Every name, in the order in which a segment and a base pass them.
+/// Every name, in the order in which a start, a segment and a base pass them. Every one of them is met by the simulation
+/// and by `tests/kills.rs`, which fail on a new one until something reaches it.
 pub const POINTS: &[&str] = &[
+    "state-before-rename",
+    "state-replaced",
+    "epoch-before-put",
+    "epoch-after-put",
     "after-pin",
     "before-put",
     "after-put",
     "before-release",
+    "after-release",
     "base-linked",
     "base-uploaded-one",
     "base-before-publish",
@@ -27,6 +33,7 @@ pub const POINTS: &[&str] = &[
     "manifest-before-put",
     "manifest-after-put",
     "tag-before-put",
+    "tag-after-put",
     "timeline-before-put",
     "timeline-after-put",
 ];

@@ -149,8 +149,13 @@ impl Pins {
             }
             Err(e) => {
                 let code = match e.kind() {
-                    ErrorKind::StorageFull => Code::DiskFull,
-                    _ => Code::PinImpossible,
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Code::DiskFull,
+                    ErrorKind::CrossesDevices
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::Unsupported
+                    | ErrorKind::TooManyLinks => Code::PinImpossible,
+                    // A disk that fails or is read-only now: that is not where the pins are, and can pass.
+                    _ => Code::FileIo,
                 };
                 Err(Error::new(code, "pinning").on(source.display()).with("pin", link.display()).because(e))
             }

@@ -1,8 +1,9 @@
 //! The database's directory as this process follows it: its identity, the known files, the watch on it.
 //!
 //! Owns: that pins are of this directory. Pins of another one with the same file numbers would be taken for the server's
-//! files: a small file in the state directory says which directory they were made of, and where that is not this one,
-//! all are given up. It costs what the server deleted meanwhile, which is a barrier.
+//! files: a small file in the state directory says which directory they were made of, and where that is not this one, or
+//! cannot be told (no such file, a torn one, another version's), all are given up. It costs what the server deleted
+//! meanwhile, which is a barrier.
 //! Refuses: to look into the files.
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc};
@@ -54,9 +55,14 @@ pub(crate) enum OldPins {
     GiveUp,
 }
 
+/// The version of [`PinnedFrom`] that this program writes, and the only one that it reads.
+const PINNED_FROM_VERSION: u32 = 1;
+
 /// What the pins were made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PinnedFrom {
+    version: u32,
     db_id: String,
     restore_marker: Option<Nonce>,
     inode: u64,
@@ -76,12 +82,13 @@ impl Source {
             wal_pins: config.wal_pins.as_deref(),
             archive_name: config.archive_name.as_deref(),
         })?;
-        let from = PinnedFrom { db_id: lineage.db_id.clone(), restore_marker: lineage.nonce(), inode };
+        let (db_id, restore_marker) = (lineage.db_id.clone(), lineage.nonce());
+        let from = PinnedFrom { version: PINNED_FROM_VERSION, db_id, restore_marker, inode };
         if old == OldPins::GiveUp || !made_of(state, &from)? {
             pins.release_all()?;
+            // After the pins are gone: where a crash lost this, they are given up once more.
+            note(state, &from)?;
         }
-        // After the pins are gone: where a crash lost this, they are given up once more.
-        note(state, &from)?;
         let registry = Arc::new(Registry::new(pins, layout.db.clone(), layout.wal_dir.clone())?);
         let watch = match config.file_events {
             FileEvents::Watched => Some(Watch::start(registry.clone(), changed.clone())?),
@@ -106,21 +113,22 @@ impl Source {
     }
 }
 
-/// Whether the pins were made of this directory; so they were where nothing is noted.
+/// Whether the pins were certainly made of this directory. The note is durable before the first pin is made, so pins
+/// without one are of nobody knows what.
 fn made_of(state: &StateDir, from: &PinnedFrom) -> Result<bool> {
-    let path = state.pinned_from();
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(true),
-        Err(e) => return Err(error::io("reading", &path, e)),
-    };
-    // What cannot be read was torn by a crash: nobody knows what the pins are of.
-    Ok(serde_json::from_slice::<PinnedFrom>(&bytes).is_ok_and(|noted| noted == *from))
+    let Some(bytes) = state.read(StateDir::PINNED_FROM)? else { return Ok(false) };
+    match serde_json::from_slice::<PinnedFrom>(&bytes) {
+        Ok(noted) => Ok(noted == *from),
+        Err(e) => {
+            let path = state.root().join(StateDir::PINNED_FROM);
+            tracing::warn!(path = %path.display(), error = %e, "what was pinned cannot be told; the pins are made anew");
+            Ok(false)
+        }
+    }
 }
 
 fn note(state: &StateDir, from: &PinnedFrom) -> Result<()> {
-    let path = state.pinned_from();
     let text = serde_json::to_vec(from)
-        .map_err(|e| Error::new(Code::Internal, "noting what is pinned").on(path.display()).because(e))?;
-    fs::write(&path, text).map_err(|e| error::io("writing", &path, e))
+        .map_err(|e| Error::new(Code::Internal, "noting what is pinned").on(state.root().display()).because(e))?;
+    state.replace(StateDir::PINNED_FROM, &text)
 }

@@ -1,15 +1,21 @@
 //! The state directory: the lock that makes one archiver per directory, and where its parts live.
 //!
-//! Owns: the directory's layout and the lock. Refuses: to hold anything that the archive and the database cannot rebuild:
-//! deleting the whole directory (with no archiver running) costs at most a barrier and a new base.
+//! Owns: the directory's layout, the lock, and how a file in it is replaced: written aside, fsynced, renamed, and the
+//! directory fsynced, so that after a power cut there is the old one or the new one, whole. A file says its version.
+//! Refuses: to hold anything that the archive and the database cannot rebuild: deleting the whole directory, or any file
+//! in it (with no archiver running), costs at most a barrier and a new base.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
+    io::{ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use pitr_archive::{Code, Error, Result, error};
+
+/// No file of the directory is longer.
+const MAX_FILE: u64 = 64 << 10;
 
 /// A locked state directory; the lock ends with the process.
 #[derive(Debug)]
@@ -64,8 +70,36 @@ impl StateDir {
     }
 
     /// Where it is noted which directory the pins were made of.
-    pub(crate) fn pinned_from(&self) -> PathBuf {
-        self.root.join("pinned-from.json")
+    pub(crate) const PINNED_FROM: &str = "pinned-from.json";
+
+    /// A file of the directory; `None` if it is not there. What is longer than any of ours is cut.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.root.join(name);
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes)) {
+            Ok(_) => Ok(Some(bytes)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(error::io("reading", &path, e)),
+        }
+    }
+
+    /// Replaces a file of the directory, durably: when this returns, a power cut brings back nothing older.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.root.join(name);
+        let aside = self.root.join(format!("{name}.new"));
+        // One that a crash left is overwritten: the lock says that nobody else writes here.
+        let written =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside).and_then(|mut file| {
+                file.write_all(bytes)?;
+                file.sync_all()
+            });
+        written.map_err(|e| error::io("writing", &aside, e))?;
+        crate::crash::point("state-before-rename");
+        fs::rename(&aside, &path).map_err(|e| error::io("renaming", &aside, e))?;
+        let synced = File::open(&self.root).and_then(|directory| directory.sync_all());
+        synced.map_err(|e| error::io("making durable", &self.root, e))?;
+        crate::crash::point("state-replaced");
+        Ok(())
     }
 
     /// Where files of a base are linked while it is uploaded.

@@ -63,6 +63,8 @@ pub const KINDS: &[&str] = &[
     "check: refused target.inside-event",
     "check: strict",
     "check: tag",
+    "clock: set ahead",
+    "clock: set back",
     "disk: torn append seen",
     "network: late creation arrives",
     "network: late creation finds another",
@@ -86,6 +88,7 @@ pub const KINDS: &[&str] = &[
     "server: write",
     "stall: awake after pruning",
     "stall: fenced",
+    "stall: the clock hides it",
     "store: faults",
     "store: outage",
 ];

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use pitr_archive::{
     Code, Error,
-    clock::{ManualClock, Micros},
+    clock::{Clock as _, ManualClock, Micros},
     ids::FileNumber,
     keyring::MasterKey,
     random::SeededRandom,
@@ -72,6 +72,8 @@ pub struct Run<'r> {
     pub place: Place<'r>,
     pub profile: Profile,
     pub rng: StdRng,
+    /// For the wall clock only: the other choices stay what they are.
+    pub clock_rng: StdRng,
     pub disk: Disk,
     pub server: Server,
     pub oracle: Oracle,
@@ -134,6 +136,7 @@ impl<'r> Run<'r> {
             place,
             profile,
             rng,
+            clock_rng: StdRng::seed_from_u64(seed ^ 0xC10C_C10C),
             disk,
             server,
             oracle,
@@ -182,12 +185,29 @@ impl<'r> Run<'r> {
         self.say(format_args!("{step:3} records {} readable {}.{}", self.oracle.records(), mark.moment, mark.state));
         let advance = if self.one_in(12) { 60_000_000 } else { self.rng.random_range(1..2_000_000) };
         self.place.clock.advance(advance);
+        if self.clock_rng.random_ratio(1, 40) {
+            self.set_clock();
+        }
         match self.rng.random_range(0..100) {
             0..40 => self.server_step(),
             40..55 => self.progress_a_bit(),
             55..92 => self.archiver_step(),
             _ => self.world_step(),
         }
+    }
+
+    /// Somebody, or a time service, sets the wall clock: an hour back, a year ahead, a little of either.
+    fn set_clock(&mut self) {
+        const HOUR: i64 = 3_600_000_000;
+        let by = match self.clock_rng.random_range(0..4) {
+            0 => -HOUR,
+            1 => 365 * 24 * HOUR,
+            _ => self.clock_rng.random_range(-2_000_000..2_000_000),
+        };
+        self.coverage.note(if by < 0 { "clock: set back" } else { "clock: set ahead" });
+        self.place.clock.jump(by);
+        let now = self.place.clock.now();
+        self.say(format_args!("    the clock is set by {by} us to {now}"));
     }
 
     // The server and its disk.

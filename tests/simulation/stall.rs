@@ -63,6 +63,11 @@ pub fn stall(run: &mut Run<'_>) {
     }
     let sleep = i64::try_from(SLEEP.as_micros()).expect("an hour");
     run.place.clock.advance(sleep);
+    if run.clock_rng.random_ratio(1, 2) {
+        // By the wall clock, nobody slept.
+        run.place.clock.jump(-sleep);
+        run.coverage.note("stall: the clock hides it");
+    }
     if !prune(run) {
         return;
     }

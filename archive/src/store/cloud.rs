@@ -197,7 +197,10 @@ fn classify(kind: ErrorKind, permanent: bool, text: &str, has_worked: bool) -> (
             let code = if has_worked { Code::StoreUnavailable } else { Code::StoreDenied };
             (code, "no usable credentials were found: set them in the environment, or check the profile or role")
         }
-        _ if says(&["RequestTimeTooSkewed"]) => (Code::StoreDenied, "this machine's clock is wrong: set it"),
+        // A clock that jumped jumps back: whoever archives for a year waits for it.
+        _ if says(&["RequestTimeTooSkewed", "Request date header too"]) => {
+            (Code::StoreUnavailable, "this machine's clock is wrong: set it")
+        }
         ErrorKind::PermissionDenied => (Code::StoreDenied, ""),
         // Services that answer 401, and tokens that have run out.
         _ if says(&["status: 401", "ExpiredToken", "InvalidAccessKeyId", "AuthenticationFailed"]) => {
@@ -455,7 +458,7 @@ mod tests {
             (K::Unexpected, "signing http request: failed to load signing credential", false, Code::StoreDenied),
             (K::Unexpected, "response: Parts { status: 400, InvalidArgument", true, Code::StoreRefused),
             (K::Unexpected, "response: Parts { status: 501, NotImplemented", true, Code::StoreNotExclusive),
-            (K::PermissionDenied, "status: 403 RequestTimeTooSkewed", true, Code::StoreDenied),
+            (K::PermissionDenied, "status: 403 RequestTimeTooSkewed", true, Code::StoreUnavailable),
             (K::Unexpected, "connection refused", true, Code::StoreUnavailable),
             (K::RateLimited, "SlowDown", true, Code::StoreUnavailable),
             (K::Conflict, "ConditionalRequestConflict", true, Code::StoreUnavailable),

@@ -70,13 +70,15 @@ pub(super) async fn blocking<T: Send + 'static>(deed: impl FnOnce() -> Result<T>
 fn failed(doing: &'static str, path: &Path, source: std::io::Error) -> Error {
     use std::io::ErrorKind;
     let code = match source.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Code::StoreDenied,
+        ErrorKind::PermissionDenied => Code::StoreDenied,
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Code::DiskFull,
         _ => Code::StoreUnavailable,
     };
     let error = Error::new(code, doing).on(path.display());
     let error = match code {
-        Code::StoreDenied => error.hint("check who owns the archive's directory and whether its disk is read-only"),
+        // Kernels turn disks read-only, and people turn them back: that passes, and is waited for.
+        _ if source.kind() == ErrorKind::ReadOnlyFilesystem => error.hint("make the archive's disk writable again"),
+        Code::StoreDenied => error.hint("check who owns the archive's directory"),
         Code::DiskFull => error.hint("make room on the archive's disk"),
         _ => error,
     };

@@ -20,6 +20,7 @@ use pitr_archive::{
 use super::{Archiver, Heartbeat, join::join};
 use crate::{
     config::Parts,
+    elapsed::Moment,
     engine::{Evidence, Fork},
     fork,
     lineage::Lineage,
@@ -186,7 +187,7 @@ impl Archiver {
     /// Begins to follow the directory for `timeline`.
     async fn follow_anew(&mut self, timeline: &TimelineDocument) -> Result<()> {
         self.source = Source::follow(&self.config, &self.state_dir, &self.changed, OldPins::GiveUp)?;
-        let head_known = self.parts.clock.now();
+        let head_known = Moment::now(&*self.parts.clock);
         let joined = join(&self.archive, &self.claim, timeline, &self.config, &self.parts, &self.source).await?;
         self.head_known = head_known;
         self.joins += 1;

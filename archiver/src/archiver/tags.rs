@@ -79,7 +79,9 @@ impl Archiver {
             extra: Extra::new(),
         };
         crate::crash::point("tag-before-put");
-        match self.archive.put_tag(&document, &self.claim, &*self.parts.random).await? {
+        let put = self.archive.put_tag(&document, &self.claim, &*self.parts.random).await?;
+        crate::crash::point("tag-after-put");
+        match put {
             PutDocument::Created { .. } => {
                 self.roll_up.tags.push((self.archive.tag_hash(&name), document.position));
                 self.parts.metrics.tag();

@@ -512,7 +512,9 @@ impl Engine {
         self.state.wals.retain(|wal, _| *wal >= below);
         self.state.wals_from = self.state.wals_from.max(below);
         self.release_captured()?;
-        self.registry.release_manifests_below(manifest.file)
+        self.registry.release_manifests_below(manifest.file)?;
+        crate::crash::point("after-release");
+        Ok(())
     }
 
     /// Where the next byte will appear that this engine waits for. `None` while it waits for anything else.

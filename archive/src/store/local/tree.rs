@@ -187,6 +187,10 @@ impl Tree {
 }
 
 /// Makes the names in `directory` durable.
+///
+/// Where this fails, the object is not acknowledged, and whoever tries again finds its name taken and comes here once
+/// more. Other than with a file's bytes, a second fsync can be believed: names go through the journal, and a file system
+/// whose journal could not be written goes on failing (ext4 aborts it, xfs shuts down).
 pub(super) fn sync_directory(directory: &Path) -> Result<()> {
     File::open(directory)
         .and_then(|d| d.sync_all())

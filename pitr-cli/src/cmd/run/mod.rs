@@ -71,6 +71,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
     for job in &jobs {
         work::refuse_no_database(&job.config)?;
     }
+    large_files_are_errors()?;
     // Listened for before there is anything to end.
     let shutdown = shutdown()?;
     if args.once {
@@ -81,7 +82,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
     match (&args.config, jobs.as_slice(), board.panels.as_slice()) {
         (None, [job], [panel]) => {
             let _died = panel.guard();
-            let ended = service::Keeper::single(context, job, panel).once(shutdown).await;
+            let ended = service::Keeper::single(context, job, panel).attended(shutdown).await;
             panel.set(ended.as_ref().err().map_or(State::Ended, |e| State::GivenUp(e.into())));
             ended?;
         }
@@ -232,6 +233,14 @@ async fn refuse_unfit(store: &dyn Store) -> Result<()> {
     // A failed deletion does not endanger anything that is archived; everything else does.
     let failed = report.steps.into_iter().filter(|s| !matches!(s.step, Step::Delete | Step::DeleteMissing));
     failed.filter_map(|s| s.error).next().map_or(Ok(()), Err)
+}
+
+/// A file that may not grow (`ulimit -f`, a unit's `LimitFSIZE`) would end the process by a signal; with somebody who
+/// listens for it, it is an error like others.
+fn large_files_are_errors() -> Result<()> {
+    let kind = SignalKind::from_raw(libc::SIGXFSZ);
+    // The handler stays for the life of the process.
+    signal(kind).map(drop).map_err(|e| Error::new(Code::Internal, "listening for signals").because(e))
 }
 
 /// Completes at the first SIGTERM or SIGINT. A second one ends the process at once: whoever sends it does not want to

@@ -1,4 +1,4 @@
-//! Several archivers in one process.
+//! Archivers that are kept running, one or several in one process.
 //!
 //! Owns: that one archive's trouble is not another's. The database's files are pinned before its archive is reached, and stay
 //! pinned while it cannot be ([`Standby`]). An archiver that ends with an error which can pass is opened again after a pause;
@@ -181,6 +181,21 @@ async fn written(path: PathBuf) -> Result<Vec<Job>> {
     read.await.map_err(|e| Error::new(Code::Internal, "reading the configuration").because(e))?
 }
 
+/// What it means that an archiver cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// The end: whoever starts it is there, and sees what stands in the way.
+    Attended,
+    /// That it is tried again, where that can help.
+    Unattended,
+}
+
+/// Where an archiver failed.
+enum Failed {
+    Opening(Error),
+    Running(Error),
+}
+
 /// One archiver and what keeps it running.
 pub(super) struct Keeper {
     pub context: Context,
@@ -207,7 +222,7 @@ fn on_a_thread(keeper: Keeper, stopping: watch::Receiver<bool>) -> Result<onesho
     let name = format!("pitr {}", keeper.job.name);
     let spawned = thread::Builder::new().name(name).spawn(move || {
         let _died = keeper.panel.guard();
-        let ended = runtime.block_on(keeper.keep(stopping));
+        let ended = runtime.block_on(keeper.keep(Opening::Unattended, stopping));
         keeper.panel.set(ended.as_ref().err().map_or(State::Ended, |e| State::GivenUp(e.into())));
         // Nobody listens any more when the process ends.
         let _ = done.send(ended);
@@ -217,15 +232,33 @@ fn on_a_thread(keeper: Keeper, stopping: watch::Receiver<bool>) -> Result<onesho
 }
 
 impl Keeper {
+    /// Archives until `shutdown`, or until it is given up. What stands in the way of opening it now is told at once: whoever
+    /// starts it is there.
+    pub(super) async fn attended(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let (stop, stopping) = watch::channel(false);
+        let kept = self.keep(Opening::Attended, stopping);
+        tokio::pin!(kept, shutdown);
+        tokio::select! {
+            done = &mut kept => return done,
+            () = &mut shutdown => stop.send_replace(true),
+        };
+        kept.await
+    }
+
     /// Archives until it is told to stop.
-    async fn keep(&self, mut stopping: watch::Receiver<bool>) -> Result<()> {
+    async fn keep(&self, mut opening: Opening, mut stopping: watch::Receiver<bool>) -> Result<()> {
         let mut pause = PAUSE;
         loop {
             let began = Instant::now();
             // The sender lives as long as anybody waits.
             let mut told = stopping.clone();
             let stop = async move { drop(told.wait_for(|stop| *stop).await) };
-            let Err(e) = self.once(stop).await else { return Ok(()) };
+            let e = match self.once(stop).await {
+                Ok(()) => return Ok(()),
+                Err(Failed::Opening(e)) if opening == Opening::Attended => return Err(e),
+                Err(Failed::Opening(e) | Failed::Running(e)) => e,
+            };
+            opening = Opening::Unattended;
             if began.elapsed() >= SETTLED {
                 pause = PAUSE;
             }
@@ -246,18 +279,18 @@ impl Keeper {
     }
 
     /// Opens one and archives it until it is told to stop. Everything that is logged meanwhile says whose it is.
-    pub(super) async fn once(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
+    async fn once(&self, shutdown: impl Future<Output = ()>) -> std::result::Result<(), Failed> {
         let Self { job, panel, settings, .. } = self;
         let span = tracing::info_span!("archiver", database = job.name, archive = url::redacted(&job.url));
         let run = async {
             tokio::pin!(shutdown);
             let archiver = tokio::select! {
-                archiver = self.reach() => archiver?,
+                archiver = self.reach() => archiver.map_err(Failed::Opening)?,
                 () = &mut shutdown => return Ok(()),
             };
             panel.opened(Arc::clone(archiver.archive()));
             told(job);
-            archiver.run_with(settings.clone(), shutdown).await
+            archiver.run_with(settings.clone(), shutdown).await.map_err(Failed::Running)
         };
         run.instrument(span).await
     }
