@@ -97,7 +97,7 @@ fn settings() -> Settings {
 fn an_archive_on_a_full_disk_is_said_and_waited_for_and_loses_nothing() {
     let Some(disk) = Mount::memory(32 << 20) else { return };
     let mut scene = Scene::begin(None, Some(&disk.path()), settings());
-    disk.fill(0);
+    disk.fill();
     scene.site.says("[file.disk-full]");
     // A base that does not fit is told so, and its pieces are no burden.
     let (db, state) = (scene.site.db.clone(), scene.site.state.clone());
@@ -114,7 +114,7 @@ fn an_archive_on_a_full_disk_is_said_and_waited_for_and_loses_nothing() {
 fn a_full_disk_under_the_database_and_the_state_is_survived() {
     let Some(disk) = Mount::memory(48 << 20) else { return };
     let mut scene = Scene::begin(Some(&disk.path()), None, settings());
-    disk.fill(0);
+    disk.fill();
     // The database cannot go on, whoever is beside it.
     wait("the database fails", || scene.writer.failed());
     assert!(scene.archiver.is_running(), "{}", scene.site.log());
@@ -134,7 +134,7 @@ fn copies_of_recycled_logs_that_find_no_room_are_said_and_go_on_when_there_is_so
     // Until logs are overwritten in place: the database needs no room then, and the copies do.
     let enough = scene.writer.written() + 6000;
     wait("logs are recycled", || scene.writer.written() > enough);
-    disk.fill(0);
+    disk.fill();
     scene.site.says("[file.disk-full]");
     assert!(scene.archiver.is_running(), "{}", scene.site.log());
     disk.make_room();
@@ -214,7 +214,7 @@ fn what_an_fsync_failed_for_is_written_anew_and_never_acknowledged() {
     let mut histories = Histories::new(&db, settings(), Duration::from_micros(400));
     let mut site = Site::new(root.path(), &db, &root.path().join("archive"));
     let (mut writer, _) = histories.open(PROCESS);
-    // Some pass before the first fails, then every third: all ways of the archive's objects are met.
+    // Of each thread: the first ones pass, then every third fails.
     let trace = root.path().join("trace");
     let pitr = site.run();
     let mut strace = Command::new("strace");
@@ -225,7 +225,7 @@ fn what_an_fsync_failed_for_is_written_anew_and_never_acknowledged() {
         "-e",
         "trace=fsync,fdatasync,link,linkat",
         "-e",
-        "inject=fsync:error=EIO:when=20+3",
+        "inject=fsync:error=EIO:when=5+3",
         "-o",
     ]);
     strace.arg(&trace).arg(pitr.get_program()).args(pitr.get_args());
@@ -237,7 +237,7 @@ fn what_an_fsync_failed_for_is_written_anew_and_never_acknowledged() {
     }
     let mut archiver = site.start_with(strace);
     writer.go();
-    for _ in 0..5 {
+    for _ in 0..20 {
         if !archiver.is_running() && fs::metadata(&trace).map_or(0, |meta| meta.len()) == 0 {
             say_skipped(&format!("strace does not work here: {}", site.log()));
             return;

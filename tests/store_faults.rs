@@ -51,6 +51,15 @@ impl Scene {
         command
     }
 
+    /// An archiver that has its first base.
+    fn begin(&self) -> Child {
+        let db = self.load.dir.clone();
+        let mut archiver = self.run();
+        self.flushed(&mut archiver);
+        command::succeed(&mut pitr(["base", "--db", text(&db)]));
+        archiver
+    }
+
     fn run(&self) -> Child {
         let db = self.load.dir.clone();
         let log = std::fs::File::create(self.root.path().join("log")).unwrap();
@@ -87,7 +96,7 @@ impl Scene {
         command::succeed(&mut self.pitr(["verify"], &endpoint));
         let batches = self.load.batches();
         // One batch is one record: with one of them twice, or missing, the last would have another number.
-        for target in [batches / 2, batches - 1, batches] {
+        for target in [batches - batches / 4, batches - 1, batches] {
             let into = self.root.path().join(format!("restored-{target}"));
             let record = (target - 1).to_string();
             command::succeed(&mut self.pitr(["restore", "--to-record", &record, "--into", text(&into)], &endpoint));
@@ -105,8 +114,7 @@ impl Scene {
 #[test]
 fn an_archiver_goes_on_through_refusals_resets_and_lost_replies_and_stores_everything_once() {
     let Some(scene) = Scene::new() else { return };
-    let mut archiver = scene.run();
-    scene.flushed(&mut archiver);
+    let mut archiver = scene.begin();
     // Each of them alone, for a few requests in a row, on what writes and on what reads back.
     for fault in [Fault::Refuse, Fault::Reset, Fault::LoseReply, Fault::CutReply, Fault::Stall(Duration::from_secs(2))]
     {
@@ -147,8 +155,7 @@ fn an_archiver_goes_on_through_refusals_resets_and_lost_replies_and_stores_every
 #[test]
 fn a_request_that_is_never_answered_is_given_up_in_time_and_made_again() {
     let Some(scene) = Scene::new() else { return };
-    let mut archiver = scene.run();
-    scene.flushed(&mut archiver);
+    let mut archiver = scene.begin();
     // Longer than a request may take. Segments go on to be cut meanwhile, and wait.
     let longest = Duration::from_secs(100);
     let before = scene.proxy.lost();

@@ -4,7 +4,7 @@
 //! made from these two numbers; its key `counter` names them. A life begins where the one before was found to end, so a
 //! copy says by its counter which history it claims to be, and everything else must follow from that.
 //!
-//! Of every batch one in a few is synced: what the process says to be synced must never be missing after a crash.
+//! Some batches are synced: what the process says to be synced must never be missing after a crash.
 
 use std::{
     collections::BTreeMap,
@@ -29,6 +29,8 @@ use super::{
 
 const ASKED: &str = "PITR_TEST_HISTORY";
 const COUNTER: &[u8] = b"counter";
+/// One batch in so many is synced, life by life: with few of them, much of what was archived can be taken back.
+const SYNC_EVERY: [u64; 3] = [60, 7, 1000];
 const FAMILIES: [&str; 2] = ["default", "alpha"];
 
 type Family = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -71,6 +73,7 @@ pub fn write_if_asked() {
     let (life, found) = counter(&opened.db).unzip();
     let mut number = found.map_or(0, |last| last + 1);
     say(format_args!("opened {number} {}", life.unwrap_or_default()));
+    let sync_every = SYNC_EVERY[usize::try_from(order.life).expect("a few lives") % SYNC_EVERY.len()];
     // Nothing is written until somebody says so.
     if lines.next().is_none() {
         std::process::exit(0);
@@ -85,7 +88,7 @@ pub fn write_if_asked() {
             }
         }
         let mut options = WriteOptions::default();
-        let synced = number % 7 == 3;
+        let synced = number % sync_every == sync_every - 1;
         options.set_sync(synced);
         if let Err(e) = opened.db.write_opt(write, &options) {
             say(format_args!("failed {number} {e}"));

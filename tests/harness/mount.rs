@@ -6,6 +6,7 @@
 
 use std::{
     fs::File,
+    io::Write as _,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -110,10 +111,10 @@ impl Mount {
     pub fn cut_power(&self) {
         // The same number for ext4 and xfs: _IOR('X', 125, __u32), with "do not flush the log".
         const GOING_DOWN: libc::c_ulong = 0x8004_587d;
-        const NO_LOG_FLUSH: u32 = 2;
+        let no_log_flush: u32 = 2;
         let root = File::open(self.path()).expect("the mounted directory");
         // SAFETY: the request reads four bytes from a pointer that lives as long as the call.
-        let answer = unsafe { libc::ioctl(root.as_raw_fd(), GOING_DOWN, &raw const NO_LOG_FLUSH) };
+        let answer = unsafe { libc::ioctl(root.as_raw_fd(), GOING_DOWN, &raw const no_log_flush) };
         assert_eq!(answer, 0, "the file system does not go down: {}", std::io::Error::last_os_error());
     }
 
@@ -150,13 +151,17 @@ impl Mount {
         panic!("{option}: {last}");
     }
 
-    /// Fills it with a file of its own until at most `left` bytes are free; [`Mount::make_room`] takes it away.
-    pub fn fill(&self, left: u64) {
-        let free = rustix::fs::statvfs(&self.path()).expect("a file system");
-        let free = free.f_bavail.saturating_mul(free.f_frsize).saturating_sub(left);
-        let file = File::create(self.ballast()).expect("a file");
-        // Somebody else may write meanwhile: then it is full before.
-        let _ = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, free.max(1));
+    /// Fills it with a file of its own; [`Mount::make_room`] takes it away. What others give back meanwhile is filled, too.
+    pub fn fill(&self) {
+        let mut file = File::create(self.ballast()).expect("a file");
+        for _ in 0..10 {
+            // Until there is no room for one byte more.
+            for size in [1 << 20, 4096, 1] {
+                let piece = vec![7; size];
+                while file.write_all(&piece).is_ok() {}
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Takes away what [`Mount::fill`] put there.

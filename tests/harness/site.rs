@@ -265,7 +265,7 @@ impl Site {
         }
         let extents = self.extents();
         for _ in 0..targets {
-            let (timeline, start, end, unbroken) = extents[rng.random_range(0..extents.len())];
+            let (timeline, start, end, unbroken) = extents[rng.random_range(0..extents.len())].clone();
             if start == end {
                 continue;
             }
@@ -276,7 +276,7 @@ impl Site {
             if let Some(restored) = restored
                 && unbroken
             {
-                assert_eq!(restored, record + 1, "record {record} of timeline {timeline}");
+                assert_eq!(restored, record + 1, "record {record} of timeline {timeline}; extents {extents:?}");
             }
         }
         let archive = url(&self.archive);
@@ -285,13 +285,13 @@ impl Site {
         assert!(!damaged, "{}{}", String::from_utf8_lossy(&verified.stdout), String::from_utf8_lossy(&verified.stderr));
     }
 
-    /// Every timeline with its first and one more than its last record, and whether it is without a barrier.
+    /// Every timeline with its first and one more than its last record, and whether nothing is missing or was taken back.
     pub fn extents(&mut self) -> Vec<(String, u64, u64, bool)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let extents: Vec<_> = runtime.block_on(async {
             let archive = Archive::open(local(&self.archive), None).await.unwrap_or_else(|e| panic!("{e}"));
             let catalog = archive.load_catalog().await.unwrap_or_else(|e| panic!("{e}"));
-            let whole = catalog.timelines().all(|t| t.barriers().is_empty());
+            let whole = catalog.timelines().all(|t| t.barriers().is_empty() && t.withdrawn().is_empty());
             let extent = |t: &pitr_archive::catalog::model::Timeline| {
                 (t.id().to_string(), t.start().get(), t.end().get(), whole)
             };
