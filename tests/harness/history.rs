@@ -234,6 +234,11 @@ impl Histories {
         (Writer { child, stdin, written, failed }, found)
     }
 
+    /// How often the database was opened.
+    pub fn lives(&self) -> u64 {
+        self.lives.len() as u64
+    }
+
     /// Which life wrote batch `number` of the history that `life` ended.
     fn life_of(&self, life: u64, number: u64) -> u64 {
         let lives = self.lives.iter().enumerate().take(usize::try_from(life).expect("a few") + 1);
