@@ -40,7 +40,9 @@ async fn an_archiver_whose_clock_is_set_goes_on_at_once() {
     let archive = Archive::open_or_create(Arc::new(store.clone()), None, &clock, &OsRandom).await.unwrap();
     let archiver = Archiver::open(config, archive, parts).await.unwrap();
     let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(archiver.run(async move { drop(stopping.await) }));
+    // On a thread of its own, as a server would have it.
+    let runtime = tokio::runtime::Handle::current();
+    let running = std::thread::spawn(move || runtime.block_on(archiver.run(async move { drop(stopping.await) })));
     // Time passes as it does, ten times as fast.
     let ticking = tokio::spawn({
         let clock = clock.clone();
@@ -77,7 +79,8 @@ async fn an_archiver_whose_clock_is_set_goes_on_at_once() {
     let based = tokio::time::timeout(LIMIT, control::ask(&state, &Request::Base)).await;
     assert!(matches!(based, Ok(Ok(Some(Answer::Base { .. })))), "{based:?}");
     stop.send(()).unwrap();
-    let ended = tokio::time::timeout(LIMIT, running).await;
+    let ended = tokio::task::spawn_blocking(move || running.join().unwrap());
+    let ended = tokio::time::timeout(LIMIT, ended).await;
     ended.expect("the archiver ends").unwrap().unwrap_or_else(|e| panic!("{e}"));
     ticking.abort();
 

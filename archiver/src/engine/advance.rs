@@ -161,6 +161,12 @@ impl Engine {
         Ok(self.first_record_from(from)?.is_some())
     }
 
+    /// Whether a WAL behind the present one is known. Until it is proven that there was none between the two, records of
+    /// one that was deleted unseen may lie behind what is read, whether the newer one holds any or not.
+    pub(super) fn newer_wal_is_known(&self) -> bool {
+        self.present_wal().next().is_some_and(|from| !self.registry.wals_from(from).is_empty())
+    }
+
     /// The first record in any WAL from `from` on.
     fn first_record_from(&self, from: FileNumber) -> Result<Option<First>> {
         for (wal, _) in self.registry.wals_from(from) {

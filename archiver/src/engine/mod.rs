@@ -219,7 +219,8 @@ impl Engine {
         let edge = edge(start, &items);
         let mut at_end = read == types::Ended::SoFar && !self.newer_wal_has_records()?;
         let all_shown = !news.iter().skip(shown).any(news::has_interval);
-        let hi = (at_end && shown > 0 && all_shown && !self.unread_is_possible()).then_some(edge);
+        let certain = all_shown && !self.unread_is_possible() && !self.newer_wal_is_known();
+        let hi = (at_end && shown > 0 && certain).then_some(edge);
         self.publish_news(news, hi, &items)?;
         if missed.is_none() && put_back.is_none() {
             self.lo = edge;
