@@ -13,90 +13,26 @@ mod harness;
 use std::{
     collections::BTreeSet,
     fs,
-    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use harness::{
     command,
-    history::{self, Histories, Writer},
+    history::{self, Histories},
     mount::{Access, Kind, Mount, is_there},
     program::Settings,
+    scene::{Barriers, PROCESS, Scene, settings, wait},
     scratch,
     services::say_skipped,
-    site::{Running, Site},
+    site::Site,
 };
 use rand::{SeedableRng, rngs::StdRng};
-
-const PROCESS: &str = "database_process";
 
 /// Not a test of its own: the process that has the database.
 #[test]
 fn database_process() {
     history::write_if_asked();
-}
-
-/// A database under load with an archiver beside it.
-struct Scene {
-    // Ends before the directories go.
-    archiver: Running,
-    writer: Writer,
-    histories: Histories,
-    site: Site,
-    _root: tempfile::TempDir,
-}
-
-impl Scene {
-    fn begin(db: Option<&Path>, archive: Option<&Path>, settings: Settings) -> Self {
-        let root = scratch::directory();
-        let db = db.unwrap_or(root.path()).join("db");
-        let archive = archive.unwrap_or(root.path()).join("archive");
-        let mut histories = Histories::new(&db, settings, Duration::from_micros(400));
-        let mut site = Site::new(root.path(), &db, &archive);
-        let (mut writer, _) = histories.open(PROCESS);
-        let mut archiver = site.start();
-        writer.go();
-        site.progress(&mut archiver);
-        Self { archiver, writer, histories, site, _root: root }
-    }
-
-    /// The database goes on as if nothing had happened.
-    fn database_is_well(&mut self) {
-        assert!(self.writer.is_running() && !self.writer.failed(), "the database is harmed");
-        let before = self.writer.written();
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(self.writer.written() > before, "the database is held up");
-    }
-
-    /// The archiver goes on by itself, ends in order, and the archive is what was promised.
-    fn end(mut self, barriers: Barriers) {
-        self.site.progress(&mut self.archiver);
-        self.writer.kill();
-        let status = self.archiver.stop();
-        assert!(status.success(), "{status}\n{}", self.site.log());
-        let (mut writer, found) = self.histories.open(PROCESS);
-        self.site.catch_up();
-        self.site.check(&self.histories, found, 4, &mut StdRng::seed_from_u64(7));
-        writer.kill();
-        if barriers == Barriers::None {
-            let extents = self.site.extents();
-            assert!(extents.iter().all(|(.., whole)| *whole), "nothing was lost, and there is a barrier");
-            assert_eq!(extents.len(), 1, "nothing forked");
-        }
-        assert!(!self.site.log().contains("panicked"), "{}", self.site.log());
-        println!("{found} batches; {:?}", self.site.counts);
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Barriers {
-    None,
-    Allowed,
-}
-
-fn settings() -> Settings {
-    Settings { write_buffer: 192 << 10, manifest_bytes: 8 << 10, ..Settings::default() }
 }
 
 #[test]
@@ -161,12 +97,6 @@ fn an_archive_that_turns_read_only_is_said_and_waited_for() {
     scene.site.says("Read-only file system");
     scene.database_is_well();
     assert!(scene.archiver.is_running(), "{}", scene.site.log());
-    // One that is started now says what is wrong, and ends.
-    let (root, archive) = (scratch::directory(), scene.site.archive.clone());
-    let mut other = Site::new(root.path(), &scene.site.db, &archive);
-    other.state = scene.site.db.with_extension("other");
-    let refused = command::finish(&mut other.run());
-    assert_eq!(refused.status.code(), Some(4), "{}", String::from_utf8_lossy(&refused.stderr));
     disk.remount(Access::ReadWrite);
     scene.end(Barriers::None);
 }
@@ -277,12 +207,4 @@ fn no_failed_file_is_named(trace: &str) -> usize {
     }
     assert!(named > 0, "objects are made by naming finished files");
     failed.len()
-}
-
-fn wait(what: &str, mut done: impl FnMut() -> bool) {
-    let start = std::time::Instant::now();
-    while !done() {
-        assert!(start.elapsed() < command::LIMIT, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }

@@ -55,7 +55,7 @@ mod tags;
 pub(crate) use bases::{Floor, of_another_history};
 pub(crate) use tags::TagBegun;
 
-pub(crate) use holding::{Act, BaseInProgress, HeldBack as Held, held_by_pins};
+pub(crate) use holding::{Act, Backlog, BaseInProgress, HeldBack as Held, held_by_pins};
 
 /// How many segments of a process with an older claim are taken over in a row before that process counts as alive.
 const JOINS_IN_A_ROW: u32 = 3;

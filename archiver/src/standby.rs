@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::{
     Archiver,
-    archiver::{Act, Held, held_by_pins},
+    archiver::{Act, Backlog, Held, held_by_pins},
     config::{ArchiverConfig, Parts},
     layout::Layout,
     source::{OldPins, Source},
@@ -61,7 +61,7 @@ impl Standby {
         let registry = &self.source.registry;
         registry.scan()?;
         let holding = held_by_pins(registry)?;
-        if let Act::GiveUp(limit) = self.held_back.decide(&self.config.budget, &holding) {
+        if let Act::GiveUp(limit) = self.held_back.decide(&self.config.budget, &holding, Backlog::Stuck) {
             tracing::warn!(%limit, "what the server has deleted meanwhile is given up");
             registry.give_up_held()?;
             self.held_back.gave_up(registry.pins().held_bytes()?);

@@ -60,10 +60,14 @@ impl Service {
         Self(Some(pitr(args).spawn().expect("the program starts")))
     }
 
+    fn signal(&self, signal: rustix::process::Signal) {
+        let child = self.0.as_ref().expect("it runs");
+        rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).expect("a signal");
+    }
+
     fn stop(mut self) -> Output {
+        self.signal(rustix::process::Signal::TERM);
         let child = self.0.take().expect("stopped once");
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
-            .expect("a signal");
         child.wait_with_output().expect("its end")
     }
 }
@@ -199,4 +203,112 @@ fn a_database_that_is_given_up_is_told_by_the_exit_code_and_the_others_go_on() {
     assert!(log.contains("key.required") && log.contains("given up"), "{log}");
     assert_eq!(ended.status.code(), Some(5), "{log}");
     drop(two);
+}
+
+#[test]
+fn a_database_goes_into_several_archives_each_by_itself_and_a_tag_into_all_of_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = database(dir.path(), "one");
+    let (near, far) = (path(dir.path(), "one-archive"), path(dir.path(), "far-archive"));
+    let more = format!(
+        "[databases.one.archives.far]\nurl = \"file:{far}\"\nrequired = false\n[tuning]\ninterval = \"50ms\"\n"
+    );
+    let file = configuration(dir.path(), &["one"], &more);
+    // What lies in the way of the second archive is a file: a directory cannot be made there.
+    fs::write(&far, "in the way").expect("a file");
+    let service = Service::start(&["run", "--config", &file]);
+    let database = path(dir.path(), "one");
+    until("the first archive", || run(&["flush", "--db", &database]).status.success().then_some(()));
+    db.put("second", "1").expect("a write");
+    let flushed = json(&run(&["flush", "--json", "--db", &database]));
+    assert_eq!(flushed["position"]["sequence"], db.latest_sequence_number(), "one that is away delays no other");
+    drop(service.stop());
+
+    fs::remove_file(&far).expect("the way is free");
+    let service = Service::start(&["run", "--config", &file]);
+    let both = until("both archives", || {
+        let status = json(&run(&["status", "--json", "--db", &database, "--archive", &format!("file:{near}")]));
+        let further = status["further_archivers"].as_array()?.first()?.clone();
+        (further["acknowledged"]["sequence"] == db.latest_sequence_number()).then_some(further)
+    });
+    assert_eq!(both["name"], "far");
+    let tag = json(&run(&["tag", "create", "everywhere", "--json", "--db", &database]));
+    assert_eq!((&tag["archives"][0]["archive"], &tag["archives"][0]["name"]), (&"far".into(), &"everywhere".into()));
+    assert!(service.stop().status.success());
+    for archive in [&near, &far] {
+        let tags = json(&run(&["tag", "list", "--json", "--archive", &format!("file:{archive}")]));
+        assert_eq!(tags["tags"][0]["name"], "everywhere", "{archive}");
+        let into = format!("{archive}-restored");
+        let to = format!("file:{archive}");
+        json(&run(&["restore", "--json", "--archive", &to, "--to-tag", "everywhere", "--into", &into]));
+        let restored = DB::open_for_read_only(&Options::default(), &into, false).expect("the copy opens");
+        assert_eq!(restored.get("second").expect("a read").as_deref(), Some(&b"1"[..]), "{archive}");
+    }
+}
+
+/// A hook that appends what it is told to a file, and does `more`.
+fn hook(dir: &Path, name: &str, more: &str) -> String {
+    let (script, log) = (path(dir, name), path(dir, "told"));
+    let text = format!("#!/bin/sh\n(printf '%s %s ' \"$PITR_EVENT\" \"$PITR_DATABASE\"; cat; echo) >> {log}\n{more}\n");
+    fs::write(&script, text).expect("a script");
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
+    script
+}
+
+#[test]
+fn commands_are_told_before_and_after_a_base_of_barriers_and_of_verifications_and_a_reload_changes_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = database(dir.path(), "one");
+    let told = || fs::read_to_string(dir.path().join("told")).unwrap_or_default();
+    let [ok, hangs] =
+        [("ok", ""), ("hangs", "sleep 1000 & sleep 1000")].map(|(name, more)| hook(dir.path(), name, more));
+    let hooks = |before: &str| {
+        format!(
+            "[tuning]\ninterval = \"50ms\"\n[hooks]\nbefore_base = [\"{before}\"]\nafter_base = [\"{ok}\"]\n\
+             on_barrier = [\"{ok}\"]\non_failure = [\"{ok}\"]\nafter_verify = [\"{ok}\"]\ntimeout = \"500ms\"\n"
+        )
+    };
+    let file = configuration(dir.path(), &["one"], &hooks(&hangs));
+    let service = Service::start(&["run", "--config", &file]);
+    // A server that is not brought to rest in time has no base, and the command is ended with all it began.
+    until("the failure is told", || told().contains("base-failed one").then_some(()));
+    assert!(told().contains("before-base one {\"database\":\"one\"") && told().contains("hook.failed"), "{}", told());
+    assert!(!told().contains("after-base"), "it was never at rest: {}", told());
+
+    // Only what can be read is applied.
+    fs::write(&file, "[databases.one]\ndb = 7\n").expect("a file");
+    refused(&["reload", "--config", &file], "config.malformed");
+    configuration(dir.path(), &["one"], &format!("{}[schedule]\nverify = \"* * * * * *\"\n", hooks(&ok)));
+    let reloaded = json(&run(&["reload", "--config", &file, "--json"]));
+    let what: Vec<_> =
+        reloaded["changes"].as_array().expect("changes").iter().map(|c| (&c["what"], &c["effect"])).collect();
+    assert_eq!(what, [(&"schedule".into(), &"applied".into()), (&"hooks".into(), &"applied".into())]);
+    until("a base", || told().contains("after-base one").then_some(()));
+    assert!(told().contains("\"linking\":\"done\""), "{}", told());
+    until("a verification by the clock", || told().contains("verified one").then_some(()));
+    assert!(told().contains("\"ok\":true"), "{}", told());
+
+    // A write without the log is a barrier.
+    let mut unlogged = rocksdb::WriteOptions::default();
+    unlogged.disable_wal(true);
+    db.put_opt("unseen", "1", &unlogged).expect("a write");
+    db.flush().expect("a flush");
+    db.put("seen", "1").expect("a write");
+    until("the barrier is told", || told().contains("barrier one").then_some(()));
+
+    // A key that cannot change while it runs is said to need a restart; SIGHUP does the same as pitr reload.
+    configuration(
+        dir.path(),
+        &["one"],
+        "tuning.interval = \"3s\"\n[databases.two]\ndb = \"/x\"\narchive.url = \"file:/y\"\n",
+    );
+    let reloaded = json(&run(&["reload", "--config", &file, "--json"]));
+    let effects: Vec<_> =
+        reloaded["changes"].as_array().expect("changes").iter().map(|c| c["effect"].as_str()).collect();
+    assert!(effects.contains(&Some("needs-restart")) && effects.contains(&Some("applied")), "{reloaded}");
+    service.signal(rustix::process::Signal::HUP);
+    std::thread::sleep(Duration::from_millis(500));
+    let ended = service.stop();
+    let log = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && log.matches("the configuration was read again").count() == 3, "{log}");
 }

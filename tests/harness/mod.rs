@@ -13,6 +13,7 @@ pub mod model;
 pub mod mount;
 pub mod program;
 pub mod scenario;
+pub mod scene;
 pub mod scratch;
 pub mod server;
 pub mod services;

@@ -26,6 +26,9 @@ const MEASURED_EVERY: std::time::Duration = std::time::Duration::from_millis(500
 /// not given up over and over: so much more must have come.
 const WORTH_GIVING_UP: u64 = 1 << 20;
 
+/// An archive that takes nothing for so long is as good as away.
+const BEHIND: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// What was last measured, and what was done about it.
 #[derive(Debug, Default)]
 pub(crate) struct HeldBack {
@@ -33,6 +36,15 @@ pub(crate) struct HeldBack {
     alarm: Option<Limit>,
     /// What was still held when everything had been given up.
     rest: u64,
+}
+
+/// Where what is not acknowledged is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backlog {
+    /// On its way: it goes by itself, before anything could be won by giving it up.
+    OnItsWay,
+    /// The archive does not take it.
+    Stuck,
 }
 
 /// What is to be done by whoever has what is held.
@@ -59,7 +71,7 @@ impl HeldBack {
     }
 
     /// Decides, and tells people when a limit is met and when it is no longer.
-    pub(crate) fn decide(&mut self, budget: &Budget, holding: &Holding) -> Act {
+    pub(crate) fn decide(&mut self, budget: &Budget, holding: &Holding, backlog: Backlog) -> Act {
         let verdict = budget.judge(holding);
         let (limit, act) = match verdict {
             Verdict::Fine => {
@@ -68,6 +80,7 @@ impl HeldBack {
             }
             Verdict::Alarm(limit) => (Some(limit), Act::Nothing),
             Verdict::AbandonBase(limit) => (Some(limit), Act::AbandonBase(limit)),
+            Verdict::GiveUp(limit) if backlog == Backlog::OnItsWay => (Some(limit), Act::Nothing),
             Verdict::GiveUp(limit) if holding.pins < self.rest.saturating_add(WORTH_GIVING_UP) => {
                 (Some(limit), Act::Nothing)
             }
@@ -176,7 +189,9 @@ impl Archiver {
             return Ok(base);
         }
         let holding = self.holding()?;
-        match self.held_back.decide(&self.config.budget, &holding) {
+        let behind = holding.oldest.is_some_and(|oldest| elapsed(oldest, now) >= BEHIND);
+        let backlog = if behind || self.reach.failing().is_some() { Backlog::Stuck } else { Backlog::OnItsWay };
+        match self.held_back.decide(&self.config.budget, &holding, backlog) {
             Act::Nothing => Ok(base),
             Act::AbandonBase(limit) => {
                 tracing::warn!(%limit, "the base in progress is abandoned; another is taken later");
@@ -209,13 +224,17 @@ mod tests {
         let budget = Budget { bytes: Some(100), when_full: WhenFull::Barrier, ..Budget::default() };
         let mut held = HeldBack::default();
         let holding = |pins| Holding { pins, ..Holding::default() };
-        assert!(matches!(held.decide(&budget, &holding(8 << 20)), Act::GiveUp(_)));
+        assert_eq!(held.decide(&budget, &holding(8 << 20), Backlog::OnItsWay), Act::Nothing);
+        assert!(matches!(held.decide(&budget, &holding(8 << 20), Backlog::Stuck), Act::GiveUp(_)));
         held.gave_up(2 << 20);
-        assert_eq!(held.decide(&budget, &holding(2 << 20)), Act::Nothing);
+        assert_eq!(held.decide(&budget, &holding(2 << 20), Backlog::Stuck), Act::Nothing);
         assert!(held.alarm().is_some(), "it is still said");
-        assert!(matches!(held.decide(&budget, &holding(3 << 20)), Act::GiveUp(_)));
-        assert_eq!(held.decide(&budget, &holding(0)), Act::Nothing);
+        assert!(matches!(held.decide(&budget, &holding(3 << 20), Backlog::Stuck), Act::GiveUp(_)));
+        assert_eq!(held.decide(&budget, &holding(0), Backlog::Stuck), Act::Nothing);
         assert_eq!(held.alarm(), None);
-        assert!(matches!(held.decide(&budget, &holding(1 << 20)), Act::GiveUp(_)), "from the beginning");
+        assert!(
+            matches!(held.decide(&budget, &holding(1 << 20), Backlog::Stuck), Act::GiveUp(_)),
+            "from the beginning"
+        );
     }
 }

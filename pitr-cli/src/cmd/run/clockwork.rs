@@ -90,7 +90,8 @@ async fn perform(context: &Context, job: &Job, chore: Chore, hooked: &Hooked) ->
             let checked = tokio::task::spawn_blocking(move || {
                 runtime.block_on(async { verify(&open_archive(&context, &job).await?, &Silent).await })
             });
-            let report = checked.await.map_err(|e| Error::new(Code::Internal, "verifying the archive").because(e))??;
+            let report =
+                checked.await.map_err(|e| Error::new(Code::Internal, "verifying the archive").because(e))??;
             let (ok, count) = (report.findings.is_empty(), report.findings.len());
             if ok {
                 tracing::info!(segments = report.segments, bases = report.bases, "the archive is whole");
