@@ -94,6 +94,8 @@ fn run(kind: Kind, cut: Cut) {
             site.tag(&format!("tag-{round}"));
         }
         std::thread::sleep(Duration::from_millis(rng.random_range(0..400)));
+        let heard = site.power_goes();
+        histories.power_goes();
         disk.cut_power();
         if cut == Cut::Archive {
             // The archiver waits for its store, and goes on by itself when that is back.
@@ -105,6 +107,7 @@ fn run(kind: Kind, cut: Cut) {
                 assert!(archiver.stop().success(), "{}", site.log());
             }
             writer.kill();
+            histories.power_came();
             continue;
         }
         if rng.random_bool(0.5) {
@@ -114,6 +117,9 @@ fn run(kind: Kind, cut: Cut) {
         }
         archiver.kill();
         writer.kill();
+        if cut == Cut::Both {
+            site.heard(heard);
+        }
         disk.start_again();
         if rng.random_bool(0.3) {
             // The archiver is back before the database: it sees the files as the power cut left them.

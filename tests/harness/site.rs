@@ -171,6 +171,16 @@ impl Site {
         self.acknowledged.lock().expect("no panic while it is held").last().copied()
     }
 
+    /// The power is about to be cut under the archive: what is said to be acknowledged from here on, nobody can have heard.
+    pub fn power_goes(&self) -> usize {
+        self.acknowledged.lock().expect("no panic while it is held").len()
+    }
+
+    /// Forgets what was said after the first `heard`. The archiver must be gone.
+    pub fn heard(&self, heard: usize) {
+        self.acknowledged.lock().expect("no panic while it is held").truncate(heard);
+    }
+
     /// Waits until more is acknowledged than was at the call. The archiver must not end meanwhile.
     pub fn progress(&self, running: &mut Running) {
         let before = self.acknowledged.lock().expect("no panic while it is held").len();
