@@ -7,7 +7,8 @@
 #   make hunt    many more random programs than `make test` runs (PITR_PROGRAMS, default 3000)
 #   make bench   what the sequence model costs when a log is read; how fast a base is restored, against cp
 #   make fuzz    every decoder against a coverage-guided fuzzer, MINUTES each (default 10); TARGETS names some only
-#   make soak    the randomised tests and the fuzzer for as long as MINUTES says (default 30); each seed is printed
+#   make soak    a thousand kills and many power cuts, then the randomised tests and the fuzzer for as long as MINUTES says
+#                (default 30); each seed is printed
 #   make tools   the servers and stores that the end-to-end tests run against
 #
 # Settings: PITR_CACHE (default ~/.cache/pitr) holds RocksDB, compiled dependencies and the tools, for all checkouts.

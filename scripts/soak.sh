@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The fuzz targets and random programs for MINUTES (default 30), the latter in batches.
+# The fuzz targets and random programs for MINUTES (default 30), the latter in batches; before them a thousand kills of the
+# archiver and a hundred and twenty power cuts, whatever MINUTES says (about twenty minutes).
 #
 # Every fuzz target gets as many seconds as there are minutes, together a fifth of the time (scripts/fuzz.sh). Their
 # corpora grow in $PITR_CACHE/fuzz, so that the next run goes on where this one ended.
@@ -27,6 +28,18 @@ if ! FUZZ_SECONDS=$minutes ./scripts/fuzz.sh; then
   exit 1
 fi
 echo "fuzzed $minutes $commit" >>"$log"
+
+# A seed of their own each time, so that runs add up.
+crashes=$(awk '$1 == "crashes" { n++ } END { print n + 2 }' "$log" 2>/dev/null || echo 2)
+crash() {
+  PITR_SEED=$crashes cargo test --quiet --release -p pitr-cli --features pitr-archiver/embedded --test "$@" -- --nocapture
+}
+if ! PITR_KILLS=1000 crash kills || ! PITR_POWER_CUTS=20 crash power_loss; then
+  echo "crashes-failed $crashes $commit" >>"$log"
+  echo "soak: the kills or the power cuts of PITR_SEED=$crashes failed" >&2
+  exit 1
+fi
+echo "crashes $crashes $commit" >>"$log"
 
 batch=500
 # `make test` runs the seeds below this anyway.

@@ -6,6 +6,8 @@
 #   rocksdict-*/     older releases of rocksdict, for the RocksDB that each brings
 #   node_modules/    Azurite (Azure Blob Storage) and a binding to RocksDB 6, where node and npm are there
 #
+# And, by apt where this user may: strace (an fsync that fails) and xfsprogs (power cuts on xfs; ext4's tools are always there).
+#
 # What cannot be installed is named loudly and its tests skip themselves as loudly: this script never fails a build.
 set -uo pipefail
 
@@ -80,7 +82,22 @@ node_tools() {
     skip "npm could not install ${missing[*]}"
 }
 
+# What makes disks fail.
+fault_tools() {
+  local program package
+  for program in strace:strace mkfs.xfs:xfsprogs; do
+    package=${program#*:}
+    PATH=$PATH:/usr/sbin:/sbin command -v "${program%:*}" >/dev/null && continue
+    if [ "$(id -u)" = 0 ]; then as_root=(); else as_root=(sudo -n); fi
+    say "installing $package"
+    command -v apt-get >/dev/null &&
+      "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >&2 9>&- ||
+      skip "$package could not be installed (Debian: apt-get install $package): what needs ${program%:*} is not tested"
+  done
+}
+
 python_tools
 older_rocksdb
 node_tools
+fault_tools
 echo "$tools"
