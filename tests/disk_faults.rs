@@ -97,12 +97,6 @@ fn an_archive_that_turns_read_only_is_said_and_waited_for() {
     scene.site.says("Read-only file system");
     scene.database_is_well();
     assert!(scene.archiver.is_running(), "{}", scene.site.log());
-    // One that shall catch up and end says what is wrong.
-    let (root, archive) = (scratch::directory(), scene.site.archive.clone());
-    let mut other = Site::new(root.path(), &scene.site.db, &archive);
-    other.state = scene.site.db.with_extension("other");
-    let refused = command::finish(other.run().arg("--once"));
-    assert_eq!(refused.status.code(), Some(4), "{}", String::from_utf8_lossy(&refused.stderr));
     disk.remount(Access::ReadWrite);
     scene.end(Barriers::None);
 }
