@@ -153,11 +153,6 @@ impl Panel {
         changing.opened = Some(archive);
     }
 
-    /// What it is doing.
-    pub fn state(&self) -> State {
-        self.changing().state.clone()
-    }
-
     /// Says so where a thread ends without having said how.
     pub fn guard(self: &Arc<Self>) -> Guard {
         Guard(Arc::clone(self))

@@ -29,12 +29,6 @@ impl Sample {
     pub const fn follows(&self, other: &Self) -> bool {
         self.minute == other.minute + 1
     }
-
-    /// Of the minute in which `at` lies.
-    #[cfg(test)]
-    pub const fn new(at: Micros, lag: Duration) -> Self {
-        Self { minute: at.0.div_euclid(MINUTE), lag }
-    }
 }
 
 /// The samples, in order.

@@ -13,7 +13,7 @@ use pitr_archive::{
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text},
     metrics::MetricType,
     registry::Registry,
 };
@@ -49,6 +49,20 @@ enum Value {
     Histogram(DurationCounts),
 }
 
+impl Value {
+    fn encode(&self, metric: &mut MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Gauge(v) => metric.encode_gauge(v),
+            Self::Counter(v) => metric.encode_counter::<NoLabelSet, _, u64>(v, None),
+            Self::Histogram(d) => {
+                let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
+                let buckets: Vec<_> = bounds.zip(d.buckets.iter().copied().chain([d.longer])).collect();
+                metric.encode_histogram::<NoLabelSet>(d.micros as f64 / 1e6, d.count(), &buckets, None)
+            }
+        }
+    }
+}
+
 /// One metric with all its values.
 struct Family<'a> {
     name: &'static str,
@@ -69,15 +83,10 @@ impl Collector for Scrape {
             for (labels, value) in &family.values {
                 let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_ref())).collect();
                 let labels = labels.as_slice();
-                let mut metric = metric.encode_family(&labels)?;
-                match value {
-                    Value::Gauge(v) => metric.encode_gauge(v)?,
-                    Value::Counter(v) => metric.encode_counter::<NoLabelSet, _, u64>(v, None)?,
-                    Value::Histogram(d) => {
-                        let bounds = BOUNDS.iter().map(|micros| *micros as f64 / 1e6).chain([f64::INFINITY]);
-                        let buckets: Vec<_> = bounds.zip(d.buckets.iter().copied().chain([d.longer])).collect();
-                        metric.encode_histogram::<NoLabelSet>(d.micros as f64 / 1e6, d.count(), &buckets, None)?;
-                    }
+                if labels.is_empty() {
+                    value.encode(&mut metric)?;
+                } else {
+                    value.encode(&mut metric.encode_family(&labels)?)?;
                 }
             }
         }

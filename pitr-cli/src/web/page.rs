@@ -107,16 +107,21 @@ fn section(out: &mut String, panel: &PanelLook, look: &Look, reasons: &[Reason])
         let days = now.0.saturating_sub(began.0) / DAY;
         // The picture begins a little before the first thing, so that it can be told from the edge.
         let margin = now.0.saturating_sub(began.0) / 50;
-        out.push_str("<h3>What can be restored</h3>");
+        out.push_str("<h3>What can be restored</h3><div class=\"wide\">");
         scene.draw(out, Micros(began.0.saturating_sub(margin)), "Bases, tags, barriers and restorable windows")?;
+        out.push_str("</div>");
         if days >= 2 {
-            out.push_str("<h3>The last day of it</h3>");
+            out.push_str("<h3>The last day of it</h3><div class=\"wide\">");
             scene.draw(out, Micros(now.0.saturating_sub(DAY)), "The same, the last day")?;
+            out.push_str("</div>");
         }
         legend(out);
     }
-    out.push_str("<h3>Lag of the last day</h3>");
-    lag_chart::draw(out, &panel.lags, now, look.limits.max_lag)?;
+    if !panel.lags.is_empty() {
+        out.push_str("<h3>Lag of the last day</h3><div class=\"wide\">");
+        lag_chart::draw(out, &panel.lags, now, look.limits.max_lag)?;
+        out.push_str("</div>");
+    }
     if let Some(overview) = &panel.overview {
         tables(out, overview, now)?;
     }
@@ -176,7 +181,8 @@ fn facts_of(panel: &PanelLook, now: Micros) -> Vec<Fact> {
     let store = &panel.store;
     let requests: u64 = store.requests.iter().map(|(_, d)| d.count()).sum();
     let errors: u64 = store.errors.iter().map(|(_, _, n)| n).sum();
-    facts.push(("Requests to the store", format!("{requests}, {errors} failed"), store.failing.is_some()));
+    let failed = if errors == 0 { "none failed".to_owned() } else { format!("{errors} failed") };
+    facts.push(("Requests to the store", format!("{requests}, {failed}"), store.failing.is_some()));
     if let Some(p99) = panel.counts.delivery.quantile(0.99) {
         facts.push(("Durable within (99 %)", format!("at most {}", text::duration(p99)), false));
     }

@@ -56,12 +56,6 @@ impl Listening {
         Ok(Self { listener, address })
     }
 
-    /// Where: with the port that was chosen where none was named.
-    #[cfg(test)]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Answers until the service ends.
     pub async fn serve(self, board: Arc<Board>) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));

@@ -137,7 +137,10 @@ impl Scene<'_> {
         let tags = o.tags.iter().filter(|t| t.timeline == timeline && axis.holds(t.created));
         let tags: Vec<_> = newest(tags.collect());
         let mut lanes = Lanes::new(TAG_LANES);
-        let placed: Vec<_> = tags.iter().map(|t| lanes.place(axis.x(t.created), &t.name)).collect();
+        // From the right to the left: the pole of a name that stands higher then passes none of those below it.
+        let mut placed: Vec<_> = tags.iter().rev().map(|t| lanes.place(axis.x(t.created), &t.name)).collect();
+        placed.reverse();
+        let mut names = String::new();
         let bar = top + lanes.used() as f64 * LANE + 6.0;
         let below = bar + BAR;
 
@@ -183,7 +186,7 @@ impl Scene<'_> {
                 Text(note)
             )?;
             match place {
-                Some(place) => place.write(out, head + 11.0)?,
+                Some(place) => place.write(&mut names, "tag", head + 11.0)?,
                 None => write!(out, "<circle cx=\"{x}\" cy=\"{head}\" r=\"2\"/>")?,
             }
             out.push_str("</g>");
@@ -191,7 +194,7 @@ impl Scene<'_> {
         let barriers = o.barriers.iter().filter(|b| b.timeline == timeline && axis.holds(b.noticed));
         let barriers: Vec<_> = newest(barriers.collect());
         let mut lanes = Lanes::new(BARRIER_LANES);
-        for barrier in barriers {
+        for barrier in barriers.into_iter().rev() {
             let x = axis.x(barrier.noticed);
             let reason = text::name(barrier.reason);
             let place = lanes.place(x, &reason);
@@ -206,10 +209,12 @@ impl Scene<'_> {
                 bar - 2.0
             )?;
             if let Some(place) = place {
-                place.write(out, foot)?;
+                place.write(&mut names, "barrier", foot)?;
             }
             out.push_str("</g>");
         }
+        // Above all lines, so that they can be read.
+        write!(out, "<g class=\"names\">{names}</g>")?;
         Ok(below + 4.0 + lanes.used() as f64 * LANE + 6.0)
     }
 }
@@ -246,9 +251,10 @@ struct Place {
 }
 
 impl Place {
-    fn write(&self, out: &mut String, baseline: f64) -> fmt::Result {
+    fn write(&self, out: &mut String, class: &str, baseline: f64) -> fmt::Result {
         let Self { x, anchor, name, .. } = self;
-        write!(out, "<text x=\"{x}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>", baseline - 2.0, Text(name))
+        let y = baseline - 2.0;
+        write!(out, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{}</text>", Text(name))
     }
 }
 
