@@ -136,12 +136,16 @@ fn window(from: Micros, to: Option<Micros>) -> Window {
 /// Right after the first start.
 fn fresh() -> Look {
     let began = before(95 * SECOND);
-    let overview =
-        Overview { bases: vec![base(before(90 * SECOND))], windows: vec![window(before(90 * SECOND), None)], ..empty() };
+    let overview = Overview {
+        bases: vec![base(before(90 * SECOND))],
+        windows: vec![window(before(90 * SECOND), None)],
+        ..empty()
+    };
     let mut lags = Lags::default();
     lags.note(before(60 * SECOND), Duration::from_millis(400));
     lags.note(now(), Duration::from_millis(700));
-    let panel = panel("orders", Some(figures(Some(before(90 * SECOND)), None)), Some(overview), lags.since_a_day(now()));
+    let panel =
+        panel("orders", Some(figures(Some(before(90 * SECOND)), None)), Some(overview), lags.since_a_day(now()));
     Look { began, ..look(vec![panel]) }
 }
 
@@ -286,7 +290,9 @@ fn the_page_is_well_formed_and_shows_every_base_tag_barrier_and_window() {
 #[test]
 fn the_page_says_first_what_is_wrong() {
     let words = well_formed(&page::render(&troubled()).unwrap());
-    for part in ["4 problems in 3 archives", "connection refused", "key.required", "given up", "Disk full in", "opening"] {
+    for part in
+        ["4 problems in 3 archives", "connection refused", "key.required", "given up", "Disk full in", "opening"]
+    {
         assert!(words.contains(part), "{part}: {words}");
     }
     let words = well_formed(&page::render(&fresh()).unwrap());
@@ -316,7 +322,11 @@ fn readiness_has_a_reason_for_everything_that_is_not_protected() {
 
 #[test]
 fn health_fails_only_where_a_new_process_would_do_better() {
-    assert_eq!(health::not_healthy(&troubled()), [], "neither a store that is away nor a missing key passes by a restart");
+    assert_eq!(
+        health::not_healthy(&troubled()),
+        [],
+        "neither a store that is away nor a missing key passes by a restart"
+    );
     let mut look = fresh();
     look.panels[0].counts.alive_at = Some(before(9 * MINUTE));
     assert_eq!(health::not_healthy(&look), []);
@@ -376,7 +386,8 @@ pub fn parse_metrics(text: &str) -> Vec<(String, f64)> {
         }
         let (series, value) = line.rsplit_once(' ').expect("a value");
         let name = series.split('{').next().unwrap();
-        let suffixes = [("counter", "_total"), ("histogram", "_sum"), ("histogram", "_count"), ("histogram", "_bucket")];
+        let suffixes =
+            [("counter", "_total"), ("histogram", "_sum"), ("histogram", "_count"), ("histogram", "_bucket")];
         let declared = types.get(name).is_some_and(|kind| kind == "gauge")
             || suffixes.iter().any(|(kind, suffix)| {
                 name.strip_suffix(suffix).is_some_and(|name| types.get(name).is_some_and(|k| k == kind))
