@@ -13,6 +13,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
+use tracing::Instrument as _;
 
 use crate::{
     Archiver, ArchiverConfig,
@@ -368,10 +369,11 @@ impl Daemon {
             self.last_beat = self.archiver.parts.clock.now();
             let (archive, epoch) = (self.archiver.archive.clone(), self.archiver.claim.epoch());
             let (parts, reach) = (self.archiver.parts.clone(), self.archiver.reach.clone());
-            self.delivery = Some(tokio::spawn(async move {
+            let deliver = async move {
                 tokio::time::sleep(pause).await;
                 ship::deliver_patiently(archive, epoch, shipment, parts, reach).await
-            }));
+            };
+            self.delivery = Some(tokio::spawn(deliver.in_current_span()));
         }
     }
 
@@ -491,11 +493,12 @@ impl Daemon {
                 let (random, known) = (archiver.parts.random.clone(), archiver.known_files.clone());
                 let (run, at_once) = ((floor.position.timeline, floor.start.run), archiver.config.uploads);
                 self.server_goes_on(Linking::Done);
-                let task = tokio::spawn(async move {
+                let upload = async move {
                     let files =
                         upload::upload(&archive, &claim, &*random, &collected.files, &known, run, at_once).await?;
                     Ok((collected, files))
-                });
+                };
+                let task = tokio::spawn(upload.in_current_span());
                 self.base = Some(BaseJob::Uploading { created, floor, task });
             }
             Ok(None) => self.base = Some(BaseJob::Linked { reason, created, branches, collected }),
@@ -594,7 +597,7 @@ impl Daemon {
             None => {
                 let rested = self.capture_failed.is_none_or(|at| elapsed(at, now) >= CAPTURE_AGAIN);
                 if rested && let Some(next) = self.archiver.next_capture() {
-                    self.capture = Some(tokio::spawn(next.upload()));
+                    self.capture = Some(tokio::spawn(next.upload().in_current_span()));
                 }
             }
             Some(task) if task.is_finished() => {

@@ -23,7 +23,7 @@ use pitr_archive::{
     segment::entry::{BarrierReason, Event},
 };
 
-use crate::{Archiver, control::Status, elapsed::elapsed, engine::Polled, pin::PinKind, ship::Shipment};
+use crate::{Archiver, control::Status, elapsed::elapsed, engine::Polled, ship::Shipment};
 
 /// How often the picture is renewed.
 const EVERY: Duration = Duration::from_secs(1);
@@ -96,41 +96,15 @@ pub struct Counts {
 pub struct Figures {
     /// As the control socket tells it.
     pub status: Status,
-    /// Plain bytes that were read and are not acknowledged.
-    pub unacknowledged_bytes: u64,
-    /// Bytes of pinned WALs behind what was read. Where the server recycles its WALs, this is what there can be at most.
-    pub unread_bytes: u64,
     /// Bytes that are free for pins on their file system.
     pub free_bytes: u64,
 }
 
 impl Figures {
     pub(crate) fn of(archiver: &Archiver) -> Result<Self> {
-        let engine = &archiver.engine;
-        let read = engine.position();
-        let mut unread_bytes = 0;
-        for (wal, path) in engine.registry().pins().list(PinKind::Wal)? {
-            let from = match read.wal {
-                Some(at) if wal < at => continue,
-                Some(at) if wal == at => read.offset.unwrap_or(0),
-                _ => 0,
-            };
-            match std::fs::metadata(&path) {
-                Ok(meta) => unread_bytes += meta.len().saturating_sub(from),
-                // The archive has it, and it was let go meanwhile.
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(error::io("measuring the pin", &path, e)),
-            }
-        }
         let root = archiver.state_dir.root();
         let disk = rustix::fs::statvfs(root).map_err(|e| error::io("measuring the file system of", root, e.into()))?;
-        let pending = archiver.pending.as_ref().map_or(0, |shipment| shipment.segment.summary.plain_bytes);
-        Ok(Self {
-            status: archiver.status()?,
-            unacknowledged_bytes: pending + engine.stream.plain_bytes(),
-            unread_bytes,
-            free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
-        })
+        Ok(Self { status: archiver.status()?, free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize) })
     }
 
     /// How old the oldest byte is that the archive lacks; zero when it lacks none. A picture that was not renewed for more
@@ -141,20 +115,11 @@ impl Figures {
         since.map_or(Duration::ZERO, |since| ago(since, now))
     }
 
-    /// Bytes that the archive lacks.
-    pub fn lag_bytes(&self) -> u64 {
-        self.unacknowledged_bytes.saturating_add(self.unread_bytes)
-    }
-
-    /// In what time what is written fills the file system that holds it for the archive, if it goes on as it did since the
-    /// oldest byte that the archive lacks. `None` while the archive is not behind.
+    /// In what time what is held back meets a limit (the budget, or the floor of free space), if writing goes on as it did
+    /// since the oldest byte that the archive lacks. `None` while the archive is not behind.
     pub fn time_to_full(&self, now: Micros) -> Option<Duration> {
-        let (behind, bytes) = (self.lag(now), self.lag_bytes());
-        if behind < BEHIND || bytes == 0 {
-            return None;
-        }
-        let rate = bytes as f64 / behind.as_secs_f64();
-        Duration::try_from_secs_f64(self.free_bytes as f64 / rate).ok()
+        let told = Duration::from_secs(self.status.time_to_full?);
+        (self.lag(now) >= BEHIND).then(|| told.saturating_sub(ago(self.status.now, now)))
     }
 }
 
@@ -288,12 +253,16 @@ mod tests {
             base: None,
             base_due: None,
             pinned_bytes: 0,
+            backlog_bytes: 1000,
+            time_to_full: Some(50),
+            alarm: None,
+            away: None,
             pin_delay: None,
             barriers: 0,
             waiting: None,
             now: Micros(now * 1_000_000),
         };
-        Figures { status, unacknowledged_bytes: 600, unread_bytes: 400, free_bytes: 5_000 }
+        Figures { status, free_bytes: 5_000 }
     }
 
     fn at(seconds: i64) -> Micros {
@@ -314,9 +283,9 @@ mod tests {
     }
 
     #[test]
-    fn the_time_to_full_follows_from_what_was_written_since_the_oldest_byte() {
-        // 1000 bytes in 10 seconds, 5000 bytes of room.
+    fn the_time_to_full_passes_and_is_told_only_of_an_archive_that_is_behind() {
         assert_eq!(figures(Some(90), 100).time_to_full(at(100)), Some(Duration::from_secs(50)));
+        assert_eq!(figures(Some(90), 100).time_to_full(at(103)), Some(Duration::from_secs(47)));
         assert_eq!(figures(Some(99), 100).time_to_full(at(100)), None, "on its way, not behind");
         assert_eq!(figures(None, 100).time_to_full(at(100)), None);
     }

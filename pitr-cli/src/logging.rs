@@ -63,7 +63,7 @@ pub fn start(global: &GlobalArgs, service: bool, configured: &Configured, bars: 
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(AroundBars(bars.clone()));
     let started = if json {
-        builder.json().flatten_event(true).try_init()
+        builder.json().flatten_event(true).with_span_list(false).try_init()
     } else {
         builder.with_ansi(colour(io::stderr().is_terminal())).with_target(false).try_init()
     };

@@ -21,8 +21,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Tells until the process ends.
 ///
-/// # Errors
-/// None that end a service: what cannot be told is logged once.
+/// What cannot be told is logged once, and ends nothing.
 pub async fn tell(board: Arc<Board>) {
     let watchdog = sd_notify::watchdog_enabled();
     // Half of the limit is what systemd asks for; twice as often costs nothing and rides out a late turn.
@@ -30,7 +29,7 @@ pub async fn tell(board: Arc<Board>) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut ready, mut said, mut lost) = (false, String::new(), false);
-    let mut turns = Turns::new(board.panels.len());
+    let mut turns = Turns::new(board.panels.len(), Instant::now());
     loop {
         ticks.tick().await;
         let look = board.look();
@@ -44,7 +43,7 @@ pub async fn tell(board: Arc<Board>) {
             news.push(NotifyState::Status(&line));
         }
         if let Some(limit) = watchdog
-            && turns.go_on(&look, limit / 2)
+            && turns.go_on(&look, Instant::now(), limit / 2)
         {
             news.push(NotifyState::Watchdog);
         }
@@ -70,7 +69,7 @@ pub fn stopping() {
     }
 }
 
-/// Whether the address that systemd gave can be written to is known only then; that it has a form, before.
+/// Refuses what could only end badly.
 ///
 /// # Errors
 /// `usage` where the watchdog's limit is shorter than what a quiet loop rests.
@@ -87,13 +86,12 @@ pub fn check() -> Result<()> {
 struct Turns(Vec<(u64, Instant)>);
 
 impl Turns {
-    fn new(panels: usize) -> Self {
-        Self(vec![(0, Instant::now()); panels])
+    fn new(panels: usize, now: Instant) -> Self {
+        Self(vec![(0, now); panels])
     }
 
     /// Whether every loop that should turn has turned within `limit`.
-    fn go_on(&mut self, look: &Look, limit: Duration) -> bool {
-        let now = Instant::now();
+    fn go_on(&mut self, look: &Look, now: Instant, limit: Duration) -> bool {
         let mut all = true;
         for ((turns, at), panel) in self.0.iter_mut().zip(&look.panels) {
             let runs = panel.state == State::Running;

@@ -92,8 +92,17 @@ impl Service {
         rustix::process::Pid::from_child(self.child.as_ref().expect("it runs"))
     }
 
-    fn stop(mut self) -> Vec<String> {
+    fn tell_to_end(&self) {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).expect("a signal");
+    }
+
+    fn stop(self) -> Vec<String> {
+        self.tell_to_end();
+        self.ended()
+    }
+
+    /// Its log, once it has ended well.
+    fn ended(mut self) -> Vec<String> {
         let ended = self.child.take().expect("stopped once").wait().expect("its end");
         let log = self.log.lock().expect("the log").clone();
         assert!(ended.success(), "{log:#?}");
@@ -416,10 +425,10 @@ fn systemd_hears_that_it_is_ready_that_it_turns_and_that_it_ends() {
     );
     hear(&socket, "READY=1");
     hear(&socket, "WATCHDOG=1");
-    rustix::process::kill_process(service.pid(), rustix::process::Signal::TERM).expect("a signal");
+    service.tell_to_end();
     let heard = hear(&socket, "STOPPING=1");
     assert!(!heard.contains(&"READY=1".to_owned()), "once is enough: {heard:?}");
-    service.stop();
+    service.ended();
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub struct Reason {
     pub database: String,
     /// Into which archive.
     pub archive: String,
-    /// A stable name: `state`, `store`, `lag`, `no-base`, `base-age`, `waiting`, `hangs`, `died`.
+    /// A stable name: `state`, `store`, `lag`, `limit`, `no-base`, `base-age`, `waiting`, `hangs`, `died`.
     pub reason: &'static str,
     /// In words.
     pub text: String,
@@ -46,9 +46,12 @@ fn of(panel: &PanelLook, look: &Look) -> Vec<Reason> {
         State::GivenUp(trouble) => say("state", format!("given up until the next start: {}", trouble.message)),
         other => say("state", other.name().to_owned()),
     }
-    if let Some(failing) = &panel.store.failing {
-        let since = text::duration(ago(failing.since, now));
-        say("store", format!("the store has answered nothing but errors for {since}: {}", failing.message));
+    // What is shipped is told by the archiver itself; where reading works, the store answers something all the same.
+    let away = panel.figures.as_ref().and_then(|figures| figures.status.away.as_ref());
+    let away = away.map(|away| (away.since, &away.error));
+    if let Some((since, error)) = away.or(panel.store.failing.as_ref().map(|f| (f.since, &f.message))) {
+        let since = text::duration(ago(since, now));
+        say("store", format!("the store has not taken anything for {since}: {error}"));
     }
     let Some(figures) = &panel.figures else {
         if panel.state == State::Running {
@@ -60,6 +63,9 @@ fn of(panel: &PanelLook, look: &Look) -> Vec<Reason> {
     if lag > limits.max_lag {
         let (lag, limit) = (text::duration(lag), text::duration(limits.max_lag));
         say("lag", format!("the oldest write that the archive lacks is {lag} old, the limit is {limit}"));
+    }
+    if let Some(limit) = &figures.status.alarm {
+        say("limit", format!("what is held for the archive has met a limit: {limit}"));
     }
     if let Some(waiting) = &figures.status.waiting {
         say("waiting", format!("nothing is archived at the moment: {waiting}"));

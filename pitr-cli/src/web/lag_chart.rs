@@ -64,12 +64,14 @@ pub fn draw(out: &mut String, samples: &[Sample], now: Micros, limit: Duration) 
         )?;
     }
     if limit <= height {
-        let y = y(limit);
+        let (y, said) = (y(limit), text::duration(limit));
         write!(
             out,
             "<line class=\"limit\" x1=\"{LEFT}\" y1=\"{y}\" x2=\"{RIGHT}\" y2=\"{y}\">\
-             <title>not ready above {}</title></line>",
-            text::duration(limit)
+             <title>not ready above {said}</title></line>\
+             <text class=\"mark\" x=\"{}\" y=\"{}\" text-anchor=\"end\">limit {said}</text>",
+            RIGHT - 4.0,
+            if y > TOP + 14.0 { y - 4.0 } else { y + 12.0 }
         )?;
     }
     for piece in samples.chunk_by(|a, b| b.follows(a)) {

@@ -168,8 +168,8 @@ fn archiver(look: &Look) -> Vec<Family<'_>> {
         one(look, "lag_seconds", "How old the oldest byte is that the archive lacks; 0 when it lacks none", |p| {
             p.lag(now).map(seconds)
         }),
-        one(look, "lag_bytes", "Bytes of the log that the archive lacks, as far as they are known", |p| {
-            p.figures.as_ref().map(|f| gauge(f.lag_bytes()))
+        one(look, "lag_bytes", "Bytes of the log from the oldest that the archive lacks", |p| {
+            p.figures.as_ref().map(|f| gauge(f.status.backlog_bytes))
         }),
         one(look, "lag_records", "Records that were read and that the archive lacks", |p| {
             p.figures.as_ref().map(|f| gauge(f.status.unacknowledged_records))
@@ -195,10 +195,13 @@ fn archiver(look: &Look) -> Vec<Family<'_>> {
         one(
             look,
             "time_to_full_seconds",
-            "When that file system is full if writing goes on as it did since the oldest byte that the archive lacks; absent \
-             while the archive is not behind",
+            "In what time what is held meets a limit (the budget, or the floor of free space) if writing goes on as it did \
+             since the oldest byte that the archive lacks; absent while the archive is not behind",
             |p| p.figures.as_ref()?.time_to_full(now).map(seconds),
         ),
+        one(look, "limit_exceeded", "1 while what is held for the archive exceeds a limit, else 0", |p| {
+            p.figures.as_ref().map(|f| gauge(f.status.alarm.is_some().into()))
+        }),
         one(look, "waiting", "1 while nothing can be archived (pitr status tells why), else 0", |p| {
             p.figures.as_ref().map(|f| gauge(f.status.waiting.is_some().into()))
         }),

@@ -155,7 +155,7 @@ fn facts_of(panel: &PanelLook, now: Micros) -> Vec<Fact> {
     let mut say = |name, value| facts.push((name, value, false));
     if let Some(figures) = &panel.figures {
         let (status, lag) = (&figures.status, figures.lag(now));
-        let behind = match figures.lag_bytes() {
+        let behind = match status.backlog_bytes {
             _ if lag.is_zero() => "none".to_owned(),
             bytes => format!("{} ({})", text::duration(lag), text::bytes(bytes)),
         };

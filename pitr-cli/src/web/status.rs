@@ -192,7 +192,7 @@ fn shown(panel: &PanelLook, now: Micros) -> ShownPanel<'_> {
         state: panel.state.name(),
         error: panel.state.trouble().map(Into::into),
         lag_seconds: panel.lag(now).map(|lag| lag.as_secs_f64()),
-        lag_bytes: figures.map(|f| f.lag_bytes()),
+        lag_bytes: figures.map(|f| f.status.backlog_bytes),
         time_to_full_seconds: figures.and_then(|f| f.time_to_full(now)).map(|d| d.as_secs_f64()),
         free_bytes: figures.map(|f| f.free_bytes),
         base_age_seconds: panel.last_base().map(|at| ago(at, now).as_secs_f64()),
