@@ -122,3 +122,56 @@ fn line(look: &Look) -> String {
     // One line, whatever an error holds.
     line.replace(['\n', '\r'], " ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use pitr_archive::clock::{Clock, ManualClock, Micros};
+    use pitr_archiver::ArchiverConfig;
+
+    use super::*;
+    use crate::{settings::jobs::Job, web::board::Limits};
+
+    fn board() -> Board {
+        let job = |name: &str| Job {
+            name: name.to_owned(),
+            config: ArchiverConfig::new(PathBuf::from("/db").join(name)),
+            url: format!("file:/a/{name}"),
+            key: None,
+        };
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Micros(0)));
+        Board::new(clock, &[job("one"), job("two")], Limits::default())
+    }
+
+    #[test]
+    fn the_watchdog_is_fed_while_every_loop_that_runs_turns_whatever_the_others_do() {
+        let (board, start, limit) = (board(), Instant::now(), Duration::from_secs(10));
+        let mut turns = Turns::new(2, start);
+        let mut at = |turned: u64, state: State, seconds| {
+            board.panels[0].set(state);
+            let mut look = board.look();
+            look.panels[0].counts.alive = turned;
+            turns.go_on(&look, start + Duration::from_secs(seconds), limit)
+        };
+        assert!(at(0, State::Opening, 100), "what does not run yet need not turn");
+        assert!(at(1, State::Running, 105) && at(1, State::Running, 115), "within its limit");
+        assert!(!at(1, State::Running, 116), "it hangs");
+        assert!(at(2, State::Running, 117), "it turns again");
+        let failed = State::Failed((&Error::new(Code::StoreUnavailable, "opening")).into());
+        assert!(at(2, failed, 1_000), "a pause before the next attempt is no hang");
+        assert!(!at(2, State::Died, 1_001));
+    }
+
+    #[test]
+    fn the_status_is_one_line_and_names_what_is_wrong() {
+        let board = board();
+        board.panels[0].set(State::Running);
+        assert_eq!(line(&board.look()), "archiving 1 of 2, up to date");
+        let e = Error::new(Code::KeyRequired, "opening\nthe archive");
+        board.panels[1].set(State::GivenUp((&e).into()));
+        let line = line(&board.look());
+        assert!(line.starts_with("archiving 1 of 2, up to date; two: opening the archive: "), "{line}");
+        assert!(!line.contains('\n'), "{line}");
+    }
+}

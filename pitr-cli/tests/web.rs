@@ -465,3 +465,28 @@ fn a_loop_that_hangs_feeds_no_watchdog_although_the_process_lives() {
     }
     assert!(metric(address, "pitr_lag_seconds", &[]) > Some(6.0), "nobody knows what was written since");
 }
+
+#[test]
+fn the_unit_file_is_one_that_systemd_takes_and_its_configuration_one_that_pitr_takes() {
+    let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging");
+    let dir = tempfile::tempdir().expect("a directory");
+    let unit = fs::read_to_string(packaging.join("pitr.service")).expect("the unit file");
+    for line in ["Type=notify", "WatchdogSec=", "ReadWritePaths=/var/lib/orders", "User=rocksdb"] {
+        assert!(unit.contains(line), "{line}");
+    }
+    // As it is shipped, with the program that was built.
+    let here = unit.replace("/usr/bin/pitr", env!("CARGO_BIN_EXE_pitr"));
+    let place = dir.path().join("pitr.service");
+    fs::write(&place, here).expect("a file");
+    match Command::new("systemd-analyze").arg("verify").arg(&place).output() {
+        Ok(verified) => {
+            let words = String::from_utf8_lossy(&verified.stderr);
+            assert!(verified.status.success() && words.trim().is_empty(), "{words}");
+        }
+        Err(e) => eprintln!("SKIPPED: the unit file is not verified: systemd-analyze: {e}"),
+    }
+    // Its database and key are not on this machine; everything before that is right.
+    let shown = json(&run(&["config", "show", "--json", &packaging.join("pitr.toml").display().to_string()]));
+    assert_eq!(shown["config"]["http"]["listen"], "127.0.0.1:9598");
+    assert_eq!(shown["config"]["log"]["format"], "json");
+}
