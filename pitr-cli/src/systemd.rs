@@ -131,7 +131,13 @@ mod tests {
     use pitr_archiver::ArchiverConfig;
 
     use super::*;
-    use crate::{settings::jobs::Job, web::board::Limits};
+    use crate::{
+        settings::{
+            file::{Hooks, Schedule},
+            jobs::Job,
+        },
+        web::board::Limits,
+    };
 
     fn board() -> Board {
         let job = |name: &str| Job {
@@ -139,6 +145,8 @@ mod tests {
             config: ArchiverConfig::new(PathBuf::from("/db").join(name)),
             url: format!("file:/a/{name}"),
             key: None,
+            schedule: Schedule::default(),
+            hooks: Hooks::default(),
         };
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Micros(0)));
         Board::new(clock, &[job("one"), job("two")], Limits::default())

@@ -127,8 +127,10 @@ impl Panel {
     /// Of an archiver that is not opened yet.
     pub fn new(job: &Job, clock: Arc<dyn Clock>) -> Self {
         let changing = Changing { state: State::Opening, opened: None, overview: None, lags: Lags::default() };
+        // Where a database has several archives, metrics are summed up by its name.
+        let named = job.config.archive_name.as_ref().and_then(|archive| job.name.strip_suffix(&format!("/{archive}")));
         Self {
-            database: job.name.clone(),
+            database: named.unwrap_or(&job.name).to_owned(),
             archive: url::redacted(&job.url),
             metrics: Arc::default(),
             meter: Arc::new(Meter::new(clock)),
@@ -249,7 +251,7 @@ pub struct Look {
 /// How one archiver was doing.
 #[derive(Clone, Debug)]
 pub struct PanelLook {
-    /// Its name in the configuration, or its directory.
+    /// The database's name in the configuration, or its directory.
     pub database: String,
     /// Where it archives, without what may be secret.
     pub archive: String,
