@@ -144,7 +144,7 @@ fn begin(
 }
 
 /// Reads the configuration again, and applies what can be applied.
-async fn read_again(path: &Path, jobs: &mut Vec<Job>, levers: &BTreeMap<String, Levers>, reply: Option<ReloadRequest>) {
+async fn read_again(path: &Path, jobs: &mut [Job], levers: &BTreeMap<String, Levers>, reply: Option<ReloadRequest>) {
     let answer = written(path.to_owned()).await.map(|written| {
         let reload::Changes { apply, told } = reload::compare(jobs, &written);
         for (name, live) in apply {
