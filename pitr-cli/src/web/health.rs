@@ -21,7 +21,7 @@ pub struct Reason {
     pub database: String,
     /// Into which archive.
     pub archive: String,
-    /// A stable name: `state`, `store`, `lag`, `limit`, `no-base`, `base-age`, `waiting`, `hangs`, `died`.
+    /// A stable name: `state`, `store`, `lag`, `limit`, `gap`, `no-base`, `base-age`, `waiting`, `hangs`, `died`.
     pub reason: &'static str,
     /// In words.
     pub text: String,
@@ -69,6 +69,10 @@ fn of(panel: &PanelLook, look: &Look) -> Vec<Reason> {
     }
     if let Some(waiting) = &figures.status.waiting {
         say("waiting", format!("nothing is archived at the moment: {waiting}"));
+    }
+    let gap = panel.overview.as_ref().is_some_and(|overview| overview.ends_in_a_gap(&panel.counts));
+    if gap && panel.last_base().is_some() {
+        say("gap", "what is written now cannot be restored: no base follows the last barrier yet".to_owned());
     }
     match (panel.last_base(), limits.max_base_age) {
         (None, _) => say("no-base", "there is no base yet: nothing can be restored".to_owned()),

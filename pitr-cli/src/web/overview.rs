@@ -201,6 +201,12 @@ impl Overview {
         Known::from(counts).barriers == self.known.barriers
     }
 
+    /// Whether what is written now can certainly not be restored: the catalog tells of no base behind the last barrier, and the
+    /// archiver has published none since.
+    pub fn ends_in_a_gap(&self, counts: &Counts) -> bool {
+        self.open_window().is_none() && Known::from(counts) == self.known
+    }
+
     /// Whether to read the catalog again: something happened that it does not show, and nobody has read it for so long that
     /// reading costs little beside everything else; or nobody has read it for hours.
     pub fn is_due(&self, now: Micros, counts: &Counts, place: StorePlace) -> bool {

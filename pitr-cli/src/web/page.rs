@@ -169,6 +169,11 @@ fn facts_of(panel: &PanelLook, now: Micros) -> Vec<Fact> {
     if let Some((from, to)) = panel.restorable(now) {
         say("Restorable without a gap", format!("the last {}", text::duration(ago(from, to))));
     }
+    let gap = panel.overview.as_ref().is_some_and(|overview| overview.ends_in_a_gap(&panel.counts));
+    if gap {
+        facts.push(("Restorable without a gap", "nothing: no base follows the last barrier yet".to_owned(), true));
+    }
+    let mut say = |name, value| facts.push((name, value, false));
     say("Last base", panel.last_base().map_or_else(|| "none".to_owned(), |at| text::ago(at, now)));
     if let Some(figures) = &panel.figures {
         let held = figures.status.pinned_bytes;

@@ -313,6 +313,12 @@ fn readiness_has_a_reason_for_everything_that_is_not_protected() {
     let mut late = fresh();
     late.limits.max_base_age = Some(Duration::from_secs(60));
     assert_eq!(reasons(&late), ["orders base-age"]);
+    let mut cut_off = fresh();
+    let closed = Overview { windows: vec![window(before(90 * SECOND), Some(before(60 * SECOND)))], ..empty() };
+    cut_off.panels[0].overview = Some(Arc::new(closed));
+    assert_eq!(reasons(&cut_off), ["orders gap"]);
+    cut_off.panels[0].counts.bases = 1;
+    assert_eq!(reasons(&cut_off), [""; 0], "the base that was published since may end it");
     let mut bare = fresh();
     let mut told = figures(None, None);
     told.status.waiting = Some("the log is damaged".to_owned());
