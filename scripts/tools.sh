@@ -5,6 +5,8 @@
 #   venv/            Python: moto (S3), oxigraph and pyoxigraph (a server on RocksDB), rocksdict (RocksDB from Python)
 #   rocksdict-*/     older releases of rocksdict, for the RocksDB that each brings
 #   node_modules/    Azurite (Azure Blob Storage) and a binding to RocksDB 6, where node and npm are there
+#   hdfs/            the jars of a real HDFS (NameNode and DataNode 2.7.3), out of an older pyspark; Java 11 or later runs it
+#   openssh/         sshd, where the system has none: unpacked, not installed
 #
 # And, by apt where this user may: strace (an fsync that fails) and xfsprogs (power cuts on xfs; ext4's tools are always there).
 #
@@ -96,8 +98,62 @@ fault_tools() {
   done
 }
 
+# A NameNode and a DataNode: no registry of this machine's has Hadoop itself, but pyspark brings its server. What it lacks
+# is the part for HTTP (Jersey 1), so WebHDFS cannot be started from it.
+pyspark=2.4.8
+hdfs_tools() {
+  local target=$tools/hdfs
+  [ "$(cat "$target/installed" 2>/dev/null)" = "$pyspark" ] && return 0
+  command -v java >/dev/null || { skip "java is missing: no HDFS (Debian: apt-get install default-jre-headless)"; return; }
+  command -v python3 >/dev/null || { skip "python3 is missing: no HDFS"; return; }
+  say "downloading the jars of HDFS (220 MB, of which 30 MB are kept)"
+  local work
+  work=$(mktemp -d "$tools/hdfs-download.XXXXXX") || return
+  # Its source package wants old tools of its own, which must not get into the other environment.
+  if python3 -m venv "$work/venv" >&2 &&
+    "$work/venv/bin/pip" install --quiet 'pypandoc==1.7.5' 'setuptools<66' wheel >&2 &&
+    "$work/venv/bin/pip" download --quiet --no-deps --no-build-isolation --dest "$work" "pyspark==$pyspark" >&2 &&
+    tar -xzf "$work/pyspark-$pyspark.tar.gz" -C "$work" --strip-components=3 --wildcards "pyspark-$pyspark/deps/jars/*"; then
+    rm -rf "$target"
+    mkdir -p "$target"
+    local jar
+    for jar in hadoop-{annotations,auth,common,hdfs} commons-{beanutils,cli,codec,collections,configuration,digester} \
+      commons-{httpclient,io,lang,logging,math3,net} guava protobuf-java jetty log4j-1 slf4j htrace netty \
+      jackson-{core-asl,mapper-asl} xmlenc xercesImpl leveldbjni javax.servlet-api javax.ws.rs-api; do
+      cp "$work/$jar"*.jar "$target/" 2>/dev/null
+    done
+    echo "$pyspark" >"$target/installed"
+  else
+    skip "pip could not download pyspark $pyspark: HDFS is not tested"
+  fi
+  rm -rf "$work"
+}
+
+# An SSH server: the system's own, else Debian's package unpacked (installing it would start a server).
+ssh_tools() {
+  local target=$tools/openssh
+  if [ -x /usr/sbin/sshd ] || [ -e "$target/installed" ]; then return 0; fi
+  command -v ssh >/dev/null || { skip "ssh is missing: no SFTP (Debian: apt-get install openssh-client)"; return; }
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+    skip "sshd is missing: SFTP is not tested"
+    return
+  fi
+  say "downloading sshd"
+  rm -rf "$target"
+  mkdir -p "$target"
+  if (cd "$target" && apt-get download -qq openssh-server libwrap0 2>&1 | grep -v unsandboxed >&2; ls "$target"/openssh-server*.deb >/dev/null 2>&1); then
+    local package
+    for package in "$target"/*.deb; do dpkg-deb -x "$package" "$target" && rm "$package"; done
+    touch "$target/installed"
+  else
+    skip "apt-get could not download openssh-server: SFTP is not tested"
+  fi
+}
+
 python_tools
 older_rocksdb
 node_tools
 fault_tools
+hdfs_tools
+ssh_tools
 echo "$tools"

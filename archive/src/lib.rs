@@ -30,6 +30,7 @@ pub mod layout;
 pub mod measure;
 pub mod object_key;
 pub mod random;
+pub mod rate;
 pub mod restore_marker;
 pub mod rocks;
 pub mod segment;

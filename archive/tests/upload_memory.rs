@@ -6,6 +6,10 @@
 #[path = "../../tests/harness/services.rs"]
 mod services;
 
+#[cfg(feature = "hdfs")]
+#[path = "../../tests/harness/file_servers.rs"]
+mod file_servers;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -69,6 +73,13 @@ async fn memory_does_not_grow_with_the_object() {
         let variables = service.variables();
         let options = OpenOptions { environment: variables.into_iter().collect(), ..OpenOptions::of_process() };
         stores.push(("service", open(&service.url("bucket1", "p"), &options).await.unwrap()));
+    }
+    #[cfg(feature = "hdfs")]
+    let hdfs = file_servers::hdfs();
+    #[cfg(feature = "hdfs")]
+    if let Some(hdfs) = &hdfs {
+        use pitr_archive::store::url::{OpenOptions, open};
+        stores.push(("service", open(&hdfs.url("p"), &OpenOptions::of_process()).await.unwrap()));
     }
     for (name, store) in stores {
         assert!(reset_peak());

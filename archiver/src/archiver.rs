@@ -25,13 +25,17 @@ use pitr_archive::{
     clock::Micros,
     ids::{BaseId, Ordinal, TimelineId},
     object_key::ObjectKey,
+    rate::Class,
     segment::envelope::Level,
 };
 use tokio::sync::Notify;
 
 use self::{branch::timeline_for, holding::HeldBack, join::join};
 use crate::{
-    base::{pace::Pace, upload::KnownFiles},
+    base::{
+        pace::Pace,
+        upload::{KnownFiles, Reading},
+    },
     config::{ArchiverConfig, Parts, Rival},
     control::Status,
     elapsed::{Moment, elapsed},
@@ -66,6 +70,18 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// Between two listings of the directories while file events tell of new files.
 pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Read at once where reading is slowed down.
+const SLICE: u64 = 1 << 20;
+
+/// Who wants the log read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Haste {
+    /// Somebody, who waits for it: the limit of reading does not hold.
+    Asked,
+    /// The archiver, which is behind.
+    ByItself,
+}
 
 /// What the archive has acknowledged.
 #[derive(Clone, Debug)]
@@ -209,7 +225,8 @@ impl Archiver {
         // File events arrive a moment after the files: a WAL that is there already must not be missed by a tag.
         self.engine.registry().scan()?;
         self.last_scan = self.parts.clock.now();
-        self.look()
+        self.presence()?;
+        self.read(Haste::Asked)
     }
 
     /// As [`Archiver::poll`], trusting file events to name new files; lists the directories twice a second all the same.
@@ -221,17 +238,32 @@ impl Archiver {
             self.engine.registry().scan()?;
             self.last_scan = now;
         }
+        self.read(Haste::ByItself)
+    }
+
+    /// How the files of a base are read.
+    pub(crate) fn reading(&self) -> Reading {
+        Reading { at_once: self.config.uploads, rate: self.parts.read_rate.clone() }
+    }
+
+    fn read(&mut self, haste: Haste) -> Result<Polled> {
+        let rate = self.parts.read_rate.clone().filter(|_| haste == Haste::ByItself);
         let mut total = Polled::default();
         // A segment without room would never be filled, and whoever waits for the end would wait for ever.
         let full = self.config.segment_bytes.max(1);
-        while self.engine.stream.plain_bytes() < full {
+        while self.engine.stream.plain_bytes() < full && rate.as_ref().is_none_or(|rate| rate.is_paid(Class::Rest)) {
             let room = full - self.engine.stream.plain_bytes();
+            let room = if rate.is_some() { room.min(SLICE) } else { room };
             let polled = self.engine.poll(room)?;
             total.records += polled.records;
             total.bytes += polled.bytes;
             total.caught_up = polled.caught_up;
             if polled.caught_up || polled.records == 0 {
                 break;
+            }
+            // The end of the log is read as it grows; only what is read to get there is slowed down.
+            if let Some(rate) = &rate {
+                rate.charge(Class::Rest, polled.bytes);
             }
         }
         self.parts.metrics.read(total);

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use pitr_archive::{
     clock::{Clock, SystemClock},
     random::{OsRandom, Random},
+    rate::Rate,
 };
 
 use crate::{
@@ -172,10 +173,13 @@ pub struct Parts {
     pub observer: Arc<dyn Observer>,
     /// Where the archiver tells how it is doing. Whoever keeps a clone can look at any time.
     pub metrics: Arc<Metrics>,
+    /// How fast the database's files are read for bases, and its log when the archiver is behind, if there is a limit;
+    /// several archivers can share one.
+    pub read_rate: Option<Arc<Rate>>,
 }
 
 impl Parts {
-    /// The system's clock and randomness, no owner, nobody who is told, and metrics that nobody looks at yet.
+    /// The system's clock and randomness, no owner, nobody who is told, metrics that nobody looks at yet, and no limit.
     pub fn system() -> Self {
         Self {
             clock: Arc::new(SystemClock),
@@ -183,6 +187,7 @@ impl Parts {
             owner: Arc::new(NoOwner),
             observer: Arc::new(NoObserver),
             metrics: Arc::default(),
+            read_rate: None,
         }
     }
 }

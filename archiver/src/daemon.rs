@@ -491,11 +491,11 @@ impl Daemon {
                 let archiver = &self.archiver;
                 let (archive, claim) = (archiver.archive.clone(), archiver.claim.clone());
                 let (random, known) = (archiver.parts.random.clone(), archiver.known_files.clone());
-                let (run, at_once) = ((floor.position.timeline, floor.start.run), archiver.config.uploads);
+                let (run, reading) = ((floor.position.timeline, floor.start.run), archiver.reading());
                 self.server_goes_on(Linking::Done);
                 let upload = async move {
                     let files =
-                        upload::upload(&archive, &claim, &*random, &collected.files, &known, run, at_once).await?;
+                        upload::upload(&archive, &claim, &*random, &collected.files, &known, run, &reading).await?;
                     Ok((collected, files))
                 };
                 let task = tokio::spawn(upload.in_current_span());

@@ -52,6 +52,7 @@ pub mod manifest_tail;
 pub mod metrics;
 pub mod observer;
 pub mod owner;
+pub mod page_cache;
 pub mod pin;
 mod quiet;
 mod recent;

@@ -32,7 +32,7 @@ use crate::{
     layout::current,
     pin::{PinKind, open_if_there},
     registry::Registry,
-    window::Window,
+    window::{Passing, Window},
 };
 
 /// One thing that the MANIFEST said.
@@ -130,7 +130,7 @@ fn open(registry: &Registry, number: FileNumber) -> Result<Option<(Window, LogRe
         Some(file) => Some(file),
         None => open_if_there(&path)?,
     };
-    Ok(file.map(|file| (Window::new(file, path), LogReader::new(LogKind::Manifest))))
+    Ok(file.map(|file| (Window::new(file, path, Passing::Stays), LogReader::new(LogKind::Manifest))))
 }
 
 /// By this a file that was put in the place of another is noticed.

@@ -22,7 +22,7 @@ use pitr_archive::{
 use crate::{
     pin::{PinKind, Pins, inode},
     registry::{Registry, Seen},
-    window::Window,
+    window::{Passing, Window},
 };
 
 /// Where the bytes come from.
@@ -89,13 +89,16 @@ impl WalTail {
     pub fn open(registry: &Registry, wal: FileNumber) -> Result<Option<Self>> {
         let pins = registry.pins();
         let live = registry.wal_dir().join(pitr_archive::rocks::file_name::wal(wal));
+        // The end of the newest is hot whatever we do; older ones are read once, when the archiver is behind.
+        let newest = wal.next().is_none_or(|next| registry.wals_from(next).is_empty());
+        let passing = if newest { Passing::Stays } else { Passing::Goes };
         let recycled = pins.copy_of(wal)?;
         if let Some(copy) = recycled {
             // The copy holds what was read; the file itself, as long as it still is this WAL, holds that and more.
             if let Some(file) = crate::pin::open_if_there(&live)? {
-                return Ok(Some(Self::new(wal, Origin::File, file, live)));
+                return Ok(Some(Self::new(wal, Origin::File, file, live, passing)));
             }
-            return Ok(Some(Self::new(wal, Origin::Copy, copy, live)));
+            return Ok(Some(Self::new(wal, Origin::Copy, copy, live, passing)));
         }
         let file = match pins.open_pin(PinKind::Wal, wal)? {
             Some(file) => file,
@@ -104,14 +107,14 @@ impl WalTail {
                 None => return Ok(None),
             },
         };
-        Ok(Some(Self::new(wal, Origin::File, file, live)))
+        Ok(Some(Self::new(wal, Origin::File, file, live, passing)))
     }
 
-    fn new(wal: FileNumber, origin: Origin, file: File, path: std::path::PathBuf) -> Self {
+    fn new(wal: FileNumber, origin: Origin, file: File, path: std::path::PathBuf, passing: Passing) -> Self {
         Self {
             wal,
             origin,
-            window: Window::new(file, path),
+            window: Window::new(file, path, passing),
             reader: LogReader::new(LogKind::Wal(wal)),
             end: 0,
             rests: false,

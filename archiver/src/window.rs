@@ -8,6 +8,8 @@ use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, path::PathBuf, sync::A
 
 use pitr_archive::{Result, error};
 
+use crate::page_cache;
+
 /// The first read after a rewind: large enough for what an interval brings, small enough to be cheap when nothing came.
 const FIRST: usize = 64 * 1024;
 /// Further reads: sequential speed without holding more than this beyond a record.
@@ -21,12 +23,25 @@ pub struct Window {
     bytes: Vec<u8>,
     start: u64,
     at_end: bool,
+    passing: Passing,
+}
+
+/// What is left in the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    /// What was read: it is the end of a file that is being written.
+    Stays,
+    /// What was there before: nobody reads this file again.
+    Goes,
 }
 
 impl Window {
     /// A window of `file`; `path` is for error messages.
-    pub fn new(file: File, path: PathBuf) -> Self {
-        Self { file: Arc::new(file), path, bytes: Vec::new(), start: 0, at_end: false }
+    pub fn new(file: File, path: PathBuf, passing: Passing) -> Self {
+        if passing == Passing::Goes {
+            page_cache::no_reading_ahead(&file);
+        }
+        Self { file: Arc::new(file), path, bytes: Vec::new(), start: 0, at_end: false, passing }
     }
 
     /// The file.
@@ -76,7 +91,12 @@ impl Window {
         let mut filled = known;
         while filled < self.bytes.len() {
             let at = self.start + filled as u64;
-            match self.file.read_at(&mut self.bytes[filled..], at) {
+            let rest = &mut self.bytes[filled..];
+            let read = match self.passing {
+                Passing::Stays => self.file.read_at(rest, at),
+                Passing::Goes => page_cache::read_passing(&self.file, rest, at).map(|(read, _)| read),
+            };
+            match read {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

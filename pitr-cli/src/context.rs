@@ -14,6 +14,7 @@ use pitr_archive::{
     random::{OsRandom, Random},
     store::{
         Store,
+        limited::LimitedStore,
         url::{self, OpenOptions},
     },
     time_text::LocalZone,
@@ -30,7 +31,7 @@ use crate::{
         Mode, Output,
         progress::{Bars, drawable},
     },
-    settings::{file::LogForm, sources},
+    settings::{file::LogForm, limits::Rates, sources},
 };
 
 /// How many of a damaged archive's faults are told before something else is done with it.
@@ -47,6 +48,8 @@ pub struct Context {
     pub zone: LocalZone,
     /// Standard output.
     pub output: Output,
+    /// How fast it may be.
+    pub rates: Rates,
     multi: MultiProgress,
     drawable: bool,
 }
@@ -62,6 +65,7 @@ impl Context {
             random: Arc::new(OsRandom),
             zone: LocalZone::system(),
             output: Output::resolve(mode),
+            rates: Rates::default(),
             multi,
             drawable: drawable(cli.global.json) && !cli.command.is_service(),
         })
@@ -76,6 +80,14 @@ impl Context {
     pub async fn store(&self, url: &str) -> Result<Arc<dyn Store>> {
         let options = OpenOptions { clock: Arc::clone(&self.clock), ..OpenOptions::of_process() };
         url::open(url, &options).await
+    }
+
+    /// The same store, no faster than this process may send.
+    pub fn limited(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        match &self.rates.upload {
+            Some(rate) => Arc::new(LimitedStore::new(store, Arc::clone(rate))),
+            None => store,
+        }
     }
 
     /// Opens an archive that exists.

@@ -25,13 +25,17 @@ mod settings;
 mod systemd;
 mod web;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use args::{Cli, Command};
 use clap::Parser;
 use context::Context;
 use output::Verdict;
 use pitr_archive::{Code, Error, Result};
+use settings::limits::{Rates, ResourceLimits};
+
+/// How long the end waits for threads that are in a system call.
+const LAST_THREADS: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     memory::give_back_large_buffers();
@@ -51,12 +55,21 @@ fn main() -> ExitCode {
 
 /// Resolves, runs and waits; an interrupt ends every command but those that end themselves in order.
 fn start(cli: Cli) -> Result<Verdict> {
-    let context = Context::resolve(&cli)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .worker_threads(cli.command.workers())
-        .build()
-        .map_err(|e| Error::new(Code::Internal, "starting the runtime").because(e))?;
+    let mut context = Context::resolve(&cli)?;
+    let limits = match &cli.command {
+        Command::Run(args) => cmd::run::resources(args)?,
+        _ => ResourceLimits::default(),
+    };
+    // Before there are threads: they inherit it.
+    limits.be_nice()?;
+    context.rates = Rates::new(limits);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().worker_threads(limits.threads.unwrap_or(cli.command.workers()));
+    if let Some(threads) = limits.threads {
+        // One more, so that what takes long does not hold up everything else.
+        runtime.max_blocking_threads(threads + 1);
+    }
+    let runtime = runtime.build().map_err(|e| Error::new(Code::Internal, "starting the runtime").because(e))?;
     let outcome = runtime.block_on(async {
         if cli.command.ends_itself() {
             return run(&context, &cli.command).await;
@@ -69,8 +82,9 @@ fn start(cli: Cli) -> Result<Verdict> {
             },
         }
     });
-    // Threads that are still in a system call must not hold up the exit after an interrupt.
-    runtime.shutdown_background();
+    // Connections that belong to tasks are closed (of SSH, those are processes of their own), but threads that are still in
+    // a system call must not hold up the exit after an interrupt for long.
+    runtime.shutdown_timeout(LAST_THREADS);
     outcome
 }
 

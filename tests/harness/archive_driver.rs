@@ -142,6 +142,7 @@ impl ArchiveDriver {
                 owner: Arc::new(NoOwner),
                 observer: Arc::new(NoObserver),
                 metrics: Arc::default(),
+                read_rate: None,
             };
             let (store, key, config, clock, random) =
                 (store.clone(), self.key.clone(), self.config.clone(), self.clock.clone(), self.random.clone());

@@ -89,6 +89,7 @@ impl Host {
             owner: Arc::new(NoOwner),
             observer: Arc::new(NoObserver),
             metrics: Arc::default(),
+            read_rate: None,
         };
         let store: Arc<dyn Store> = Arc::new(place.network.clone());
         let opened = self.process(|| {

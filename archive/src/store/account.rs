@@ -177,6 +177,65 @@ pub(super) fn google(_env: &Environment, _settings: &mut Settings) -> Result<()>
     Ok(())
 }
 
+/// Servers with the service's usual port where none is given.
+fn with_port(servers: &str, port: &str) -> String {
+    let one = |server: &str| if server.contains(':') { server.to_owned() } else { format!("{server}:{port}") };
+    servers.split(',').map(one).collect::<Vec<_>>().join(",")
+}
+
+fn refuse_user(place: &str, instead: &'static str) -> Result<()> {
+    if place.contains('@') {
+        Err(Error::new(Code::StoreUrl, "choosing the server").on(place).hint(instead))
+    } else {
+        Ok(())
+    }
+}
+
+/// HDFS. Who we are, Kerberos included, is the client's business: `HADOOP_USER_NAME`, the ticket cache, and the files
+/// in `HADOOP_CONF_DIR`.
+pub(super) fn hdfs(_env: &Environment, settings: &mut Settings) -> Result<()> {
+    if let Some(place) = settings.get_mut("name_node") {
+        refuse_user(place, "set HADOOP_USER_NAME instead of writing the user into the URL")?;
+        *place = format!("hdfs://{}", with_port(place, "8020"));
+    }
+    Ok(())
+}
+
+/// HDFS over HTTP.
+pub(super) fn webhdfs(env: &Environment, settings: &mut Settings) -> Result<()> {
+    let scheme = match settings.remove("tls").as_deref() {
+        None | Some("false") => "http",
+        Some("true") => "https",
+        Some(_) => return Err(Error::new(Code::StoreUrl, "reading the option tls").hint("tls is true or false")),
+    };
+    if let Some(place) = settings.get_mut("endpoint") {
+        refuse_user(place, "write webhdfs://host:port/path?user_name=NAME")?;
+        *place = format!("{scheme}://{}", with_port(place, if scheme == "http" { "9870" } else { "9871" }));
+    }
+    set_default(settings, "user_name", env.get("HADOOP_USER_NAME"));
+    set_default(settings, "delegation", env.get("PITR_WEBHDFS_DELEGATION"));
+    // Batches came with Hadoop 2.8, and some gateways have none.
+    set_default(settings, "disable_list_batch", Some("true"));
+    Ok(())
+}
+
+/// SFTP: `ssh` knows keys, agents, jump hosts and known hosts.
+pub(super) fn sftp(_env: &Environment, settings: &mut Settings) -> Result<()> {
+    const STRATEGIES: [&str; 3] = ["strict", "add", "accept"];
+    if settings.get("known_hosts_strategy").is_some_and(|s| !STRATEGIES.contains(&s.as_str())) {
+        return Err(Error::new(Code::StoreUrl, "reading the option known_hosts_strategy")
+            .hint("it is strict (the host must be known), add (a new one is remembered) or accept (anyone)"));
+    }
+    let twice = settings.contains_key("user");
+    if let Some(place) = settings.get_mut("endpoint") {
+        if twice && place.contains('@') {
+            return Err(Error::new(Code::StoreUrl, "choosing the user").hint("the user is given twice"));
+        }
+        *place = format!("ssh://{place}");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +281,37 @@ mod tests {
         let mut plain = settings(&[]);
         aws(&env, &mut plain).unwrap();
         assert_eq!(plain, settings(&[("access_key_id", "a"), ("secret_access_key", "b")]));
+    }
+
+    #[test]
+    fn servers_get_the_usual_port_and_contradictions_are_refused() {
+        type Complete = fn(&Environment, &mut Settings) -> Result<()>;
+        let cases: [(Complete, &str, &str, &str, &str); 6] = [
+            (hdfs, "name_node", "nn1,nn2:9000", "", "hdfs://nn1:8020,nn2:9000"),
+            (webhdfs, "endpoint", "nn", "", "http://nn:9870"),
+            (webhdfs, "endpoint", "nn", "tls=true", "https://nn:9871"),
+            (webhdfs, "endpoint", "nn:14000", "tls=false", "http://nn:14000"),
+            (sftp, "endpoint", "me@host:22", "", "ssh://me@host:22"),
+            (sftp, "endpoint", "host", "user=me", "ssh://host"),
+        ];
+        for (complete, setting, place, option, expected) in cases {
+            let mut found = settings(&[(setting, place)]);
+            found.extend(option.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())));
+            complete(&env(&[]), &mut found).unwrap();
+            assert_eq!(found.get(setting).map(String::as_str), Some(expected));
+            assert!(!found.contains_key("tls"), "the driver does not know it");
+        }
+        let refused: [(Complete, &str, &str, &str); 4] = [
+            (hdfs, "name_node", "me@nn", ""),
+            (webhdfs, "endpoint", "nn", "tls=yes"),
+            (sftp, "endpoint", "me@host", "user=you"),
+            (sftp, "endpoint", "host", "known_hosts_strategy=none"),
+        ];
+        for (complete, setting, place, option) in refused {
+            let mut found = settings(&[(setting, place)]);
+            found.extend(option.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned())));
+            assert_eq!(complete(&env(&[]), &mut found).unwrap_err().code(), Code::StoreUrl, "{place} {option}");
+        }
     }
 
     #[test]

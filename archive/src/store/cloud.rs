@@ -1,13 +1,14 @@
-//! Objects in a cloud service: the only file that names opendal.
+//! Objects in a service that opendal reaches: only this file and those below it name opendal.
 //!
 //! Owns: how an object store's requests are made, repeated and bounded, and what their failures mean here.
 //! - Creation is conditional (`if_not_exists`), also at the completion of an upload in parts. **After a lost reply the
 //!   request is repeated and meets its own object: the answer is then [`Put::Exists`]**, like for anybody else's;
 //!   callers compare nonces.
+//! - Where the service has no conditional creation, or shows half-written objects, the object is written under a
+//!   temporary name and gets its own in one step that fails when it is taken ([`naming`]).
 //! - "Not there" is believed only of an object in a bucket that is known to exist: some services answer "not found"
 //!   for both.
 //! - Listings are sorted, filtered and cut here: services differ in what they promise.
-//! - Memory: an upload holds at most four parts of 8 MiB, whatever its size.
 
 use std::{
     fmt,
@@ -28,20 +29,33 @@ use opendal::{
     services,
 };
 
-use super::{Listed, Put, Store, Upload, answer, environment::Environment, url::CloudLocation};
+use super::{
+    Listed, Put, Store, Upload, answer,
+    environment::Environment,
+    services::{Creation, Settings},
+    url::CloudLocation,
+};
 use crate::{
+    clock::Clock,
     code::Code,
     error::{Error, Result},
     object_key::ObjectKey,
 };
 
-/// Uploads are sent in parts of this size: above the 5 MiB that S3 asks for, and small enough to hold several.
-const PART: usize = 8 << 20;
-/// Parts of one upload on their way at the same time; one more is collected meanwhile, and the piece at hand is the
-/// caller's.
-const PARTS_AT_ONCE: usize = 2;
-/// S3 takes 10,000 parts; some room for a size hint that was too small.
-const PARTS: u64 = 9_000;
+#[cfg(feature = "hdfs")]
+mod hdfs;
+mod naming;
+#[cfg(feature = "sftp")]
+mod sftp;
+mod upload;
+mod walk;
+#[cfg(feature = "webhdfs")]
+mod webhdfs;
+
+use naming::Naming;
+
+/// A few requests, and perhaps a new connection.
+const NAMING: Duration = Duration::from_secs(60);
 
 /// A place in a cloud service; clones share its connections.
 #[derive(Clone)]
@@ -50,6 +64,11 @@ pub struct CloudStore(Arc<Shared>);
 struct Shared {
     operator: Operator,
     location: CloudLocation,
+    /// `None` where the service itself creates exclusively.
+    naming: Option<Box<dyn Naming>>,
+    clock: Arc<dyn Clock>,
+    /// What crashed writers left behind was looked for.
+    tidied: AtomicBool,
     /// The bucket has answered a listing: "not found" is about objects from now on.
     bucket_seen: AtomicBool,
     /// A request has succeeded: credentials that cannot be loaded now are a passing trouble.
@@ -60,12 +79,16 @@ struct Shared {
 
 impl CloudStore {
     /// The store at `location`, with what `environment` adds. Asks S3 for the bucket's region when nobody names it.
-    pub(super) async fn open(location: CloudLocation, environment: &Environment) -> Result<Self> {
+    pub(super) async fn open(
+        location: CloudLocation,
+        environment: &Environment,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
         let refuse = || Error::new(Code::StoreUrl, "opening the archive").on(location.describe());
         let service = location.service;
         let mut settings = location.options.clone();
+        settings.insert(service.place.setting().to_owned(), location.place.clone());
         (service.complete)(environment, &mut settings)?;
-        settings.insert(service.place.to_owned(), location.place.clone());
         settings.insert("root".to_owned(), format!("/{}", location.prefix));
         if service.driver == services::S3_SCHEME && !settings.contains_key("region") {
             let endpoint = settings.get("endpoint").map(String::as_str);
@@ -80,17 +103,114 @@ impl CloudStore {
             );
         }
         // The driver's own words can repeat settings, and settings can be secret: only its kind is shown.
-        let operator = Operator::via_iter(service.driver, settings).map_err(|e| {
+        let unusable = |e: opendal::Error| {
             refuse().with("reason", e.kind()).hint("an option or a variable has a value that cannot be used")
-        })?;
-        let (bucket_seen, has_worked) = (AtomicBool::new(false), AtomicBool::new(false));
+        };
+        let operator = operator_of(service.driver, &settings).map_err(unusable)?;
+        let naming = match service.creation {
+            Creation::Conditional => None,
+            Creation::Named => Some(naming_of(service.driver, &operator, &settings).map_err(unusable)?),
+        };
         let repeated = Arc::default();
-        let operator = with_layers(operator, Arc::clone(&repeated));
-        Ok(Self(Arc::new(Shared { operator, location, bucket_seen, has_worked, repeated })))
+        Ok(Self(Arc::new(Shared {
+            operator: with_layers(operator, Arc::clone(&repeated)),
+            location,
+            naming,
+            clock,
+            tidied: AtomicBool::new(false),
+            bucket_seen: AtomicBool::new(false),
+            has_worked: AtomicBool::new(false),
+            repeated,
+        })))
+    }
+}
+
+/// The driver with its settings.
+fn operator_of(driver: &str, settings: &Settings) -> opendal::Result<Operator> {
+    #[cfg(feature = "hdfs")]
+    if driver == "hdfs-native" {
+        let get = |name: &str| settings.get(name).map(String::as_str).unwrap_or_default();
+        return hdfs::operator(get("name_node"), get("root"));
+    }
+    Operator::via_iter(driver, settings.clone())
+}
+
+/// The last step of creation for a service that needs one.
+fn naming_of(driver: &str, operator: &Operator, settings: &Settings) -> opendal::Result<Box<dyn Naming>> {
+    #[cfg_attr(
+        not(any(feature = "hdfs", feature = "webhdfs", feature = "sftp")),
+        expect(unused_variables, reason = "no service that needs them is built in")
+    )]
+    let get = |name: &str| settings.get(name).map(String::as_str);
+    match driver {
+        #[cfg(feature = "hdfs")]
+        "hdfs-native" => {
+            Ok(Box::new(hdfs::HdfsNaming::new(get("name_node").unwrap_or_default(), get("root").unwrap_or_default())?))
+        }
+        #[cfg(feature = "webhdfs")]
+        "webhdfs" => Ok(Box::new(webhdfs::WebHdfsNaming::new(
+            operator.clone(),
+            get("endpoint").unwrap_or_default(),
+            get("root").unwrap_or_default(),
+            get("user_name"),
+            get("delegation"),
+        ))),
+        #[cfg(feature = "sftp")]
+        "sftp" => Ok(Box::new(sftp::SftpNaming::new(
+            get("endpoint").unwrap_or_default(),
+            get("root").unwrap_or_default(),
+            get("user"),
+            get("key"),
+            get("known_hosts_strategy"),
+        ))),
+        _ => Err(opendal::Error::new(ErrorKind::Unsupported, "the service is not built in")),
     }
 }
 
 impl Shared {
+    /// Names what was written under `temporary`, `sent` bytes, and removes the temporary name.
+    async fn name(&self, naming: &dyn Naming, temporary: &str, key: &ObjectKey, sent: u64) -> Result<Put> {
+        let named = match naming::check_whole(&self.operator, temporary, key, sent).await {
+            Ok(()) => match tokio::time::timeout(NAMING, naming.name(temporary, key)).await {
+                Ok(named) => self.judge("naming the new object", key, named),
+                Err(_) => Err(Error::new(Code::StoreUnavailable, "naming the new object")
+                    .on(key)
+                    .with("store", self.location.describe())
+                    .hint("the server did not answer: try again")),
+            },
+            Err(error) => Err(error),
+        };
+        // Renamed it is gone already; linked, or refused, it is not.
+        naming::remove(&self.operator, temporary).await;
+        if named.is_ok() && !self.tidied.swap(true, Ordering::Relaxed) {
+            naming::remove_leftovers(&self.operator, self.clock.now()).await;
+        }
+        named
+    }
+
+    /// Creates an object by writing it under a temporary name first.
+    async fn put_named(&self, naming: &dyn Naming, key: &ObjectKey, body: Bytes) -> Result<Put> {
+        let (temporary, sent) = (naming::temporary()?, body.len() as u64);
+        let written = self.operator.write(&temporary, body).await;
+        if let Err(error) = self.written("creating the object", key, written) {
+            naming::remove(&self.operator, &temporary).await;
+            return Err(error);
+        }
+        self.name(naming, &temporary, key, sent).await
+    }
+
+    /// As [`Shared::judge`], where a temporary file was written: what is not there then is a directory.
+    fn written<T>(&self, doing: &'static str, key: &ObjectKey, result: opendal::Result<T>) -> Result<T> {
+        match result {
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(Error::new(Code::StoreDenied, doing)
+                .on(key)
+                .with("store", self.location.describe())
+                .because(short(&e))
+                .hint("the archive's directory cannot be made: check who owns the one above it")),
+            other => self.judge(doing, key, other),
+        }
+    }
+
     /// Remembers that a request succeeded, and makes our error of one that did not.
     fn judge<T>(&self, doing: &'static str, key: impl fmt::Display, result: opendal::Result<T>) -> Result<T> {
         match result {
@@ -103,8 +223,8 @@ impl Shared {
     }
 
     fn failed(&self, doing: &'static str, e: opendal::Error) -> Error {
-        let (code, hint) =
-            classify(e.kind(), e.is_permanent(), &e.to_string(), self.has_worked.load(Ordering::Relaxed));
+        let text = format!("{e} {}", sources(&e));
+        let (code, hint) = classify(e.kind(), e.is_permanent(), &text, self.has_worked.load(Ordering::Relaxed));
         let error = Error::new(code, doing).with("store", self.location.describe());
         let error = if hint.is_empty() { error } else { error.hint(hint) };
         error.because(short(&e))
@@ -131,7 +251,9 @@ impl Shared {
         if self.bucket_seen.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let first = async { self.operator.lister_with("/").recursive(true).limit(1).await?.try_next().await };
+        // Where there are directories only, a recursive listing would read them all to find one file.
+        let recursive = self.naming.is_none();
+        let first = async { self.operator.lister_with("/").recursive(recursive).limit(1).await?.try_next().await };
         self.judge("looking for the bucket", self.location.describe(), first.await)?;
         self.bucket_seen.store(true, Ordering::Relaxed);
         Ok(())
@@ -182,8 +304,23 @@ async fn detect_region(endpoint: Option<&str>, bucket: &str) -> Option<String> {
 
 /// The driver's error without response headers, which nobody wants to read at night.
 fn short(e: &opendal::Error) -> String {
-    let source = std::error::Error::source(e).map(|s| format!(": {s}")).unwrap_or_default();
-    format!("{}: {}{source}", e.kind(), e.message())
+    format!("{}: {}{}", e.kind(), e.message().lines().next().unwrap_or_default(), sources(e))
+}
+
+/// What is behind an error, each with a colon before it, if it says more than the one before.
+fn sources(e: &opendal::Error) -> String {
+    let mut said = String::new();
+    let mut next = std::error::Error::source(e);
+    while let Some(source) = next {
+        let text = source.to_string();
+        // Some servers send their stack with it.
+        let text = text.trim().lines().next().unwrap_or_default();
+        if !said.contains(text) {
+            said = format!("{said}: {text}");
+        }
+        next = source.source();
+    }
+    said
 }
 
 /// What a failure means: its code, and a hint where the code's own does not fit (else empty).
@@ -201,7 +338,24 @@ fn classify(kind: ErrorKind, permanent: bool, text: &str, has_worked: bool) -> (
         _ if says(&["RequestTimeTooSkewed", "Request date header too"]) => {
             (Code::StoreUnavailable, "this machine's clock is wrong: set it")
         }
+        _ if says(&["local ssh command could not be executed"])
+            || (says(&["ssh error"]) && says(&["No such file"])) =>
+        {
+            (Code::StoreDenied, "sftp: needs the program ssh on this machine (Debian: apt-get install openssh-client)")
+        }
+        _ if says(&["Host key verification failed", "host key is known", "HOST IDENTIFICATION HAS CHANGED"]) => (
+            Code::StoreDenied,
+            "the server's host key is not known or has changed: compare it, then ssh to it once, or give ?known_hosts_strategy=add",
+        ),
+        _ if says(&["Permission denied (publickey", "Too many authentication failures"]) => (
+            Code::StoreDenied,
+            "`ssh USER@HOST` must get in without a question: give ?key=, or set it in ~/.ssh/config",
+        ),
         ErrorKind::PermissionDenied => (Code::StoreDenied, ""),
+        _ if says(&["AccessControlException"]) => (Code::StoreDenied, ""),
+        _ if says(&["DSQuotaExceededException", "NSQuotaExceededException"]) => {
+            (Code::DiskFull, "the directory's quota in HDFS is used up")
+        }
         // Services that answer 401, and tokens that have run out.
         _ if says(&["status: 401", "ExpiredToken", "InvalidAccessKeyId", "AuthenticationFailed"]) => {
             (Code::StoreDenied, "")
@@ -226,6 +380,9 @@ fn classify(kind: ErrorKind, permanent: bool, text: &str, has_worked: bool) -> (
 #[async_trait]
 impl Store for CloudStore {
     async fn put(&self, key: &ObjectKey, body: Bytes) -> Result<Put> {
+        if let Some(naming) = &self.0.naming {
+            return self.0.put_named(&**naming, key, body).await;
+        }
         match self.0.operator.write_with(key.as_str(), body).if_not_exists(true).await {
             Err(e) if e.kind() == ErrorKind::ConditionNotMatch => Ok(Put::Exists),
             other => self.0.judge("creating the object", key, other).map(|_| Put::Created),
@@ -233,24 +390,20 @@ impl Store for CloudStore {
     }
 
     async fn upload(&self, key: &ObjectKey, size_hint: u64) -> Result<Box<dyn Upload>> {
-        let part = size_hint.div_ceil(PARTS).max(PART as u64);
-        let writer = self
-            .0
-            .operator
-            .writer_with(key.as_str())
-            .if_not_exists(true)
-            .chunk(answer::in_memory(key, part)?)
-            .concurrent(PARTS_AT_ONCE)
-            .await;
-        let writer = writer.map_err(|e| self.0.failed("starting an upload", e).on(key))?;
-        Ok(Box::new(CloudUpload { store: Arc::clone(&self.0), key: key.clone(), writer: Some(writer), taken: false }))
+        upload::start(&self.0, key, size_hint).await
     }
 
     async fn get(&self, key: &ObjectKey, limit: u64) -> Result<Option<Bytes>> {
         const DOING: &str = "reading the object";
-        // One request: its answer brings the size before the bytes.
+        let whole = async || self.0.operator.reader(key.as_str()).await?.into_stream(..).await;
         let opened = async {
-            let mut stream = self.0.operator.reader(key.as_str()).await?.into_stream(..).await?;
+            // Where a file is read, nothing comes with its bytes.
+            if self.0.naming.is_some() {
+                let size = self.0.operator.stat(key.as_str()).await?.content_length();
+                return Ok((whole().await?, size));
+            }
+            // One request: its answer brings the size before the bytes.
+            let mut stream = whole().await?;
             let size = stream.metadata().await?.content_length();
             Ok((stream, size))
         };
@@ -279,7 +432,7 @@ impl Store for CloudStore {
                 self.0.has_worked.store(true, Ordering::Relaxed);
                 return Ok(Some(piece.to_bytes()));
             }
-            Err(e) if !matches!(e.kind(), ErrorKind::RangeNotSatisfied | ErrorKind::Unexpected) => {
+            Err(e) if !may_be_too_short(e.kind(), self.0.naming.is_some()) => {
                 return self.0.unless_absent("reading a part of the object", key, Err::<Bytes, _>(e)).await;
             }
             // Services tell in different ways that an object ends too early: its size decides.
@@ -300,6 +453,12 @@ impl Store for CloudStore {
         const DOING: &str = "listing the archive";
         answer::check_prefix(prefix)?;
         let folder = if prefix.is_empty() { "/" } else { prefix };
+        if self.0.naming.is_some() {
+            let files = walk::files_below(&self.0.operator, folder).await;
+            let files = self.0.judge(DOING, folder, files)?;
+            self.0.bucket_seen.store(true, Ordering::Relaxed);
+            return Ok(ours(files, prefix, after));
+        }
         let mut lister = self.0.operator.lister_with(folder).recursive(true);
         // Where it is understood it saves pages; it is never relied on.
         if let Some(after) = after.filter(|_| self.0.operator.info().capability().list_with_start_after) {
@@ -309,16 +468,12 @@ impl Store for CloudStore {
         let mut lister = lister.await.map_err(|e| self.0.failed(DOING, e).on(folder))?;
         let mut found = Vec::new();
         while let Some(entry) = self.0.judge(DOING, folder, lister.try_next().await)? {
-            let Some(key) = ObjectKey::parse(entry.path()) else { continue };
-            let ours = entry.metadata().mode().is_file() && key.as_str().starts_with(prefix);
-            if ours && after.is_none_or(|after| key > *after) {
-                found.push(Listed { key, size: entry.metadata().content_length() });
+            if entry.metadata().mode().is_file() {
+                found.push((entry.path().to_owned(), entry.metadata().content_length()));
             }
         }
         self.0.bucket_seen.store(true, Ordering::Relaxed);
-        found.sort_unstable();
-        found.dedup();
-        Ok(found)
+        Ok(ours(found, prefix, after))
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<()> {
@@ -336,6 +491,22 @@ impl Store for CloudStore {
     }
 }
 
+/// Whether a failed read of a part can mean that the object ends before it. WebHDFS forbids reading there.
+fn may_be_too_short(kind: ErrorKind, named: bool) -> bool {
+    matches!(kind, ErrorKind::RangeNotSatisfied | ErrorKind::Unexpected)
+        || (named && kind == ErrorKind::PermissionDenied)
+}
+
+/// What of a listing is part of an archive, in order.
+fn ours(files: Vec<(String, u64)>, prefix: &str, after: Option<&ObjectKey>) -> Vec<Listed> {
+    let listed = files.into_iter().filter_map(|(path, size)| Some(Listed { key: ObjectKey::parse(&path)?, size }));
+    let mut found: Vec<_> =
+        listed.filter(|l| l.key.as_str().starts_with(prefix) && after.is_none_or(|after| l.key > *after)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 fn cut_short(key: &ObjectKey, expected: u64, got: usize) -> Error {
     Error::new(Code::StoreUnavailable, "reading the object")
         .on(key)
@@ -348,94 +519,6 @@ fn cut_short(key: &ObjectKey, expected: u64, got: usize) -> Error {
 impl fmt::Debug for CloudStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CloudStore").field(&self.describe()).finish()
-    }
-}
-
-struct CloudUpload {
-    store: Arc<Shared>,
-    key: ObjectKey,
-    /// Gone once the upload is finished or given up.
-    writer: Option<opendal::Writer>,
-    /// The service has said already that the name is taken; some do when an upload begins.
-    taken: bool,
-}
-
-/// No caller can reach this: the operations that end an upload consume it.
-fn ended(key: &ObjectKey) -> Error {
-    Error::new(Code::Internal, "using an upload that has ended").on(key)
-}
-
-/// Takes back parts that were sent. What cannot be taken back costs money until the bucket's own rule for incomplete
-/// uploads removes it, and is never visible.
-async fn give_up(mut writer: opendal::Writer) -> opendal::Result<()> {
-    match writer.abort().await {
-        // There were no parts yet, or the service keeps none.
-        Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::NotFound) => Ok(()),
-        other => other,
-    }
-}
-
-async fn give_up_or_say(key: ObjectKey, writer: opendal::Writer) {
-    if let Err(e) = give_up(writer).await {
-        tracing::warn!(
-            %key, cause = %short(&e),
-            "parts of an upload that was given up stay in the bucket; a lifecycle rule for incomplete uploads removes them"
-        );
-    }
-}
-
-#[async_trait]
-impl Upload for CloudUpload {
-    async fn write(&mut self, piece: Bytes) -> Result<()> {
-        if self.taken {
-            return Ok(());
-        }
-        match self.writer.as_mut().ok_or_else(|| ended(&self.key))?.write(piece).await {
-            Err(e) if e.kind() == ErrorKind::ConditionNotMatch => {
-                self.taken = true;
-                Ok(())
-            }
-            // It may only have been collected: success proves nothing.
-            other => other.map_err(|e| self.store.failed("sending a part of the object", e).on(&self.key)),
-        }
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<Put> {
-        const DOING: &str = "completing the object";
-        let mut writer = self.writer.take().ok_or_else(|| ended(&self.key))?;
-        if self.taken {
-            give_up_or_say(self.key.clone(), writer).await;
-            return Ok(Put::Exists);
-        }
-        let result = match writer.close().await {
-            Ok(_) => return Ok(Put::Created),
-            Err(e) if e.kind() == ErrorKind::ConditionNotMatch => Ok(Put::Exists),
-            // The service does not know the upload any more: a first completion, whose reply was lost, ended it.
-            Err(e) if e.kind() == ErrorKind::NotFound => match self.store.stat(&self.key).await {
-                Ok(Some(_)) => return Ok(Put::Exists),
-                Ok(None) => Err(Error::new(Code::StoreUnavailable, DOING)
-                    .on(&self.key)
-                    .because(short(&e))
-                    .hint("the service has dropped the upload's parts: it has to be started again")),
-                Err(error) => Err(error),
-            },
-            other => self.store.judge(DOING, &self.key, other).map(|_| Put::Created),
-        };
-        give_up_or_say(self.key.clone(), writer).await;
-        result
-    }
-
-    async fn abort(mut self: Box<Self>) -> Result<()> {
-        let Some(writer) = self.writer.take() else { return Ok(()) };
-        give_up(writer).await.map_err(|e| self.store.failed("giving up an upload", e).on(&self.key))
-    }
-}
-
-impl Drop for CloudUpload {
-    fn drop(&mut self) {
-        if let (Some(writer), Ok(runtime)) = (self.writer.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(give_up_or_say(self.key.clone(), writer));
-        }
     }
 }
 
@@ -463,6 +546,16 @@ mod tests {
             (K::RateLimited, "SlowDown", true, Code::StoreUnavailable),
             (K::Conflict, "ConditionalRequestConflict", true, Code::StoreUnavailable),
             (K::Unexpected, "PermanentRedirect", true, Code::StoreUrl),
+            (
+                K::Unexpected,
+                "ssh error : failed to connect: No ED25519 host key is known for h",
+                true,
+                Code::StoreDenied,
+            ),
+            (K::Unexpected, "ssh error : me@h: Permission denied (publickey).", true, Code::StoreDenied),
+            (K::Unexpected, "ssh error : the local ssh command could not be executed", true, Code::StoreDenied),
+            (K::Unexpected, "ssh error : connect to host h port 22: Connection refused", true, Code::StoreUnavailable),
+            (K::Unexpected, "RPC error: org.apache.hadoop.security.AccessControlException x", true, Code::StoreDenied),
         ];
         for (kind, text, has_worked, code) in cases {
             assert_eq!(classify(kind, true, text, has_worked).0, code, "{kind}: {text}");

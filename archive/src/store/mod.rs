@@ -2,7 +2,8 @@
 //!
 //! Owns: the small interface that everything else uses, and what each answer means. Backends: [`local`] (durable,
 //! exclusive, our own), [`cloud`] (opendal), [`memory`] (tests, with
-//! [`faulty`] around it). [`url`] chooses one, [`probe`] tests it, [`measured`] counts what it is asked.
+//! [`faulty`] around it). [`url`] chooses one, [`probe`] tests it, [`measured`] counts what it is asked, [`limited`]
+//! slows it down.
 //!
 //! Rules every backend keeps:
 //! - an object is visible whole or not at all, and durable when the call returns;
@@ -23,6 +24,7 @@ mod answer;
 pub mod cloud;
 pub mod environment;
 pub mod faulty;
+pub mod limited;
 pub mod local;
 pub mod measured;
 pub mod memory;

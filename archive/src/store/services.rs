@@ -13,14 +13,58 @@ use crate::error::Result;
 /// Settings by the driver's names. They can hold secrets: never printed.
 pub(super) type Settings = BTreeMap<String, String>;
 
+/// What stands at the URL's host.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    /// The name of a bucket or container: letters, digits, '.', '-', '_'. Without a prefix it is all of it.
+    Named(&'static str),
+    /// A server, `[user@]host[:port]`, for the driver's setting of that name. Several, separated by commas, where a
+    /// standby takes over. The prefix is a directory there and never empty.
+    Server(&'static str),
+}
+
+impl Place {
+    /// The driver's setting.
+    pub(super) const fn setting(self) -> &'static str {
+        match self {
+            Self::Named(setting) | Self::Server(setting) => setting,
+        }
+    }
+
+    /// What people call it.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Named(setting) => setting,
+            Self::Server(_) => "server",
+        }
+    }
+}
+
+/// How the service creates an object exclusively.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Creation {
+    /// It refuses to create what is there, and shows objects whole.
+    Conditional,
+    /// A file is finished under a temporary name, and gets its own in one step that fails when the name is taken.
+    Named,
+}
+
 /// One service.
 pub(super) struct Service {
     /// What the URL begins with; the first is the one we print.
     pub schemes: &'static [&'static str],
     /// The driver's name for it.
     pub driver: &'static str,
-    /// The setting that the URL's host is; the path is always `root`.
-    pub place: &'static str,
+    /// What the URL's host is; the path is always `root`.
+    pub place: Place,
+    /// How objects come to be there.
+    #[cfg_attr(
+        not(feature = "cloud"),
+        expect(dead_code, reason = "URLs are checked also where they cannot be opened")
+    )]
+    pub creation: Creation,
+    /// Cargo's feature for it, and whether this program was built with it.
+    pub feature: (&'static str, bool),
     /// The options that a URL may carry.
     pub options: &'static [&'static str],
     /// Options that a URL must not carry, and what to use instead.
@@ -35,14 +79,19 @@ pub(super) struct Service {
 
 const AWS_KEYS: &str = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or a profile (?profile=NAME)";
 const AZURE_SAS: &str = "AZURE_STORAGE_SAS_TOKEN in the environment";
+const SSH_KEY: &str = "an SSH key (?key=/path/of/the/key, or what ~/.ssh/config says)";
 const OWN_ENCRYPTION: &str = "pitr's own encryption (--key-file)";
+
+const CLOUD: (&str, bool) = ("cloud", cfg!(feature = "cloud"));
 
 /// Every service, in the order in which they are listed to people.
 pub(super) const SERVICES: &[Service] = &[
     Service {
         schemes: &["s3"],
         driver: "s3",
-        place: "bucket",
+        place: Place::Named("bucket"),
+        creation: Creation::Conditional,
+        feature: CLOUD,
         options: &[
             "region",
             "endpoint",
@@ -71,7 +120,9 @@ pub(super) const SERVICES: &[Service] = &[
     Service {
         schemes: &["azblob"],
         driver: "azblob",
-        place: "container",
+        place: Place::Named("container"),
+        creation: Creation::Conditional,
+        feature: CLOUD,
         options: &["endpoint", "account_name", "skip_signature"],
         secrets: &[
             ("account_key", "AZURE_STORAGE_ACCOUNT_KEY in the environment"),
@@ -89,7 +140,9 @@ pub(super) const SERVICES: &[Service] = &[
     Service {
         schemes: &["gs", "gcs"],
         driver: "gcs",
-        place: "bucket",
+        place: Place::Named("bucket"),
+        creation: Creation::Conditional,
+        feature: CLOUD,
         options: &[
             "endpoint",
             "service_account",
@@ -105,6 +158,36 @@ pub(super) const SERVICES: &[Service] = &[
         ],
         complete: account::google,
     },
+    Service {
+        schemes: &["hdfs"],
+        driver: "hdfs-native",
+        place: Place::Server("name_node"),
+        creation: Creation::Named,
+        feature: ("hdfs", cfg!(feature = "hdfs")),
+        options: &[],
+        secrets: &[],
+        complete: account::hdfs,
+    },
+    Service {
+        schemes: &["webhdfs"],
+        driver: "webhdfs",
+        place: Place::Server("endpoint"),
+        creation: Creation::Named,
+        feature: ("webhdfs", cfg!(feature = "webhdfs")),
+        options: &["user_name", "tls"],
+        secrets: &[("delegation", "PITR_WEBHDFS_DELEGATION in the environment")],
+        complete: account::webhdfs,
+    },
+    Service {
+        schemes: &["sftp"],
+        driver: "sftp",
+        place: Place::Server("endpoint"),
+        creation: Creation::Named,
+        feature: ("sftp", cfg!(feature = "sftp")),
+        options: &["user", "key", "known_hosts_strategy"],
+        secrets: &[("password", SSH_KEY), ("passphrase", "an SSH agent")],
+        complete: account::sftp,
+    },
 ];
 
 /// What people know some services by.
@@ -119,6 +202,11 @@ pub(super) const OTHER_NAMES: &[(&str, &str)] = &[
     ("wasb", "azblob"),
     ("wasbs", "azblob"),
     ("google", "gs"),
+    ("ssh", "sftp"),
+    ("scp", "sftp"),
+    ("hdfs-native", "hdfs"),
+    ("viewfs", "hdfs"),
+    ("swebhdfs", "webhdfs"),
 ];
 
 impl Service {

@@ -8,6 +8,9 @@
 //! s3://bucket/prefix?region=eu-west-1&endpoint=https://host
 //! azblob://container/prefix?account_name=NAME
 //! gs://bucket/prefix
+//! hdfs://namenode:8020/directory   hdfs://nn1:8020,nn2:8020/directory
+//! webhdfs://namenode:9870/directory?user_name=NAME&tls=true
+//! sftp://user@host:22/directory?key=/path/of/the/key
 //! ```
 //! Paths of `file:` are taken as they are written (no percent-decoding); option values are percent-decoded.
 
@@ -17,7 +20,7 @@ use super::{
     Store,
     environment::Environment,
     local::LocalStore,
-    services::{OTHER_NAMES, SERVICES, Service, Settings, nearest},
+    services::{OTHER_NAMES, Place, SERVICES, Service, Settings, nearest},
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -96,12 +99,19 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Store>> {
             let clock = Arc::clone(&options.clock);
             Ok(Arc::new(super::local::blocking(move || LocalStore::open(path, &*clock)).await?))
         }
-        #[cfg(feature = "cloud")]
-        Location::Cloud(place) => Ok(Arc::new(super::cloud::CloudStore::open(place, &options.environment).await?)),
-        #[cfg(not(feature = "cloud"))]
-        Location::Cloud(place) => Err(Error::new(Code::StoreUrl, "opening the archive")
+        Location::Cloud(place) if !place.service.feature.1 => Err(Error::new(Code::StoreUrl, "opening the archive")
             .on(place.describe())
-            .hint("this pitr was built without object stores (feature cloud)")),
+            .with("feature", place.service.feature.0)
+            .hint("this pitr was built without this kind of store: build it with that Cargo feature")),
+        #[cfg(feature = "cloud")]
+        Location::Cloud(place) => {
+            let clock = Arc::clone(&options.clock);
+            Ok(Arc::new(super::cloud::CloudStore::open(place, &options.environment, clock).await?))
+        }
+        #[cfg(not(feature = "cloud"))]
+        Location::Cloud(place) => {
+            Err(Error::new(Code::Internal, "opening a store that is not built in").on(place.describe()))
+        }
     }
 }
 
@@ -127,25 +137,15 @@ pub fn parse(url: &str) -> Result<Location> {
         return refuse(format!("{meant}known schemes: {}", schemes()));
     };
     let Some(rest) = rest.strip_prefix("//") else {
-        return refuse(format!("write {}://{}/prefix", service.scheme(), service.place));
+        return refuse(format!("write {}://{}/prefix", service.scheme(), service.place.title()));
     };
     if url.contains('#') {
         return refuse("a '#' has no meaning here; write %23 inside a value".to_owned());
     }
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (place, prefix) = path.split_once('/').unwrap_or((path, ""));
-    if place.contains('@') {
-        let instead = service.secrets.first().map_or("the environment", |(_, instead)| instead);
-        return refuse(format!("credentials do not belong into a URL, where others see them; use {instead}"));
-    }
-    if place.contains(':') {
-        return refuse(format!(
-            "this is the place of the {}'s name; a server is given as ?endpoint=http://host:port",
-            service.place
-        ));
-    }
-    if place.is_empty() || !place.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')) {
-        return refuse(format!("the name of the {} is missing or malformed", service.place));
+    if let Err(hint) = check_place(service, place) {
+        return refuse(hint);
     }
     let prefix = prefix.trim_end_matches('/');
     if !prefix.is_empty() && ObjectKey::parse(prefix).is_none() {
@@ -153,8 +153,42 @@ pub fn parse(url: &str) -> Result<Location> {
             "the prefix may consist of letters, digits, '.', '-', '_' and single '/' between its parts".to_owned(),
         );
     }
+    if prefix.is_empty() && matches!(service.place, Place::Server(_)) {
+        return refuse(format!("name a directory: {}://{place}/path", service.scheme()));
+    }
     let options = options(url, service, query)?;
     Ok(Location::Cloud(CloudLocation { service, place: place.to_owned(), prefix: prefix.to_owned(), options }))
+}
+
+/// Whether `place` can stand at the URL's host; else what to do.
+fn check_place(service: &Service, place: &str) -> std::result::Result<(), String> {
+    let instead = service.secrets.first().map_or("the environment", |(_, instead)| instead);
+    let secret = || format!("credentials do not belong into a URL, where others see them; use {instead}");
+    let plain = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    };
+    match service.place {
+        Place::Named(_) if place.contains('@') => Err(secret()),
+        Place::Named(name) if place.contains(':') => {
+            Err(format!("this is the place of the {name}'s name; a server is given as ?endpoint=http://host:port"))
+        }
+        Place::Named(_) if plain(place) => Ok(()),
+        Place::Named(name) => Err(format!("the name of the {name} is missing or malformed")),
+        Place::Server(_) => {
+            let (user, servers) = place.rsplit_once('@').map_or((None, place), |(user, rest)| (Some(user), rest));
+            if user.is_some_and(|user| user.contains([':', '@'])) {
+                return Err(secret());
+            }
+            let server = |server: &str| match server.split_once(':') {
+                Some((host, port)) => plain(host) && port.parse::<u16>().is_ok(),
+                None => plain(server),
+            };
+            match user.is_none_or(plain) && servers.split(',').all(server) {
+                true => Ok(()),
+                false => Err(format!("write {}://host:port/path", service.scheme())),
+            }
+        }
+    }
 }
 
 fn file(url: &str, rest: &str) -> Result<Location> {

@@ -1,5 +1,5 @@
-//! What every store promises, tried on every store: memory, a directory, and where they are installed S3 (moto) and
-//! Azure Blob Storage (Azurite). The services are started here, on loopback; what is missing is skipped loudly.
+//! What every store promises, tried on every store: memory, a directory, and where they are installed S3 (moto),
+//! Azure Blob Storage (Azurite), HDFS and SFTP (OpenSSH). The services are started here, on loopback; what is missing is skipped loudly.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,11 +11,20 @@ mod services;
 #[path = "../../../tests/harness/lossy_proxy.rs"]
 mod lossy_proxy;
 
+#[cfg(all(feature = "hdfs", feature = "sftp"))]
+#[path = "../../../tests/harness/file_servers.rs"]
+mod file_servers;
+
 #[cfg(feature = "cloud")]
 mod cloud;
+#[cfg(all(feature = "hdfs", feature = "sftp"))]
+#[path = "file_servers.rs"]
+mod file_servers_tests;
 #[cfg(feature = "cloud")]
 mod gcs;
 mod suite;
+#[cfg(feature = "webhdfs")]
+mod webhdfs;
 
 use std::sync::Arc;
 

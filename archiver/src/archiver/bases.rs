@@ -148,7 +148,7 @@ impl Archiver {
     async fn upload(&self, collected: &Collected, floor: &Floor) -> Result<Vec<BaseFile>> {
         let random = &*self.parts.random;
         let (files, known, run) = (&collected.files, &self.known_files, (self.timeline, floor.start.run));
-        upload::upload(&self.archive, &self.claim, random, files, known, run, self.config.uploads).await
+        upload::upload(&self.archive, &self.claim, random, files, known, run, &self.reading()).await
     }
 
     /// The effect of linking a base's files, apart from the archiver so that a thread can perform it.

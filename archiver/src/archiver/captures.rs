@@ -18,7 +18,7 @@ pub(crate) struct Capture {
     random: std::sync::Arc<dyn pitr_archive::random::Random>,
     known: upload::KnownFiles,
     run: upload::RunName,
-    at_once: usize,
+    reading: upload::Reading,
     /// [`Archiver::branches`] then: what a MANIFEST of another history named is not this one's.
     branches: u64,
     manifest: ManifestPoint,
@@ -37,8 +37,8 @@ pub(crate) struct Captured {
 impl Capture {
     /// Performs it.
     pub(crate) async fn upload(self) -> Captured {
-        let Self { archive, claim, random, known, run, at_once, branches, manifest, column_family, files } = self;
-        let files = upload::upload(&archive, &claim, &*random, &files, &known, run, at_once).await;
+        let Self { archive, claim, random, known, run, reading, branches, manifest, column_family, files } = self;
+        let files = upload::upload(&archive, &claim, &*random, &files, &known, run, &reading).await;
         Captured { branches, manifest, column_family, files }
     }
 }
@@ -53,7 +53,7 @@ impl Archiver {
             random: self.parts.random.clone(),
             known: self.known_files.clone(),
             run: (self.timeline, self.engine.run()),
-            at_once: self.config.uploads,
+            reading: self.reading(),
             branches: self.branches,
             manifest,
             column_family,

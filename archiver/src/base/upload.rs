@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    io::{Read, Seek, SeekFrom},
+    io::{Seek, SeekFrom},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -22,9 +22,14 @@ use pitr_archive::{
     error,
     ids::{ContentHash, TimelineId},
     random::Random,
+    rate::{Class, Rate},
 };
 
-use super::collect::{CollectedFile, Held};
+use super::{
+    collect::{CollectedFile, Held},
+    passing::PassingBy,
+};
+use crate::page_cache::Passing;
 
 /// Files of published bases, and files that were sent since the last one was: where a base comes to nothing, the next one
 /// need not send them again.
@@ -68,7 +73,16 @@ impl KnownFiles {
     }
 }
 
-/// Uploads what the archive does not have, `at_once` files at a time; answers the base's files in the order given.
+/// How a base's files are read.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// So many files at a time.
+    pub at_once: usize,
+    /// No faster than this, all together.
+    pub rate: Option<Arc<Rate>>,
+}
+
+/// Uploads what the archive does not have; answers the base's files in the order given.
 pub async fn upload(
     archive: &Archive,
     claim: &EpochClaim,
@@ -76,10 +90,12 @@ pub async fn upload(
     files: &[CollectedFile],
     known: &KnownFiles,
     run: RunName,
-    at_once: usize,
+    reading: &Reading,
 ) -> Result<Vec<BaseFile>> {
-    let uploads: Vec<_> = files.iter().map(|file| one(archive, claim, random, file, known, run).boxed()).collect();
-    stream::iter(uploads).buffered(at_once.max(1)).try_collect().await
+    let rate = reading.rate.as_ref();
+    let uploads: Vec<_> =
+        files.iter().map(|file| one(archive, claim, random, file, known, run, rate).boxed()).collect();
+    stream::iter(uploads).buffered(reading.at_once.max(1)).try_collect().await
 }
 
 async fn one(
@@ -89,6 +105,7 @@ async fn one(
     file: &CollectedFile,
     known: &KnownFiles,
     run: RunName,
+    rate: Option<&Arc<Rate>>,
 ) -> Result<BaseFile> {
     let described = |stored: &BaseFile| BaseFile {
         name: file.name.clone(),
@@ -103,7 +120,7 @@ async fn one(
             if same_run && let Some(stored) = known.by_name.get(&(file.name.clone(), file.size)) {
                 return Ok(described(stored));
             }
-            FileIdentity::content(archive.keyring(), content_hash(file).await?, file.size)
+            FileIdentity::content(archive.keyring(), content_hash(file, rate).await?, file.size)
         }
     };
     if let Some(stored) = known.by_object.get(identity.as_str()) {
@@ -112,8 +129,7 @@ async fn one(
     if let Some(stored) = known.sent().get(identity.as_str()).cloned() {
         return Ok(described(&stored));
     }
-    let mut source = tokio::fs::File::from_std(open(&file.held)?);
-    source.set_max_buf_size(1 << 20);
+    let mut source = PassingBy::new(open(&file.held)?, rate.cloned());
     let stored = archive.upload_file(&identity, file.size, &mut source, claim, random).await?;
     crate::crash::point("base-uploaded-one");
     let stored = BaseFile {
@@ -140,23 +156,30 @@ fn open(held: &Held) -> Result<std::fs::File> {
     }
 }
 
-async fn content_hash(file: &CollectedFile) -> Result<ContentHash> {
-    let (mut source, name) = (open(&file.held)?, file.name.clone());
-    let hash = tokio::task::spawn_blocking(move || {
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match source.read(&mut buffer) {
-                Ok(0) => return Ok(ContentHash(*hasher.finalize().as_bytes())),
-                Ok(n) => {
-                    hasher.update(&buffer[..n]);
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(error::io("reading", &name, e)),
-            }
+async fn content_hash(file: &CollectedFile, rate: Option<&Arc<Rate>>) -> Result<ContentHash> {
+    let mut hasher = blake3::Hasher::new();
+    let mut passing = Passing::new(open(&file.held)?);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        if let Some(rate) = rate {
+            rate.until_paid(Class::Rest).await;
         }
-    });
-    hash.await.unwrap_or_else(|e| Err(Error::new(Code::Internal, "hashing a file of a base").because(e)))
+        let name = file.name.clone();
+        let step = tokio::task::spawn_blocking(move || {
+            let read = passing.read(&mut buffer).map_err(|e| error::io("reading", &name, e))?;
+            hasher.update(buffer.get(..read).unwrap_or_default());
+            Ok((hasher, passing, buffer, read))
+        });
+        let step = step.await.map_err(|e| Error::new(Code::Internal, "hashing a file of a base").because(e))?;
+        let read;
+        (hasher, passing, buffer, read) = step?;
+        if let Some(rate) = rate {
+            rate.charge(Class::Rest, read as u64);
+        }
+        if read == 0 {
+            return Ok(ContentHash(*hasher.finalize().as_bytes()));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -170,6 +193,39 @@ mod tests {
     };
 
     use super::*;
+    use crate::page_cache::lab;
+
+    #[tokio::test]
+    async fn a_cold_file_is_not_in_memory_after_it_was_uploaded_and_a_warm_one_still_is() {
+        let Some(directory) = lab::directory() else { return };
+        let archive =
+            Archive::open_or_create(Arc::new(MemoryStore::new()), None, &SystemClock, &OsRandom).await.unwrap();
+        let claim = archive.claim_epoch("test", &SystemClock, &OsRandom).await.unwrap();
+        let reading = Reading { at_once: 1, rate: None };
+        // With an id it is read once, without one it is hashed before.
+        for (id, warm) in
+            [(Some(SstUniqueId(1, 2)), false), (None, false), (Some(SstUniqueId(3, 4)), true), (None, true)]
+        {
+            let (file, path) = lab::file_of(directory.path(), 64 * lab::MIB);
+            if warm {
+                std::fs::read(&path).unwrap();
+            }
+            let before = lab::in_memory(&path);
+            assert_eq!(before > 0, warm);
+            let files = [CollectedFile {
+                name: "000007.sst".to_owned(),
+                number: FileNumber::new(7),
+                column_family: ColumnFamilyId::DEFAULT,
+                path_id: 0,
+                size: 64 << 20,
+                unique_id: id,
+                held: Held::Open(file, path.clone()),
+            }];
+            let run = (TimelineId::FIRST, 0);
+            upload(&archive, &claim, &OsRandom, &files, &KnownFiles::default(), run, &reading).await.unwrap();
+            assert_eq!(lab::in_memory(&path), before, "id {id:?}, warm {warm}");
+        }
+    }
 
     #[tokio::test]
     async fn what_was_sent_for_a_base_that_came_to_nothing_is_sent_again_only_after_another_was_published() {
@@ -189,11 +245,11 @@ mod tests {
             held: Held::Link(path.clone()),
         }];
         let mut known = KnownFiles::default();
-        let run = (TimelineId::FIRST, 0);
-        let first = upload(&archive, &claim, &OsRandom, &files, &known.clone(), run, 1).await.unwrap();
+        let (run, reading) = ((TimelineId::FIRST, 0), Reading { at_once: 1, rate: None });
+        let first = upload(&archive, &claim, &OsRandom, &files, &known.clone(), run, &reading).await.unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(upload(&archive, &claim, &OsRandom, &files, &known, run, 1).await.unwrap(), first);
+        assert_eq!(upload(&archive, &claim, &OsRandom, &files, &known, run, &reading).await.unwrap(), first);
         known.published(&[], run, run);
-        assert!(upload(&archive, &claim, &OsRandom, &files, &known, run, 1).await.is_err(), "it must be read");
+        assert!(upload(&archive, &claim, &OsRandom, &files, &known, run, &reading).await.is_err(), "it must be read");
     }
 }

@@ -1,6 +1,6 @@
 //! Options of the commands that write an archive: run, base, tag, flush, status.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -26,7 +26,7 @@ use super::{
         pitr run --db /var/lib/app/db --archive file:/var/backups/app\n  \
         pitr run --db /var/lib/app/db --archive 's3://bucket/app?region=eu-west-1' --key-file /etc/pitr.key\n  \
         pitr run --db /var/lib/app/db --archive file:/var/backups/app --once      catch up and end\n  \
-        pitr run --db /var/lib/app/db --archive file:/var/backups/app --unlogged-tolerate cache\n  \
+        pitr run --db /var/lib/app/db --archive sftp://me@host/app --upload-rate 10MiB --unlogged-tolerate cache\n  \
         pitr run --config /etc/pitr/pitr.toml --http 9598                         and a status page on loopback"
 )]
 pub struct RunArgs {
@@ -106,6 +106,27 @@ pub struct RunArgs {
     /// Take the archive from another archiver that still writes into it: that one ends
     #[arg(long)]
     pub take_over: bool,
+    /// Limits.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// What the process may use; with --config, these go before the file's [limits].
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// Send at most so many bytes a second to archives, 10MiB for example: segments first, bases get what is left
+    #[arg(long, value_name = "SIZE", value_parser = values::speed)]
+    pub upload_rate: Option<NonZeroU64>,
+    /// Read at most so many bytes a second for bases, and from the log while the archiver is behind (not with --once)
+    #[arg(long, value_name = "SIZE", value_parser = values::speed)]
+    pub read_rate: Option<NonZeroU64>,
+    /// Let other processes go first: added to the nice value, 0 to 19; the disk's priority follows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub nice: Option<i32>,
+    /// Threads that send to stores, 1 to 64; one more than that read files. Each database's log has one of its own
+    #[arg(long, value_name = "N", value_parser = values::threads)]
+    pub threads: Option<usize>,
 }
 
 /// What is done when pins hold more than their budget.

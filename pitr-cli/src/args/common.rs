@@ -33,6 +33,7 @@ pub enum LogFormat {
 #[derive(Args, Clone, Debug)]
 pub struct ArchiveArgs {
     /// Where the archive is: file:/path  s3://bucket/prefix  azblob://container/prefix  gs://bucket/prefix
+    /// hdfs://host:port/path  webhdfs://host:port/path  sftp://user@host:port/path
     #[arg(long, env = "PITR_ARCHIVE", value_name = "URL", hide_env_values = true)]
     pub archive: String,
     /// File with the archive's key: 64 hexadecimal digits, readable by its owner only
@@ -44,6 +45,7 @@ pub struct ArchiveArgs {
 #[derive(Args, Clone, Debug)]
 pub struct OptionalArchiveArgs {
     /// Where the archive is: file:/path  s3://bucket/prefix  azblob://container/prefix  gs://bucket/prefix
+    /// hdfs://host:port/path  webhdfs://host:port/path  sftp://user@host:port/path
     #[arg(long, env = "PITR_ARCHIVE", value_name = "URL", hide_env_values = true)]
     pub archive: Option<String>,
     /// File with the archive's key: 64 hexadecimal digits, readable by its owner only

@@ -4,6 +4,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU64,
     path::PathBuf,
     time::Duration,
 };
@@ -32,6 +33,19 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
 /// `8MiB`, `64kB`, `1048576`.
 pub fn size(text: &str) -> Result<u64, String> {
     text.parse::<bytesize::ByteSize>().map(|size| size.as_u64())
+}
+
+/// So many bytes a second, above zero: `10MiB`.
+pub fn speed(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(size(text)?).ok_or_else(|| "must be above zero".to_owned())
+}
+
+/// A number of threads.
+pub fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads @ 1..=64) => Ok(threads),
+        _ => Err("from 1 to 64".to_owned()),
+    }
 }
 
 /// The size of a segment: large enough to hold something, small enough to be held in memory.

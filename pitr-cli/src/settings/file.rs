@@ -3,7 +3,7 @@
 //! Owns: every key's name, form and meaning; documentation comments here are the schema's descriptions. An unknown key is
 //! an error, everywhere. Refuses: defaults (the archiver's own), and what values mean together ([`super::jobs`]).
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer, de};
@@ -30,6 +30,9 @@ pub struct File {
     /// Commands that are told, for databases that do not say otherwise themselves
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
+    /// What this process may use of its machine, all databases together
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// The databases, each under a name of your choice: letters, digits, `-` and `_`
     #[serde(default)]
     pub databases: BTreeMap<String, Database>,
@@ -130,7 +133,8 @@ pub struct Database {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Archive {
-    /// file:/path, s3://bucket/prefix, azblob://container/prefix or gs://bucket/prefix, with options behind a `?`
+    /// file:/path, s3://bucket/prefix, azblob://container/prefix, gs://bucket/prefix, hdfs://host:port/path,
+    /// webhdfs://host:port/path or sftp://user@host:port/path, with options behind a `?`
     pub url: String,
     /// The key of an encrypted archive, 64 hexadecimal digits: `file:/path` (readable by its owner only), `env:NAME` or
     /// `exec:COMMAND`, whose standard output it is
@@ -314,6 +318,31 @@ impl Tuning {
     }
 }
 
+/// What a process may use of its machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes a second that are sent to the archives: segments first, bases get what is left; default: no limit
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_rate: Option<Speed>,
+    /// Bytes a second that are read for bases, and from the log while the archiver is behind; default: no limit
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_rate: Option<Speed>,
+    /// Added to the process's nice value, 0 to 19: others go first; default: 0
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nice: Option<Nice>,
+    /// Threads that send to stores, 1 to 64; one more than that read files. Default: 2, and as many as it takes
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<Threads>,
+}
+
+impl Limits {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A value that is written as text, as on the command line.
 macro_rules! written {
     ($(#[$doc:meta])* $name:ident($inner:ty), $parse:path, $print:expr, $pattern:literal, $example:literal) => {
@@ -368,6 +397,16 @@ written!(
     Listen(SocketAddr), values::listen, |address: SocketAddr| address.to_string(), "^(([^:]*|\\[.*\\]):)?[0-9]+$", "9598"
 );
 
+written!(
+    /// So many bytes a second.
+    Speed(NonZeroU64), values::speed, written_speed, "^[0-9.]+ *([kKMGT]i?)?B?$", "10MiB"
+);
+
+/// As [`values::speed`] reads it.
+fn written_speed(bytes: NonZeroU64) -> String {
+    written_size(bytes.get())
+}
+
 /// As [`values::duration`] reads it.
 fn written_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
@@ -412,6 +451,43 @@ impl JsonSchema for Level {
     }
 }
 
+/// A whole number within limits.
+macro_rules! bounded {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $low:literal, $high:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+        pub struct $name(pub $inner);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match <$inner>::deserialize(deserializer)? {
+                    value @ $low..=$high => Ok(Self(value)),
+                    _ => Err(de::Error::custom(concat!("from ", $low, " to ", $high))),
+                }
+            }
+        }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "integer", "minimum": $low, "maximum": $high })
+            }
+        }
+    };
+}
+
+bounded!(
+    /// Added to the nice value.
+    Nice(i32), 0, 19
+);
+bounded!(
+    /// So many threads.
+    Threads(usize), 1, 64
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,6 +500,9 @@ mod tests {
             segment_size = "64KiB"
             capture_limit = "1000001"
             compression_level = 3
+            [limits]
+            upload_rate = "10MiB"
+            nice = 10
             [databases.orders]
             db = "/var/lib/orders"
             archive = { url = "file:/a", key = "env:ORDERS_KEY" }
@@ -450,6 +529,9 @@ mod tests {
             ("[tuning]\ncompression_level = 20", "1 to 19"),
             ("[http]\nlisten = \"host\"", "127.0.0.1:9598"),
             ("[log]\nformat = \"xml\"", "unknown variant"),
+            ("[limits]\nnice = -1", "0 to 19"),
+            ("[limits]\nthreads = 0", "1 to 64"),
+            ("[limits]\nupload_rate = \"0\"", "above zero"),
             ("[databases.a]\narchive.url = \"file:/a\"", "missing field `db`"),
         ] {
             let e = toml::from_str::<File>(text).unwrap_err().to_string();

@@ -4,12 +4,14 @@
 //! - [`sources`]: the file, `conf.d/*.toml` beside it and `PITR__…` variables, each checked alone, then laid over each other.
 //! - [`secret`]: where a key comes from (`env:`, `file:`, `exec:`), and reading it.
 //! - [`schedule`]: cron expressions.
+//! - [`limits`]: what the process may use of its machine.
 //! - [`jobs`]: what follows: one archiver's settings for every archive of every database.
 //!
 //! Refuses: to open a database, a store or an archive.
 
 pub mod file;
 pub mod jobs;
+pub mod limits;
 pub mod schedule;
 pub mod secret;
 pub mod sources;

@@ -36,7 +36,36 @@ fn a_cloud_url_has_place_prefix_and_decoded_options() {
     assert_eq!(s3.describe(), "s3://bucket-1/some/prefix");
     assert_eq!(cloud("gcs://b").describe(), "gs://b");
     assert_eq!(cloud("gs://b/").service.driver, "gcs");
-    assert_eq!(cloud("azblob://c/p?account_name=acc").service.place, "container");
+    assert_eq!(cloud("azblob://c/p?account_name=acc").service.place.setting(), "container");
+}
+
+#[test]
+fn a_server_has_its_user_and_port_in_front_of_a_directory() {
+    for (url, place, prefix) in [
+        ("sftp://backup@host.example:2222/srv/archive/", "backup@host.example:2222", "srv/archive"),
+        ("sftp://host/a", "host", "a"),
+        ("hdfs://nn1:8020,nn2:8020/archives/orders", "nn1:8020,nn2:8020", "archives/orders"),
+        ("webhdfs://gateway:9870/a?user_name=backup&tls=true", "gateway:9870", "a"),
+    ] {
+        let found = cloud(url);
+        assert_eq!((found.place.as_str(), found.prefix.as_str()), (place, prefix), "{url}");
+    }
+    assert_eq!(cloud("sftp://backup@h:22/a/b").describe(), "sftp://backup@h:22/a/b");
+    for (url, hint) in [
+        ("sftp://host", "name a directory: sftp://host/path"),
+        ("hdfs://nn:8020/", "name a directory"),
+        ("hdfs:///a", "write hdfs://host:port/path"),
+        ("sftp://host:port/a", "write sftp://host:port/path"),
+        ("sftp://u:hunter2@host/a", "SSH key"),
+        ("sftp://host/a?password=hunter2", "SSH key"),
+        ("webhdfs://host/a?delegation=hunter2", "PITR_WEBHDFS_DELEGATION"),
+        ("ssh://host/a", "did you mean sftp:"),
+        ("hdfs://nn/a?user=x", "options of hdfs"),
+    ] {
+        let error = parse(url).unwrap_err();
+        assert!(error.hint_text().contains(hint), "{url}: {}", error.hint_text());
+        assert!(!format!("{error} {}", error.hint_text()).contains("hunter2"), "{error}");
+    }
 }
 
 #[test]

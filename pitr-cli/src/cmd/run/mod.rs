@@ -30,13 +30,14 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    args::archiving::{RunArgs, WhenFull},
+    args::archiving::{LimitArgs, RunArgs, WhenFull},
     cmd::work,
     context::Context,
     output::{Verdict, json::ShownPosition, text},
     settings::{
         file::{Hooks, Http, Schedule},
         jobs::{self, Job},
+        limits::ResourceLimits,
         secret::SecretRef,
         sources,
     },
@@ -117,6 +118,16 @@ async fn seen(board: &Arc<Board>, listen: Option<SocketAddr>) -> Result<()> {
     Ok(())
 }
 
+/// What the process may use: options, and where they say nothing, the configuration.
+pub fn resources(args: &RunArgs) -> Result<ResourceLimits> {
+    let LimitArgs { upload_rate, read_rate, nice, threads } = args.limits;
+    let typed = ResourceLimits { upload_rate, read_rate, nice, threads };
+    match &args.config {
+        Some(path) => Ok(typed.or(&sources::load(path, std::env::vars())?.file.limits)),
+        None => Ok(typed),
+    }
+}
+
 /// The one database that options name.
 fn named(args: &RunArgs) -> Result<Job> {
     let (Some(database), Some(archive)) = (args.database.given(), args.archive.given()) else {
@@ -156,7 +167,7 @@ async fn open_measured(context: &Context, job: &Job, panel: &Panel) -> Result<Ar
     let store: Arc<dyn Store> = Arc::new(store);
     refuse_unfit(&*store).await?;
     let key = key(job).await?;
-    context.archive_or_new(store, key).await
+    context.archive_or_new(context.limited(store), key).await
 }
 
 /// Opens a job's archive to read it.
@@ -175,7 +186,8 @@ async fn key(job: &Job) -> Result<Option<MasterKey>> {
 /// Opens a job's archive and the archiver on it.
 async fn open(context: &Context, job: &Job, panel: &Panel) -> Result<Archiver> {
     let archive = open_measured(context, job, panel).await?;
-    let parts = Parts { metrics: Arc::clone(&panel.metrics), ..Parts::system() };
+    let read_rate = context.rates.read.clone();
+    let parts = Parts { metrics: Arc::clone(&panel.metrics), read_rate, ..Parts::system() };
     Archiver::open(job.config.clone(), archive, parts).await
 }
 

@@ -298,7 +298,8 @@ impl Keeper {
     /// Pins the database's files, and goes on trying to reach its archive for as long as that can help.
     async fn reach(&self) -> Result<Archiver> {
         let Self { context, job, panel, observer, settings } = self;
-        let parts = Parts { metrics: Arc::clone(&panel.metrics), observer: observer.clone(), ..Parts::system() };
+        let (metrics, read_rate) = (Arc::clone(&panel.metrics), context.rates.read.clone());
+        let parts = Parts { metrics, observer: observer.clone(), read_rate, ..Parts::system() };
         let config = settings.borrow().clone();
         let mut standby = Standby::begin(config, parts)?;
         let mut backoff = Backoff::default();
