@@ -279,10 +279,12 @@ impl Daemon {
                 _ => temporary(e, "the next timeline could not be begun; it is tried again")?,
             }
         }
+        // Before the next segment is sent: while a database is written to, there is always one more, and whoever waits for
+        // the moment at which none is under way would wait for ever.
+        self.serve_requests().await?;
         self.ship_if_due(now)?;
         self.keep_within_limits(now)?;
         self.tell_observer();
-        self.serve_requests().await?;
         if self.away.is_none() {
             self.base_step(now).await?;
             self.capture_step(now).await?;
