@@ -157,7 +157,7 @@ fn a_request_that_is_never_answered_is_given_up_in_time_and_made_again() {
     let Some(scene) = Scene::new() else { return };
     let mut archiver = scene.begin();
     // Longer than a request may take. Segments go on to be cut meanwhile, and wait.
-    let longest = Duration::from_secs(100);
+    let longest = Duration::from_secs(300);
     let before = scene.proxy.lost();
     scene.proxy.fail("PUT /bucket1/archive/segments/", 1, Fault::Stall(longest));
     let start = Instant::now();
