@@ -279,10 +279,7 @@ impl Daemon {
                 _ => temporary(e, "the next timeline could not be begun; it is tried again")?,
             }
         }
-        // Before the next segment is sent: while a database is written to, there is always one more, and whoever waits for
-        // the moment at which none is under way would wait for ever.
         self.serve_requests().await?;
-        self.ship_if_due(now)?;
         self.keep_within_limits(now)?;
         self.tell_observer();
         if self.away.is_none() {
@@ -300,6 +297,9 @@ impl Daemon {
         {
             temporary(e, "the manifest could not be written; it is tried again")?;
         }
+        // Last: while a database is written to, there is always one more segment, and whoever waits for a moment at which none
+        // is under way (requests, a base's publication, a manifest) would wait for ever.
+        self.ship_if_due(now)?;
         Ok(match (polled.caught_up, polled.records) {
             (true, 0) => Next::Nothing,
             (true, _) | (false, 0) => Next::Poll,
