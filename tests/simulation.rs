@@ -26,6 +26,8 @@ mod process;
 mod profile;
 #[path = "simulation/recovery.rs"]
 mod recovery;
+#[path = "simulation/retention.rs"]
+mod retention;
 #[path = "simulation/run.rs"]
 mod run;
 #[path = "harness/scratch.rs"]
@@ -106,7 +108,12 @@ fn whatever_fails_every_archive_is_valid_and_every_restore_exact_or_refused() {
     }
     assert!(!failed.load(Ordering::SeqCst), "a run failed: its seed is above");
     if count >= ENOUGH {
-        let never: Vec<_> = KINDS.iter().chain(crash::POINTS).filter(|kind| coverage.count(kind) == 0).collect();
+        let never: Vec<_> = KINDS
+            .iter()
+            .chain(crash::POINTS)
+            .chain(crash::PRUNE_POINTS)
+            .filter(|kind| coverage.count(kind) == 0)
+            .collect();
         assert!(never.is_empty(), "no run met {never:?}");
     }
 }

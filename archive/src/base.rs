@@ -63,6 +63,13 @@ impl FileIdentity {
         Self(format!("02{hash}{size:016x}"))
     }
 
+    /// Another name for the same file, where this one and the first `n - 1` others are condemned: what is condemned can be
+    /// deleted at any time, and a name that is free again would be given to the same bytes.
+    #[must_use]
+    pub fn again(&self, keyring: &Keyring, n: u64) -> Self {
+        Self(format!("05{}", keyring.name_hash("file-again", &[self.0.as_bytes(), &n.to_le_bytes()])))
+    }
+
     /// As a base's document has it ([`BaseFile::object`]).
     pub fn from_object(object: &str) -> Option<Self> {
         let hexadecimal = object.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 use crate::ids::{BaseId, ContentHash, Epoch, ManifestNumber, Ordinal, TimelineId};
 
 /// The name of an object, relative to the archive's root; `/` separates, never begins or ends it.
@@ -41,6 +43,24 @@ impl ObjectKey {
     /// The highest one counts.
     pub fn boundary(timeline: TimelineId, ordinal: Ordinal) -> Self {
         Self(format!("boundaries/{:010}/{:020}.doc", timeline.get(), ordinal.get()))
+    }
+
+    /// A later statement about the same ordinal. It sorts behind the earlier ones, and before those about higher ordinals.
+    pub fn boundary_revision(timeline: TimelineId, ordinal: Ordinal, revision: u64) -> Self {
+        match revision {
+            0 => Self::boundary(timeline, ordinal),
+            _ => Self(format!("boundaries/{:010}/{:020}_{revision:010}.doc", timeline.get(), ordinal.get())),
+        }
+    }
+
+    /// Objects that are no longer part of the archive; `id` is time and random.
+    pub fn condemned(id: &BaseId) -> Self {
+        Self(format!("condemned/{id}.doc"))
+    }
+
+    /// A restore that is under way; `id` is time and random.
+    pub fn hold(id: &BaseId) -> Self {
+        Self(format!("holds/{id}.doc"))
     }
 
     /// A base's description.
@@ -101,6 +121,19 @@ impl ObjectKey {
     }
 }
 
+impl Serialize for ObjectKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ObjectKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not the name of an object"))
+    }
+}
+
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -121,6 +154,12 @@ pub mod prefix {
     pub const TAGS: &str = "tags/";
     /// Shared files of bases.
     pub const FILES: &str = "files/";
+    /// Lists of what is no longer part of the archive.
+    pub const CONDEMNED: &str = "condemned/";
+    /// Restores under way.
+    pub const HOLDS: &str = "holds/";
+    /// What the store's self-test writes.
+    pub const PROBE: &str = "probe/";
 
     /// Segments of one timeline.
     pub fn segments(timeline: TimelineId) -> String {
@@ -149,6 +188,9 @@ mod tests {
         assert!(a < b);
         assert_eq!(ObjectKey::parse(b.as_str()).and_then(|k| k.segment_ordinal()), Some(Ordinal::new(10)));
         assert_eq!(ObjectKey::archive().segment_ordinal(), None);
+        let boundary = |n, revision| ObjectKey::boundary_revision(TimelineId::FIRST, Ordinal::new(n), revision);
+        let sorted = [boundary(9, 0), boundary(9, 1), boundary(9, 10), boundary(10, 0), boundary(10, 1)];
+        assert!(sorted.is_sorted(), "a later statement counts before an earlier one: {sorted:?}");
         for bad in ["", "/", "a//b", "../x", "a/../b", "a/b/", "a b", "ü"] {
             assert_eq!(ObjectKey::parse(bad), None, "{bad:?}");
         }

@@ -42,6 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         name: format!("orders-{}", std::process::id()),
         note: "before the migration".to_owned(),
         unflushed: Unflushed::Refuse,
+        expires: None,
     };
     let tag = archiver.tag(&request).await?;
     println!("tag {} names sequence {}", tag.name, tag.position.sequence);

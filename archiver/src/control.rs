@@ -58,6 +58,9 @@ pub struct TagRequest {
     /// What to do about writes that the server still holds in its memory.
     #[serde(default)]
     pub unflushed: Unflushed,
+    /// From when on it need not be kept; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Micros>,
 }
 
 /// What a tag means where the server keeps committed writes in its own buffer.

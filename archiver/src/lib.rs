@@ -4,6 +4,7 @@
 //! - [`Archiver`] is the whole thing: open it, then [`Archiver::run`] it as a daemon or drive it step by step.
 //! - [`engine`] decides: what is continuous, what is a barrier, when a base is wanted. [`pin`], [`registry`] and
 //!   [`watch`] hold files before the server deletes them; [`wal_tail`] and [`manifest_tail`] read them.
+//! - [`retention`] decides what of an archive is kept, and deletes the rest.
 //! - [`base`] takes bases, [`ship`] delivers segments, [`control`] is the socket that `pitr tag` talks to, [`metrics`] what
 //!   can be seen of it from outside.
 //!
@@ -58,6 +59,7 @@ mod quiet;
 mod recent;
 pub mod registry;
 mod requests;
+pub mod retention;
 mod roll_up;
 mod sequence_model;
 pub mod session;

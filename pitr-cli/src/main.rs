@@ -102,6 +102,7 @@ async fn run(context: &Context, command: &Command) -> Result<Verdict> {
         Command::Plan(args) => cmd::plan::run(context, args).await,
         Command::Restore(args) => cmd::restore::run(context, args).await,
         Command::Verify(args) => cmd::verify::run(context, args).await,
+        Command::Prune(args) => cmd::prune::run(context, args).await,
         Command::Check(args) => cmd::check::run(context, args).await,
         Command::Inspect(args) => cmd::inspect::run(context, args).await,
         Command::Demo(args) => cmd::demo::run(context, args).await,

@@ -12,7 +12,7 @@ use pitr_archive::Code;
 use rocksdb::{ColumnFamilyDescriptor, DB, Options, WriteBatch};
 use serde_json::Value;
 
-const COMMANDS: [&[&str]; 21] = [
+const COMMANDS: [&[&str]; 22] = [
     &["run"],
     &["config"],
     &["config", "check"],
@@ -30,6 +30,7 @@ const COMMANDS: [&[&str]; 21] = [
     &["plan"],
     &["restore"],
     &["verify"],
+    &["prune"],
     &["check"],
     &["inspect"],
     &["demo"],
@@ -290,7 +291,10 @@ fn a_whole_story_in_json() {
     let first = caught_up["position"]["sequence"].as_u64().expect("a number");
     assert_eq!(first, db.latest_sequence_number());
 
-    let tag = json(&scene.with(&["tag", "create", "before", "--note", "a note", "--json", "--db", &scene.db]));
+    let tag =
+        scene.with(&["tag", "create", "before", "--note", "a note", "--expires", "30d", "--json", "--db", &scene.db]);
+    let tag = json(&tag);
+    assert!(tag["expires"].as_str() > tag["created"].as_str(), "{tag}");
     assert_eq!(tag["name"], "before");
     assert_eq!(tag["note"], "a note");
     assert_eq!(tag["by"], "this process");
@@ -381,6 +385,28 @@ fn a_whole_story_in_json() {
     let deep =
         json(&scene.with(&["verify", "--deep", "--scratch", scene.dir.path().to_str().expect("text"), "--json"]));
     has(&deep, &["/deep/compared/kind", "/deep/bases"]);
+
+    let pruned = json(&scene.with(&["prune", "--dry-run", "--keep-last", "1", "--json"]));
+    has(
+        &pruned,
+        &[
+            "/at",
+            "/window_from",
+            "/window_to",
+            "/bases/0/keep/0/rule",
+            "/tags/0/base",
+            "/timelines/0/kept/0/segments",
+            "/timelines/0/before/0/from",
+            "/timelines/0/after/0/since",
+            "/condemned/segments/objects",
+            "/deleted/bases/bytes",
+            "/waiting/objects",
+        ],
+    );
+    assert_eq!((&pruned["dry_run"], &pruned["bases"][0]["drop"]), (&Value::Bool(true), &Value::Null), "{pruned}");
+    let shown = run(&scene.with(&["prune", "--dry-run"]));
+    assert!(stdout(&shown).contains("Nothing was changed.") && stdout(&shown).contains("tag before"), "{shown:?}");
+    refused(&scene.with(&["prune", "--grace", "1m"]), "config.contradictory", 2);
 
     let deleted = json(&scene.with(&["tag", "delete", "before", "--json"]));
     assert_eq!(deleted["deleted"], true);

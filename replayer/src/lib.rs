@@ -11,6 +11,7 @@
 
 pub mod digest;
 pub mod finish;
+pub mod hold;
 pub mod log;
 pub mod owner;
 pub mod plan;

@@ -68,7 +68,19 @@ pub async fn plan(archive: &Archive, catalog: &Catalog, target: &Target, options
     let section = sections::holding(&sections, &source, target, tag).await?;
     let bases = section.bases(bases, &source).await?;
     let inputs = Inputs { archive: archive.id(), stream: &section.stream, bases: &bases, source: &source, tag };
-    assemble(&inputs, target, options).await
+    let planned = assemble(&inputs, target, options).await;
+    match (planned, tag) {
+        // What could prove its position went with what was deleted.
+        (Err(e), Some(tag)) if e.code() == Code::ChainBroken && is_deleted(catalog, &tag.position) => {
+            Err(Error::new(Code::TargetBeforeStart, "finding").on(target).with("boundary", tag.position.boundary))
+        }
+        (planned, _) => planned,
+    }
+}
+
+fn is_deleted(catalog: &Catalog, position: &Position) -> bool {
+    let deleted = catalog.timeline(position.timeline).and_then(Timeline::deleted);
+    deleted.is_some_and(|d| d.has_deleted(position.boundary) || d.cuts_at(position.boundary))
 }
 
 /// A timeline (by default the one written last) and its ancestors, oldest first, each with the boundary at which the next left it.

@@ -5,7 +5,7 @@
 //! finding and never stops at the first. Only a store that does not answer is an error: "could not read" is not
 //! "damaged".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use pitr_archive::{
@@ -17,8 +17,9 @@ use pitr_archive::{
     },
     code::Exit,
     ids::{Boundary, ColumnFamilyId, RunningHash, TimelineId},
-    object_key::ObjectKey,
+    object_key::{ObjectKey, prefix},
     rocks::file_name,
+    store::Listed,
 };
 use serde::Serialize;
 
@@ -58,6 +59,20 @@ impl From<&Error> for Finding {
     }
 }
 
+/// Objects that are in the store and no part of the archive. They are no damage: `pitr prune` deletes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Garbage {
+    /// Objects that were condemned, and segments and manifests that retention does not keep: they wait for the end of their
+    /// grace period.
+    pub condemned: u64,
+    /// Their bytes.
+    pub condemned_bytes: u64,
+    /// Files that nothing names: left by a base that came to nothing, or of one that is being uploaded now.
+    pub unreferenced: u64,
+    /// Their bytes.
+    pub unreferenced_bytes: u64,
+}
+
 /// What was checked, and what was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
@@ -77,6 +92,8 @@ pub struct VerifyReport {
     pub file_bytes: u64,
     /// Tags.
     pub tags: usize,
+    /// What is in the store and no part of the archive.
+    pub garbage: Garbage,
     /// Everything that is wrong; empty when the archive is whole.
     pub findings: Vec<Finding>,
 }
@@ -86,6 +103,8 @@ pub struct VerifyReport {
 /// # Errors
 /// Only what keeps the check from going on: the store, the key.
 pub async fn verify(archive: &Archive, progress: &dyn Progress) -> Result<VerifyReport> {
+    // Before the catalog: what is uploaded and named meanwhile is not taken for unreferenced.
+    let listed = archive.store().list(prefix::FILES, None).await?;
     let survey = archive.survey().await?;
     let catalog = &survey.catalog;
     let mut report = VerifyReport {
@@ -97,6 +116,7 @@ pub async fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Verify
         ..VerifyReport::default()
     };
     let files = distinct_files(catalog);
+    report.garbage = garbage(archive, catalog, &listed, &files).await?;
     let segments: usize = catalog.timelines().map(|t| t.segments().len()).sum();
     progress.begin(Phase::Objects, Some((segments + files.len()) as u64));
     for timeline in catalog.timelines() {
@@ -111,6 +131,38 @@ pub async fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Verify
     progress.end(Phase::Objects);
     dedup(&mut report.findings);
     Ok(report)
+}
+
+async fn garbage(archive: &Archive, catalog: &Catalog, listed: &[Listed], files: &[BaseFile]) -> Result<Garbage> {
+    let mut garbage = Garbage::default();
+    let named: BTreeSet<ObjectKey> = files.iter().map(|file| ObjectKey::file(&file.object)).collect();
+    let mut condemned = |bytes: u64| {
+        garbage.condemned += 1;
+        garbage.condemned_bytes += bytes;
+    };
+    for prefix in [prefix::BASES, prefix::TAGS] {
+        let there = archive.store().list(prefix, None).await?;
+        there.iter().filter(|l| catalog.condemned().contains_key(&l.key)).for_each(|l| condemned(l.size));
+    }
+    for timeline in catalog.timelines() {
+        let Some(deleted) = timeline.deleted() else { continue };
+        let segments = archive.store().list(&prefix::segments(timeline.id()), None).await?;
+        let gone = |l: &&Listed| l.key.segment_ordinal().is_some_and(|ordinal| !deleted.keeps(ordinal));
+        segments.iter().filter(gone).for_each(|l| condemned(l.size));
+        let manifests = archive.store().list(&prefix::manifests(timeline.id()), None).await?;
+        let gone = |l: &&Listed| l.key.manifest_number().is_some_and(|number| !deleted.keeps_manifest(number));
+        manifests.iter().filter(gone).for_each(|l| condemned(l.size));
+    }
+    for file in listed.iter().filter(|file| !named.contains(&file.key)) {
+        if catalog.condemned().contains_key(&file.key) {
+            garbage.condemned += 1;
+            garbage.condemned_bytes += file.size;
+        } else {
+            garbage.unreferenced += 1;
+            garbage.unreferenced_bytes += file.size;
+        }
+    }
+    Ok(garbage)
 }
 
 /// Whether an error is about the archive's content, so that the check lists it and goes on.
@@ -270,8 +322,13 @@ async fn check_place(
         if boundary < stream.start() {
             return Ok(());
         }
+        let deleted = catalog.timeline(timeline).and_then(Timeline::deleted);
+        if deleted.is_some_and(|deleted| deleted.has_deleted(boundary)) {
+            return Ok(());
+        }
         let hashes = facts::hashes_at(&stream, &FromArchive(archive), boundary).await?;
-        if hashes.iter().any(|(_, there)| *there == hash) { Ok(()) } else { Err(broken()) }
+        let cut = deleted.is_some_and(|deleted| deleted.cuts_at(boundary));
+        if cut || hashes.iter().any(|(_, there)| *there == hash) { Ok(()) } else { Err(broken()) }
     };
     match check.await {
         Ok(()) => Ok(()),

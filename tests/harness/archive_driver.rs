@@ -233,6 +233,7 @@ impl ArchiveDriver {
                     name: name.clone(),
                     note: String::new(),
                     unflushed: control::Unflushed::Refuse,
+                    expires: None,
                 };
                 match self.insist("tag", async |a| a.tag(&request).await) {
                     // A lost reply: the tag is ours, and names an earlier moment of the same step.

@@ -37,7 +37,7 @@ impl Coverage {
     }
 }
 
-/// What must happen, beside every one of `crash::POINTS`.
+/// What must happen, beside every one of `crash::POINTS` and `crash::PRUNE_POINTS`.
 pub const KINDS: &[&str] = &[
     "archiver: catch up",
     "archiver: close",
@@ -69,6 +69,8 @@ pub const KINDS: &[&str] = &[
     "network: late creation arrives",
     "network: late creation finds another",
     "network: late creation is lost",
+    "retention: pruned",
+    "retention: swept",
     "server: compaction",
     "server: create column family",
     "server: disableWAL",

@@ -6,7 +6,10 @@
 //! exactly behind the last record that was left, and the dead branch is judged, too.
 //! A restore is the real one, into files; the copy is opened by the simulated recovery in its strictest mode.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use pitr_archive::{
     Code, Error,
@@ -43,7 +46,10 @@ pub fn load(run: &Run<'_>) -> Option<(Archive, Catalog)> {
             Err(e) if e.code() == Code::NotAnArchive => return None,
             Err(e) => panic!("opening the archive: {e}"),
         };
-        let catalog = archive.load_catalog().await.unwrap_or_else(|e| panic!("the catalog: {e}"));
+        let catalog = archive.load_catalog().await.unwrap_or_else(|e| {
+            let keys: Vec<_> = run.memory.contents().into_iter().map(|(key, _)| key.to_string()).collect();
+            panic!("the catalog: {e}\n{}", keys.join("\n"))
+        });
         Some((archive, catalog))
     })
 }
@@ -67,10 +73,8 @@ struct Judge<'a> {
     /// The server's history goes on with it.
     current: bool,
     oracle: &'a Oracle,
-    /// The boundary before the first record that is kept.
-    start: u64,
-    /// The moments of the records from there on.
-    moments: Vec<usize>,
+    /// The moments of the records that are kept, by the boundaries behind them.
+    moments: BTreeMap<u64, usize>,
     /// What the files show at the end.
     end: Mark,
     /// What the server would recover from them.
@@ -97,7 +101,6 @@ pub fn judge(run: &mut Run<'_>) {
             timeline,
             current: timeline.id() == current,
             oracle: &oracle,
-            start: timeline.start().get(),
             moments: records(run, &archive, timeline, &oracle),
             end: oracle.readable(),
             end_state: end_state.clone(),
@@ -121,10 +124,13 @@ pub fn judge(run: &mut Run<'_>) {
 }
 
 /// The moments of the archived records: in every run of the stream they follow each other as the server wrote them.
-fn records(run: &Run<'_>, archive: &Archive, timeline: &Timeline, oracle: &Oracle) -> Vec<usize> {
-    let mut moments: Vec<usize> = Vec::new();
+fn records(run: &Run<'_>, archive: &Archive, timeline: &Timeline, oracle: &Oracle) -> BTreeMap<u64, usize> {
+    let mut moments: BTreeMap<u64, usize> = BTreeMap::new();
     let mut before: Option<usize> = None;
     for segment in timeline.segments() {
+        if timeline.deleted().is_some_and(|deleted| deleted.ranges().any(|range| range.from == segment.ordinal)) {
+            before = None;
+        }
         let read = run.place.runtime.block_on(archive.read_segment(timeline.id(), segment.ordinal));
         let reader = read.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
         for placed in reader.entries() {
@@ -147,7 +153,7 @@ fn records(run: &Run<'_>, archive: &Archive, timeline: &Timeline, oracle: &Oracl
                         );
                     }
                     before = Some(moment);
-                    moments.push(moment);
+                    moments.insert(placed.at.get() + 1, moment);
                 }
             }
         }
@@ -170,21 +176,21 @@ impl Judge<'_> {
         let Some(parent) = self.timeline.document().parent else { return };
         let of = self.catalog.timeline(parent.timeline).expect("the parent");
         let moments = records(run, self.archive, of, self.oracle);
-        let fork = usize::try_from(parent.boundary.get() - of.start().get()).expect("few records");
-        let Some(mut at) = self.moments.last().copied() else { return };
+        let fork = parent.boundary.get();
+        let Some(mut at) = self.moments.values().next_back().copied() else { return };
         let mut history = BTreeSet::from([at]);
         while self.oracle.moment(at).place.is_some() {
             at = self.oracle.moment(at).before;
             history.insert(at);
         }
-        let in_run = of.runs().last().map_or(0, |run| run.start.get() - of.start().get());
-        if let Some(last) = fork.checked_sub(1).and_then(|last| moments.get(last)) {
+        let in_run = of.runs().last().map_or(0, |run| run.start.get());
+        if let Some(last) = moments.get(&fork) {
             assert!(
                 history.contains(last),
                 "the last record before the fork is not the child's: {moments:?} at {fork}"
             );
         }
-        if let Some(next) = moments.get(fork).filter(|_| fork as u64 >= in_run) {
+        if let Some(next) = moments.get(&(fork + 1)).filter(|_| fork >= in_run) {
             assert!(!history.contains(next), "the fork lies too early: {moments:?} at {fork}, {history:?}");
         }
         run.coverage.note("check: fork");
@@ -192,8 +198,7 @@ impl Judge<'_> {
 
     /// The moment of the record before a boundary.
     fn moment_before(&self, boundary: u64) -> Option<usize> {
-        let index = boundary.checked_sub(self.start + 1)?;
-        self.moments.get(usize::try_from(index).expect("few records")).copied()
+        self.moments.get(&boundary).copied()
     }
 
     /// The moments that a boundary of a run of the stream may mean. Where the run begins, it is what was there before the
@@ -292,9 +297,6 @@ impl Judge<'_> {
             Code::TargetInsideEvent => "check: refused target.inside-event",
             Code::TargetUnsupported => "check: refused target.unsupported",
             // What could prove the tag's position went with what was deleted.
-            Code::ChainBroken if run.disturbed.contains("stall: pruned") && boundary <= self.timeline.start() => {
-                "check: refused at the deletion boundary"
-            }
             _ => panic!("boundary {boundary} is refused: {e}"),
         };
         run.say(format_args!("    boundary {boundary}: {}", e.code()));

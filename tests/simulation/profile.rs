@@ -34,6 +34,8 @@ pub enum Feature {
     Families,
     /// The archiver looks too rarely to see every log.
     Inattentive,
+    /// What a policy does not keep is pruned.
+    Retention,
 }
 
 impl Feature {
@@ -51,6 +53,7 @@ impl Feature {
         (Self::Ingestion, 12),
         (Self::Families, 35),
         (Self::Inattentive, 25),
+        (Self::Retention, 25),
     ];
 }
 

@@ -33,7 +33,7 @@ use crate::{
     process,
     profile::{Encryption, Feature, Profile},
     recovery::{self, Mode},
-    scratch,
+    retention, scratch,
     server::{self, LogBuffer, Logging, Opened, Server, Write},
     stall,
 };
@@ -591,7 +591,7 @@ impl<'r> Run<'r> {
         let again = self.attempted_tags.last().cloned().filter(|_| self.one_in(5));
         let name = again.unwrap_or_else(|| format!("tag-{}", self.attempted_tags.len()));
         let unflushed = if self.one_in(2) { Unflushed::Observed } else { Unflushed::Refuse };
-        let request = TagRequest { name: name.clone(), note: String::new(), unflushed };
+        let request = TagRequest { name: name.clone(), note: String::new(), unflushed, expires: None };
         let mark = self.oracle.readable();
         match self.work(which, "archiver: tag", async |a| a.tag(&request).await) {
             Some(Ok(_)) => {
@@ -626,6 +626,10 @@ impl<'r> Run<'r> {
             self.check_catalog();
             return;
         }
+        if self.profile.has(Feature::Retention) && self.one_in(2) {
+            retention::prune(self);
+            return;
+        }
         if !self.profile.has(Feature::StoreFaults) {
             return;
         }
@@ -642,6 +646,13 @@ impl<'r> Run<'r> {
         self.faulty.set_schedule(Schedule { seed, before_effect_per_mille, lost_reply_per_mille });
         self.say(format_args!("    store: faults"));
         self.coverage.note("store: faults");
+    }
+
+    /// Nothing is under way any more.
+    pub fn let_all_arrive(&mut self) {
+        while self.place.network.under_way() > 0 {
+            self.arrive(0);
+        }
     }
 
     fn arrive(&mut self, which: usize) {
@@ -667,9 +678,7 @@ impl<'r> Run<'r> {
         process::die_after(None);
         self.faulty.set_outage(false);
         self.faulty.set_schedule(Schedule::default());
-        while self.place.network.under_way() > 0 {
-            self.arrive(0);
-        }
+        self.let_all_arrive();
         self.server.flush_log(&mut self.disk);
         self.drain();
         if self.hosts.iter().all(Host::is_open) {

@@ -4,30 +4,22 @@
 //! one takes the archive over and goes on; retention deletes what is behind the newest base, the ordinal of the first
 //! one's segment included. Then the first one wakes up, and the store lets it create what was deleted. It must find out:
 //! nothing that it says from there on may be believed.
-//! The pruning here is what retention does to segments: the boundary is stated, then they are deleted; the newest are kept.
 
 use std::time::Duration;
 
 use pitr_archive::{
     Code,
-    catalog::{
-        archive::PutDocument,
-        schema::{BoundaryDocument, DOCUMENT_VERSION, Extra},
-    },
     clock::Clock,
-    object_key::ObjectKey,
     random::Random,
-    store::{
-        Store,
-        faulty::{Fault, Request, Schedule},
-    },
+    store::faulty::{Fault, Request as StoreRequest, Schedule},
 };
+use pitr_archiver::retention::{self, Floor, Mode, Policy, Request, policy::YOUNG};
 use rand::Rng;
 
 use crate::{judge, run::Run};
 
-/// So many of the newest segments are never deleted.
-const KEPT: usize = 2;
+/// So many segments come behind the newest base.
+const BEHIND: usize = 2;
 /// A process sleeps so long, at least; nothing younger is ever deleted.
 const SLEEP: Duration = Duration::from_secs(3600);
 
@@ -41,7 +33,7 @@ pub fn stall(run: &mut Run<'_>) {
     run.drain();
     run.write_something();
     run.poll(0);
-    run.faulty.fail_next(Request::Put, Fault::BeforeEffect);
+    run.faulty.fail_next(StoreRequest::Put, Fault::BeforeEffect);
     if run.work(0, "archiver: ship", async |a| a.ship().await).is_none() {
         return;
     }
@@ -52,24 +44,29 @@ pub fn stall(run: &mut Run<'_>) {
         run.poll(1);
         run.work(1, "archiver: ship", async |a| a.ship().await);
     }
+    let families: Vec<u32> = run.server.families().iter().map(|(id, _)| *id).collect();
+    run.server.flush(&families, &mut run.disk);
+    run.drain();
     run.work(1, "archiver: take base", async |a| a.take_base().await);
-    for _ in 0..KEPT {
+    for _ in 0..BEHIND {
         run.write_something();
         run.poll(1);
         run.work(1, "archiver: ship", async |a| a.ship().await);
     }
-    if run.rng.random_ratio(1, 2) {
-        run.work(1, "archiver: close manifest", async |a| a.close_manifest().await);
-    }
+    // Nothing is deleted that no manifest names.
+    run.work(1, "archiver: close manifest", async |a| a.close_manifest().await);
+    let before = run.place.clock.now();
     let sleep = i64::try_from(SLEEP.as_micros()).expect("an hour");
     run.place.clock.advance(sleep);
-    if run.clock_rng.random_ratio(1, 2) {
-        // By the wall clock, nobody slept.
-        run.place.clock.jump(-sleep);
-        run.coverage.note("stall: the clock hides it");
-    }
+    // The archive's own time ends with the last look.
+    run.work(1, "archiver: heartbeat", async |a| a.heartbeat().await);
     if !prune(run) {
         return;
+    }
+    if run.clock_rng.random_ratio(1, 2) {
+        // By the wall clock, nobody slept.
+        run.place.clock.set(before);
+        run.coverage.note("stall: the clock hides it");
     }
     if run.rng.random_ratio(1, 2) {
         run.hosts[1].kill();
@@ -95,42 +92,32 @@ fn wake(run: &mut Run<'_>) {
     confirmed.unwrap_or_else(|e| panic!("what a stalled archiver says to be acknowledged is not there: {e}"));
 }
 
-/// Deletes what lies behind the newest base, but for the newest segments.
+/// Keeps what is needed from the newest base on, and deletes everything else.
 fn prune(run: &mut Run<'_>) -> bool {
-    let Some((archive, catalog)) = judge::load(run) else { return false };
-    let timeline = catalog.current_timeline().expect("a timeline");
-    let segments = timeline.segments();
-    let Some(base) = catalog.bases().last() else { return false };
-    let needed = segments.iter().position(|segment| segment.end > base.first_record).unwrap_or(segments.len());
-    // Two segments can end at the same boundary, with events between: the base's own hash decides where it begins.
-    let begins = segments.iter().position(|segment| segment.hash_before == base.first_hash).unwrap_or(needed);
-    let keep = needed.min(begins).min(segments.len().saturating_sub(KEPT));
-    let Some(first) = segments.get(keep).filter(|_| keep > 0) else { return false };
-    let random: &dyn Random = &*run.place.random;
-    let clock: &dyn Clock = &run.place.clock;
-    run.place.runtime.block_on(async {
-        let claim = archive.claim_epoch("retention", clock, random).await.expect("a claim");
-        let document = BoundaryDocument {
-            version: DOCUMENT_VERSION,
-            archive: archive.id(),
-            timeline: timeline.id(),
-            ordinal: first.ordinal,
-            first: first.first,
-            hash_before: first.hash_before,
-            created: clock.now(),
-            epoch: claim.epoch(),
-            nonce: random.nonce().expect("a nonce"),
-            extra: Extra::new(),
-        };
-        let put = archive.put_boundary(&document, &claim, random).await.expect("stating the boundary");
-        assert!(matches!(put, PutDocument::Created { .. }), "one boundary for each ordinal");
-        for segment in segments.iter().take(keep) {
-            let key = ObjectKey::segment(timeline.id(), segment.ordinal);
-            run.memory.delete(&key).await.expect("deleting");
-        }
-    });
-    let (ordinal, count) = (first.ordinal, keep);
-    run.say(format_args!("    {count} segments below {ordinal} are deleted"));
-    run.disturbed.insert("stall: pruned");
-    true
+    let policy = Policy {
+        window: Duration::ZERO,
+        last: 1,
+        daily: 0,
+        weekly: 0,
+        monthly: 0,
+        yearly: 0,
+        grace: YOUNG,
+        ..Policy::default()
+    };
+    let request = Request { policy, floor: Floor::Ignored, mode: Mode::Act };
+    let grace = i64::try_from(YOUNG.as_micros()).expect("minutes");
+    let mut deleted = 0;
+    for _ in 0..2 {
+        let Some((archive, _)) = judge::load(run) else { return false };
+        let random: &dyn Random = &*run.place.random;
+        let clock: &dyn Clock = &run.place.clock;
+        let report = run.place.runtime.block_on(retention::prune(&archive, &request, clock, random)).expect("pruning");
+        deleted += report.deleted.segments.objects;
+        run.place.clock.advance(grace);
+    }
+    run.say(format_args!("    {deleted} segments are deleted"));
+    if deleted > 0 {
+        run.disturbed.insert("stall: pruned");
+    }
+    deleted > 0
 }

@@ -12,8 +12,9 @@ use crate::{
     catalog::{
         document,
         schema::{
-            ARCHIVE_FORMAT, ArchiveDocument, BaseDocument, BoundaryDocument, DOCUMENT_VERSION, EpochDocument, Extra,
-            ManifestDocument, Position, SegmentFooter, SegmentSummary, TagDocument, TimelineDocument,
+            ARCHIVE_FORMAT, ArchiveDocument, BaseDocument, BoundaryDocument, CondemnedDocument, DOCUMENT_VERSION,
+            EpochDocument, Extra, HoldDocument, ManifestDocument, Position, SegmentFooter, SegmentSummary, TagDocument,
+            TimelineDocument,
         },
     },
     clock::Clock,
@@ -240,6 +241,19 @@ impl Archive {
         Ok(self.list_epochs().await?.last().copied())
     }
 
+    /// The newest claim, to write under without making one: who maintains an archive must not fence its archiver. `None`
+    /// while nobody has claimed the archive.
+    ///
+    /// # Errors
+    /// `key.wrong` where the claim's key was not wrapped for ours.
+    pub async fn newest_claim(&self) -> Result<Option<EpochClaim>> {
+        let Some(epoch) = self.newest_epoch().await? else { return Ok(None) };
+        let document = self.get_epoch(epoch).await?;
+        let document = document.ok_or_else(|| missing(&ObjectKey::epoch(epoch), "reading the epoch"))?;
+        self.keyring.admit(&document)?;
+        Ok(Some(EpochClaim { document }))
+    }
+
     /// All claims in order.
     pub async fn list_epochs(&self) -> Result<Vec<Epoch>> {
         self.listed(prefix::EPOCHS, ObjectKey::epoch_number).await
@@ -363,6 +377,49 @@ impl Archive {
         self.get_named(key).await.map(Some)
     }
 
+    /// Everything that was ever stated about what deletion keeps, in order; the last counts.
+    pub async fn deletion_boundaries(&self, timeline: TimelineId) -> Result<Vec<BoundaryDocument>> {
+        self.all(&prefix::boundaries(timeline)).await
+    }
+
+    // What is no longer part of the archive, and what must stay for a while.
+
+    /// States that objects are no longer part of the archive.
+    pub async fn put_condemned(
+        &self,
+        document: &CondemnedDocument,
+        claim: &EpochClaim,
+        random: &dyn Random,
+    ) -> Result<PutDocument<CondemnedDocument>> {
+        self.put(document, claim, random).await
+    }
+
+    /// What is no longer part of the archive, in order of its condemnation.
+    pub async fn condemned(&self) -> Result<Vec<CondemnedDocument>> {
+        self.all(prefix::CONDEMNED).await
+    }
+
+    /// The names of everything that is no longer part of the archive: a base that is published must not name any of it.
+    pub async fn condemned_keys(&self) -> Result<std::collections::HashSet<ObjectKey>> {
+        let objects = self.condemned().await?.into_iter().flat_map(|document| document.objects);
+        Ok(objects.map(|object| object.key).collect())
+    }
+
+    /// States that a restore reads a base and what follows it.
+    pub async fn put_hold(
+        &self,
+        document: &HoldDocument,
+        claim: &EpochClaim,
+        random: &dyn Random,
+    ) -> Result<PutDocument<HoldDocument>> {
+        self.put(document, claim, random).await
+    }
+
+    /// Restores that are under way, expired ones too.
+    pub async fn holds(&self) -> Result<Vec<HoldDocument>> {
+        self.all(prefix::HOLDS).await
+    }
+
     // Bases and tags.
 
     /// Publishes a base. Its files and every record up to its floor must be in the archive.
@@ -411,6 +468,11 @@ impl Archive {
         let mut tags: Vec<TagDocument> = self.all(prefix::TAGS).await?;
         tags.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(tags)
+    }
+
+    /// Takes back a base that was published a moment ago and cannot stay.
+    pub async fn withdraw_base(&self, id: &BaseId) -> Result<()> {
+        self.store.delete(&ObjectKey::base(id)).await
     }
 
     /// Deletes a tag; answers whether it was there.

@@ -8,8 +8,8 @@ use crate::{
     catalog::{
         envelope::Kind,
         schema::{
-            ARCHIVE_FORMAT, ArchiveDocument, BaseDocument, BoundaryDocument, DOCUMENT_VERSION, EpochDocument,
-            ManifestDocument, TagDocument, TimelineDocument,
+            ARCHIVE_FORMAT, ArchiveDocument, BaseDocument, BoundaryDocument, CondemnedDocument, DOCUMENT_VERSION,
+            EpochDocument, HoldDocument, ManifestDocument, TagDocument, TimelineDocument,
         },
     },
     code::Code,
@@ -64,12 +64,15 @@ document!(ManifestDocument, Manifest, "reading the manifest", |doc, _keyring| {
     ObjectKey::manifest(doc.timeline, doc.number)
 });
 document!(BoundaryDocument, Boundary, "reading the deletion boundary", |doc, _keyring| {
-    ObjectKey::boundary(doc.timeline, doc.ordinal)
+    ObjectKey::boundary_revision(doc.timeline, doc.ordinal, doc.revision)
 });
 document!(BaseDocument, Base, "reading the base", |doc, _keyring| ObjectKey::base(&doc.id));
 document!(TagDocument, Tag, "reading the tag", |doc, keyring| {
     ObjectKey::tag(crate::tag::name_hash(keyring, &doc.name))
 });
+
+document!(CondemnedDocument, Condemned, "reading what is condemned", |doc, _keyring| ObjectKey::condemned(&doc.id));
+document!(HoldDocument, Hold, "reading the hold", |doc, _keyring| ObjectKey::hold(&doc.id));
 
 /// Parses a document's JSON and checks that it is the one that `key` demands in `archive`.
 pub fn parse<D: Document>(keyring: &Keyring, archive: ArchiveId, key: &ObjectKey, json: &[u8]) -> Result<D> {

@@ -49,6 +49,10 @@ pub enum Kind {
     Base,
     /// A tag.
     Tag,
+    /// What is no longer part of the archive.
+    Condemned,
+    /// A restore under way.
+    Hold,
 }
 
 impl Kind {
@@ -60,6 +64,8 @@ impl Kind {
             Self::Boundary => 4,
             Self::Base => 5,
             Self::Tag => 6,
+            Self::Condemned => 7,
+            Self::Hold => 8,
         }
     }
 }

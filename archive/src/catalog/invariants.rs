@@ -7,7 +7,7 @@
 
 use crate::{
     catalog::{
-        model::{Catalog, Named, Timeline},
+        model::{Catalog, KeptRange, ManifestPath, Named, Timeline},
         schema::{BoundaryDocument, Position, SegmentSummary},
     },
     code::Code,
@@ -30,6 +30,10 @@ struct Edge {
 impl Edge {
     fn after(summary: &SegmentSummary) -> Self {
         Self { ordinal: summary.ordinal.next(), at: Some((summary.end, summary.hash_after)) }
+    }
+
+    const fn of(range: &KeptRange<'_>) -> Self {
+        Self { ordinal: Some(range.from), at: Some((range.first, range.hash_before)) }
     }
 
     fn start(deleted: Option<&BoundaryDocument>, parent: Option<&Position>, first: bool) -> Self {
@@ -87,6 +91,71 @@ impl Edge {
     }
 }
 
+/// How a segment follows what is before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joint {
+    /// The segment before it, or the beginning of the timeline.
+    Follows,
+    /// What came before it was deleted in order.
+    BehindDeleted,
+}
+
+/// The way through the segments of a timeline that deletion left.
+struct Path<'a> {
+    timeline: TimelineId,
+    edge: Edge,
+    /// Where the present range ends, if it does.
+    until: Option<(Ordinal, Boundary, RunningHash)>,
+    joint: Joint,
+    rest: Vec<KeptRange<'a>>,
+}
+
+impl<'a> Path<'a> {
+    fn new(timeline: &'a Timeline) -> Self {
+        let parent = timeline.document().parent.as_ref();
+        let mut path = Self {
+            timeline: timeline.id(),
+            edge: Edge::start(None, parent, parent.is_none()),
+            until: None,
+            joint: Joint::Follows,
+            rest: timeline.deleted().map(|deleted| deleted.ranges().rev().collect()).unwrap_or_default(),
+        };
+        path.enter();
+        path
+    }
+
+    fn enter(&mut self) {
+        if let Some(range) = self.rest.pop() {
+            self.joint = if range.from > Ordinal::new(0) { Joint::BehindDeleted } else { Joint::Follows };
+            (self.edge, self.until) = (Edge::of(&range), range.end);
+        }
+    }
+
+    fn pass(&mut self, summary: &SegmentSummary) -> Result<Joint> {
+        while let Some((to, end, hash)) = self.until.filter(|(to, ..)| *to <= summary.ordinal) {
+            let reached = self.edge;
+            self.enter();
+            match reached.ordinal {
+                Some(ordinal) if ordinal < to => {
+                    self.edge = Edge::after(summary);
+                    return Err(Error::new(Code::SegmentMissing, DOING)
+                        .on(ObjectKey::segment(self.timeline, ordinal))
+                        .with("next-found", summary.ordinal));
+                }
+                _ if reached.at != Some((end, hash)) => {
+                    self.edge = Edge::after(summary);
+                    return Err(Error::new(Code::ChainBroken, DOING)
+                        .on(ObjectKey::segment(self.timeline, to))
+                        .with("kept up to boundary", end));
+                }
+                _ => {}
+            }
+        }
+        let joint = std::mem::replace(&mut self.joint, Joint::Follows);
+        self.edge.pass(self.timeline, summary).map(|()| joint)
+    }
+}
+
 /// Whether `segments` follow `before` (or the start of the timeline, or of what deletion left) without a gap.
 pub(crate) fn joins(
     timeline: TimelineId,
@@ -101,31 +170,43 @@ pub(crate) fn joins(
     segments.iter().try_for_each(|summary| edge.pass(timeline, summary))
 }
 
+/// Why nothing joins a segment to what was before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Something is lost or damaged there.
+    Lost,
+    /// It was deleted in order.
+    Deleted,
+}
+
 /// Segments of a timeline that follow one another without a gap.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch<'a> {
     /// In order; never empty.
     pub segments: &'a [SegmentSummary],
-    /// Why nothing joins the first of them to what was before it: something is lost or damaged there. `None` where the
-    /// timeline itself begins, or what deletion has left of it.
-    pub broken: Option<&'static str>,
+    /// Why nothing joins the first of them to what was before it, in words too. `None` where the timeline itself begins.
+    pub broken: Option<(Cause, &'static str)>,
     /// The first segment that is missing before it, if that is what is wrong.
     pub missing: Option<Ordinal>,
 }
 
-/// The unbroken stretches of a timeline, in order: one, unless something is lost.
+/// The unbroken stretches of a timeline, in order: one, unless something was deleted or is lost.
 pub fn stretches(timeline: &Timeline) -> Vec<Stretch<'_>> {
-    let parent = timeline.document().parent.as_ref();
-    let mut edge = Edge::start(timeline.deleted(), parent, parent.is_none());
+    let mut path = Path::new(timeline);
     let segments = timeline.segments();
-    let mut begins: Vec<(usize, Option<&'static str>, Option<Ordinal>)> = Vec::new();
+    let mut begins: Vec<(usize, Option<(Cause, &'static str)>, Option<Ordinal>)> = Vec::new();
     for (index, summary) in segments.iter().enumerate() {
-        let expected = edge.ordinal;
-        match edge.pass(timeline.id(), summary) {
-            Err(e) if e.code() == Code::SegmentMissing => begins.push((index, Some("segments are missing"), expected)),
-            Err(_) => begins.push((index, Some("the segments do not join"), None)),
-            Ok(()) if index == 0 => begins.push((0, None, None)),
-            Ok(()) => {}
+        let expected = path.edge.ordinal;
+        match path.pass(summary) {
+            Err(e) if e.code() == Code::SegmentMissing => {
+                begins.push((index, Some((Cause::Lost, "segments are missing")), expected));
+            }
+            Err(_) => begins.push((index, Some((Cause::Lost, "the segments do not join")), None)),
+            Ok(Joint::BehindDeleted) => {
+                begins.push((index, Some((Cause::Deleted, "what came before it was deleted")), None));
+            }
+            Ok(Joint::Follows) if index == 0 => begins.push((0, None, None)),
+            Ok(Joint::Follows) => {}
         }
     }
     let ends = begins.iter().skip(1).map(|(index, ..)| *index).chain([segments.len()]);
@@ -164,16 +245,16 @@ pub fn check(catalog: &Catalog) -> Vec<Error> {
 
 fn manifests(timeline: &Timeline, findings: &mut Vec<Error>) {
     let id = timeline.id();
-    let mut previous = None;
-    let mut expected = 0u64;
+    let mut path = ManifestPath::new(timeline.deleted());
     for manifest in timeline.manifests() {
+        let (expected, previous) = path.expected();
         let number = manifest.number.get();
         let key = ObjectKey::manifest(id, manifest.number);
-        for lost in expected..number.min(expected.saturating_add(100)) {
+        for lost in expected.get()..number.min(expected.get().saturating_add(100)) {
             let lost = ObjectKey::manifest(id, crate::ids::ManifestNumber::new(lost));
             findings.push(Error::new(Code::ObjectMissing, DOING).on(lost).with("next-found", number));
         }
-        if number == expected && manifest.previous != previous {
+        if number == expected.get() && manifest.previous != previous {
             let show =
                 |hash: Option<crate::ids::ContentHash>| hash.map_or_else(|| "none".to_owned(), |h| h.to_string());
             findings.push(
@@ -183,17 +264,15 @@ fn manifests(timeline: &Timeline, findings: &mut Vec<Error>) {
                     .with("predecessor", show(previous)),
             );
         }
-        previous = Some(manifest.hash);
-        expected = number.saturating_add(1);
+        path.pass(manifest.number, manifest.hash);
     }
 }
 
 fn segments(catalog: &Catalog, timeline: &Timeline, findings: &mut Vec<Error>) {
     let id = timeline.id();
-    let parent = timeline.document().parent.as_ref();
-    let mut edge = Edge::start(timeline.deleted(), parent, parent.is_none());
+    let mut path = Path::new(timeline);
     for summary in timeline.segments() {
-        findings.extend(edge.pass(id, summary).err());
+        findings.extend(path.pass(summary).err());
         if catalog.epoch(summary.epoch).is_none() {
             findings.push(
                 Error::new(Code::ObjectMissing, DOING)
@@ -213,8 +292,9 @@ fn names(catalog: &Catalog, findings: &mut Vec<Error>) {
         for manifest in timeline.manifests() {
             let by = ObjectKey::manifest(timeline.id(), manifest.number);
             for id in &manifest.bases {
-                if catalog.base(id).is_none() {
-                    findings.push(Error::new(Code::ObjectMissing, DOING).on(ObjectKey::base(id)).with("named-by", &by));
+                let key = ObjectKey::base(id);
+                if catalog.base(id).is_none() && !catalog.condemned().contains_key(&key) {
+                    findings.push(Error::new(Code::ObjectMissing, DOING).on(key).with("named-by", &by));
                 }
             }
             // A tag may have been deleted since; that its position is still there does not depend on it.

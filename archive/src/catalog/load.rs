@@ -12,8 +12,11 @@ use crate::{
     catalog::{
         archive::{Archive, CONCURRENCY, missing},
         invariants,
-        model::{Catalog, Manifest, Named, Timeline},
-        schema::{BaseDocument, EpochDocument, Position, SegmentSummary, TagDocument, TimelineDocument},
+        model::{Catalog, Manifest, ManifestPath, Named, Timeline},
+        schema::{
+            BaseDocument, BoundaryDocument, CondemnedDocument, EpochDocument, Position, SegmentSummary, TagDocument,
+            TimelineDocument,
+        },
     },
     code::Code,
     error::{Error, Result},
@@ -29,6 +32,8 @@ struct Loading {
     segments: Vec<SegmentSummary>,
     /// None before the last is lost.
     all_manifests: bool,
+    /// Where deletion stopped.
+    deleted: Option<BoundaryDocument>,
 }
 
 /// A catalog and everything that is wrong with it.
@@ -65,6 +70,8 @@ impl Archive {
     /// Reads the catalog and lists everything that is wrong with it. Only a store that does not answer is an error.
     pub async fn survey(&self) -> Result<Survey> {
         let mut findings = Vec::new();
+        // Before the bases: one that is gone by then is in here.
+        let condemned: Vec<CondemnedDocument> = keep(self.all_outcomes(prefix::CONDEMNED).await?, &mut findings)?;
         let mut timelines: BTreeMap<TimelineId, Loading> = BTreeMap::new();
         self.load_timelines(&mut timelines, &mut findings).await?;
         let bases: Vec<BaseDocument> =
@@ -81,7 +88,7 @@ impl Archive {
             loaded.push(self.load_segments(loading, &mut findings).await?);
         }
         let epochs: Vec<EpochDocument> = keep(self.all_outcomes(prefix::EPOCHS).await?, &mut findings)?;
-        let catalog = Catalog::new(self.document().clone(), epochs, loaded, bases, tags);
+        let catalog = Catalog::new(self.document().clone(), epochs, loaded, bases, tags).with_condemned(&condemned);
         findings.extend(invariants::check(&catalog));
         Ok(Survey { catalog, findings })
     }
@@ -117,7 +124,7 @@ impl Archive {
                         return Ok(());
                     }
                 }
-                let cut = timeline.deleted().is_some_and(|deleted| deleted.first == named.boundary);
+                let cut = timeline.deleted().is_some_and(|deleted| deleted.cuts_at(named.boundary));
                 Err(if cut { absent() } else { different() })
             }
         }
@@ -140,10 +147,15 @@ impl Archive {
             if timelines.contains_key(&id) {
                 continue;
             }
-            let mut loading = Loading { document, manifests: Vec::new(), segments: Vec::new(), all_manifests: true };
-            for outcome in self.load_manifests(id).await? {
+            // Before the manifests: what it keeps was there when it was written, and what it does not is not missed.
+            let deleted = keep_one(self.deletion_boundary(id).await, findings)?.flatten();
+            let (manifests, segments) = (Vec::new(), Vec::new());
+            let mut loading = Loading { document, manifests, segments, all_manifests: true, deleted };
+            let mut path = ManifestPath::new(loading.deleted.as_ref());
+            for outcome in self.load_manifests(id, loading.deleted.as_ref()).await? {
                 if let Some((manifest, mut segments)) = keep_one(outcome, findings)? {
-                    loading.all_manifests &= manifest.number.get() == loading.manifests.len() as u64;
+                    loading.all_manifests &= manifest.number == path.expected().0;
+                    path.pass(manifest.number, manifest.hash);
                     loading.manifests.push(manifest);
                     loading.segments.append(&mut segments);
                 } else {
@@ -156,15 +168,13 @@ impl Archive {
     }
 
     async fn load_segments(&self, loading: Loading, findings: &mut Vec<Error>) -> Result<Timeline> {
-        let Loading { document, manifests, mut segments, all_manifests } = loading;
+        let Loading { document, manifests, mut segments, all_manifests, deleted } = loading;
         let id = document.timeline;
-        let deleted = keep_one(self.deletion_boundary(id).await, findings)?.flatten();
         // What a lost manifest held is still in the segments themselves.
         let known: std::collections::BTreeSet<_> = segments.iter().map(|s| s.ordinal).collect();
         let rolled_up = known.last().filter(|_| all_manifests).copied();
         let mut listed = self.list_segments(id, rolled_up).await?;
-        listed
-            .retain(|(ordinal, _)| !known.contains(ordinal) && deleted.as_ref().is_none_or(|d| *ordinal >= d.ordinal));
+        listed.retain(|(ordinal, _)| !known.contains(ordinal) && deleted.as_ref().is_none_or(|d| d.keeps(*ordinal)));
         let mut unreadable = None;
         for (ordinal, footer) in self.footers(id, listed).await {
             match keep_one(footer, findings)? {
@@ -181,8 +191,13 @@ impl Archive {
         Ok(timeline)
     }
 
-    async fn load_manifests(&self, timeline: TimelineId) -> Result<Vec<Result<(Manifest, Vec<SegmentSummary>)>>> {
-        let numbers = self.list_manifests(timeline).await?;
+    async fn load_manifests(
+        &self,
+        timeline: TimelineId,
+        deleted: Option<&BoundaryDocument>,
+    ) -> Result<Vec<Result<(Manifest, Vec<SegmentSummary>)>>> {
+        let mut numbers = self.list_manifests(timeline).await?;
+        numbers.retain(|number| deleted.is_none_or(|deleted| deleted.keeps_manifest(*number)));
         Ok(stream::iter(numbers)
             .map(|number| async move {
                 let found = self.get_manifest(timeline, number).await?;

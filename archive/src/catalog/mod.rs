@@ -3,7 +3,7 @@
 //! - [`schema`]: what is stored. [`document`]: which document lies under which name. [`envelope`]: its bytes.
 //! - [`archive`]: one archive in its store: opening, claiming, typed reading and writing. [`load`]: all of it at once.
 //! - [`model`]: the view in memory and its questions. [`invariants`]: what must hold between its parts.
-//! - [`crossing`]: which barriers concern which bases.
+//! - [`crossing`]: which barriers concern which bases. [`windows`]: which stretches of a timeline can be restored.
 //!
 //! **Order of effects.** Data before what names it: files, then the base that names them; segments, then manifests,
 //! tags and bases that name their boundaries; all of that before a writer gives up its local copy (pin). Deletion goes
@@ -19,6 +19,7 @@ pub mod invariants;
 pub mod load;
 pub mod model;
 pub mod schema;
+pub mod windows;
 
 #[cfg(test)]
 mod tests;

@@ -8,14 +8,19 @@ use std::{collections::BTreeMap, ops::Range};
 
 use crate::{
     catalog::schema::{
-        ArchiveDocument, BaseDocument, EpochDocument, ManifestDocument, Position, SegmentSummary, TagDocument,
+        ArchiveDocument, BaseDocument, CondemnedDocument, EpochDocument, ManifestDocument, Position, SegmentSummary,
+        TagDocument,
     },
     clock::Micros,
     ids::{BaseId, Boundary, ContentHash, Epoch, ManifestNumber, Ordinal, TimelineId},
+    object_key::ObjectKey,
 };
 
 mod history;
+mod kept;
 mod timeline;
+
+pub use kept::{KeptRange, ManifestPath};
 
 pub use history::{Barrier, ColumnFamilyEvent, History, Run, Session, Wal};
 pub use timeline::{Named, Timeline};
@@ -28,6 +33,7 @@ pub struct Catalog {
     timelines: BTreeMap<TimelineId, Timeline>,
     bases: Vec<BaseDocument>,
     tags: Vec<TagDocument>,
+    condemned: BTreeMap<ObjectKey, Micros>,
 }
 
 impl Catalog {
@@ -45,7 +51,36 @@ impl Catalog {
             timelines: timelines.into_iter().map(|t| (t.id(), t)).collect(),
             bases,
             tags,
+            condemned: BTreeMap::new(),
         }
+    }
+
+    /// Leaves out the bases that are no longer part of the archive.
+    #[must_use]
+    pub fn with_condemned(mut self, documents: &[CondemnedDocument]) -> Self {
+        for document in documents {
+            for object in &document.objects {
+                let since = self.condemned.entry(object.key.clone()).or_insert(document.created);
+                *since = document.created.min(*since);
+            }
+        }
+        let condemned = &self.condemned;
+        self.bases.retain(|base| !condemned.contains_key(&ObjectKey::base(&base.id)));
+        self
+    }
+
+    /// What is no longer part of the archive, deleted already or not, and since when.
+    pub const fn condemned(&self) -> &BTreeMap<ObjectKey, Micros> {
+        &self.condemned
+    }
+
+    /// The same archive with other timelines and bases.
+    #[must_use]
+    pub fn with(&self, timelines: Vec<Timeline>, bases: Vec<BaseDocument>) -> Self {
+        let epochs = self.epochs.values().cloned().collect();
+        let mut catalog = Self::new(self.archive.clone(), epochs, timelines, bases, self.tags.clone());
+        catalog.condemned.clone_from(&self.condemned);
+        catalog
     }
 
     /// Keeps these bases only.

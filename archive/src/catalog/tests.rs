@@ -150,6 +150,7 @@ impl Scene {
             created: Micros(0),
             note: "why".to_owned(),
             observed_only: false,
+            expires: None,
             nonce: nonce(&self.random),
             extra: Extra::new(),
         }
@@ -622,6 +623,10 @@ async fn deleted_segments_are_no_loss_below_the_boundary_and_a_loss_above_it() {
         ordinal: first.ordinal,
         first: first.first,
         hash_before: first.hash_before,
+        revision: 0,
+        run: None,
+        kept: Vec::new(),
+        manifests: Vec::new(),
         created: Micros(0),
         epoch: scene.claim.epoch(),
         nonce: nonce(&scene.random),

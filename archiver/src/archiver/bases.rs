@@ -1,7 +1,7 @@
 //! Bases: which one is wanted, and its way from links to a published document.
 //!
 //! Owns: the floor, and the order: files linked, floor fixed by a look that began afterwards, files uploaded, floor
-//! acknowledged, base published. The daemon drives the same steps beside the log; [`Archiver::take_base`] drives them in
+//! acknowledged, base published, naming nothing that retention has condemned. The daemon drives the same steps beside the log; [`Archiver::take_base`] drives them in
 //! one go.
 
 use std::{path::PathBuf, sync::Arc};
@@ -18,7 +18,7 @@ use pitr_archive::{
     ids::BaseId,
 };
 
-use super::Archiver;
+use super::{Archiver, PAUSE};
 use crate::{
     base::{
         collect::{self, Collected, OpensOnly},
@@ -26,6 +26,7 @@ use crate::{
         upload,
     },
     config::ArchiverConfig,
+    elapsed::Moment,
     engine::{BaseReason, BaseStart, Polled, max_file_sequence},
     layout::Layout,
     registry::Registry,
@@ -247,7 +248,7 @@ impl Archiver {
         &mut self,
         created: Micros,
         collected: Collected,
-        files: Vec<BaseFile>,
+        mut files: Vec<BaseFile>,
         floor: Floor,
     ) -> Result<BaseDocument> {
         while floor.joins == self.joins && (!self.holds(&floor) || self.pending.is_some()) {
@@ -257,6 +258,13 @@ impl Archiver {
         if floor.joins != self.joins || !self.engine.still_serves(floor.start.run, &candidate) {
             self.engine.end_hold();
             return Err(Error::new(Code::BaseNotPublishable, "publishing a base of").on(self.config.db.display()));
+        }
+        // What is condemned later than this look is deleted a grace period after it at the earliest. By then the base is
+        // published, and found.
+        let mut looked = Moment::now(&*self.parts.clock);
+        while upload::any_condemned(&files, &self.archive.condemned_keys().await?) {
+            files = self.upload(&collected, &floor).await?;
+            looked = Moment::now(&*self.parts.clock);
         }
         let random: [u8; 4] = self.parts.random.bytes()?;
         let author = Author {
@@ -275,6 +283,16 @@ impl Archiver {
             }
         }
         crate::crash::point("base-after-publish");
+        if looked.ago(&*self.parts.clock) >= PAUSE
+            && upload::any_condemned(&document.files, &self.archive.condemned_keys().await?)
+        {
+            // The process was stalled in between.
+            self.archive.withdraw_base(&document.id).await?;
+            self.engine.end_hold();
+            return Err(Error::new(Code::BaseUnobtainable, "publishing the base")
+                .on(&document.id)
+                .hint("files of it were condemned while this process did not run; another one is taken"));
+        }
         self.engine.end_hold();
         self.engine.base_taken(candidate);
         self.roll_up.bases.push(document.id.clone());

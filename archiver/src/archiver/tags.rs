@@ -3,6 +3,8 @@
 //! Owns: the promise that everything committed before the call is durable in the archive when a tag is answered, and
 //! saying so where that cannot be known.
 
+use std::time::Duration;
+
 use pitr_archive::{
     Code, Error, Result,
     catalog::{
@@ -15,7 +17,13 @@ use pitr_archive::{
 };
 
 use super::Archiver;
-use crate::control::{TagRequest, Unflushed};
+use crate::{
+    control::{TagRequest, Unflushed},
+    elapsed::Moment,
+};
+
+/// A tag whose writing took longer than this is taken back: half of what retention leaves alone in any case.
+const LATE: Duration = Duration::from_secs(crate::retention::policy::YOUNG.as_secs() / 2);
 
 /// A tag that waits for the archive.
 #[derive(Debug)]
@@ -75,13 +83,26 @@ impl Archiver {
             created,
             note: request.note,
             observed_only: !flushed,
+            expires: request.expires,
             nonce: self.parts.random.nonce()?,
             extra: Extra::new(),
         };
+        let asked = Moment::now(&*self.parts.clock);
+        if self.head_known.ago(&*self.parts.clock) >= LATE {
+            // What is the newest position here may be none any more.
+            self.refuse_second_place().await?;
+        }
         crate::crash::point("tag-before-put");
         let put = self.archive.put_tag(&document, &self.claim, &*self.parts.random).await?;
         crate::crash::point("tag-after-put");
         match put {
+            // Retention leaves alone what is young. A tag that was not, once it was there, can name what is deleted.
+            PutDocument::Created { .. } if asked.ago(&*self.parts.clock) >= LATE => {
+                self.archive.delete_tag(&name).await?;
+                Err(Error::new(Code::StoreUnavailable, "creating the tag")
+                    .on(&request.name)
+                    .hint("it took so long that what it names may not be kept any more: create it again"))
+            }
             PutDocument::Created { .. } => {
                 self.roll_up.tags.push((self.archive.tag_hash(&name), document.position));
                 self.parts.metrics.tag();

@@ -3,10 +3,11 @@
 //! Owns: which files need no upload. A file is recognised by RocksDB's unique id; one without (blob files, and files of
 //! versions before 7.3) by its content, or, when a base of the same run has it already, by name and size: file numbers
 //! are never used twice in one history.
-//! Refuses: to trust a name alone. Every file that is read is hashed as it is sent.
+//! Refuses: to trust a name alone. Every file that is read is hashed as it is sent. And to count on an object that is
+//! condemned (`crate::retention`): such a file is sent under another name.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{Seek, SeekFrom},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -21,6 +22,7 @@ use pitr_archive::{
     },
     error,
     ids::{ContentHash, TimelineId},
+    object_key::{ObjectKey, prefix},
     random::Random,
     rate::{Class, Rate},
 };
@@ -82,7 +84,21 @@ pub struct Reading {
     pub rate: Option<Arc<Rate>>,
 }
 
-/// Uploads what the archive does not have; answers the base's files in the order given.
+/// How often files are sent again because they were condemned meanwhile.
+const ATTEMPTS: usize = 10;
+/// How many names a file can have had that are all condemned.
+const NAMES: u64 = 1000;
+
+/// Whether any of these files is an object that may be deleted at any time.
+pub fn any_condemned(files: &[BaseFile], condemned: &HashSet<ObjectKey>) -> bool {
+    files.iter().any(|file| condemned.contains(&ObjectKey::file(&file.object)))
+}
+
+/// Uploads what the archive does not have; answers the base's files in the order given. None of
+/// them was condemned when the last of them was there.
+///
+/// # Errors
+/// `base.unobtainable` where files go on being condemned as fast as they are sent.
 pub async fn upload(
     archive: &Archive,
     claim: &EpochClaim,
@@ -92,21 +108,70 @@ pub async fn upload(
     run: RunName,
     reading: &Reading,
 ) -> Result<Vec<BaseFile>> {
-    let rate = reading.rate.as_ref();
-    let uploads: Vec<_> =
-        files.iter().map(|file| one(archive, claim, random, file, known, run, rate).boxed()).collect();
-    stream::iter(uploads).buffered(reading.at_once.max(1)).try_collect().await
+    // In this order: what was deleted since is in one or missing in the other.
+    let mut condemned = archive.condemned_keys().await?;
+    let there = archive.store().list(prefix::FILES, None).await?;
+    let there: HashSet<ObjectKey> = there.into_iter().map(|listed| listed.key).collect();
+    for _ in 0..ATTEMPTS {
+        let context = Context {
+            archive,
+            claim,
+            random,
+            known,
+            condemned: &condemned,
+            there: &there,
+            run,
+            rate: reading.rate.as_ref(),
+        };
+        let uploads: Vec<_> = files.iter().map(|file| one(&context, file).boxed()).collect();
+        let sent: Vec<BaseFile> = stream::iter(uploads).buffered(reading.at_once.max(1)).try_collect().await?;
+        condemned = archive.condemned_keys().await?;
+        if !any_condemned(&sent, &condemned) {
+            return Ok(sent);
+        }
+    }
+    Err(Error::new(Code::BaseUnobtainable, "uploading files that are condemned meanwhile").with("attempts", ATTEMPTS))
 }
 
-async fn one(
-    archive: &Archive,
-    claim: &EpochClaim,
-    random: &dyn Random,
-    file: &CollectedFile,
-    known: &KnownFiles,
+/// What every file's upload is given.
+struct Context<'a> {
+    archive: &'a Archive,
+    claim: &'a EpochClaim,
+    random: &'a dyn Random,
+    known: &'a KnownFiles,
+    condemned: &'a HashSet<ObjectKey>,
+    /// What the store has.
+    there: &'a HashSet<ObjectKey>,
     run: RunName,
-    rate: Option<&Arc<Rate>>,
-) -> Result<BaseFile> {
+    rate: Option<&'a Arc<Rate>>,
+}
+
+impl Context<'_> {
+    fn is_condemned(&self, object: &str) -> bool {
+        self.condemned.contains(&ObjectKey::file(object))
+    }
+
+    /// Whether a file that was there once can be counted on: what a base no longer needs is deleted, while this process
+    /// remembers it.
+    fn is_there(&self, stored: &BaseFile) -> bool {
+        self.there.contains(&ObjectKey::file(&stored.object)) && !self.is_condemned(&stored.object)
+    }
+
+    /// The name under which a file is sent.
+    fn name(&self, first: FileIdentity) -> Result<FileIdentity> {
+        if !self.is_condemned(first.as_str()) {
+            return Ok(first);
+        }
+        let again = (1..NAMES).map(|n| first.again(self.archive.keyring(), n));
+        let free = again.into_iter().find(|name| !self.is_condemned(name.as_str()));
+        free.ok_or_else(|| {
+            Error::new(Code::BaseUnobtainable, "naming a file").on(first.key()).with("condemned names", NAMES)
+        })
+    }
+}
+
+async fn one(context: &Context<'_>, file: &CollectedFile) -> Result<BaseFile> {
+    let Context { archive, claim, random, known, run, rate, .. } = *context;
     let described = |stored: &BaseFile| BaseFile {
         name: file.name.clone(),
         column_family: file.column_family,
@@ -117,16 +182,22 @@ async fn one(
         Some(id) => FileIdentity::unique(archive.keyring(), [id.0, id.1], file.size, file.number),
         None => {
             let same_run = known.run == Some(run);
-            if same_run && let Some(stored) = known.by_name.get(&(file.name.clone(), file.size)) {
+            if same_run
+                && let Some(stored) = known.by_name.get(&(file.name.clone(), file.size))
+                && context.is_there(stored)
+            {
                 return Ok(described(stored));
             }
             FileIdentity::content(archive.keyring(), content_hash(file, rate).await?, file.size)
         }
     };
-    if let Some(stored) = known.by_object.get(identity.as_str()) {
+    let identity = context.name(identity)?;
+    if let Some(stored) = known.by_object.get(identity.as_str()).filter(|stored| context.is_there(stored)) {
         return Ok(described(stored));
     }
-    if let Some(stored) = known.sent().get(identity.as_str()).cloned() {
+    let sent = known.sent().get(identity.as_str()).cloned();
+    // What was sent since the listing is not in it; a second attempt meets it.
+    if let Some(stored) = sent.filter(|stored| context.is_there(stored)) {
         return Ok(described(&stored));
     }
     let mut source = PassingBy::new(open(&file.held)?, rate.cloned());

@@ -311,7 +311,7 @@ pub enum TagAction {
         manual_wal_flush keeps committed writes in its own memory, where no tool can read them: the tag is refused \
         then, unless --observed says that what is in the files is enough.",
     after_help = "Examples:\n  \
-        pitr tag create before-migration --db /var/lib/app/db\n  \
+        pitr tag create before-migration --db /var/lib/app/db --expires 30d\n  \
         pitr tag create nightly-2026-11-20 --db /var/lib/app/db --archive file:/var/backups/app --note 'end of day'"
 )]
 pub struct TagCreateArgs {
@@ -320,6 +320,9 @@ pub struct TagCreateArgs {
     /// A note for people
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub note: String,
+    /// Keep it only so long: then pitr prune may delete it with what only it keeps
+    #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
+    pub expires: Option<Duration>,
     /// Tag what is in the files, although the server may hold committed writes in its memory
     #[arg(long)]
     pub observed: bool,

@@ -5,6 +5,7 @@
 
 pub mod archiving;
 pub mod common;
+pub mod keeping;
 pub mod looking;
 pub mod restoring;
 pub mod tools;
@@ -17,6 +18,7 @@ use clap::{Parser, Subcommand};
 use self::{
     archiving::{BaseArgs, ConfigArgs, FlushArgs, ReloadArgs, RunArgs, StatusArgs, TagArgs},
     common::GlobalArgs,
+    keeping::PruneArgs,
     looking::{ListArgs, LogArgs},
     restoring::{PlanArgs, RestoreArgs, VerifyArgs},
     tools::{CheckArgs, CompletionsArgs, DemoArgs, ErrorsArgs, InspectArgs},
@@ -80,6 +82,8 @@ pub enum Command {
     Restore(RestoreArgs),
     #[command(about = "Prove that an archive is whole: every hash, no gap")]
     Verify(VerifyArgs),
+    #[command(about = "Delete what the retention policy does not keep")]
+    Prune(PruneArgs),
     #[command(about = "Say whether archiving will work here: the store, the database's settings, the cost")]
     Check(CheckArgs),
     #[command(about = "Print RocksDB's files and the archive's segments, decoded")]

@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod list;
 pub mod log;
 pub mod plan;
+pub mod prune;
 pub mod reload;
 pub mod restore;
 pub mod run;

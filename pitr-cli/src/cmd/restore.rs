@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use pitr_archive::Result;
 use pitr_replayer::{
+    hold::Hold,
     owner::Owner,
     plan::plan,
     restore::{Finish, PathMap, RestoreOptions, RestoreReport, restore},
@@ -24,6 +25,12 @@ struct Restored {
     seconds: f64,
 }
 
+/// Who restores, for people.
+fn holder() -> String {
+    let uname = rustix::system::uname();
+    format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id())
+}
+
 /// Restores.
 pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     let began = context.clock.now();
@@ -40,7 +47,14 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     let catalog = context.catalog(&archive).await?;
     let plan = plan(&archive, &catalog, &target, &options(&args.planning)).await?;
     drop(catalog);
-    let report = restore(&archive, &plan, &wanted, Arc::new(context.bars())).await?;
+    let work = restore(&archive, &plan, &wanted, Arc::new(context.bars()));
+    let report = match Hold::place(&archive, &plan, &*context.clock, &*context.random, &holder()).await {
+        Ok(hold) => hold.during(work, |e| tracing::warn!(error = %e, "what is read could not be held")).await?,
+        Err(e) => {
+            tracing::warn!(error = %e, "what is read cannot be held here: this relies on the grace period of pitr prune");
+            work.await?
+        }
+    };
     let seconds = (context.clock.now().0 - began.0).max(0) as f64 / 1e6;
     let out = &context.output;
     if out.is_json() {

@@ -1,7 +1,7 @@
 //! `pitr tag create|list|delete`.
 
 use chrono::{DateTime, Utc};
-use pitr_archive::{Code, Error, Result, catalog::schema::TagDocument, tag};
+use pitr_archive::{Code, Error, Result, catalog::schema::TagDocument, clock::Micros, tag};
 use pitr_archiver::control::{Answer, Request, TagRequest, Unflushed};
 use serde::Serialize;
 
@@ -25,6 +25,7 @@ pub struct ShownTag<'a> {
     position: ShownPosition,
     created: DateTime<Utc>,
     observed_only: bool,
+    expires: Option<DateTime<Utc>>,
 }
 
 impl<'a> From<&'a TagDocument> for ShownTag<'a> {
@@ -35,6 +36,7 @@ impl<'a> From<&'a TagDocument> for ShownTag<'a> {
             position: (&tag.position).into(),
             created: tag.created.to_datetime(),
             observed_only: tag.observed_only,
+            expires: tag.expires.map(Micros::to_datetime),
         }
     }
 }
@@ -81,7 +83,11 @@ async fn create(context: &Context, args: &TagCreateArgs) -> Result<Verdict> {
     let waiting = bars.spinner("archiving everything up to now");
     let out = &context.output;
     let unflushed = if args.observed { Unflushed::Observed } else { Unflushed::Refuse };
-    let wanted = TagRequest { name: args.name.clone(), note: args.note.clone(), unflushed };
+    let expires = args.expires.map(|after| {
+        let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+        Micros(context.clock.now().0.saturating_add(micros))
+    });
+    let wanted = TagRequest { name: args.name.clone(), note: args.note.clone(), unflushed, expires };
     let request = Request::Tag(wanted.clone());
     let (mut made, mut missing) = (Vec::new(), Vec::new());
     for Answered { archive, answer } in work::ask_archivers(&args.database, &request).await? {
@@ -162,6 +168,7 @@ pub fn table(out: &Output, tags: &[TagDocument]) -> Table {
             ("record", Align::Right),
             ("sequence", Align::Right),
             ("created", Align::Left),
+            ("expires", Align::Left),
             ("note", Align::Left),
         ],
     );
@@ -177,6 +184,7 @@ pub fn table(out: &Output, tags: &[TagDocument]) -> Table {
             text::record(tag.position.boundary),
             tag.position.sequence.to_string(),
             text::short_time(tag.created),
+            tag.expires.map_or_else(|| "never".to_owned(), text::short_time),
             note,
         ]);
     }

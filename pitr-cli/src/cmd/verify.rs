@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use pitr_archive::{Result, code::Severity};
-use pitr_replayer::verify::{Compared, DeepOptions, DeepReport, Finding, VerifyReport, verify, verify_deep};
+use pitr_replayer::verify::{Compared, DeepOptions, DeepReport, Finding, Garbage, VerifyReport, verify, verify_deep};
 use serde::Serialize;
 
 use crate::{
@@ -44,6 +44,7 @@ struct Checked {
     files: u64,
     file_bytes: u64,
     tags: usize,
+    garbage: Garbage,
 }
 
 #[derive(Serialize)]
@@ -57,9 +58,9 @@ struct Deep {
 pub async fn run(context: &Context, args: &VerifyArgs) -> Result<Verdict> {
     let archive = context.archive(&args.archive).await?;
     let bars = Arc::new(context.bars());
-    let VerifyReport { timelines, manifests, segments, records, bases, files, file_bytes, tags, mut findings } =
+    let VerifyReport { timelines, manifests, segments, records, bases, files, file_bytes, tags, garbage, mut findings } =
         verify(&archive, &*bars).await?;
-    let checked = Checked { timelines, manifests, segments, records, bases, files, file_bytes, tags };
+    let checked = Checked { timelines, manifests, segments, records, bases, files, file_bytes, tags, garbage };
     let mut deep = None;
     // Two restores from an archive that is known to be damaged would only repeat what was found.
     if args.deep && findings.is_empty() {
@@ -102,6 +103,15 @@ fn show(out: &Output, verified: &Verified, wanted_deep: bool) -> Result<()> {
         text::count(c.timelines as u64, "timeline"),
     );
     let mut facts = vec![("read", read)];
+    let Garbage { condemned, condemned_bytes, unreferenced, unreferenced_bytes } = c.garbage;
+    if condemned > 0 {
+        let waiting = format!("{} ({})", text::count(condemned, "object"), text::bytes(condemned_bytes));
+        facts.push(("no longer part of it", format!("{waiting}: pitr prune deletes them after their grace period")));
+    }
+    if unreferenced > 0 {
+        let files = format!("{} ({})", text::count(unreferenced, "file"), text::bytes(unreferenced_bytes));
+        facts.push(("named by nothing", format!("{files}: of a base under way, or pitr prune finds them")));
+    }
     match &verified.deep {
         Some(deep) => facts.push(("restored twice", compared(deep))),
         None if wanted_deep => facts.push(("restored twice", "no: the archive is damaged".to_owned())),

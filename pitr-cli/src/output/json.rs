@@ -18,8 +18,12 @@
 //! | `config schema` | the JSON schema of the file, also without `--json` |
 //! | `base` | `id`, `floor`: a position, `by`: `archiver` or `this process` |
 //! | `flush` | `position`, `by` |
-//! | `tag create` | `name`, `note`, `position`, `created`, `observed_only`, `by` |
-//! | `tag list` | `tags`: each `name`, `note`, `position`, `created`, `observed_only` |
+//! | `tag create` | `name`, `note`, `position`, `created`, `observed_only`, `expires` (null: never), `by` |
+//! | `tag list` | `tags`: each `name`, `note`, `position`, `created`, `observed_only`, `expires` |
+//! | `prune` | `dry_run`, `at`, `window_from`, `window_to` (null while nothing was observed), `window_seconds`, `window_widened`, `condemned` (no longer part of the archive from now on) and `deleted`: `bases`, `files`, `unreferenced`, `tags`, `segments`, `manifests`, `leftovers`, each `{objects, bytes}`; `waiting`: `{objects, bytes}`, `due` (when the first of it is deleted), `holds` |
+//! | ... `.bases[]` | `id`, `timeline`, `created`, `floor` (a boundary), `bytes`, `keep`: the rules, each `{rule}` (`window`, `newest`, `last`, `hourly`, `daily`, `weekly`, `monthly`, `yearly`, `tag` with `name` and `tags`, `hold`), `drop` (absent, or `no-rule`, `serves-nothing`, `left-branch`) |
+//! | ... `.tags[]` | `name`, `timeline`, `boundary`, `expires`, `expired`, `base` |
+//! | ... `.timelines[]` | `timeline`, `kept`: each `from`, `to` (ordinals), `first`, `end` (boundaries), `segments`, `bytes`, `keep`; `dropped`: `{objects, bytes}`; `before`, `after`: what can be restored, each `from`, `to` (boundaries), `since` |
 //! | `tag delete` | `name`, `deleted`: true |
 //! | `status` | `now`; `archiver`: null, or what the running archiver says (`database`, `archive`, `epoch`, `read`, `acknowledged`: positions, `unacknowledged_records`, `oldest_unacknowledged`, `caught_up`, `last_acknowledged`, `last_base`, `base`, `base_due`, `pinned_bytes`, `pin_delay`: `{pinned, p50, p99, p999, max}` in microseconds, or null, `barriers`, `waiting`); `lag_seconds`; `archive`: null, or `url`, `id`, `encrypted`, `timelines` |
 //! | ... `.archive.timelines[]` | `timeline`, `head`: a place with its `sequence`, `observed_through`, `last_base`, `segments`, `bytes`, `windows`: each `from`, `to` (places), `from_time`, `to_time`; `gaps`: each `at` (a place), `reason`, `noticed`, `detail` |
@@ -31,7 +35,7 @@
 //! | `log`, each line | `timeline`, `record`, `index` (of the operation in its record), `seen`, `unseen` (the look before, null where there was none), `wal`, `offset`, `sequence`, `column_family`: `{id, name}`, `operation`, `key`, `value` (or the end of a range), `withdrawn` |
 //! | `plan` | the plan: `archive`, `target`, `position`, `distance`, `time`, `base`, `segments`, `column_families`, `ingestions` (those that are repeated, where there are any): `[{manifest, at, sequence, sequence_after, parts}]`, `wals`, `withdrawn`, `two_phase`, `write_policy` (`write-committed`, `write-prepared`, `write-unprepared` or null), `pending`: `[{name, operations, wal, record}]`, `download_bytes`, `disk_bytes`, `unlogged` (where writes without the log are tolerated): `[{column_family, flushed_before, as_of}]`, `notes` |
 //! | `restore` | the report: `into`, `position`, `base`, `marker`, `files`, `file_bytes`, `records`, `wal_bytes`, `recovered`, `notes`, and `seconds` |
-//! | `verify` | `ok`, `findings`: each `severity`, `code`, `object`, `text`, `hint`; `checked`: `timelines`, `manifests`, `segments`, `records`, `bases`, `files`, `file_bytes`, `tags`; with `--deep` also `deep`: `position`, `bases`, `compared` |
+//! | `verify` | `ok`, `findings`: each `severity`, `code`, `object`, `text`, `hint`; `checked`: `timelines`, `manifests`, `segments`, `records`, `bases`, `files`, `file_bytes`, `tags`, `garbage`: what is in the store and no part of the archive (`condemned`, `condemned_bytes`, `unreferenced`, `unreferenced_bytes`); with `--deep` also `deep`: `position`, `bases`, `compared` |
 //! | `check` | `ok`, `findings`: each `id`, `severity` (`ok`, `info`, `warning`, `error`), `finding`, `fix`; `store`: the probe's steps; `requests_per_month`: `{busy, idle}`; `restore_seconds` |
 //! | `inspect options` | `sections`: each `section`, `settings`; `db` and `column_families`: the settings that matter, typed |
 //! | `inspect wal`, each line | `kind`: `metadata`, `batch` (`offset`, `end`, `byte_size`, `sequence`, `count`, `sequence_advance`, `ops`, `summary`, `error`) or, last, `ending` (`verdict`: `end`, `incomplete`, `corrupt`) |

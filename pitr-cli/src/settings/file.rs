@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
+use pitr_archiver::retention::Policy;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer, de};
 
@@ -33,6 +34,9 @@ pub struct File {
     /// What this process may use of its machine, all databases together
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
+    /// What is kept of archives whose databases do not say otherwise themselves. Without this section nothing is ever deleted
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// The databases, each under a name of your choice: letters, digits, `-` and `_`
     #[serde(default)]
     pub databases: BTreeMap<String, Database>,
@@ -127,6 +131,9 @@ pub struct Database {
     /// What differs from the file's own `hooks`
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
+    /// What is kept of this archive, instead of the file's own `retention`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
 
 /// An archive.
@@ -291,6 +298,57 @@ pub struct Tuning {
     /// says; default: 1GiB, or a twentieth of a small one
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_free: Option<Size>,
+}
+
+/// What is kept of an archive. What is not named has the default that `pitr prune --help` tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Every position of this time stays restorable
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Pause>,
+    /// So many of the newest bases
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u32>,
+    /// One base for each of so many hours
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hourly: Option<u32>,
+    /// One base for each of so many days
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily: Option<u32>,
+    /// One base for each of so many weeks
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weekly: Option<u32>,
+    /// One base for each of so many months
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly: Option<u32>,
+    /// One base for each of so many years
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yearly: Option<u32>,
+    /// The window is never shorter than this
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_at_least: Option<Pause>,
+    /// What is no longer part of the archive is deleted so much later; 10m at least
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Period>,
+}
+
+impl Retention {
+    /// The policy that it means.
+    pub fn policy(&self) -> Policy {
+        let default = Policy::default();
+        Policy {
+            window: self.window.map_or(default.window, |p| p.0),
+            last: self.last.unwrap_or(default.last),
+            hourly: self.hourly.unwrap_or(default.hourly),
+            daily: self.daily.unwrap_or(default.daily),
+            weekly: self.weekly.unwrap_or(default.weekly),
+            monthly: self.monthly.unwrap_or(default.monthly),
+            yearly: self.yearly.unwrap_or(default.yearly),
+            keep_at_least: self.keep_at_least.map_or(default.keep_at_least, |p| p.0),
+            grace: self.grace.map_or(default.grace, |p| p.0),
+        }
+    }
 }
 
 impl Tuning {
@@ -507,6 +565,7 @@ mod tests {
             db = "/var/lib/orders"
             archive = { url = "file:/a", key = "env:ORDERS_KEY" }
             tuning.poll = "250ms"
+            retention = { window = "30d", last = 5, grace = "2d" }
             [http]
             listen = "9598"
             ready_max_lag = "30s"
@@ -517,6 +576,9 @@ mod tests {
         let printed = toml::to_string(&file).unwrap();
         assert_eq!(toml::from_str::<File>(&printed).unwrap(), file, "{printed}");
         assert!(printed.contains("127.0.0.1:9598") && printed.contains("format = \"json\""), "{printed}");
+        let retention = file.databases["orders"].retention.clone().unwrap().policy();
+        assert_eq!((retention.last, retention.grace.as_secs()), (5, 2 * 86_400));
+        assert_eq!(retention.monthly, Policy::default().monthly);
         assert!(printed.contains("interval = \"90s\"") && printed.contains("\"64KiB\""), "{printed}");
     }
 

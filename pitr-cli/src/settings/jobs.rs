@@ -12,10 +12,10 @@ use std::{
 };
 
 use pitr_archive::{Code, Error, Result, store::url};
-use pitr_archiver::{ArchiverConfig, budget, state::StateDir};
+use pitr_archiver::{ArchiverConfig, budget, retention::policy::YOUNG, state::StateDir};
 
 use super::{
-    file::{Archive, Database, File, Hooks, Schedule, Tuning, WhenFull},
+    file::{Archive, Database, File, Hooks, Retention, Schedule, Tuning, WhenFull},
     secret::SecretRef,
 };
 
@@ -132,6 +132,10 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
     if config.barrier_base_spacing_max < config.barrier_base_spacing {
         let at = format!("databases.{name}.tuning");
         return Err(refused(&at).with("barrier_base_spacing_max", "is below barrier_base_spacing"));
+    }
+    let retention = database.retention.as_ref().or(file.retention.as_ref()).map(Retention::policy);
+    if retention.is_some_and(|policy| policy.grace < YOUNG) {
+        return Err(refused(&format!("databases.{name}.retention")).with("grace", "is below 10m"));
     }
     if given.required == Some(false) {
         config.budget.when_full = budget::WhenFull::Barrier;

@@ -1,7 +1,7 @@
-//! What a lost or damaged segment leaves of a timeline: stretches that join, each of which can be restored by itself.
+//! What lost, damaged or deleted segments leave of a timeline: stretches that join, each of which can be restored by itself.
 //!
-//! Owns: cutting a lineage at every hole, which section a target lies in, and which bases may serve behind a hole. A whole
-//! archive has one section, and none of this matters.
+//! Owns: cutting a lineage at every hole, which section a target lies in, and which bases may serve behind a hole. An
+//! archive from which nothing was deleted and that is whole has one section, and none of this matters.
 //!
 //! Why a base behind a hole is exact. Records: it must begin behind the hole. Column families, ingestions and dropped
 //! ranges that only the lost segments noted: they were in the MANIFEST when those were written, so a base whose copy of
@@ -15,7 +15,7 @@
 use pitr_archive::{
     Code, Error, Result,
     catalog::{
-        invariants::{Stretch, stretches},
+        invariants::{Cause, Stretch, stretches},
         model::Timeline,
         schema::{BaseDocument, TagDocument},
     },
@@ -41,15 +41,6 @@ pub(crate) struct Hole {
     missing: Option<Ordinal>,
     why: &'static str,
     cause: Cause,
-}
-
-/// Why something is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// It is lost or damaged.
-    Lost,
-    /// It was deleted in order.
-    Deleted,
 }
 
 /// A part of a lineage whose segments join.
@@ -88,9 +79,14 @@ pub(crate) fn sections(
                 (Some(last), None) if reaches(last, begins) => last.parts.push(part),
                 (None, None) => cuts.push(Cut { hole: None, parts: vec![part] }),
                 (_, hole) => {
-                    let hole = hole.or_else(|| match ancestor.deleted() {
-                        Some(_) => left_out(ancestor, &stretch, "what came before it was deleted", Cause::Deleted),
-                        None => broken(ancestor, &stretch, "the parent's segments end before it"),
+                    let hole = hole.or_else(|| {
+                        // Of the parent, what the child does not need can have been deleted up to its end.
+                        let parent =
+                            lineage.iter().rev().map(|(timeline, _)| *timeline).find(|t| t.id() < ancestor.id());
+                        match parent.and_then(Timeline::deleted) {
+                            Some(_) => left_out(ancestor, &stretch, "what came before it was deleted", Cause::Deleted),
+                            None => left_out(ancestor, &stretch, "the parent's segments end before it", Cause::Lost),
+                        }
                     });
                     cuts.push(Cut { hole, parts: vec![part] });
                 }
@@ -109,11 +105,7 @@ fn reaches(cut: &Cut<'_>, boundary: Boundary) -> bool {
 }
 
 fn hole(timeline: &Timeline, stretch: &Stretch<'_>) -> Option<Hole> {
-    stretch.broken.and_then(|why| broken(timeline, stretch, why))
-}
-
-fn broken(timeline: &Timeline, stretch: &Stretch<'_>, why: &'static str) -> Option<Hole> {
-    left_out(timeline, stretch, why, Cause::Lost)
+    stretch.broken.and_then(|(cause, why)| left_out(timeline, stretch, why, cause))
 }
 
 fn left_out(timeline: &Timeline, stretch: &Stretch<'_>, why: &'static str, cause: Cause) -> Option<Hole> {

@@ -133,6 +133,9 @@ impl History {
         let mut open: HashMap<ManifestPoint, Vec<(bool, usize)>> = HashMap::new();
         for PlacedEvent { at, event } in events.cloned() {
             match event {
+                // It goes on behind what was deleted of it.
+                Event::RunStarted { run, .. } if told.runs.last().is_some_and(|l| (l.number, l.start) == (run, at)) => {
+                }
                 Event::RunStarted { run, first_wal, db_id } => {
                     if let Some(last) = told.runs.last_mut() {
                         last.end = at;

@@ -2,12 +2,14 @@
 //!
 //! Owns: queries over boundaries, which are binary searches, and the comparison of a named hash with the archive's.
 
+use std::collections::BTreeMap;
+
 use super::{Barrier, ColumnFamilyEvent, History, Manifest, Run, Session};
 use crate::{
-    catalog::schema::{BoundaryDocument, PlacedEvent, SegmentSummary, TimelineDocument},
+    catalog::schema::{BoundaryDocument, OpenRun, PlacedEvent, SegmentSummary, TimelineDocument},
     clock::Micros,
     ids::{Boundary, Ordinal, RunningHash, SequenceNumber, TimelineId},
-    segment::entry::CapturedFile,
+    segment::entry::{CapturedFile, Event},
 };
 
 /// What a named boundary is against the archive.
@@ -37,7 +39,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// From its parts, segments in order of their ordinals. Those below the deletion boundary are left out.
+    /// From its parts, segments in order of their ordinals. Those that were deleted are left out.
     pub fn new(
         document: TimelineDocument,
         manifests: Vec<Manifest>,
@@ -45,11 +47,29 @@ impl Timeline {
         mut segments: Vec<SegmentSummary>,
     ) -> Self {
         if let Some(deleted) = &deleted {
-            segments.retain(|s| s.ordinal >= deleted.ordinal);
+            segments.retain(|s| deleted.keeps(s.ordinal));
         }
         let mut timeline = Self { document, manifests, deleted, segments, history: History::default(), lost_end: None };
-        timeline.history = History::tell(timeline.segments.iter().flat_map(|s| &s.events), timeline.end());
+        // The events that began these runs were deleted.
+        let ranges = timeline.deleted.iter().flat_map(BoundaryDocument::ranges);
+        let open: BTreeMap<Ordinal, PlacedEvent> = ranges
+            .filter_map(|range| {
+                let OpenRun { run, start, first_wal, db_id } = range.run?.clone();
+                Some((range.from, PlacedEvent { at: start, event: Event::RunStarted { run, first_wal, db_id } }))
+            })
+            .collect();
+        let events = timeline.segments.iter().flat_map(|s| open.get(&s.ordinal).into_iter().chain(&s.events));
+        timeline.history = History::tell(events, timeline.end());
         timeline
+    }
+
+    /// What deletion would leave of it.
+    #[must_use]
+    pub fn without(&self, deleted: BoundaryDocument) -> Self {
+        let manifests = self.manifests.iter().filter(|m| deleted.keeps_manifest(m.number)).cloned().collect();
+        // Of a million, those that stay.
+        let segments = self.segments.iter().filter(|s| deleted.keeps(s.ordinal)).cloned().collect();
+        Self::new(self.document.clone(), manifests, Some(deleted), segments)
     }
 
     /// An object that shows that the archive went on behind the last segment that can be read, if there is one.
@@ -219,9 +239,12 @@ impl Timeline {
         if boundary < self.start() {
             return if self.deleted.is_some() { Named::Deleted } else { Named::Different };
         }
-        // What deletion left begins with one of the hashes that this boundary had; the others went with the events.
+        if self.deleted.as_ref().is_some_and(|deleted| deleted.has_deleted(boundary)) {
+            return Named::Deleted;
+        }
+        // What deletion left begins and ends with one of the hashes that this boundary had; the others went with the events.
         let other = match &self.deleted {
-            Some(deleted) if deleted.first == boundary => Named::Deleted,
+            Some(deleted) if deleted.cuts_at(boundary) => Named::Deleted,
             _ => Named::Different,
         };
         let touching = self.segments_touching(boundary, boundary);

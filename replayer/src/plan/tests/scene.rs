@@ -347,6 +347,7 @@ impl Scene {
             created: Micros(0),
             note: String::new(),
             observed_only: false,
+            expires: None,
             nonce: Nonce([0; 16]),
             extra: Extra::new(),
         });

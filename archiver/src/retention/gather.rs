@@ -1,0 +1,65 @@
+//! What there is: listings first, then the catalog.
+//!
+//! Owns: the order. An object that is in a listing and is named by nothing in a catalog that was read afterwards was not
+//! named when the catalog was read; one that came after the listing is not looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pitr_archive::{
+    Result,
+    catalog::{
+        archive::Archive,
+        model::{Catalog, Timeline},
+        schema::{BaseDocument, BoundaryDocument, CondemnedDocument, HoldDocument},
+    },
+    clock::Micros,
+    ids::TimelineId,
+    object_key::{ObjectKey, prefix},
+};
+
+/// What an archive consists of, as far as retention is concerned.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    /// Files, bases, tags and leftovers by name, with their bytes.
+    pub objects: BTreeMap<ObjectKey, u64>,
+    pub condemned: Vec<CondemnedDocument>,
+    pub holds: Vec<HoldDocument>,
+    /// Bases that are condemned and held.
+    pub held_bases: Vec<BaseDocument>,
+    /// What was ever stated about deletion, in order.
+    pub boundaries: BTreeMap<TimelineId, Vec<BoundaryDocument>>,
+    pub catalog: Catalog,
+}
+
+/// Reads all of it.
+///
+/// # Errors
+/// The first thing that is wrong with the archive: what is damaged is not pruned. What the store answers.
+pub(super) async fn gather(archive: &Archive, now: Micros) -> Result<Gathered> {
+    let mut objects = BTreeMap::new();
+    for prefix in [prefix::FILES, prefix::PROBE, prefix::BASES, prefix::TAGS] {
+        objects.extend(archive.store().list(prefix, None).await?.into_iter().map(|l| (l.key, l.size)));
+    }
+    let holds = archive.holds().await?;
+    let condemned = archive.condemned().await?;
+    let catalog = archive.load_catalog().await?;
+    let mut boundaries = BTreeMap::new();
+    for timeline in catalog.timelines() {
+        boundaries.insert(timeline.id(), archive.deletion_boundaries(timeline.id()).await?);
+    }
+    let mut held_bases = Vec::new();
+    for hold in holds.iter().filter(|hold| hold.expires > now && catalog.base(&hold.base).is_none()) {
+        held_bases.extend(archive.get_base(&hold.base).await?);
+    }
+    Ok(Gathered { objects, condemned, holds, held_bases, boundaries, catalog })
+}
+
+/// The files that are needed: of these bases, and captured ones.
+pub(super) fn referenced<'a>(
+    bases: impl Iterator<Item = &'a BaseDocument>,
+    timelines: impl Iterator<Item = &'a Timeline>,
+) -> BTreeSet<ObjectKey> {
+    let of_bases = bases.flat_map(|base| &base.files).map(|file| file.object.as_str());
+    let captured = timelines.flat_map(Timeline::captured).map(|file| file.object.as_str());
+    of_bases.chain(captured).map(ObjectKey::file).collect()
+}

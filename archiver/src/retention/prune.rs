@@ -1,0 +1,297 @@
+//! Pruning: both phases, performed.
+//!
+//! Owns: the order of effects. First the statements: what is condemned, bases among them, then what stays of every timeline,
+//! so that no base is offered whose segments are not; only what was stated a grace period ago is deleted, behind them. Every effect can be the last: nothing is deleted that a statement
+//! does not cover.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::{
+        archive::{Archive, EpochClaim, PutDocument},
+        model::{Catalog, Timeline},
+        schema::{
+            BaseDocument, BoundaryDocument, Condemnation, CondemnedDocument, CondemnedObject, DOCUMENT_VERSION, Extra,
+        },
+        windows::{Window, windows},
+    },
+    clock::{Clock, Micros},
+    ids::{BaseId, TimelineId},
+    object_key::{ObjectKey, prefix},
+    random::Random,
+};
+
+use super::{
+    decide::{Decided, Held, decide},
+    gather::{Gathered, gather, referenced},
+    policy::{Floor, Policy, YOUNG},
+    ranges::{Author, Ranges, ranges},
+    report::{KeptSegmentsReport, PruneReport, Tallies, Tally, TimelineReport},
+    sweep,
+};
+
+/// Whether anything is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Only say what would be done.
+    DryRun,
+    /// Do it.
+    Act,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// What is kept.
+    pub policy: Policy,
+    /// What to do about the limit below which it may not go.
+    pub floor: Floor,
+    /// Whether anything is changed.
+    pub mode: Mode,
+}
+
+/// What is known of a timeline once its future is decided.
+struct Future {
+    timeline: TimelineId,
+    ranges: Ranges,
+    statement: Option<BoundaryDocument>,
+}
+
+/// Prunes an archive. Any number of processes may do it at once, from any machine, beside archivers and restores.
+///
+/// # Errors
+/// The first thing that is wrong with the archive: what is damaged is not pruned (`pitr verify` tells all). What the store
+/// answers; what was done by then stays done, and the next prune goes on. `config.contradictory` for a grace period below
+/// [`YOUNG`].
+pub async fn prune(
+    archive: &Archive,
+    request: &Request,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<PruneReport> {
+    const DOING: &str = "pruning";
+    let Request { policy, floor, mode } = *request;
+    if policy.grace < YOUNG {
+        return Err(Error::new(Code::ConfigContradictory, DOING)
+            .on(archive.store().describe())
+            .with("grace", format_args!("{} s", policy.grace.as_secs()))
+            .with("at least", format_args!("{} s", YOUNG.as_secs())));
+    }
+    let grace = i64::try_from(policy.grace.as_micros()).unwrap_or(i64::MAX);
+    let now = clock.now();
+    let gathered = gather(archive, now).await?;
+    let catalog = &gathered.catalog;
+    let held: Held = gathered.holds.iter().filter(|hold| hold.expires > now).map(|hold| hold.base.clone()).collect();
+    let decided = decide(catalog, &policy, floor, &held, now);
+    let claim = archive.newest_claim().await?;
+    // A clock that is behind would end the grace period early.
+    let created = catalog.timelines().filter_map(Timeline::observed_through).fold(now, Micros::max);
+    let mut futures = Vec::new();
+    for timeline in catalog.timelines() {
+        let author = Author {
+            archive: archive.id(),
+            created,
+            epoch: claim.as_ref().map(EpochClaim::epoch).unwrap_or_default(),
+            nonce: random.nonce()?,
+        };
+        futures.push(future(archive, timeline, &decided, &author).await?);
+    }
+    let after = after(catalog, &decided, &futures);
+    let condemned = condemned(&gathered, &decided, &after, archive, now);
+    let due = sweep::due(archive, &gathered, &after, now, grace).await?;
+    let mut report = PruneReport {
+        dry_run: mode == Mode::DryRun,
+        at: now.to_datetime(),
+        window_to: decided.reference.map(Micros::to_datetime),
+        window_from: decided.reference.map(|_| decided.from.to_datetime()),
+        window_seconds: policy.effective_window(floor).as_secs(),
+        window_widened: policy.effective_window(floor) > policy.window,
+        timelines: timelines(catalog, &after, &futures),
+        condemned: tallies(catalog, &after, &condemned),
+        deleted: due.tallies,
+        waiting: due.waiting,
+        due: due.next.map(Micros::to_datetime),
+        holds: held.len(),
+        bases: decided.bases,
+        tags: decided.tags,
+    };
+    report.condemned.manifests = manifests(catalog, &after);
+    let (Mode::Act, Some(claim)) = (mode, claim) else { return Ok(report) };
+    if !condemned.is_empty() {
+        let random_part: [u8; 4] = random.bytes()?;
+        let document = CondemnedDocument {
+            version: DOCUMENT_VERSION,
+            archive: archive.id(),
+            id: BaseId::new(created.to_datetime(), u32::from_le_bytes(random_part)),
+            objects: condemned,
+            created,
+            epoch: claim.epoch(),
+            nonce: random.nonce()?,
+            extra: Extra::new(),
+        };
+        crate::crash::point("prune-before-condemn");
+        if let PutDocument::Conflict(other) = archive.put_condemned(&document, &claim, random).await? {
+            return Err(Error::new(Code::Internal, DOING).on(ObjectKey::condemned(&other.id)));
+        }
+        crate::crash::point("prune-after-condemn");
+    }
+    for Future { statement, .. } in futures {
+        let Some(statement) = statement else { continue };
+        crate::crash::point("prune-before-boundary");
+        match archive.put_boundary(&statement, &claim, random).await? {
+            PutDocument::Created { .. } => {}
+            // Another prune has decided meanwhile; what it says counts, and the next one goes on from there.
+            PutDocument::Conflict(other) => {
+                tracing::info!(timeline = %other.timeline, ordinal = %other.ordinal, "another prune was faster");
+            }
+        }
+        crate::crash::point("prune-after-boundary");
+    }
+    sweep::delete(archive, &due, catalog).await?;
+    Ok(report)
+}
+
+/// What stays of a timeline. Reads a footer for every range that begins behind segments that go.
+async fn future(archive: &Archive, timeline: &Timeline, decided: &Decided, author: &Author) -> Result<Future> {
+    let needs = decided.needs.get(&timeline.id()).map(Vec::as_slice).unwrap_or_default();
+    let mut ranges = ranges(timeline, needs);
+    let (mut looked, mut step) = (0, 1);
+    while let Some((part, manifest)) = ranges.distrusted(timeline, looked) {
+        let first = ranges.parts.get(part).and_then(|part| timeline.segments().get(part.segments.start));
+        let Some(first) = first else { break };
+        let footer = archive.read_footer(timeline.id(), first.ordinal).await?;
+        let read = footer.manifest.map(|progress| progress.point);
+        if read.is_some_and(|read| read <= manifest) || !ranges.begin_earlier(part, step) {
+            (looked, step) = (part + 1, 1);
+        } else {
+            (looked, step) = (part.saturating_sub(1).min(looked), step * 2);
+        }
+    }
+    let statement = ranges.statement(timeline, author);
+    Ok(Future { timeline: timeline.id(), ranges, statement })
+}
+
+/// The catalog without what is not kept.
+fn after(catalog: &Catalog, decided: &Decided, futures: &[Future]) -> Catalog {
+    let dropped = decided.dropped();
+    let bases: Vec<BaseDocument> = catalog.bases().iter().filter(|base| !dropped.contains(&base.id)).cloned().collect();
+    let statements: BTreeMap<TimelineId, &BoundaryDocument> =
+        futures.iter().filter_map(|future| Some((future.timeline, future.statement.as_ref()?))).collect();
+    let timelines = catalog.timelines().map(|timeline| match statements.get(&timeline.id()) {
+        Some(statement) => timeline.without((*statement).clone()),
+        None => timeline.clone(),
+    });
+    catalog.with(timelines.collect(), bases)
+}
+
+/// What is condemned now: bases and tags by decision, files that nothing names any more, what tests of the store left. What
+/// is condemned already is not condemned again, unless by a clock that was ahead.
+fn condemned(
+    gathered: &Gathered,
+    decided: &Decided,
+    after: &Catalog,
+    archive: &Archive,
+    now: Micros,
+) -> Vec<CondemnedObject> {
+    let catalog = &gathered.catalog;
+    let known: BTreeSet<&ObjectKey> = gathered
+        .condemned
+        .iter()
+        .filter(|document| document.created <= now)
+        .flat_map(|document| document.objects.iter().map(|object| &object.key))
+        .collect();
+    let mut found: BTreeMap<ObjectKey, Condemnation> = BTreeMap::new();
+    found.extend(decided.dropped().into_iter().map(|id| (ObjectKey::base(id), Condemnation::Base)));
+    let expired = decided.tags.iter().filter(|tag| tag.expired);
+    let expired = expired.filter_map(|tag| pitr_archive::tag::Name::parse(&tag.name).ok());
+    found.extend(expired.map(|name| (ObjectKey::tag(archive.tag_hash(&name)), Condemnation::ExpiredTag)));
+    let needed = referenced(after.bases().iter().chain(&gathered.held_bases), after.timelines());
+    let named = referenced(catalog.bases().iter(), catalog.timelines());
+    for key in gathered.objects.keys().filter(|key| !needed.contains(key)) {
+        if key.as_str().starts_with(prefix::FILES) {
+            let of_base = named.contains(key);
+            found.insert(key.clone(), if of_base { Condemnation::FileOfBase } else { Condemnation::Unreferenced });
+        } else if key.as_str().starts_with(prefix::PROBE) {
+            found.insert(key.clone(), Condemnation::Leftover);
+        }
+    }
+    // A base that was published before and is condemned by a clock ahead stays condemned.
+    let again = gathered.condemned.iter().filter(|document| document.created > now).flat_map(|d| &d.objects);
+    found.extend(again.filter(|o| o.why == Condemnation::Base).map(|o| (o.key.clone(), o.why)));
+    let there = |key: ObjectKey, why| {
+        let bytes = *gathered.objects.get(&key)?;
+        Some(CondemnedObject { key, bytes, why })
+    };
+    found.into_iter().filter(|(key, _)| !known.contains(key)).filter_map(|(key, why)| there(key, why)).collect()
+}
+
+fn tallies(before: &Catalog, after: &Catalog, condemned: &[CondemnedObject]) -> Tallies {
+    let mut tallies = Tallies::default();
+    for object in condemned {
+        let bytes = object.bytes;
+        match object.why {
+            Condemnation::Base => tallies.bases.add(bytes),
+            Condemnation::ExpiredTag => tallies.tags.add(bytes),
+            Condemnation::FileOfBase => tallies.files.add(bytes),
+            Condemnation::Unreferenced => {
+                tallies.files.add(bytes);
+                tallies.unreferenced.add(bytes);
+            }
+            Condemnation::Superseded => tallies.segments.add(bytes),
+            Condemnation::Leftover => tallies.leftovers.add(bytes),
+        }
+    }
+    for timeline in before.timelines() {
+        tallies.segments = tallies.segments.plus(dropped(timeline, after.timeline(timeline.id())));
+    }
+    tallies
+}
+
+/// Segments that are there before and not after.
+fn dropped(before: &Timeline, after: Option<&Timeline>) -> Tally {
+    let mut tally = Tally::default();
+    let Some(deleted) = after.and_then(Timeline::deleted) else { return tally };
+    for segment in before.segments().iter().filter(|segment| !deleted.keeps(segment.ordinal)) {
+        tally.add(segment.object_bytes);
+    }
+    tally
+}
+
+/// Manifests that are there before and not after; their sizes are not known.
+fn manifests(before: &Catalog, after: &Catalog) -> Tally {
+    let count = |catalog: &Catalog| catalog.timelines().map(|t| t.manifests().len() as u64).sum::<u64>();
+    Tally { objects: count(before).saturating_sub(count(after)), bytes: 0 }
+}
+
+fn timelines(before: &Catalog, after: &Catalog, futures: &[Future]) -> Vec<TimelineReport> {
+    let reported = futures.iter().filter_map(|future| {
+        let timeline = before.timeline(future.timeline)?;
+        let kept = future.ranges.parts.iter().filter_map(|part| {
+            let segments = timeline.segments().get(part.segments.clone())?;
+            let (first, last) = (segments.first()?, segments.last()?);
+            Some(KeptSegmentsReport {
+                from: first.ordinal,
+                to: last.ordinal,
+                first: first.first,
+                end: last.end,
+                segments: segments.len() as u64,
+                bytes: segments.iter().map(|segment| segment.object_bytes).sum(),
+                keep: part.why.clone(),
+            })
+        });
+        Some(TimelineReport {
+            timeline: future.timeline,
+            kept: kept.collect(),
+            dropped: dropped(timeline, after.timeline(future.timeline)),
+            before: restorable(before, future.timeline),
+            after: restorable(after, future.timeline),
+        })
+    });
+    reported.collect()
+}
+
+fn restorable(catalog: &Catalog, timeline: TimelineId) -> Vec<Window> {
+    let bases: Vec<&BaseDocument> = catalog.bases().iter().filter(|base| base.floor.timeline == timeline).collect();
+    catalog.timeline(timeline).map(|timeline| windows(timeline, &bases)).unwrap_or_default()
+}

@@ -1,0 +1,239 @@
+//! The second phase: what is due, and deleting it.
+//!
+//! Owns: what may be deleted: what has been no part of the archive for a whole grace period, by every statement in force
+//! during it, and is needed by nothing now. Names go before what they name, statements last: a crash in between leaves
+//! objects that the next sweep finds by the same statements.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use pitr_archive::{
+    Result,
+    catalog::{
+        archive::{Archive, CONCURRENCY},
+        model::Catalog,
+        schema::{BoundaryDocument, Condemnation, HoldDocument},
+    },
+    clock::Micros,
+    ids::{BaseId, TimelineId},
+    object_key::{ObjectKey, prefix},
+};
+
+use super::{
+    gather::{Gathered, referenced},
+    report::{Tallies, Tally},
+};
+
+/// So long it stays known, behind its grace period, that something was condemned: an archiver that uploads a base for days
+/// must see at its end what was condemned meanwhile, and the manifest that names a base is written minutes after it, but by
+/// an archiver that may be away.
+const REMEMBERED: i64 = 30 * 24 * 60 * 60 * 1_000_000;
+
+/// What is deleted, in this order.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// Bases, tags, manifests.
+    pub names: Vec<ObjectKey>,
+    /// Files and segments.
+    pub data: Vec<ObjectKey>,
+    /// Statements that nobody needs any more.
+    pub statements: Vec<ObjectKey>,
+    pub tallies: Tallies,
+    /// What is not due yet, and when the first of it is.
+    pub waiting: Tally,
+    pub next: Option<Micros>,
+}
+
+/// By when something must have been stated to be due now.
+fn before(now: Micros, grace: i64) -> Micros {
+    Micros(now.0.saturating_sub(grace))
+}
+
+impl Due {
+    fn wait(&mut self, bytes: u64, since: Micros, grace: i64) {
+        self.waiting.add(bytes);
+        let due = Micros(since.0.saturating_add(grace));
+        self.next = Some(self.next.map_or(due, |next| next.min(due)));
+    }
+}
+
+/// What the archive's statements make due at `now`. `after` is the catalog without what is not kept.
+pub(super) async fn due(
+    archive: &Archive,
+    gathered: &Gathered,
+    after: &Catalog,
+    now: Micros,
+    grace: i64,
+) -> Result<Due> {
+    let mut due = Due::default();
+    let holds: Vec<&HoldDocument> = gathered.holds.iter().filter(|hold| hold.expires > now).collect();
+    condemned(archive, gathered, after, &holds, (now, grace), &mut due);
+    for (timeline, boundaries) in &gathered.boundaries {
+        deleted(archive, *timeline, boundaries, &holds, (now, grace), &mut due).await?;
+    }
+    for hold in gathered.holds.iter().filter(|hold| hold.expires <= before(now, grace)) {
+        due.tallies.leftovers.add(0);
+        due.statements.push(ObjectKey::hold(&hold.id));
+    }
+    Ok(due)
+}
+
+fn condemned(
+    archive: &Archive,
+    gathered: &Gathered,
+    after: &Catalog,
+    holds: &[&HoldDocument],
+    (now, grace): (Micros, i64),
+    due: &mut Due,
+) {
+    let mut needed = referenced(after.bases().iter().chain(&gathered.held_bases), after.timelines());
+    needed.extend(holds.iter().map(|hold| ObjectKey::base(&hold.base)));
+    // A tag of the same name can have been created since.
+    let tags = after.tags().iter().filter(|tag| tag.expires.is_none_or(|expires| expires > now));
+    let names = tags.filter_map(|tag| pitr_archive::tag::Name::parse(&tag.name).ok());
+    needed.extend(names.map(|name| ObjectKey::tag(archive.tag_hash(&name))));
+    let named: BTreeSet<ObjectKey> =
+        after.timelines().flat_map(|t| t.manifests()).flat_map(|m| &m.bases).map(ObjectKey::base).collect();
+    let mut seen = BTreeSet::new();
+    let mut documents: Vec<_> = gathered.condemned.iter().collect();
+    documents.sort_by_key(|document| document.created);
+    for document in documents {
+        let is_due = document.created <= before(now, grace);
+        let forgotten = document.created <= before(now, grace.saturating_add(REMEMBERED));
+        let mut finished = forgotten;
+        for object in &document.objects {
+            // What a manifest names and is not there was condemned: that must stay known.
+            finished &= !named.contains(&object.key);
+            let Some(bytes) = gathered.objects.get(&object.key).copied() else { continue };
+            if needed.contains(&object.key) {
+                let held = holds.iter().any(|hold| ObjectKey::base(&hold.base) == object.key);
+                finished &= !held;
+                continue;
+            }
+            if !seen.insert(object.key.clone()) {
+                continue;
+            }
+            if !is_due {
+                due.wait(bytes, document.created, grace);
+                continue;
+            }
+            let tallies = &mut due.tallies;
+            match object.why {
+                Condemnation::Base => tallies.bases.add(bytes),
+                Condemnation::ExpiredTag => tallies.tags.add(bytes),
+                Condemnation::FileOfBase => tallies.files.add(bytes),
+                Condemnation::Unreferenced => {
+                    tallies.files.add(bytes);
+                    tallies.unreferenced.add(bytes);
+                }
+                Condemnation::Superseded => tallies.segments.add(bytes),
+                Condemnation::Leftover => tallies.leftovers.add(bytes),
+            }
+            match object.why {
+                Condemnation::Base | Condemnation::ExpiredTag => due.names.push(object.key.clone()),
+                _ => due.data.push(object.key.clone()),
+            }
+        }
+        if finished {
+            due.statements.push(ObjectKey::condemned(&document.id));
+        }
+    }
+}
+
+/// The statements that were in force at some time of the grace period: all others came before them.
+fn in_force(boundaries: &[BoundaryDocument], since: Micros) -> Option<&[BoundaryDocument]> {
+    // They were written in this order, whatever the clock said.
+    let mut latest = Micros(i64::MIN);
+    let old = boundaries.iter().take_while(|boundary| {
+        latest = latest.max(boundary.created);
+        latest <= since
+    });
+    old.count().checked_sub(1).and_then(|last| boundaries.get(last..))
+}
+
+async fn deleted(
+    archive: &Archive,
+    timeline: TimelineId,
+    boundaries: &[BoundaryDocument],
+    holds: &[&HoldDocument],
+    (now, grace): (Micros, i64),
+    due: &mut Due,
+) -> Result<()> {
+    let Some(newest) = boundaries.last() else { return Ok(()) };
+    let in_force = in_force(boundaries, before(now, grace));
+    let held = |key: &ObjectKey| {
+        let ordinal = key.segment_ordinal();
+        let holds = holds.iter().filter(|hold| hold.timeline == timeline).filter_map(|hold| hold.segments);
+        ordinal.is_some_and(|ordinal| holds.into_iter().any(|(from, to)| from <= ordinal && ordinal < to))
+    };
+    for listed in archive.store().list(&prefix::segments(timeline), None).await? {
+        let Some(ordinal) = listed.key.segment_ordinal().filter(|ordinal| !newest.keeps(*ordinal)) else { continue };
+        if held(&listed.key) {
+            continue;
+        }
+        if in_force.is_some_and(|all| !all.iter().any(|boundary| boundary.keeps(ordinal))) {
+            due.tallies.segments.add(listed.size);
+            due.data.push(listed.key);
+        } else {
+            due.wait(listed.size, stated(boundaries, |boundary| boundary.keeps(ordinal)), grace);
+        }
+    }
+    for listed in archive.store().list(&prefix::manifests(timeline), None).await? {
+        let Some(number) = listed.key.manifest_number().filter(|number| !newest.keeps_manifest(*number)) else {
+            continue;
+        };
+        if in_force.is_some_and(|all| !all.iter().any(|boundary| boundary.keeps_manifest(number))) {
+            due.tallies.manifests.add(listed.size);
+            due.names.push(listed.key);
+        } else {
+            due.wait(listed.size, stated(boundaries, |boundary| boundary.keeps_manifest(number)), grace);
+        }
+    }
+    let replaced = boundaries.len() - in_force.map_or(boundaries.len(), <[_]>::len);
+    for boundary in boundaries.iter().take(replaced) {
+        due.tallies.leftovers.add(0);
+        due.statements.push(ObjectKey::boundary_revision(timeline, boundary.ordinal, boundary.revision));
+    }
+    Ok(())
+}
+
+/// Since when no statement keeps something.
+fn stated(boundaries: &[BoundaryDocument], keeps: impl Fn(&BoundaryDocument) -> bool) -> Micros {
+    let kept = boundaries.iter().rposition(keeps).map_or(0, |last| last + 1);
+    boundaries.get(kept).map_or(Micros(0), |boundary| boundary.created)
+}
+
+/// Deletes it. A base that was published since the catalog was read can name a file of which its archiver knew before it was
+/// condemned: right before, the bases are listed again.
+pub(super) async fn delete(archive: &Archive, due: &Due, known: &Catalog) -> Result<()> {
+    crate::crash::point("sweep-before-delete");
+    all(archive, due.names.iter()).await?;
+    let mut late: BTreeMap<BaseId, BTreeSet<ObjectKey>> = BTreeMap::new();
+    if !due.data.is_empty() {
+        for id in archive.list_bases().await? {
+            if known.base(&id).is_none() && !known.condemned().contains_key(&ObjectKey::base(&id)) {
+                let base = archive.get_base(&id).await?;
+                late.insert(id, referenced(base.iter(), std::iter::empty()));
+            }
+        }
+    }
+    crate::crash::point("sweep-names-deleted");
+    all(archive, due.data.iter().filter(|key| !late.values().any(|files| files.contains(key)))).await?;
+    crate::crash::point("sweep-data-deleted");
+    if late.is_empty() {
+        all(archive, due.statements.iter()).await?;
+    }
+    crate::crash::point("sweep-after-delete");
+    Ok(())
+}
+
+async fn all(archive: &Archive, keys: impl Iterator<Item = &ObjectKey>) -> Result<()> {
+    let deletions: Vec<_> = keys
+        .map(|key| async move {
+            archive.store().delete(key).await?;
+            crate::crash::point("sweep-deleted-one");
+            Ok(())
+        })
+        .collect();
+    stream::iter(deletions).buffer_unordered(CONCURRENCY).try_collect().await
+}

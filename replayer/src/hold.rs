@@ -1,0 +1,134 @@
+//! A restore says what it reads, so that retention leaves it alone.
+//!
+//! Owns: the hold's document, its renewal and its end. A hold expires by itself: of a restore that was killed nothing stays
+//! that holds. Refuses: to stand in the way of a restore. Where none can be written (a read-only store), the restore relies
+//! on the grace period alone, and its caller says so.
+
+use std::time::Duration;
+
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::{
+        archive::{Archive, EpochClaim, PutDocument},
+        schema::{DOCUMENT_VERSION, Extra, HoldDocument},
+    },
+    clock::{Clock, Micros},
+    ids::BaseId,
+    object_key::ObjectKey,
+    random::Random,
+};
+
+use crate::plan::RestorePlan;
+
+/// How long a hold lasts without being renewed.
+pub const LASTS: Duration = Duration::from_secs(3600);
+/// How often it is renewed.
+pub const RENEWAL: Duration = Duration::from_secs(1200);
+
+const DOING: &str = "holding what the restore reads";
+
+/// A hold that is in force.
+#[derive(Debug)]
+pub struct Hold<'a> {
+    archive: &'a Archive,
+    clock: &'a dyn Clock,
+    random: &'a dyn Random,
+    claim: EpochClaim,
+    document: HoldDocument,
+}
+
+impl<'a> Hold<'a> {
+    /// Holds what a plan reads. `holder` is for people.
+    ///
+    /// # Errors
+    /// What the store answers: `store.denied` where it is read-only.
+    pub async fn place(
+        archive: &'a Archive,
+        plan: &RestorePlan,
+        clock: &'a dyn Clock,
+        random: &'a dyn Random,
+        holder: &str,
+    ) -> Result<Self> {
+        let claim = archive.newest_claim().await?;
+        let claim = claim.ok_or_else(|| Error::new(Code::ObjectMissing, DOING).on("epochs"))?;
+        let of_run = plan.segments.iter().filter(|s| s.timeline == plan.base.floor.timeline);
+        let ordinals = of_run.clone().map(|s| s.ordinal).min().zip(of_run.filter_map(|s| s.ordinal.next()).max());
+        let document = HoldDocument {
+            version: DOCUMENT_VERSION,
+            archive: archive.id(),
+            id: name(clock.now(), random)?,
+            base: plan.base.id.clone(),
+            timeline: plan.base.floor.timeline,
+            segments: ordinals,
+            created: clock.now(),
+            expires: expiry(clock.now()),
+            holder: holder.to_owned(),
+            nonce: random.nonce()?,
+            extra: Extra::new(),
+        };
+        let hold = Self { archive, clock, random, claim, document };
+        hold.put().await?;
+        Ok(hold)
+    }
+
+    async fn put(&self) -> Result<()> {
+        match self.archive.put_hold(&self.document, &self.claim, self.random).await? {
+            PutDocument::Created { .. } => Ok(()),
+            PutDocument::Conflict(other) => Err(Error::new(Code::Internal, DOING).on(ObjectKey::hold(&other.id))),
+        }
+    }
+
+    /// Lasts for as long again from now on.
+    ///
+    /// # Errors
+    /// What the store answers; what was held is held until it expires.
+    pub async fn renew(&mut self) -> Result<()> {
+        let before = self.document.clone();
+        let now = self.clock.now();
+        self.document.id = name(now, self.random)?;
+        self.document.nonce = self.random.nonce()?;
+        (self.document.created, self.document.expires) = (now, expiry(now));
+        if let Err(e) = self.put().await {
+            self.document = before;
+            return Err(e);
+        }
+        self.archive.store().delete(&ObjectKey::hold(&before.id)).await
+    }
+
+    /// Renews it until `work` is done, and ends it. A renewal that fails is told to `failed`, and tried again.
+    pub async fn during<T>(mut self, work: impl Future<Output = T>, failed: impl Fn(&Error)) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => {
+                    if let Err(e) = self.release().await {
+                        failed(&e);
+                    }
+                    return done;
+                }
+                () = tokio::time::sleep(RENEWAL) => {
+                    if let Err(e) = self.renew().await {
+                        failed(&e);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// What the store answers; it then ends when it expires.
+    pub async fn release(self) -> Result<()> {
+        self.archive.store().delete(&ObjectKey::hold(&self.document.id)).await
+    }
+}
+
+fn name(now: Micros, random: &dyn Random) -> Result<BaseId> {
+    let bytes: [u8; 4] = random.bytes()?;
+    Ok(BaseId::new(now.to_datetime(), u32::from_le_bytes(bytes)))
+}
+
+fn expiry(now: Micros) -> Micros {
+    Micros(now.0.saturating_add(i64::try_from(LASTS.as_micros()).unwrap_or(i64::MAX)))
+}
