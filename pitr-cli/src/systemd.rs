@@ -147,6 +147,7 @@ mod tests {
             key: None,
             schedule: Schedule::default(),
             hooks: Hooks::default(),
+            retention: None,
         };
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Micros(0)));
         Board::new(clock, &[job("one"), job("two")], Limits::default())

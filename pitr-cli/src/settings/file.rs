@@ -167,6 +167,9 @@ pub struct Schedule {
     /// Read and check the whole archive, as pitr verify does
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Cron>,
+    /// Delete what `retention` does not keep; default, where there is a `retention`: @daily
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune: Option<Cron>,
 }
 
 impl Schedule {
@@ -180,6 +183,7 @@ impl Schedule {
         Self {
             base: self.base.clone().or_else(|| other.base.clone()),
             verify: self.verify.clone().or_else(|| other.verify.clone()),
+            prune: self.prune.clone().or_else(|| other.prune.clone()),
         }
     }
 }

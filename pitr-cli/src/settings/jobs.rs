@@ -12,10 +12,15 @@ use std::{
 };
 
 use pitr_archive::{Code, Error, Result, store::url};
-use pitr_archiver::{ArchiverConfig, budget, retention::policy::YOUNG, state::StateDir};
+use pitr_archiver::{
+    ArchiverConfig, budget,
+    retention::{Policy, policy::YOUNG},
+    state::StateDir,
+};
 
 use super::{
     file::{Archive, Database, File, Hooks, Retention, Schedule, Tuning, WhenFull},
+    schedule::Cron,
     secret::SecretRef,
 };
 
@@ -33,8 +38,10 @@ pub struct Job {
     pub url: String,
     /// Where the archive's key is.
     pub key: Option<SecretRef>,
-    /// What is due by the clock.
+    /// What is due by the clock; pruning only with a retention.
     pub schedule: Schedule,
+    /// What is kept; nothing is deleted without.
+    pub retention: Option<Policy>,
     /// Who is told.
     pub hooks: Hooks,
 }
@@ -137,6 +144,12 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
     if retention.is_some_and(|policy| policy.grace < YOUNG) {
         return Err(refused(&format!("databases.{name}.retention")).with("grace", "is below 10m"));
     }
+    let mut schedule = database.schedule.or(&file.schedule);
+    if retention.is_none() {
+        schedule.prune = None;
+    } else if schedule.prune.is_none() {
+        schedule.prune = Cron::parse("@daily").ok();
+    }
     if given.required == Some(false) {
         config.budget.when_full = budget::WhenFull::Barrier;
         config.budget.bytes.get_or_insert(OPTIONAL_BUDGET);
@@ -146,7 +159,8 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
         config,
         url: given.url.clone(),
         key: given.key.clone(),
-        schedule: database.schedule.or(&file.schedule),
+        schedule,
+        retention,
         hooks: database.hooks.or(&file.hooks),
     })
 }
@@ -208,6 +222,17 @@ mod tests {
         let config = &found[0].config;
         assert_eq!((config.interval.as_secs(), config.poll.as_secs(), config.heartbeat.as_secs()), (3, 1, 300));
         assert_eq!(config.state, Path::new("/db/one.pitr"));
+    }
+
+    #[test]
+    fn what_a_retention_does_not_keep_is_deleted_once_a_day_and_nothing_without_one() {
+        assert_eq!(jobs(ONE).unwrap()[0].schedule.prune, None);
+        let only = format!("schedule.prune = \"@hourly\"\n{ONE}");
+        assert_eq!(jobs(&only).unwrap()[0].schedule.prune, None, "there is nothing that says what to keep");
+        let kept = format!("{ONE}retention.window = \"3d\"\n");
+        let found = jobs(&kept).unwrap();
+        assert_eq!(found[0].schedule.prune, Cron::parse("@daily").ok());
+        assert_eq!(found[0].retention.unwrap().window.as_secs(), 3 * 86_400);
     }
 
     #[test]

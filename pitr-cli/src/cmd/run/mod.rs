@@ -29,6 +29,7 @@ use pitr_archiver::{
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::reload::OfProcess;
 use crate::{
     args::archiving::{LimitArgs, RunArgs, WhenFull},
     cmd::work,
@@ -62,13 +63,14 @@ struct AllCaughtUp {
 
 /// Archives.
 pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
-    let (jobs, http) = match &args.config {
+    let (jobs, process) = match &args.config {
         Some(path) => {
             let file = sources::load(path, std::env::vars())?.file;
-            (jobs::of(&file)?, file.http)
+            (jobs::of(&file)?, OfProcess::of(&file))
         }
-        None => (vec![named(args)?], Http::default()),
+        None => (vec![named(args)?], OfProcess::default()),
     };
+    let http = &process.http;
     for job in &jobs {
         work::refuse_no_database(&job.config)?;
     }
@@ -78,8 +80,8 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
     if args.once {
         return catch_up(context, &jobs, args.config.is_some(), shutdown).await;
     }
-    let board = Arc::new(Board::new(Arc::clone(&context.clock), &jobs, limits(args, &http)));
-    seen(&board, args.http.or(http.listen.map(|listen| listen.0))).await?;
+    let board = Arc::new(Board::new(Arc::clone(&context.clock), &jobs, limits(args, http)));
+    seen(&board, args.http.or(http.listen.as_ref().map(|listen| listen.0))).await?;
     match (&args.config, jobs.as_slice(), board.panels.as_slice()) {
         (None, [job], [panel]) => {
             let _died = panel.guard();
@@ -89,7 +91,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
         }
         (path, ..) => {
             let path = path.clone().unwrap_or_default();
-            service::run(context, &path, jobs, &board.panels, shutdown).await?;
+            service::run(context, (&path, &process), jobs, &board.panels, shutdown).await?;
         }
     }
     Ok(Verdict::Done)
@@ -158,7 +160,15 @@ fn named(args: &RunArgs) -> Result<Job> {
     };
     config.rival = if args.take_over { Rival::TakeOver } else { Rival::Leave };
     let key = archive.key_file.map(SecretRef::File);
-    Ok(Job { name, config, url: archive.archive, key, schedule: Schedule::default(), hooks: Hooks::default() })
+    Ok(Job {
+        name,
+        config,
+        url: archive.archive,
+        key,
+        schedule: Schedule::default(),
+        retention: None,
+        hooks: Hooks::default(),
+    })
 }
 
 /// Opens a job's archive, creating it when there is none; its store is measured.

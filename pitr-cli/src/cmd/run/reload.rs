@@ -12,8 +12,11 @@ use pitr_archiver::{
     control::{Change, Effect, Reloaded},
 };
 
-use super::service::Live;
-use crate::settings::jobs::Job;
+use super::{clockwork::Due, service::Live};
+use crate::settings::{
+    file::{File, Http, Limits, Log},
+    jobs::Job,
+};
 
 /// What becomes of each archive.
 #[derive(Debug)]
@@ -24,13 +27,36 @@ pub struct Changes {
     pub told: Reloaded,
 }
 
+/// What belongs to the process, not to one of its archivers: all of it needs a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OfProcess {
+    /// Where it is seen.
+    pub http: Http,
+    /// Its log.
+    pub log: Log,
+    /// What it may use.
+    pub limits: Limits,
+}
+
+impl OfProcess {
+    /// As a file says it.
+    pub fn of(file: &File) -> Self {
+        Self { http: file.http.clone(), log: file.log.clone(), limits: file.limits.clone() }
+    }
+}
+
 /// Compares what runs with what is written now.
-pub fn compare(running: &[Job], written: &[Job]) -> Changes {
+pub fn compare(process: (&OfProcess, &OfProcess), running: &[Job], written: &[Job]) -> Changes {
     let by_name: BTreeMap<_, _> = written.iter().map(|job| (job.name.as_str(), job)).collect();
     let (mut apply, mut changes) = (Vec::new(), Vec::new());
     let mut told = |name: &str, what: &str, effect: Effect| {
         changes.push(Change { database: name.to_owned(), what: what.to_owned(), effect });
     };
+    let (was, is) = process;
+    let whole = [("http", was.http != is.http), ("log", was.log != is.log), ("limits", was.limits != is.limits)];
+    for (what, _) in whole.into_iter().filter(|(_, differs)| *differs) {
+        told("", what, Effect::NeedsRestart);
+    }
     for old in running {
         let Some(new) = by_name.get(old.name.as_str()) else {
             told(&old.name, "is no longer named: it is archived until the restart", Effect::NeedsRestart);
@@ -48,10 +74,14 @@ pub fn compare(running: &[Job], written: &[Job]) -> Changes {
         if old.schedule != new.schedule {
             told(&old.name, "schedule", Effect::Applied);
         }
+        if old.retention != new.retention {
+            told(&old.name, "retention", Effect::Applied);
+        }
         if old.hooks != new.hooks {
             told(&old.name, "hooks", Effect::Applied);
         }
-        let live = Live { config, schedule: new.schedule.clone(), hooks: new.hooks.clone() };
+        let due = Due { schedule: new.schedule.clone(), retention: new.retention };
+        let live = Live { config, due, hooks: new.hooks.clone() };
         apply.push((old.name.clone(), live));
     }
     for new in written.iter().filter(|new| running.iter().all(|old| old.name != new.name)) {
@@ -78,7 +108,8 @@ mod tests {
             "tuning.interval = \"9s\"\nschedule.base = \"@daily\"\n[databases.one]\ndb = \"/db/one\"\n\
              archive.url = \"file:/a/elsewhere\"\n[databases.three]\ndb = \"/db/three\"\narchive.url = \"file:/a/three\"\n",
         );
-        let changes = compare(&before, &after);
+        let same = OfProcess::default();
+        let changes = compare((&same, &same), &before, &after);
         let shown: Vec<_> = changes.told.changes.iter().map(|c| (c.database.as_str(), c.effect)).collect();
         assert_eq!(
             shown,
@@ -92,6 +123,9 @@ mod tests {
         );
         let (name, live) = &changes.apply[0];
         assert_eq!((name.as_str(), live.config.interval.as_secs()), ("one", 9));
-        assert!(compare(&before, &before).told.changes.is_empty());
+        assert!(compare((&same, &same), &before, &before).told.changes.is_empty());
+        let seen = OfProcess { limits: toml::from_str("nice = 3").unwrap(), ..OfProcess::default() };
+        let told = compare((&same, &seen), &before, &before).told.changes;
+        assert_eq!((told.len(), told[0].what.as_str(), told[0].effect), (1, "limits", Effect::NeedsRestart));
     }
 }

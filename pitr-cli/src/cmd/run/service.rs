@@ -29,14 +29,16 @@ use tokio::{
 use tracing::Instrument as _;
 
 use super::{
-    clockwork,
+    clockwork::{self, Due},
     hooks::{Hooked, ReloadRequest, reloaded},
-    open_measured, reload, told,
+    open_measured,
+    reload::{self, OfProcess},
+    told,
 };
 use crate::{
     context::Context,
     settings::{
-        file::{Hooks, Schedule},
+        file::{File, Hooks},
         jobs::{self, Job},
         sources,
     },
@@ -60,7 +62,7 @@ pub struct Live {
     /// Of its archiver, as far as it is adopted ([`ArchiverConfig::adopt`]).
     pub config: ArchiverConfig,
     /// What is due by the clock.
-    pub schedule: Schedule,
+    pub due: Due,
     /// Who is told.
     pub hooks: Hooks,
 }
@@ -68,7 +70,7 @@ pub struct Live {
 /// Where changes of a job go.
 struct Levers {
     settings: watch::Sender<ArchiverConfig>,
-    schedule: watch::Sender<Schedule>,
+    due: watch::Sender<Due>,
     hooked: Arc<Hooked>,
 }
 
@@ -78,7 +80,7 @@ struct Levers {
 /// The first that an archiver was given up for.
 pub async fn run(
     context: &Context,
-    path: &Path,
+    (path, process): (&Path, &OfProcess),
     mut jobs: Vec<Job>,
     panels: &[Arc<Panel>],
     shutdown: impl Future<Output = ()>,
@@ -106,11 +108,11 @@ pub async fn run(
                 continue;
             }
             Some(()) = hangup.recv() => {
-                read_again(path, &mut jobs, &levers, None).await;
+                read_again(path, &mut jobs, process, &levers, None).await;
                 continue;
             }
             Some(reply) = reloads.recv() => {
-                read_again(path, &mut jobs, &levers, Some(reply)).await;
+                read_again(path, &mut jobs, process, &levers, Some(reply)).await;
                 continue;
             }
         };
@@ -135,28 +137,35 @@ fn begin(
     let reload = Some(wants_reload.clone());
     let hooked = Hooked::start(database, archive, job.hooks.clone(), Arc::clone(&context.clock), reload);
     let (settings, follows) = watch::channel(job.config.clone());
-    let (schedule, due) = watch::channel(job.schedule.clone());
+    let (due, given) = watch::channel(Due { schedule: job.schedule.clone(), retention: job.retention });
     let span = tracing::info_span!("clockwork", database = job.name);
-    tokio::spawn(clockwork::run(context.clone(), job.clone(), due, Arc::clone(&hooked)).instrument(span));
+    tokio::spawn(clockwork::run(context.clone(), job.clone(), given, Arc::clone(&hooked)).instrument(span));
     let keeper =
         Keeper { context: context.clone(), job: job.clone(), panel, observer: hooked.clone(), settings: follows };
-    Ok((on_a_thread(keeper, stopping)?, Levers { settings, schedule, hooked }))
+    Ok((on_a_thread(keeper, stopping)?, Levers { settings, due, hooked }))
 }
 
 /// Reads the configuration again, and applies what can be applied.
-async fn read_again(path: &Path, jobs: &mut [Job], levers: &BTreeMap<String, Levers>, reply: Option<ReloadRequest>) {
+async fn read_again(
+    path: &Path,
+    jobs: &mut [Job],
+    process: &OfProcess,
+    levers: &BTreeMap<String, Levers>,
+    reply: Option<ReloadRequest>,
+) {
     let answer = written(path.to_owned()).await.map(|written| {
-        let reload::Changes { apply, told } = reload::compare(jobs, &written);
+        let reload::Changes { apply, told } = reload::compare((process, &written.0), jobs, &written.1);
         for (name, live) in apply {
             let (Some(lever), Some(job)) = (levers.get(&name), jobs.iter_mut().find(|job| job.name == name)) else {
                 continue;
             };
             job.config = live.config.clone();
-            job.schedule = live.schedule.clone();
+            job.schedule = live.due.schedule.clone();
+            job.retention = live.due.retention;
             job.hooks = live.hooks.clone();
             // An archiver that is gone needs no settings.
             lever.settings.send_replace(live.config);
-            lever.schedule.send_replace(live.schedule);
+            lever.due.send_replace(live.due);
             lever.hooked.change(live.hooks);
         }
         told
@@ -176,8 +185,11 @@ async fn read_again(path: &Path, jobs: &mut [Job], levers: &BTreeMap<String, Lev
     }
 }
 
-async fn written(path: PathBuf) -> Result<Vec<Job>> {
-    let read = tokio::task::spawn_blocking(move || jobs::of(&sources::load(&path, std::env::vars())?.file));
+async fn written(path: PathBuf) -> Result<(OfProcess, Vec<Job>)> {
+    let read = tokio::task::spawn_blocking(move || {
+        let file: File = sources::load(&path, std::env::vars())?.file;
+        Ok((OfProcess::of(&file), jobs::of(&file)?))
+    });
     read.await.map_err(|e| Error::new(Code::Internal, "reading the configuration").because(e))?
 }
 
