@@ -179,13 +179,16 @@ pub enum Cause {
     Deleted,
 }
 
+/// Why nothing joins a segment to what was before it, and the same in words.
+pub type Broken = (Cause, &'static str);
+
 /// Segments of a timeline that follow one another without a gap.
 #[derive(Clone, Copy, Debug)]
 pub struct Stretch<'a> {
     /// In order; never empty.
     pub segments: &'a [SegmentSummary],
     /// Why nothing joins the first of them to what was before it, in words too. `None` where the timeline itself begins.
-    pub broken: Option<(Cause, &'static str)>,
+    pub broken: Option<Broken>,
     /// The first segment that is missing before it, if that is what is wrong.
     pub missing: Option<Ordinal>,
 }
@@ -194,7 +197,7 @@ pub struct Stretch<'a> {
 pub fn stretches(timeline: &Timeline) -> Vec<Stretch<'_>> {
     let mut path = Path::new(timeline);
     let segments = timeline.segments();
-    let mut begins: Vec<(usize, Option<(Cause, &'static str)>, Option<Ordinal>)> = Vec::new();
+    let mut begins: Vec<(usize, Option<Broken>, Option<Ordinal>)> = Vec::new();
     for (index, summary) in segments.iter().enumerate() {
         let expected = path.edge.ordinal;
         match path.pass(summary) {
