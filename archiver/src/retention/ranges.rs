@@ -65,7 +65,7 @@ pub fn ranges(timeline: &Timeline, needs: &[Need]) -> Ranges {
     // Those that no manifest names, too: the next one begins with the first of them.
     let named = timeline.manifests().last().map_or(Ordinal::new(0), |manifest| manifest.segments.end);
     let unnamed = segments.partition_point(|s| s.ordinal < named);
-    let newest = segments.len().saturating_sub(NEWEST).min(unnamed)..segments.len();
+    let newest = not_first_alone(segments, segments.len().saturating_sub(NEWEST).min(unnamed))..segments.len();
     parts.push(KeptPart { segments: newest, why: vec![Keep::Head], bases: BTreeMap::new() });
     Ranges::joined(parts, cuts)
 }
@@ -77,9 +77,13 @@ fn begins(segments: &[SegmentSummary], first: Boundary, cuts: &[usize]) -> usize
     let least = cuts.iter().rev().find(before).copied().unwrap_or(0);
     let ended = segments.partition_point(|s| s.end <= first);
     let begins = segments.iter().take(ended).rposition(|s| s.first < first).unwrap_or(0);
-    // Of the very first record nothing lies before it that could show that it is not the first of its run.
-    let begins = if segments.get(begins).is_some_and(|s| s.first == Boundary::START) { 0 } else { begins };
-    begins.max(least)
+    not_first_alone(segments, begins).max(least)
+}
+
+/// Of the very first record nothing lies before it that could show that it is not the first of its run: the events that
+/// come before it stay with it.
+fn not_first_alone(segments: &[SegmentSummary], begins: usize) -> usize {
+    if segments.get(begins).is_some_and(|s| s.first == Boundary::START) { 0 } else { begins }
 }
 
 /// Where the segments begin that deletion left.
