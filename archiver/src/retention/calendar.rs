@@ -11,6 +11,9 @@ use super::{decide::Keep, policy::Policy};
 /// A period: numbers that are the same for all times in it.
 type Period = (i32, u32, u32);
 
+/// So many periods, which, and the reason.
+type Rule = (u32, fn(DateTime<Utc>) -> Period, Keep);
+
 fn hour(at: DateTime<Utc>) -> Period {
     (at.year(), at.ordinal(), at.hour())
 }
@@ -37,7 +40,7 @@ pub(super) fn kept(policy: &Policy, taken: &[DateTime<Utc>]) -> BTreeMap<usize, 
     for index in 0..taken.len().min(policy.last as usize) {
         kept.entry(index).or_default().push(Keep::Last);
     }
-    let rules: [(u32, fn(DateTime<Utc>) -> Period, Keep); 5] = [
+    let rules: [Rule; 5] = [
         (policy.hourly, hour, Keep::Hourly),
         (policy.daily, day, Keep::Daily),
         (policy.weekly, week, Keep::Weekly),
