@@ -98,7 +98,7 @@ fn the_server_s_disk_is_never_filled_below_the_floor_whatever_the_policy_says() 
     let mut scene = Scene::with_options(Some(&database.path()), Some(&disk.path()), settings(), &options);
     disk.remount(Access::ReadOnly);
     let free = || {
-        let room = rustix::fs::statvfs(&database.path()).unwrap();
+        let room = rustix::fs::statvfs(database.path()).unwrap();
         room.f_bavail * room.f_frsize
     };
     let mut least = u64::MAX;
