@@ -5,7 +5,7 @@
 //!   request is repeated and meets its own object: the answer is then [`Put::Exists`]**, like for anybody else's;
 //!   callers compare nonces.
 //! - Where the service has no conditional creation, or shows half-written objects, the object is written under a
-//!   temporary name and gets its own in one step that fails when it is taken ([`naming`]).
+//!   temporary name and gets its own in one step that fails when it is taken (`naming`).
 //! - "Not there" is believed only of an object in a bucket that is known to exist: some services answer "not found"
 //!   for both.
 //! - Listings are sorted, filtered and cut here: services differ in what they promise.

@@ -20,11 +20,18 @@ pub(super) enum Place {
     Named(&'static str),
     /// A server, `[user@]host[:port]`, for the driver's setting of that name. Several, separated by commas, where a
     /// standby takes over. The prefix is a directory there and never empty.
-    Server(&'static str),
+    Server(
+        #[cfg_attr(
+            not(any(feature = "cloud", test)),
+            expect(dead_code, reason = "URLs are checked also where they cannot be opened")
+        )]
+        &'static str,
+    ),
 }
 
 impl Place {
     /// The driver's setting.
+    #[cfg(any(feature = "cloud", test))]
     pub(super) const fn setting(self) -> &'static str {
         match self {
             Self::Named(setting) | Self::Server(setting) => setting,

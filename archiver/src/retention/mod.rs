@@ -1,8 +1,8 @@
 //! Retention: what of an archive is kept, and the deletion of everything else.
 //!
-//! - [`policy`]: what an operator asks for. [`decide`]: from a catalog, a policy and a time to decisions, each with its reason;
-//!   [`spans`], [`cover`], [`calendar`] and [`ranges`] are its parts. All of that is pure.
-//! - [`prune`]: the effects, in two phases. [`gather`] lists, [`sweep`] deletes; [`report`] is what came of it.
+//! - `policy`: what an operator asks for. `decide`: from a catalog, a policy and a time to decisions, each with its reason;
+//!   `spans`, `cover`, `calendar` and `ranges` are its parts. All of that is pure.
+//! - `prune`: the effects, in two phases. `gather` lists, `sweep` deletes; `report` is what came of it.
 //!
 //! **Two phases.** What a policy does not keep is first stated to be no longer part of the archive: segments and manifests
 //! by a `boundaries/` document, everything else by one under `condemned/`. From then on no plan offers it. A grace period

@@ -111,7 +111,7 @@ pub struct RunArgs {
     pub limits: LimitArgs,
 }
 
-/// What the process may use; with --config, these go before the file's [limits].
+/// What the process may use; with --config, these go before the file's limits.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
