@@ -16,14 +16,14 @@ use tokio::{
 use tracing::Instrument as _;
 
 use crate::{
-    Archiver, ArchiverConfig,
+    Archiver, ArchiverConfig, Parts,
     archiver::{BaseInProgress, Floor, Heartbeat, SCAN_INTERVAL, captures::Captured, of_another_history},
     base::{collect::Collected, upload},
     control::{Answer, Command, ControlServer, Request},
     elapsed::elapsed,
     engine::{BaseReason, Polled},
     metrics::Figures,
-    observer::{Failure, Linking, Notice},
+    observer::{Failure, Linking, Notice, Observer},
     quiet::{Ahead, Sentry},
     requests::{Archived, Place, Requests, Wanted, answer},
     ship::{self, Backoff, Delivered, Reach},
@@ -74,6 +74,34 @@ impl BaseJob {
     }
 }
 
+/// A server that was brought to rest for a base. However this ends, it is told to go on, once.
+#[derive(Debug)]
+struct AtRest {
+    since: Micros,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl AtRest {
+    fn since(now: Micros, parts: &Parts) -> Self {
+        Self { since: now, observer: Some(parts.observer.clone()) }
+    }
+
+    fn ends(mut self, linking: Linking) {
+        if let Some(observer) = self.observer.take() {
+            observer.after_linking(linking);
+        }
+    }
+}
+
+impl Drop for AtRest {
+    fn drop(&mut self) {
+        // An error ended the archiver meanwhile.
+        if let Some(observer) = self.observer.take() {
+            observer.after_linking(Linking::Failed);
+        }
+    }
+}
+
 /// What was told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
@@ -99,7 +127,7 @@ struct Daemon {
     base_waiters: Vec<oneshot::Sender<Result<Answer>>>,
     requests: Requests,
     /// Since when the server has been at rest for a base whose floor is not fixed.
-    at_rest: Option<Micros>,
+    at_rest: Option<AtRest>,
     /// Whether somebody was told that the archive does not answer, and since when.
     told_away: Option<Micros>,
     /// Whether somebody was told of a limit.
@@ -540,7 +568,7 @@ impl Daemon {
             }
             Some(BaseJob::Quiescing { reason, created, task }) if task.is_finished() => match joined(task.await) {
                 Ok(()) => {
-                    self.at_rest = Some(now);
+                    self.at_rest = Some(AtRest::since(now, &self.archiver.parts));
                     let collector = self.archiver.collector(&reason);
                     let task = tokio::task::spawn_blocking(move || collector.collect());
                     let branches = self.archiver.branches;
@@ -585,7 +613,7 @@ impl Daemon {
             Some(other) => {
                 self.base = Some(other);
                 // Nobody waits for long: the floor then lies behind what the server wrote meanwhile.
-                if self.at_rest.is_some_and(|since| elapsed(since, now) >= AT_REST) {
+                if self.at_rest.as_ref().is_some_and(|rest| elapsed(rest.since, now) >= AT_REST) {
                     self.server_goes_on(Linking::Done);
                 }
             }
@@ -617,8 +645,8 @@ impl Daemon {
 
     /// A server that was brought to rest for a base goes on, told once.
     fn server_goes_on(&mut self, linking: Linking) {
-        if self.at_rest.take().is_some() {
-            self.archiver.parts.observer.after_linking(linking);
+        if let Some(rest) = self.at_rest.take() {
+            rest.ends(linking);
         }
     }
 

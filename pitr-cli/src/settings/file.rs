@@ -193,7 +193,8 @@ impl Schedule {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hooks {
-    /// Before a base's files are linked: brings the server to rest, where that is wanted. If it fails, no base is taken then
+    /// Before a base's files are linked: brings the server to rest, where that is wanted. If it fails, no base is taken then. The
+    /// server should go on by itself after some seconds: an archiver that is killed meanwhile tells it nothing
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before_base: Option<Command>,
     /// As soon as they are linked, milliseconds later, and also where that failed: the server goes on
