@@ -49,8 +49,8 @@ pub(crate) struct Section {
     pub stream: Stream,
     /// What it begins behind.
     pub hole: Option<Hole>,
-    /// The run whose beginning is lost; bases tell its number.
-    assumed: Option<u64>,
+    /// The run whose beginning is lost; bases tell its number. Every timeline counts its own.
+    assumed: Option<(TimelineId, u64)>,
     /// What shows that the archive went on behind it, if it is the last and its end is lost.
     lost_end: Option<String>,
 }
@@ -123,13 +123,20 @@ fn section(timeline: TimelineId, cut: &Cut<'_>, bases: &[BaseDocument]) -> Secti
         let here = bases.iter().filter(|base| {
             stream.holds(base.floor.timeline, base.floor.boundary) && base.first_record > stream.start()
         });
-        let first = here.filter(|base| until.is_none_or(|until| base.floor.boundary <= until)).min_by_key(|b| b.run);
-        if let Some(base) = first.filter(|base| stream.runs.first().is_none_or(|run| base.run < run.number)) {
-            assumed = Some(base.run);
+        let first =
+            here.filter(|base| until.is_none_or(|until| base.floor.boundary <= until)).min_by_key(|b| run_of(b));
+        let noted = stream.runs.first().map(|run| (run.timeline, run.number));
+        if let Some(base) = first.filter(|base| noted.is_none_or(|noted| run_of(base) < noted)) {
+            assumed = Some(run_of(base));
             stream.assume_run(base.floor.timeline, base.run);
         }
     }
     Section { stream, hole: cut.hole, assumed, lost_end: None }
+}
+
+/// A base's run, in the order of a lineage: a child's timeline has a higher number than its parent's.
+fn run_of(base: &BaseDocument) -> (TimelineId, u64) {
+    (base.floor.timeline, base.run)
 }
 
 impl Section {
@@ -149,7 +156,7 @@ impl Section {
         let read: Option<ManifestPoint> = source.manifest(hole.timeline, &piece.summary).await?;
         here.retain(|base| {
             // A run that begins behind the hole has lost nothing.
-            let later_run = self.assumed.is_none_or(|run| base.run > run);
+            let later_run = self.assumed.is_none_or(|run| run_of(base) > run);
             base.first_record > self.starts() && (later_run || read.is_some_and(|read| base.manifest >= read))
         });
         Ok(here)
