@@ -59,12 +59,16 @@ fi
 
 # 3. libclang, which bindgen loads at build time.
 clang_lines=""
+# libclang-cpp, which comes with clang alone, is another library: bindgen does not take it.
+has_libclang() {
+  compgen -G "$1/libclang*.so*" | grep -qv '/libclang-cpp'
+}
 find_libclang() {
   local place
   for place in ${LIBCLANG_PATH:+"$LIBCLANG_PATH"} /usr/lib/llvm-*/lib /usr/lib/*-linux-gnu /usr/lib64 /usr/lib /usr/local/lib; do
-    compgen -G "$place/libclang*.so*" >/dev/null && return 0
+    has_libclang "$place" && return 0
   done
-  have llvm-config && compgen -G "$(llvm-config --libdir)/libclang*.so*" >/dev/null
+  have llvm-config && has_libclang "$(llvm-config --libdir)"
 }
 libclang_from_python() {
   local venv=$cache/libclang
