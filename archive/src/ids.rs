@@ -101,6 +101,62 @@ impl Boundary {
     }
 }
 
+/// The ordinals that a segment stands for: one, or those of all the segments that were merged into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ordinals {
+    first: Ordinal,
+    last: Ordinal,
+}
+
+impl Ordinals {
+    /// One ordinal.
+    pub const fn one(ordinal: Ordinal) -> Self {
+        Self { first: ordinal, last: ordinal }
+    }
+
+    /// From the first to the last, both included; `None` where that is no range.
+    pub fn new(first: Ordinal, last: Ordinal) -> Option<Self> {
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// The first of them.
+    pub const fn first(self) -> Ordinal {
+        self.first
+    }
+
+    /// The last of them.
+    pub const fn last(self) -> Ordinal {
+        self.last
+    }
+
+    /// Whether they are several: the segment was merged.
+    pub fn is_merged(self) -> bool {
+        self.first != self.last
+    }
+
+    /// Whether one of them is `ordinal`.
+    pub fn contains(self, ordinal: Ordinal) -> bool {
+        self.first <= ordinal && ordinal <= self.last
+    }
+
+    /// The ordinal behind them; `None` at the end of the range.
+    pub fn next(self) -> Option<Ordinal> {
+        self.last.next()
+    }
+}
+
+impl From<Ordinal> for Ordinals {
+    fn from(ordinal: Ordinal) -> Self {
+        Self::one(ordinal)
+    }
+}
+
+impl fmt::Display for Ordinals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_merged() { write!(f, "{}-{}", self.first, self.last) } else { self.first.fmt(f) }
+    }
+}
+
 impl RecordNumber {
     /// The boundary directly after this record.
     pub fn after(self) -> Option<Boundary> {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::ids::{BaseId, ContentHash, Epoch, ManifestNumber, Ordinal, TimelineId};
+use crate::ids::{BaseId, ContentHash, Epoch, ManifestNumber, Ordinal, Ordinals, TimelineId};
 
 /// The name of an object, relative to the archive's root; `/` separates, never begins or ends it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,9 +29,16 @@ impl ObjectKey {
         Self(format!("epochs/{:020}.doc", epoch.get()))
     }
 
-    /// A segment.
-    pub fn segment(timeline: TimelineId, ordinal: Ordinal) -> Self {
-        Self(format!("segments/{:010}/{:020}.seg", timeline.get(), ordinal.get()))
+    /// A segment. One that was merged from others has the first and the last of their ordinals in its name; it sorts next to
+    /// the first of them.
+    pub fn segment(timeline: TimelineId, ordinals: impl Into<Ordinals>) -> Self {
+        let ordinals = ordinals.into();
+        let (timeline, first, last) = (timeline.get(), ordinals.first().get(), ordinals.last().get());
+        if ordinals.is_merged() {
+            Self(format!("segments/{timeline:010}/{first:020}-{last:020}.seg"))
+        } else {
+            Self(format!("segments/{timeline:010}/{first:020}.seg"))
+        }
     }
 
     /// A roll-up manifest.
@@ -105,9 +112,23 @@ impl ObjectKey {
         name.split_once('.').map_or(name, |(stem, _)| stem)
     }
 
-    /// The ordinal, when this is a segment's key.
+    /// The ordinal, when this is the key of a segment as an archiver wrote it.
     pub fn segment_ordinal(&self) -> Option<Ordinal> {
-        (self.0.starts_with("segments/") && self.0.ends_with(".seg")).then(|| self.stem().parse().ok()).flatten()
+        self.segment_ordinals().filter(|ordinals| !ordinals.is_merged()).map(Ordinals::first)
+    }
+
+    /// The ordinals, when this is a segment's key, merged or not.
+    pub fn segment_ordinals(&self) -> Option<Ordinals> {
+        if !(self.0.starts_with("segments/") && self.0.ends_with(".seg")) {
+            return None;
+        }
+        match self.stem().split_once('-') {
+            None => self.stem().parse::<Ordinal>().ok().map(Ordinals::from),
+            // One ordinal has one name.
+            Some((first, last)) => {
+                Ordinals::new(first.parse().ok()?, last.parse().ok()?).filter(|ordinals| ordinals.is_merged())
+            }
+        }
     }
 
     /// The number, when this is a manifest's key.
@@ -188,6 +209,12 @@ mod tests {
         assert!(a < b);
         assert_eq!(ObjectKey::parse(b.as_str()).and_then(|k| k.segment_ordinal()), Some(Ordinal::new(10)));
         assert_eq!(ObjectKey::archive().segment_ordinal(), None);
+        let merged = Ordinals::new(Ordinal::new(10), Ordinal::new(12)).unwrap();
+        let m = ObjectKey::segment(TimelineId::FIRST, merged);
+        assert!(a < m && m < ObjectKey::segment(TimelineId::FIRST, Ordinal::new(11)), "{m}");
+        assert_eq!(ObjectKey::parse(m.as_str()).and_then(|k| k.segment_ordinals()), Some(merged));
+        assert_eq!(m.segment_ordinal(), None);
+        assert_eq!(ObjectKey::parse("segments/1/5-5.seg").and_then(|k| k.segment_ordinals()), None);
         let boundary = |n, revision| ObjectKey::boundary_revision(TimelineId::FIRST, Ordinal::new(n), revision);
         let sorted = [boundary(9, 0), boundary(9, 1), boundary(9, 10), boundary(10, 0), boundary(10, 1)];
         assert!(sorted.is_sorted(), "a later statement counts before an earlier one: {sorted:?}");

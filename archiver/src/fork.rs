@@ -122,7 +122,7 @@ async fn first_difference(
     span: &WalSpan,
     records: &[Record],
 ) -> Result<Position> {
-    let reader = archive.read_segment(timeline.id(), segment.ordinal).await?;
+    let reader = archive.read_segment(timeline.id(), segment.ordinals()).await?;
     let mut fork = span.first;
     for placed in reader.entries() {
         let Placed { at, entry: Entry::Record(archived), .. } = placed? else { continue };
@@ -142,7 +142,7 @@ async fn by_number(archive: &Archive, timeline: &Timeline, sequence: SequenceNum
     let Some(run) = timeline.runs().last() else { return Ok(None) };
     for segment in timeline.segments_covering(run.start, timeline.end()).iter().rev() {
         let mut kept = None;
-        for placed in archive.read_segment(timeline.id(), segment.ordinal).await?.entries() {
+        for placed in archive.read_segment(timeline.id(), segment.ordinals()).await?.entries() {
             let Placed { at, entry: Entry::Record(record), .. } = placed? else { continue };
             if at >= run.start && WriteBatch::parse(&record.payload).is_ok_and(|batch| batch.sequence() < sequence) {
                 kept = at.next();
@@ -172,7 +172,7 @@ async fn within(
         sequence: before.map_or_else(SequenceNumber::default, |before| before.last_sequence),
     };
     let mut transactions = before.map_or_else(Transactions::default, |before| before.transactions.clone());
-    for placed in archive.read_segment(timeline.id(), segment.ordinal).await?.entries() {
+    for placed in archive.read_segment(timeline.id(), segment.ordinals()).await?.entries() {
         let Placed { at, entry, hash_after } = placed?;
         if at >= boundary {
             break;

@@ -10,7 +10,7 @@ use pitr_archive::{
     cipher::{Purpose, associated},
     clock::Micros,
     code::Code,
-    ids::{Boundary, FileNumber, Ordinal, RunningHash, SequenceNumber, TimelineId},
+    ids::{Boundary, FileNumber, Ordinal, Ordinals, RunningHash, SequenceNumber, TimelineId},
     keyring::Keyring,
     random::SeededRandom,
     segment::{
@@ -47,7 +47,8 @@ const CODES: &[Code] = &[
     Code::ObjectMissing,
 ];
 
-const WANTED: Wanted = Wanted { archive: ARCHIVE, timeline: TimelineId::FIRST, ordinal: Ordinal::new(7) };
+const WANTED: Wanted =
+    Wanted { archive: ARCHIVE, timeline: TimelineId::FIRST, ordinals: Ordinals::one(Ordinal::new(7)) };
 
 pub fn body(data: &[u8]) {
     let mut input = Input::new(data);
@@ -83,7 +84,7 @@ fn stored(mut object: Vec<u8>) {
     mend(&mut object);
     let body = Bytes::from(object);
     let Ok(header) = SegmentHeader::decode(&body) else { return };
-    let wanted = Wanted { archive: header.archive, timeline: header.timeline, ordinal: header.ordinal };
+    let wanted = Wanted { archive: header.archive, timeline: header.timeline, ordinals: header.ordinals };
     for sealed in [false, true] {
         if let Some(entries) = read(&wanted, &body, &keyring(sealed)) {
             assert!(!sealed, "no seal can be made without the key: {entries:?}");
@@ -211,7 +212,7 @@ fn build(first: Boundary, entries: &[Entry], keyring: &Keyring) -> Option<Finish
     let start = SegmentStart {
         archive: WANTED.archive,
         timeline: WANTED.timeline,
-        ordinal: WANTED.ordinal,
+        ordinal: WANTED.ordinals.first(),
         epoch: EPOCH,
         first,
         hash_before: RunningHash([9; 32]),

@@ -52,7 +52,7 @@ impl<'a> Hold<'a> {
         let claim = archive.newest_claim().await?;
         let claim = claim.ok_or_else(|| Error::new(Code::ObjectMissing, DOING).on("epochs"))?;
         let of_run = plan.segments.iter().filter(|s| s.timeline == plan.base.floor.timeline);
-        let ordinals = of_run.clone().map(|s| s.ordinal).min().zip(of_run.filter_map(|s| s.ordinal.next()).max());
+        let ordinals = of_run.clone().map(|s| s.ordinal).min().zip(of_run.filter_map(|s| s.ordinals().next()).max());
         let document = HoldDocument {
             version: DOCUMENT_VERSION,
             archive: archive.id(),

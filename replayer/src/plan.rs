@@ -24,8 +24,8 @@ use pitr_archive::{
         schema::{BaseDocument, Position},
     },
     ids::{
-        ArchiveId, BaseId, Boundary, ColumnFamilyId, FileNumber, Ordinal, RecordNumber, RunningHash, SequenceNumber,
-        TimelineId,
+        ArchiveId, BaseId, Boundary, ColumnFamilyId, FileNumber, Ordinal, Ordinals, RecordNumber, RunningHash,
+        SequenceNumber, TimelineId,
     },
     rocks::{manifest::TwoPhase, write_batch::WritePolicy},
     segment::entry::{CapturedSettings, ColumnFamilyChange, ManifestPoint},
@@ -291,8 +291,11 @@ pub struct PlannedBase {
 pub struct PlannedSegment {
     /// The timeline.
     pub timeline: TimelineId,
-    /// Its ordinal.
+    /// Its ordinal; the first of them in a merged segment.
     pub ordinal: Ordinal,
+    /// The last of its ordinals, in a merged segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_ordinal: Option<Ordinal>,
     /// Boundary before its first record.
     pub first: Boundary,
     /// Boundary after its last that is on the plan's timeline: a child can have left it inside the segment.
@@ -303,6 +306,13 @@ pub struct PlannedSegment {
     pub hash_after: RunningHash,
     /// Its size in the store.
     pub bytes: u64,
+}
+
+impl PlannedSegment {
+    /// The ordinals that it stands for.
+    pub fn ordinals(&self) -> Ordinals {
+        self.last_ordinal.and_then(|last| Ordinals::new(self.ordinal, last)).unwrap_or_else(|| self.ordinal.into())
+    }
 }
 
 /// A transaction that is prepared, and neither committed nor rolled back, at the target.

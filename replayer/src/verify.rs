@@ -209,7 +209,7 @@ async fn check_segments(
 
 /// Reads a segment completely and compares it with what the catalog says of it.
 async fn check_segment(archive: &Archive, timeline: TimelineId, summary: &SegmentSummary) -> Result<u64> {
-    let reader = archive.read_segment(timeline, summary.ordinal).await?;
+    let reader = archive.read_segment(timeline, summary.ordinals()).await?;
     let said = summary.clone();
     blocking(move || {
         reader.verify()?;

@@ -650,7 +650,7 @@ pub fn tell_stream(archiver: &ArchiveDriver) {
     for timeline in catalog.timelines() {
         for segment in timeline.segments() {
             println!("segment {} {:?} {:?}", segment.ordinal, segment.observed, segment.observed_through);
-            let read = archiver.wait(archive.read_segment(timeline.id(), segment.ordinal));
+            let read = archiver.wait(archive.read_segment(timeline.id(), segment.ordinals()));
             let reader = read.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
             for placed in reader.entries() {
                 let placed = placed.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
@@ -698,7 +698,7 @@ fn places(driver: &Driver, archiver: &ArchiveDriver, archive: &Archive, catalog:
     let mut runs = timeline.runs().iter().map(|run| index(run.start)).peekable();
     for segment in timeline.segments() {
         let reader = archiver
-            .wait(archive.read_segment(timeline.id(), segment.ordinal))
+            .wait(archive.read_segment(timeline.id(), segment.ordinals()))
             .unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
         for placed in reader.entries() {
             let placed = placed.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));

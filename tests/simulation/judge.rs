@@ -131,7 +131,7 @@ fn records(run: &Run<'_>, archive: &Archive, timeline: &Timeline, oracle: &Oracl
         if timeline.deleted().is_some_and(|deleted| deleted.ranges().any(|range| range.from == segment.ordinal)) {
             before = None;
         }
-        let read = run.place.runtime.block_on(archive.read_segment(timeline.id(), segment.ordinal));
+        let read = run.place.runtime.block_on(archive.read_segment(timeline.id(), segment.ordinals()));
         let reader = read.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
         for placed in reader.entries() {
             let placed = placed.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));

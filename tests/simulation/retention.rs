@@ -176,7 +176,7 @@ fn unneeded(run: &Run<'_>) -> BTreeSet<ObjectKey> {
     let (archive, catalog) = judge::load(run).expect("an archive");
     let mut needed: BTreeSet<ObjectKey> = BTreeSet::new();
     for timeline in catalog.timelines() {
-        needed.extend(timeline.segments().iter().map(|s| ObjectKey::segment(timeline.id(), s.ordinal)));
+        needed.extend(timeline.segments().iter().map(|s| ObjectKey::segment(timeline.id(), s.ordinals())));
         needed.extend(timeline.manifests().iter().map(|m| ObjectKey::manifest(timeline.id(), m.number)));
         needed.extend(timeline.captured().iter().map(|file| ObjectKey::file(&file.object)));
     }
@@ -304,7 +304,7 @@ fn planned(
 fn looks(run: &Run<'_>, archive: &Archive, timeline: &Timeline) -> Vec<(Micros, Boundary)> {
     let mut looks = Vec::new();
     for segment in timeline.segments() {
-        let footer = run.place.runtime.block_on(archive.read_footer(timeline.id(), segment.ordinal));
+        let footer = run.place.runtime.block_on(archive.read_footer(timeline.id(), segment.ordinals()));
         let footer = footer.unwrap_or_else(|e| panic!("segment {}: {e}", segment.ordinal));
         looks.extend(footer.samples.iter().map(|sample| (sample.at, sample.boundary)));
         looks.extend(footer.summary.observed_through.map(|at| (at, footer.summary.end)));

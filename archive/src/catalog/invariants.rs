@@ -29,7 +29,7 @@ struct Edge {
 
 impl Edge {
     fn after(summary: &SegmentSummary) -> Self {
-        Self { ordinal: summary.ordinal.next(), at: Some((summary.end, summary.hash_after)) }
+        Self { ordinal: summary.ordinals().next(), at: Some((summary.end, summary.hash_after)) }
     }
 
     const fn of(range: &KeptRange<'_>) -> Self {
@@ -52,7 +52,7 @@ impl Edge {
     fn pass(&mut self, timeline: TimelineId, summary: &SegmentSummary) -> Result<()> {
         let expected = *self;
         *self = Self::after(summary);
-        let key = ObjectKey::segment(timeline, summary.ordinal);
+        let key = ObjectKey::segment(timeline, summary.ordinals());
         match expected.ordinal {
             Some(ordinal) if ordinal == summary.ordinal => {}
             Some(ordinal) if ordinal < summary.ordinal => {
@@ -228,7 +228,7 @@ pub(crate) fn same_segment(timeline: TimelineId, named: &SegmentSummary, found: 
         return Ok(());
     }
     Err(Error::new(Code::ChainBroken, DOING)
-        .on(ObjectKey::segment(timeline, named.ordinal))
+        .on(ObjectKey::segment(timeline, named.ordinals()))
         .with("hash-after-in-manifest", named.hash_after)
         .with("found", found.hash_after)
         .with("bytes-in-manifest", named.object_bytes)
@@ -280,7 +280,7 @@ fn segments(catalog: &Catalog, timeline: &Timeline, findings: &mut Vec<Error>) {
             findings.push(
                 Error::new(Code::ObjectMissing, DOING)
                     .on(ObjectKey::epoch(summary.epoch))
-                    .with("named-by", ObjectKey::segment(id, summary.ordinal)),
+                    .with("named-by", ObjectKey::segment(id, summary.ordinals())),
             );
         }
     }

@@ -119,7 +119,7 @@ impl Archive {
             Named::BeyondHead | Named::Deleted => Err(absent()),
             Named::InsideSegment => {
                 for segment in timeline.segments_touching(named.boundary, named.boundary) {
-                    let reader = self.read_segment(timeline.id(), segment.ordinal).await?;
+                    let reader = self.read_segment(timeline.id(), segment.ordinals()).await?;
                     if reader.hashes_at(named.boundary)?.contains(&named.hash) {
                         return Ok(());
                     }

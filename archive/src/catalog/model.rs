@@ -180,7 +180,7 @@ impl Manifest {
     /// Takes a document apart.
     pub fn outline(document: ManifestDocument, hash: ContentHash) -> (Self, Vec<SegmentSummary>) {
         let first = document.segments.first().map_or(Ordinal::new(0), |s| s.ordinal);
-        let end = document.segments.last().and_then(|s| s.ordinal.next()).unwrap_or(first);
+        let end = document.segments.last().and_then(|s| s.ordinals().next()).unwrap_or(first);
         let outline = Self {
             number: document.number,
             hash,

@@ -764,6 +764,7 @@ fn history_is_told_by_events() {
     ];
     let summary = |ordinal, first, end, events| SegmentSummary {
         ordinal: Ordinal::new(ordinal),
+        last_ordinal: None,
         epoch: Epoch::new(1),
         first: Boundary::new(first),
         end: Boundary::new(end),

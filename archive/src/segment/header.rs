@@ -5,7 +5,7 @@
 
 use crate::{
     clock::Micros,
-    ids::{ArchiveId, Boundary, Epoch, Nonce, Ordinal, RunningHash, TimelineId},
+    ids::{ArchiveId, Boundary, Epoch, Nonce, Ordinal, Ordinals, RunningHash, TimelineId},
     layout::{Fault, Fields, check_crc},
 };
 
@@ -28,8 +28,10 @@ const WHAT: &str = "the segment header";
 pub mod required {
     /// Frames and footer are sealed with AES-256-GCM.
     pub const SEALED: u32 = 1;
+    /// Merged from several segments: the last of their ordinals is in the header.
+    pub const MERGED: u32 = 2;
     /// All that this version knows.
-    pub const KNOWN: u32 = SEALED;
+    pub const KNOWN: u32 = SEALED | MERGED;
 }
 
 /// A segment's header.
@@ -41,8 +43,8 @@ pub struct SegmentHeader {
     pub optional_flags: u32,
     /// The timeline.
     pub timeline: TimelineId,
-    /// The ordinal on it.
-    pub ordinal: Ordinal,
+    /// The ordinals on it that the segment stands for.
+    pub ordinals: Ordinals,
     /// The writer's epoch; its data key seals the segment.
     pub epoch: Epoch,
     /// The archive.
@@ -94,13 +96,16 @@ impl SegmentHeader {
         fill.put(&self.required_flags.to_le_bytes());
         fill.put(&self.optional_flags.to_le_bytes());
         fill.put(&self.timeline.get().to_le_bytes());
-        fill.put(&self.ordinal.get().to_le_bytes());
+        fill.put(&self.ordinals.first().get().to_le_bytes());
         fill.put(&self.epoch.get().to_le_bytes());
         fill.put(&self.archive.0);
         fill.put(&self.nonce.0);
         fill.put(&self.salt);
         fill.put(&self.first.get().to_le_bytes());
         fill.put(&self.hash_before.0);
+        if self.required_flags & required::MERGED != 0 {
+            fill.put(&self.ordinals.last().get().to_le_bytes());
+        }
         out
     }
 
@@ -142,21 +147,41 @@ impl SegmentHeader {
         if required_flags & !required::KNOWN != 0 {
             return Err(Fault::Flags { what: "the segment", flags: required_flags & !required::KNOWN });
         }
+        let optional_flags = f.u32()?;
+        let timeline = TimelineId::new(f.u32()?);
+        let ordinal = Ordinal::new(f.u64()?);
+        let epoch = Epoch::new(f.u64()?);
+        let archive = ArchiveId(f.array()?);
+        let nonce = Nonce(f.array()?);
+        let salt = f.array()?;
+        let first = Boundary::new(f.u64()?);
+        let hash_before = RunningHash(f.array()?);
+        let last = Ordinal::new(f.u64()?);
+        f.slice(OPENING_LEN - 152)?;
+        let merged = required_flags & required::MERGED != 0;
+        let ordinals = match (merged, Ordinals::new(ordinal, last)) {
+            (false, _) => Ordinals::from(ordinal),
+            (true, Some(ordinals)) if ordinals.is_merged() => ordinals,
+            (true, _) => {
+                return Err(Fault::Mismatch {
+                    what: "the last ordinal of a merged segment",
+                    expected: format!("one above {ordinal}"),
+                    found: last.to_string(),
+                });
+            }
+        };
         let header = Self {
             required_flags,
-            optional_flags: f.u32()?,
-            timeline: TimelineId::new(f.u32()?),
-            ordinal: Ordinal::new(f.u64()?),
-            epoch: Epoch::new(f.u64()?),
-            archive: ArchiveId(f.array()?),
-            nonce: Nonce(f.array()?),
-            salt: f.array()?,
-            first: Boundary::new(f.u64()?),
-            hash_before: RunningHash(f.array()?),
-            end: {
-                f.slice(OPENING_LEN - 144)?;
-                Boundary::new(f.u64()?)
-            },
+            optional_flags,
+            timeline,
+            ordinals,
+            epoch,
+            archive,
+            nonce,
+            salt,
+            first,
+            hash_before,
+            end: Boundary::new(f.u64()?),
             hash_after: RunningHash(f.array()?),
             created: Micros(f.i64()?),
             entries: f.u64()?,

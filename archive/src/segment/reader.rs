@@ -13,7 +13,7 @@ use crate::{
     catalog::schema::{FrameIndex, SegmentFooter},
     cipher::ObjectCipher,
     error::Result,
-    ids::{ArchiveId, Boundary, Ordinal, RunningHash, TimelineId},
+    ids::{ArchiveId, Boundary, Ordinals, RunningHash, TimelineId},
     keyring::Keyring,
     layout::{Family, Fault},
     object_key::ObjectKey,
@@ -39,14 +39,14 @@ pub struct Wanted {
     pub archive: ArchiveId,
     /// The timeline.
     pub timeline: TimelineId,
-    /// The ordinal.
-    pub ordinal: Ordinal,
+    /// The ordinals that it stands for.
+    pub ordinals: Ordinals,
 }
 
 impl Wanted {
     /// Its name.
     pub fn key(&self) -> ObjectKey {
-        ObjectKey::segment(self.timeline, self.ordinal)
+        ObjectKey::segment(self.timeline, self.ordinals)
     }
 
     /// Reads the header (from the object's first [`HEADER_LEN`] bytes or more) and checks that it is the wanted one.
@@ -58,7 +58,7 @@ impl Wanted {
                 return Err(Fault::Foreign { expected: self.archive.to_string(), found: header.archive.to_string() });
             }
             Fault::unless_equal("timeline of the segment", &self.timeline, &header.timeline)?;
-            Fault::unless_equal("ordinal of the segment", &self.ordinal, &header.ordinal)?;
+            Fault::unless_equal("ordinal of the segment", &self.ordinals, &header.ordinals)?;
             Ok(header)
         };
         check().map_err(|e: Fault| e.on(Family::Segment, DOING, &self.key()))
@@ -208,7 +208,7 @@ fn read_tail(
 /// What header and footer both say must be the same, and the frames must fill the space between them.
 fn agree(header: &SegmentHeader, footer: &SegmentFooter) -> Result<(), Fault> {
     let summary = &footer.summary;
-    Fault::unless_equal("ordinal in the footer", &header.ordinal, &summary.ordinal)?;
+    Fault::unless_equal("ordinal in the footer", &header.ordinals, &summary.ordinals())?;
     Fault::unless_equal("epoch in the footer", &header.epoch, &summary.epoch)?;
     Fault::unless_equal("first boundary in the footer", &header.first, &summary.first)?;
     Fault::unless_equal("end boundary in the footer", &header.end, &summary.end)?;

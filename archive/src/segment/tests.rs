@@ -18,14 +18,16 @@ use crate::{
     code::Code,
     error::Result,
     ids::{
-        ArchiveId, Boundary, ColumnFamilyId, Epoch, FileNumber, Nonce, Ordinal, RunningHash, SequenceNumber, TimelineId,
+        ArchiveId, Boundary, ColumnFamilyId, Epoch, FileNumber, Nonce, Ordinal, Ordinals, RunningHash, SequenceNumber,
+        TimelineId,
     },
     keyring::{Keyring, MasterKey},
     random::SeededRandom,
 };
 
 const ARCHIVE: ArchiveId = ArchiveId([0xA5; 16]);
-const WANTED: Wanted = Wanted { archive: ARCHIVE, timeline: TimelineId::FIRST, ordinal: Ordinal::new(7) };
+const WANTED: Wanted =
+    Wanted { archive: ARCHIVE, timeline: TimelineId::FIRST, ordinals: Ordinals::one(Ordinal::new(7)) };
 
 /// An encrypted archive's keys, knowing epochs 1 to 3.
 fn sealed() -> Keyring {
@@ -139,7 +141,7 @@ fn golden_bytes_of_the_header() {
         required_flags: 1,
         optional_flags: 0x0200,
         timeline: TimelineId::new(3),
-        ordinal: Ordinal::new(4),
+        ordinals: Ordinals::one(Ordinal::new(4)),
         epoch: Epoch::new(5),
         archive: ArchiveId([0xA0; 16]),
         nonce: Nonce([0xB0; 16]),
@@ -395,15 +397,15 @@ fn the_body_of_another_segment_is_refused() {
     for keyring in [Keyring::none(), sealed()] {
         let finished = build(start(7), &sample(), &keyring, 12);
         let open = |wanted: Wanted| SegmentReader::open(&wanted, finished.body.clone(), &keyring).unwrap_err().code();
-        assert_eq!(open(Wanted { ordinal: Ordinal::new(8), ..WANTED }), Code::SegmentDamaged);
+        assert_eq!(open(Wanted { ordinals: Ordinal::new(8).into(), ..WANTED }), Code::SegmentDamaged);
         assert_eq!(open(Wanted { timeline: TimelineId::new(2), ..WANTED }), Code::SegmentDamaged);
         assert_eq!(open(Wanted { archive: ArchiveId([0; 16]), ..WANTED }), Code::WrongArchive);
         // Even with a header that claims to be the wanted one: the seal and the trailer know better.
         let mut header = SegmentHeader::decode(&finished.body).unwrap();
-        header.ordinal = Ordinal::new(8);
+        header.ordinals = Ordinals::one(Ordinal::new(8));
         let mut body = finished.body.to_vec();
         body[..HEADER_LEN].copy_from_slice(&header.encode());
-        let wanted = Wanted { ordinal: Ordinal::new(8), ..WANTED };
+        let wanted = Wanted { ordinals: Ordinal::new(8).into(), ..WANTED };
         assert_eq!(SegmentReader::open(&wanted, body.into(), &keyring).unwrap_err().code(), Code::SegmentDamaged);
     }
 }
@@ -535,7 +537,7 @@ proptest! {
             required_flags: 0,
             optional_flags: numbers[0] as u32,
             timeline: WANTED.timeline,
-            ordinal: WANTED.ordinal,
+            ordinals: WANTED.ordinals,
             epoch: Epoch::new(number(1)),
             archive: ARCHIVE,
             nonce: Nonce([0; 16]),

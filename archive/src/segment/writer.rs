@@ -141,7 +141,7 @@ impl SegmentBuilder {
             required_flags: if keyring.is_encrypted() { required::SEALED } else { 0 },
             optional_flags: 0,
             timeline: start.timeline,
-            ordinal: start.ordinal,
+            ordinals: start.ordinal.into(),
             epoch: start.epoch,
             archive: start.archive,
             nonce: random.nonce()?,
@@ -174,6 +174,7 @@ impl SegmentBuilder {
             span_open: false,
             summary: SegmentSummary {
                 ordinal: start.ordinal,
+                last_ordinal: None,
                 epoch: start.epoch,
                 first: start.first,
                 end: start.first,

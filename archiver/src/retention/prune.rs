@@ -160,7 +160,7 @@ async fn future(archive: &Archive, timeline: &Timeline, decided: &Decided, autho
     while let Some((part, manifest)) = ranges.distrusted(timeline, looked) {
         let first = ranges.parts.get(part).and_then(|part| timeline.segments().get(part.segments.start));
         let Some(first) = first else { break };
-        let footer = archive.read_footer(timeline.id(), first.ordinal).await?;
+        let footer = archive.read_footer(timeline.id(), first.ordinals()).await?;
         let read = footer.manifest.map(|progress| progress.point);
         if read.is_some_and(|read| read <= manifest) || !ranges.begin_earlier(part, step) {
             (looked, step) = (part + 1, 1);

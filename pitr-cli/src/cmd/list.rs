@@ -87,6 +87,8 @@ enum Segments {
 struct ShownSegment {
     timeline: TimelineId,
     ordinal: Ordinal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_ordinal: Option<Ordinal>,
     first: Boundary,
     end: Boundary,
     records: u64,
@@ -226,6 +228,7 @@ fn shown_segment(timeline: TimelineId, s: &SegmentSummary) -> ShownSegment {
     ShownSegment {
         timeline,
         ordinal: s.ordinal,
+        last_ordinal: s.last_ordinal,
         first: s.first,
         end: s.end,
         records: s.end.get().saturating_sub(s.first.get()),
@@ -373,7 +376,7 @@ fn segments(out: &Output, selection: &Selection<'_>) -> Table {
             };
             table.row([
                 s.timeline.to_string(),
-                s.ordinal.to_string(),
+                s.last_ordinal.map_or_else(|| s.ordinal.to_string(), |last| format!("{}-{last}", s.ordinal)),
                 records,
                 s.last_sequence.to_string(),
                 text::bytes(s.bytes),

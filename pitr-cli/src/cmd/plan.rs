@@ -151,7 +151,7 @@ fn show_parts(out: &Output, plan: &RestorePlan) -> Result<()> {
     );
     for s in &plan.segments {
         segments.row([
-            s.ordinal.to_string(),
+            s.ordinals().to_string(),
             s.timeline.to_string(),
             format!("{}..{}", s.first, s.end),
             text::bytes(s.bytes),

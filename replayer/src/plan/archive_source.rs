@@ -11,7 +11,7 @@ use pitr_archive::{
         archive::Archive,
         schema::{BaseFile, SegmentSummary, TimeSample},
     },
-    ids::{Ordinal, TimelineId},
+    ids::{Ordinals, TimelineId},
     object_key::ObjectKey,
     segment::{entry::ManifestPoint, reader::SegmentReader},
 };
@@ -29,7 +29,7 @@ pub(crate) struct FromArchive<'a>(pub &'a Archive);
 #[async_trait]
 impl Source for FromArchive<'_> {
     async fn entries(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<ReadEntry>> {
-        let reader = self.0.read_segment(timeline, segment.ordinal).await?;
+        let reader = self.0.read_segment(timeline, segment.ordinals()).await?;
         blocking(move || {
             reader
                 .entries()
@@ -40,18 +40,18 @@ impl Source for FromArchive<'_> {
     }
 
     async fn samples(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
-        Ok(self.0.read_footer(timeline, segment.ordinal).await?.samples)
+        Ok(self.0.read_footer(timeline, segment.ordinals()).await?.samples)
     }
 
     async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>> {
-        Ok(self.0.read_footer(timeline, segment.ordinal).await?.manifest.map(|progress| progress.point))
+        Ok(self.0.read_footer(timeline, segment.ordinals()).await?.manifest.map(|progress| progress.point))
     }
 }
 
 #[async_trait]
 impl SegmentSource for FromArchive<'_> {
-    async fn segment(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentReader> {
-        self.0.read_segment(timeline, ordinal).await
+    async fn segment(&self, timeline: TimelineId, ordinals: Ordinals) -> Result<SegmentReader> {
+        self.0.read_segment(timeline, ordinals).await
     }
 }
 

@@ -402,6 +402,7 @@ fn segments(stream: &Stream, first: Boundary, place: Place) -> Vec<PlannedSegmen
         .map(|(_, p)| PlannedSegment {
             timeline: p.timeline,
             ordinal: p.summary.ordinal,
+            last_ordinal: p.summary.last_ordinal,
             first: p.summary.first,
             end: p.end.boundary,
             hash_before: p.summary.hash_before,

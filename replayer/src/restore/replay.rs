@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use pitr_archive::{
     Code, Error, Result,
-    ids::{Boundary, Ordinal, RunningHash, TimelineId},
+    ids::{Boundary, Ordinals, RunningHash, TimelineId},
     rocks::write_batch::{Op, WriteBatch},
     segment::{
         entry::{Entry, Record},
@@ -36,7 +36,7 @@ const AHEAD: usize = 3;
 #[async_trait]
 pub(crate) trait SegmentSource: Send + Sync {
     /// A segment that the archive names.
-    async fn segment(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentReader>;
+    async fn segment(&self, timeline: TimelineId, ordinals: Ordinals) -> Result<SegmentReader>;
 }
 
 /// Writes the plan's WALs into `directory`; answers what each stage of them holds.
@@ -63,7 +63,7 @@ pub(crate) async fn replay(
     let reading = async move {
         let mut segments = futures::stream::iter(plan.segments.iter().copied())
             .map(|planned| async move {
-                Ok::<_, Error>((planned, source.segment(planned.timeline, planned.ordinal).await?))
+                Ok::<_, Error>((planned, source.segment(planned.timeline, planned.ordinals()).await?))
             })
             .buffered(AHEAD);
         while let Some(segment) = segments.try_next().await? {

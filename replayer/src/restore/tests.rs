@@ -225,7 +225,8 @@ async fn damage_and_loss_are_named_and_nothing_changes() {
     let space = tempfile::tempdir().unwrap();
     let into = options(&space.path().join("into"));
     let file = store.path().join(ObjectKey::file(&base.files[0].object).as_str());
-    let segment = store.path().join(ObjectKey::segment(plan.segments[0].timeline, plan.segments[0].ordinal).as_str());
+    let segment =
+        store.path().join(ObjectKey::segment(plan.segments[0].timeline, plan.segments[0].ordinals()).as_str());
     for (path, damaged, missing) in
         [(&file, Code::ObjectDamaged, Code::ObjectMissing), (&segment, Code::SegmentDamaged, Code::SegmentMissing)]
     {
@@ -243,7 +244,7 @@ async fn damage_and_loss_are_named_and_nothing_changes() {
         fs::write(path, &whole).unwrap();
     }
     // Two segments exchanged: each is sound, and neither is where it belongs.
-    let other = store.path().join(ObjectKey::segment(plan.segments[1].timeline, plan.segments[1].ordinal).as_str());
+    let other = store.path().join(ObjectKey::segment(plan.segments[1].timeline, plan.segments[1].ordinals()).as_str());
     let (a, b) = (fs::read(&segment).unwrap(), fs::read(&other).unwrap());
     fs::write(&segment, &b).unwrap();
     fs::write(&other, &a).unwrap();

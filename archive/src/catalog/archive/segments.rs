@@ -12,7 +12,7 @@ use crate::{
     catalog::{invariants, schema::SegmentFooter},
     code::Code,
     error::{Error, Result},
-    ids::{ManifestNumber, Ordinal, TimelineId},
+    ids::{ManifestNumber, Ordinal, Ordinals, TimelineId},
     layout::Family,
     object_key::{ObjectKey, prefix},
     segment::{
@@ -27,9 +27,9 @@ use crate::{
 const SMALL_SEGMENT: u64 = 64 * 1024;
 
 impl Archive {
-    /// Which segment lies at an ordinal.
-    pub const fn wanted(&self, timeline: TimelineId, ordinal: Ordinal) -> Wanted {
-        Wanted { archive: self.id(), timeline, ordinal }
+    /// Which segment stands for these ordinals.
+    pub fn wanted(&self, timeline: TimelineId, ordinals: impl Into<Ordinals>) -> Wanted {
+        Wanted { archive: self.id(), timeline, ordinals: ordinals.into() }
     }
 
     /// Creates a segment.
@@ -39,7 +39,7 @@ impl Archive {
             Put::Exists => {
                 let header = SegmentHeader::decode(&segment.body)
                     .map_err(|e| e.on(Family::Segment, "comparing the segment", &segment.key))?;
-                let other = self.read_header(header.timeline, header.ordinal).await?;
+                let other = self.read_header(header.timeline, header.ordinals).await?;
                 if other.nonce == header.nonce {
                     Ok(PutSegment::Created)
                 } else {
@@ -50,16 +50,16 @@ impl Archive {
     }
 
     /// A segment's header alone. It is clear; whether it is genuine, the footer says.
-    pub async fn read_header(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentHeader> {
-        let wanted = self.wanted(timeline, ordinal);
+    pub async fn read_header(&self, timeline: TimelineId, ordinals: impl Into<Ordinals>) -> Result<SegmentHeader> {
+        let wanted = self.wanted(timeline, ordinals);
         let key = wanted.key();
         let head = self.store.get_range(&key, 0..HEADER_LEN as u64).await?;
         wanted.header(&head.ok_or_else(|| segment_missing(&key))?)
     }
 
     /// A segment's header and footer: two ranged reads.
-    pub async fn read_index(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentIndex> {
-        let wanted = self.wanted(timeline, ordinal);
+    pub async fn read_index(&self, timeline: TimelineId, ordinals: impl Into<Ordinals>) -> Result<SegmentIndex> {
+        let wanted = self.wanted(timeline, ordinals);
         let key = wanted.key();
         let head = self.store.get_range(&key, 0..HEADER_LEN as u64).await?.ok_or_else(|| segment_missing(&key))?;
         let header = wanted.header(&head)?;
@@ -69,8 +69,8 @@ impl Archive {
     }
 
     /// A segment's footer; the summary's `object_bytes` is set.
-    pub async fn read_footer(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentFooter> {
-        self.read_index(timeline, ordinal).await.map(SegmentIndex::into_footer)
+    pub async fn read_footer(&self, timeline: TimelineId, ordinals: impl Into<Ordinals>) -> Result<SegmentFooter> {
+        self.read_index(timeline, ordinals).await.map(SegmentIndex::into_footer)
     }
 
     /// Some frames of a segment, proven, by one ranged read.
@@ -95,8 +95,8 @@ impl Archive {
     }
 
     /// A whole segment.
-    pub async fn read_segment(&self, timeline: TimelineId, ordinal: Ordinal) -> Result<SegmentReader> {
-        let wanted = self.wanted(timeline, ordinal);
+    pub async fn read_segment(&self, timeline: TimelineId, ordinals: impl Into<Ordinals>) -> Result<SegmentReader> {
+        let wanted = self.wanted(timeline, ordinals);
         let key = wanted.key();
         let body = self.store.get(&key, MAX_SEGMENT).await?.ok_or_else(|| segment_missing(&key))?;
         self.open_segment(&wanted, body).await
@@ -108,7 +108,8 @@ impl Archive {
         SegmentReader::open(wanted, body, &self.keyring)
     }
 
-    /// All segments of a timeline above an ordinal, by their keys, with their sizes.
+    /// All segments of a timeline above an ordinal as archivers wrote them, by their keys, with their sizes. Merged ones are
+    /// found through the manifests that name them.
     pub async fn list_segments(&self, timeline: TimelineId, after: Option<Ordinal>) -> Result<Vec<(Ordinal, u64)>> {
         let after = after.map(|ordinal| ObjectKey::segment(timeline, ordinal));
         let listed = self.store.list(&prefix::segments(timeline), after.as_ref()).await?;
@@ -167,7 +168,7 @@ impl Archive {
         let head = match (footers.last(), rolled_up) {
             (Some(last), _) => Some(last.clone()),
             (None, Some(rolled_up)) if kept(rolled_up.ordinal) => {
-                Some(self.read_footer(timeline, rolled_up.ordinal).await?)
+                Some(self.read_footer(timeline, rolled_up.ordinals()).await?)
             }
             _ => None,
         };

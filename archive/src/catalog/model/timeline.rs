@@ -107,9 +107,10 @@ impl Timeline {
         &self.segments
     }
 
-    /// A segment by its ordinal.
+    /// The segment that stands for an ordinal.
     pub fn segment(&self, ordinal: Ordinal) -> Option<&SegmentSummary> {
-        self.segments.binary_search_by_key(&ordinal, |s| s.ordinal).ok().and_then(|i| self.segments.get(i))
+        let behind = self.segments.partition_point(|s| s.ordinal <= ordinal);
+        behind.checked_sub(1).and_then(|i| self.segments.get(i)).filter(|s| s.ordinals().contains(ordinal))
     }
 
     /// The last segment.
@@ -120,7 +121,7 @@ impl Timeline {
     /// The ordinal that the next segment must have.
     pub fn next_ordinal(&self) -> Ordinal {
         match (self.head(), &self.deleted) {
-            (Some(head), _) => head.ordinal.next().unwrap_or(head.ordinal),
+            (Some(head), _) => head.ordinals().next().unwrap_or(head.ordinal),
             (None, Some(deleted)) => deleted.ordinal,
             (None, None) => Ordinal::new(0),
         }

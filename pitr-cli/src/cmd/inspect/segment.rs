@@ -37,6 +37,8 @@ struct Head {
     archive: ArchiveId,
     timeline: TimelineId,
     ordinal: Ordinal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_ordinal: Option<Ordinal>,
     epoch: Epoch,
     sealed: bool,
     first: Boundary,
@@ -106,7 +108,7 @@ async fn show(context: &Context, args: &InspectArgs, sheet: &mut Sheet<'_>, body
         Error::new(fault.code(Family::Segment), "reading the header of").on(args.file.display()).because(fault)
     })?;
     show_header(sheet, &header)?;
-    let wanted = Wanted { archive: header.archive, timeline: header.timeline, ordinal: header.ordinal };
+    let wanted = Wanted { archive: header.archive, timeline: header.timeline, ordinals: header.ordinals };
     let keyring = keyring(context, args, &header).await?;
     let reader = SegmentReader::open(&wanted, body, &keyring)?;
     if !sheet.out.is_json() {
@@ -129,7 +131,8 @@ fn show_header(sheet: &mut Sheet<'_>, h: &SegmentHeader) -> Result<()> {
             kind: "header",
             archive: h.archive,
             timeline: h.timeline,
-            ordinal: h.ordinal,
+            ordinal: h.ordinals.first(),
+            last_ordinal: h.ordinals.is_merged().then(|| h.ordinals.last()),
             epoch: h.epoch,
             sealed: h.is_sealed(),
             first: h.first,
@@ -144,7 +147,7 @@ fn show_header(sheet: &mut Sheet<'_>, h: &SegmentHeader) -> Result<()> {
         });
     }
     let facts = [
-        ("segment", format!("{} of timeline {}, archive {}", h.ordinal, h.timeline, h.archive)),
+        ("segment", format!("{} of timeline {}, archive {}", h.ordinals, h.timeline, h.archive)),
         ("records", format!("boundary {} to {}", h.first, h.end)),
         ("entries", format!("{} in {}", h.entries, text::count(h.frames, "frame"))),
         (

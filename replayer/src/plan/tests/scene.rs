@@ -264,6 +264,7 @@ impl Scene {
         let open = std::mem::take(&mut self.open);
         let ordinal = Ordinal::new(self.segments.len() as u64);
         self.segments.push(SegmentSummary {
+            last_ordinal: None,
             ordinal,
             epoch: Epoch::new(1),
             first: b(open.first),

@@ -1,0 +1,202 @@
+//! What is stored about segments: footers, summaries, and the manifests that roll them up.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Extra, Position};
+use crate::{
+    clock::Micros,
+    ids::{
+        ArchiveId, BaseId, Boundary, ContentHash, Epoch, FileNumber, ManifestNumber, Nonce, Ordinal, Ordinals,
+        RunningHash, SequenceNumber, TimelineId,
+    },
+    rocks::transactions::Transactions,
+    segment::entry::{Event, ManifestPoint},
+};
+
+/// A moment at which the archiver looked at the readable end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeSample {
+    /// The clock before the read: every record up to the *previous* sample's boundary, and no later one that the
+    /// previous read did not show, was readable then.
+    pub from: Micros,
+    /// The clock after the read: every record before `boundary` was committed by then.
+    pub at: Micros,
+    /// The readable end that the read showed.
+    pub boundary: Boundary,
+    /// How many of the segment's events were noted by then: at one boundary a look can lie before a change or after it.
+    #[serde(default)]
+    pub events: u64,
+}
+
+/// Part of a WAL in one segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalSpan {
+    /// The WAL.
+    pub wal: FileNumber,
+    /// Boundary before this segment's first record of it.
+    pub first: Boundary,
+    /// Offset of that record.
+    pub start: u64,
+    /// Offset after this segment's last record of it.
+    pub end: u64,
+    /// blake3 over all records of the WAL from offset 0 to `end` (`segment::chain::WalPrefix`).
+    pub prefix: ContentHash,
+}
+
+/// How far RocksDB's MANIFEST had been consumed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestProgress {
+    /// The place.
+    pub point: ManifestPoint,
+    /// Digest of the model of the database's files at that place.
+    pub digest: ContentHash,
+    /// Hash of the MANIFEST's edits up to that place, byte for byte: the model of another history can look the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edits: Option<ContentHash>,
+    /// The server's session.
+    pub session: u64,
+    /// RocksDB's name of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub db_session_id: Option<String>,
+}
+
+/// One frame of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameIndex {
+    /// Offset in the object.
+    pub offset: u64,
+    /// Stored length in bytes, with the frame's header.
+    pub stored: u32,
+    /// Plain length in bytes.
+    pub plain: u32,
+    /// Boundary before its first record.
+    pub first: Boundary,
+    /// The running hash before its first entry.
+    pub hash_before: RunningHash,
+}
+
+/// A segment's footer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentFooter {
+    /// What a reader of the catalog needs.
+    pub summary: SegmentSummary,
+    /// Frames in order.
+    pub frames: Vec<FrameIndex>,
+    /// Every look at the readable end.
+    pub samples: Vec<TimeSample>,
+    /// How far the MANIFEST was consumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<ManifestProgress>,
+    /// The state of the sequence model at the end, opaque to readers.
+    #[serde(default)]
+    pub sequence_model: Value,
+    /// The machine's boot id when the records were read: page cache that was seen is only trusted within one boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Unknown fields.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// What a segment holds, as manifests and footers say it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentSummary {
+    /// Its ordinal; the first of them in a merged segment.
+    pub ordinal: Ordinal,
+    /// The last of its ordinals, in a merged segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ordinal: Option<Ordinal>,
+    /// The writer.
+    pub epoch: Epoch,
+    /// Boundary before its first record.
+    pub first: Boundary,
+    /// Boundary after its last record; equal to `first` in a heartbeat.
+    pub end: Boundary,
+    /// Running hash before its first entry.
+    pub hash_before: RunningHash,
+    /// Running hash after its last entry.
+    pub hash_after: RunningHash,
+    /// Lowest sequence number in a record's header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_sequence: Option<SequenceNumber>,
+    /// Highest end sequence of a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sequence: Option<SequenceNumber>,
+    /// `LastSequence` after the last entry, by the sequence model.
+    pub last_sequence: SequenceNumber,
+    /// Transactions that are prepared and pending after the last entry.
+    #[serde(default, skip_serializing_if = "Transactions::is_none")]
+    pub transactions: Transactions,
+    /// WALs.
+    pub wals: Vec<WalSpan>,
+    /// First and last look at the readable end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<(TimeSample, TimeSample)>,
+    /// "Nothing more was readable at this time": the clock before reads that found nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_through: Option<Micros>,
+    /// Plain bytes of the entries.
+    pub plain_bytes: u64,
+    /// Events, each with the boundary at which it lies in the stream.
+    #[serde(default)]
+    pub events: Vec<PlacedEvent>,
+    /// Object size in bytes; 0 in the footer itself, which cannot know it.
+    #[serde(default)]
+    pub object_bytes: u64,
+}
+
+/// An event and where it lies in the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedEvent {
+    /// The boundary at which it was shipped.
+    pub at: Boundary,
+    /// The event.
+    pub event: Event,
+}
+
+/// A roll-up over consecutive segments of one timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestDocument {
+    /// Version of this document.
+    pub version: u32,
+    /// The archive.
+    pub archive: ArchiveId,
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Its number.
+    pub number: ManifestNumber,
+    /// Hash of the stored bytes of the manifest before; absent in the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<ContentHash>,
+    /// Rebuilt by reading segments, not written by the archiver: it proves only what it read.
+    #[serde(default)]
+    pub rebuilt: bool,
+    /// Segments in order of their ordinals, densely from where the manifest before ended.
+    pub segments: Vec<SegmentSummary>,
+    /// Bases published since the manifest before.
+    #[serde(default)]
+    pub bases: Vec<BaseId>,
+    /// Tags created since the manifest before: hash of the name, position.
+    #[serde(default)]
+    pub tags: Vec<(ContentHash, Position)>,
+    /// Ranges of boundaries whose segments were deleted by retention.
+    #[serde(default)]
+    pub pruned: Vec<(Boundary, Boundary)>,
+    /// When it was written.
+    pub created: Micros,
+    /// The writer.
+    pub epoch: Epoch,
+    /// The writer's nonce.
+    pub nonce: Nonce,
+    /// Unknown fields.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl SegmentSummary {
+    /// The ordinals that it stands for.
+    pub fn ordinals(&self) -> Ordinals {
+        self.last_ordinal.and_then(|last| Ordinals::new(self.ordinal, last)).unwrap_or_else(|| self.ordinal.into())
+    }
+}
