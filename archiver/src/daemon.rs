@@ -5,27 +5,39 @@
 //! when both are full, reading stops and the pins hold what is not read yet; only a server that recycles its WALs
 //! overwrites them all the same, and what it overwrote unread is a barrier.
 //! Refuses: to decide what is right (the engine) or to format anything (the command line).
+//!
+//! - `deliver`: segments are cut, sent, and waited for.
+//! - `base_job`: a base on its way.
+//! - `serve`: requests of the control socket.
+//! - `tell`: what observers and metrics are told.
+
+mod base_job;
+mod deliver;
+mod serve;
+mod tell;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use pitr_archive::{Code, Error, Result, catalog::schema::BaseFile, clock::Micros, ids::FileNumber};
+use pitr_archive::{Code, Error, Result, clock::Micros, ids::FileNumber};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use tracing::Instrument as _;
 
+use self::{
+    base_job::{AtRest, BaseJob},
+    tell::Told,
+};
 use crate::{
-    Archiver, ArchiverConfig, Parts,
-    archiver::{BaseInProgress, Floor, Heartbeat, SCAN_INTERVAL, captures::Captured, of_another_history},
-    base::{collect::Collected, upload},
-    control::{Answer, Command, ControlServer, Request},
+    Archiver, ArchiverConfig,
+    archiver::{SCAN_INTERVAL, captures::Captured},
+    control::{Answer, ControlServer},
     elapsed::elapsed,
-    engine::{BaseReason, Polled},
-    metrics::Figures,
-    observer::{Failure, Linking, Notice, Observer},
+    engine::Polled,
+    observer::Linking,
     quiet::{Ahead, Sentry},
-    requests::{Archived, Place, Requests, Wanted, answer},
+    requests::Requests,
     ship::{self, Backoff, Delivered, Reach},
 };
 
@@ -35,9 +47,6 @@ const COMMANDS: usize = 16;
 /// Between two attempts to upload the same files that entered without the log.
 const CAPTURE_AGAIN: Duration = Duration::from_secs(5);
 
-/// A server is kept at rest for a base at most so long; linking takes milliseconds.
-const AT_REST: Duration = Duration::from_secs(10);
-
 /// A directory may be copied into the database's place for so long.
 const REPLACING: Duration = Duration::from_secs(600);
 
@@ -45,69 +54,6 @@ const REPLACING: Duration = Duration::from_secs(600);
 const LAST_ATTEMPTS: Duration = Duration::from_secs(20);
 /// How often that is looked after.
 const LOOKED_AFTER: Duration = Duration::from_secs(1);
-/// How often it is said how things are while the loop waits for the store.
-const TELL: Duration = Duration::from_secs(1);
-
-/// A base on its way.
-enum BaseJob {
-    /// The server is brought to rest.
-    Quiescing { reason: BaseReason, created: Micros, task: JoinHandle<Result<()>> },
-    /// Files are being linked.
-    Linking { reason: BaseReason, created: Micros, branches: u64, task: JoinHandle<Result<Collected>> },
-    /// Linked; the floor is fixed by the next look that reads everything.
-    Linked { reason: BaseReason, created: Micros, branches: u64, collected: Collected },
-    /// Files are being uploaded.
-    Uploading { created: Micros, floor: Floor, task: JoinHandle<Result<(Collected, Vec<BaseFile>)>> },
-    /// Uploaded; waits until the archive has acknowledged the floor.
-    Uploaded { created: Micros, floor: Floor, collected: Collected, files: Vec<BaseFile> },
-}
-
-impl BaseJob {
-    /// Ends it. Its links go with what holds them; a linking thread that is under way ends with its own.
-    fn abandon(self) {
-        match self {
-            Self::Quiescing { task, .. } => task.abort(),
-            Self::Linking { task, .. } => task.abort(),
-            Self::Uploading { task, .. } => task.abort(),
-            Self::Linked { .. } | Self::Uploaded { .. } => {}
-        }
-    }
-}
-
-/// A server that was brought to rest for a base. However this ends, it is told to go on, once.
-#[derive(Debug)]
-struct AtRest {
-    since: Micros,
-    observer: Option<Arc<dyn Observer>>,
-}
-
-impl AtRest {
-    fn since(now: Micros, parts: &Parts) -> Self {
-        Self { since: now, observer: Some(parts.observer.clone()) }
-    }
-
-    fn ends(mut self, linking: Linking) {
-        if let Some(observer) = self.observer.take() {
-            observer.after_linking(linking);
-        }
-    }
-}
-
-impl Drop for AtRest {
-    fn drop(&mut self) {
-        // An error ended the archiver meanwhile.
-        if let Some(observer) = self.observer.take() {
-            observer.after_linking(Linking::Failed);
-        }
-    }
-}
-
-/// What was told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    TheLimit,
-}
 
 /// What follows a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,29 +168,6 @@ fn joined<T>(done: std::result::Result<Result<T>, tokio::task::JoinError>) -> Re
 }
 
 impl Daemon {
-    /// Says that the loop turns, and once a second how things are.
-    fn tell(&self) {
-        let (metrics, now) = (&self.archiver.parts.metrics, self.archiver.parts.clock.now());
-        metrics.turned(now);
-        if metrics.wants_figures(now) {
-            match Figures::of(&self.archiver) {
-                Ok(figures) => metrics.show(figures),
-                // What it means for archiving is for the step that meets it.
-                Err(e) => tracing::debug!(error = %e, "how things are could not be measured"),
-            }
-        }
-    }
-
-    /// Waits for the delivery under way, for as long as the store may be away: the loop turns meanwhile.
-    async fn wait_for_delivery(&mut self) -> Result<Delivered> {
-        loop {
-            tokio::select! {
-                delivered = wait(&mut self.delivery) => return delivered,
-                () = tokio::time::sleep(TELL) => self.tell(),
-            }
-        }
-    }
-
     /// The WAL whose next record is waited for, if nothing is under way or held back that a step would have to go on with.
     fn waits_in(&self) -> Option<FileNumber> {
         let settled = self.delivery.is_none()
@@ -351,274 +274,10 @@ impl Daemon {
         }
     }
 
-    /// A base that would hold too much is taken later: what the pins hold cannot be had again, a base can.
-    fn keep_within_limits(&mut self, now: Micros) -> Result<()> {
-        let base = if self.base.is_some() { BaseInProgress::Yes } else { BaseInProgress::No };
-        if self.archiver.keep_within_limits(now, base)? == BaseInProgress::No
-            && let Some(job) = self.base.take()
-        {
-            job.abandon();
-            self.archiver.last_base_attempt = Some(now);
-            let limit = Error::new(Code::BaseUnobtainable, "taking a base");
-            let limit = limit.hint("its files held more than the limits allow; it is tried again");
-            self.base_failed(limit)?;
-        }
-        Ok(())
-    }
-
     /// Once in a manifest's interval it is made sure that no other archiver writes into another timeline.
     async fn close_manifest(&mut self) -> Result<()> {
         self.archiver.refuse_second_place().await?;
         self.archiver.close_manifest().await
-    }
-
-    fn ship_if_due(&mut self, now: Micros) -> Result<()> {
-        if self.delivery.is_some() {
-            return Ok(());
-        }
-        let archiver = &mut self.archiver;
-        if archiver.pending.is_none() {
-            let full = archiver.engine.stream.plain_bytes() >= archiver.config.segment_bytes;
-            let old = archiver.engine.stream.oldest().is_some_and(|t| elapsed(t, now) >= archiver.config.interval);
-            let quiet = archiver.engine.stream.is_empty() && elapsed(self.last_beat, now) >= archiver.config.heartbeat;
-            if full || old || quiet {
-                archiver.cut(Heartbeat::Yes)?;
-            } else if !self.requests.is_empty() {
-                archiver.cut(Heartbeat::No)?;
-            }
-        }
-        self.send_pending(Duration::ZERO);
-        Ok(())
-    }
-
-    /// Begins to deliver what is cut, after a pause.
-    fn send_pending(&mut self, pause: Duration) {
-        if let Some(shipment) = self.archiver.pending.clone()
-            && self.delivery.is_none()
-        {
-            self.last_beat = self.archiver.parts.clock.now();
-            let (archive, epoch) = (self.archiver.archive.clone(), self.archiver.claim.epoch());
-            let (parts, reach) = (self.archiver.parts.clone(), self.archiver.reach.clone());
-            let deliver = async move {
-                tokio::time::sleep(pause).await;
-                ship::deliver_patiently(archive, epoch, shipment, parts, reach).await
-            };
-            self.delivery = Some(tokio::spawn(deliver.in_current_span()));
-        }
-    }
-
-    async fn delivered(&mut self, delivered: Result<Delivered>) -> Result<()> {
-        match self.archiver.delivered(delivered?).await {
-            // What it takes to be sure could not be read: the shipment stays pending, and meets itself in the archive.
-            Err(e) if ship::passes(e.code()) => {
-                self.archiver.reach.failed(&e, self.archiver.parts.clock.now());
-                let pause = self.redelivery.next(&*self.archiver.parts.random);
-                tracing::warn!(error = %e, "what was shipped could not be confirmed; it is tried again");
-                self.send_pending(pause);
-                Ok(())
-            }
-            done => {
-                self.redelivery = Backoff::default();
-                done
-            }
-        }
-    }
-
-    fn place(&self) -> Place {
-        Place { boundary: self.archiver.engine.position().boundary, joins: self.archiver.joins }
-    }
-
-    /// Answers those whose place the archive has.
-    async fn serve_requests(&mut self) -> Result<()> {
-        if self.requests.is_empty() || self.delivery.is_some() || self.archiver.pending.is_some() {
-            return Ok(());
-        }
-        let place = Place { boundary: self.archiver.acknowledged().boundary, joins: self.archiver.joins };
-        let archived = Archived { place, all: self.archiver.engine.stream.is_empty() };
-        for (wanted, reply) in self.requests.served(archived) {
-            let answered = match wanted {
-                Wanted::Flush => Ok(Answer::Flush(self.archiver.acknowledged())),
-                Wanted::Tag(begun) => self.archiver.finish_tag(begun).await.map(|tag| Answer::Tag(Box::new(tag))),
-            };
-            let fenced = answered.as_ref().err().is_some_and(|e| e.code() == Code::Fenced);
-            answer(reply, answered);
-            if fenced {
-                return Err(Error::new(Code::Fenced, "serving a request"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until everything read at this moment is acknowledged, or has to be read anew behind another process's segment.
-    async fn ship_now(&mut self) -> Result<()> {
-        let joins = self.archiver.joins;
-        let target = self.archiver.engine.position().boundary;
-        while joins == self.archiver.joins
-            && (self.archiver.acknowledged().boundary < target
-                || !self.archiver.engine.stream.is_empty()
-                || self.archiver.pending.is_some())
-        {
-            if self.delivery.is_none() {
-                self.archiver.cut(Heartbeat::No)?;
-                self.send_pending(Duration::ZERO);
-            }
-            let delivered = self.wait_for_delivery().await;
-            self.delivered(delivered).await?;
-        }
-        Ok(())
-    }
-
-    /// Reads everything, and waits until it is acknowledged.
-    async fn drain(&mut self) -> Result<()> {
-        loop {
-            let archiver = &mut self.archiver;
-            let joins = archiver.joins;
-            let polled = tokio::task::block_in_place(|| archiver.poll())?;
-            self.ship_now().await?;
-            self.archiver.branch_if_forked().await?;
-            if joins == self.archiver.joins && (polled.caught_up || self.archiver.engine.waiting().is_some()) {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Answers at once, or begins what is answered later.
-    fn command(&mut self, command: Command) {
-        let Command { request, reply } = command;
-        match request {
-            Request::Status => answer(reply, self.archiver.status().map(|status| Answer::Status(Box::new(status)))),
-            Request::Flush => match self.archiver.engine.flush_owner() {
-                Ok(_) => self.requests.add(Wanted::Flush, reply),
-                Err(e) => answer(reply, Err(e)),
-            },
-            Request::Tag(request) => match self.archiver.begin_tag(&request) {
-                Ok(begun) => self.requests.add(Wanted::Tag(begun), reply),
-                Err(e) => answer(reply, Err(e)),
-            },
-            Request::Reload => self.archiver.parts.observer.reload(reply),
-            Request::Base => {
-                self.base_waiters.push(reply);
-                if self.base.is_none() {
-                    self.archiver.engine.want_base(BaseReason::Asked);
-                    self.archiver.last_base_attempt = None;
-                }
-            }
-        }
-    }
-
-    /// A look that began after a base's files were linked has read everything: its end is the floor.
-    fn fix_floor(&mut self, polled: crate::engine::Polled) -> Result<()> {
-        let Some(BaseJob::Linked { reason, created, branches, collected }) =
-            self.base.take_if(|job| matches!(job, BaseJob::Linked { .. }))
-        else {
-            return Ok(());
-        };
-        if branches != self.archiver.branches {
-            return self.base_failed(of_another_history(&self.archiver.config));
-        }
-        match self.archiver.fix_floor(&collected, &reason, polled) {
-            Ok(Some(floor)) => {
-                let archiver = &self.archiver;
-                let (archive, claim) = (archiver.archive.clone(), archiver.claim.clone());
-                let (random, known) = (archiver.parts.random.clone(), archiver.known_files.clone());
-                let (run, reading) = ((floor.position.timeline, floor.start.run), archiver.reading());
-                self.server_goes_on(Linking::Done);
-                let upload = async move {
-                    let files =
-                        upload::upload(&archive, &claim, &*random, &collected.files, &known, run, &reading).await?;
-                    Ok((collected, files))
-                };
-                let task = tokio::spawn(upload.in_current_span());
-                self.base = Some(BaseJob::Uploading { created, floor, task });
-            }
-            Ok(None) => self.base = Some(BaseJob::Linked { reason, created, branches, collected }),
-            Err(e) => self.base_failed(e)?,
-        }
-        Ok(())
-    }
-
-    async fn base_step(&mut self, now: Micros) -> Result<()> {
-        match self.base.take() {
-            None => {
-                let spaced = self
-                    .archiver
-                    .last_base_attempt
-                    .is_none_or(|last| elapsed(last, now) >= self.archiver.config.base_spacing);
-                let useful = self.archiver.wanted_and_useful();
-                if useful.is_none() && !self.base_waiters.is_empty() {
-                    let why = self.archiver.engine.waiting().map(ToOwned::to_owned);
-                    let e = Error::new(Code::BaseNotPublishable, "taking a base").hint(why.unwrap_or_else(|| {
-                        "a barrier lies in the log that a base would still need; it serves once the server has flushed".into()
-                    }));
-                    self.base_failed(e)?;
-                }
-                let due = self.archiver.base_due(now).is_none() || !self.base_waiters.is_empty();
-                // An archive that does not answer would only make its links hold what the server deletes meanwhile.
-                let fits = self.archiver.reach.failing().is_none() && self.archiver.held_back.alarm().is_none();
-                if spaced
-                    && due
-                    && fits
-                    && let Some(reason) = useful
-                {
-                    self.archiver.last_base_attempt = Some(now);
-                    let observer = self.archiver.parts.observer.clone();
-                    let task = tokio::spawn(async move { observer.before_base().await });
-                    self.base = Some(BaseJob::Quiescing { reason, created: now, task });
-                }
-            }
-            Some(BaseJob::Quiescing { reason, created, task }) if task.is_finished() => match joined(task.await) {
-                Ok(()) => {
-                    self.at_rest = Some(AtRest::since(now, &self.archiver.parts));
-                    let collector = self.archiver.collector(&reason);
-                    let task = tokio::task::spawn_blocking(move || collector.collect());
-                    let branches = self.archiver.branches;
-                    self.base = Some(BaseJob::Linking { reason, created, branches, task });
-                }
-                Err(e) => self.base_failed(e)?,
-            },
-            Some(BaseJob::Linking { reason, created, branches, task }) if task.is_finished() => {
-                match joined(task.await) {
-                    Ok(collected) => self.base = Some(BaseJob::Linked { reason, created, branches, collected }),
-                    Err(e) => self.base_failed(e)?,
-                }
-            }
-            Some(BaseJob::Uploading { created, floor, task }) if task.is_finished() => match joined(task.await) {
-                Ok((collected, files)) => {
-                    self.base = Some(BaseJob::Uploaded { created, floor, collected, files });
-                }
-                Err(e) => self.base_failed(e)?,
-            },
-            Some(BaseJob::Uploaded { created, floor, collected, files })
-                if (self.archiver.holds(&floor) || floor.joins != self.archiver.joins)
-                    && self.delivery.is_none()
-                    && self.archiver.pending.is_none() =>
-            {
-                match self.archiver.publish(created, collected, files, floor).await {
-                    Ok(base) => {
-                        self.archiver.parts.observer.notice(Notice::BasePublished {
-                            base: base.id.clone(),
-                            timeline: base.floor.timeline,
-                            floor: base.floor.boundary,
-                        });
-                        for waiter in self.base_waiters.drain(..) {
-                            let answer = Answer::Base { id: base.id.clone(), floor: base.floor };
-                            if waiter.send(Ok(answer)).is_err() {
-                                tracing::debug!("the requester of the base did not wait for it");
-                            }
-                        }
-                    }
-                    Err(e) => self.base_failed(e)?,
-                }
-            }
-            Some(other) => {
-                self.base = Some(other);
-                // Nobody waits for long: the floor then lies behind what the server wrote meanwhile.
-                if self.at_rest.as_ref().is_some_and(|rest| elapsed(rest.since, now) >= AT_REST) {
-                    self.server_goes_on(Linking::Done);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Files that entered without the log are uploaded beside it.
@@ -639,67 +298,6 @@ impl Daemon {
                 }
             }
             Some(task) => self.capture = Some(task),
-        }
-        Ok(())
-    }
-
-    /// A server that was brought to rest for a base goes on, told once.
-    fn server_goes_on(&mut self, linking: Linking) {
-        if let Some(rest) = self.at_rest.take() {
-            rest.ends(linking);
-        }
-    }
-
-    /// Tells what is new.
-    fn tell_observer(&mut self) {
-        let archiver = &mut self.archiver;
-        let observer = archiver.parts.observer.clone();
-        let timeline = archiver.timeline();
-        for (reason, at, detail) in archiver.engine.take_untold() {
-            observer.notice(Notice::Barrier { reason, timeline, at, detail });
-        }
-        match (archiver.reach.failing(), self.told_away) {
-            (Some(failing), None) => {
-                self.told_away = Some(failing.since);
-                let code = Code::StoreUnavailable;
-                let (message, hint) = (failing.error, code.hint().to_owned());
-                observer.notice(Notice::ArchiveAway(Failure { code: code.name(), message, hint }));
-            }
-            (None, Some(since)) => {
-                self.told_away = None;
-                observer.notice(Notice::ArchiveBack { since });
-            }
-            _ => {}
-        }
-        match (archiver.held_back.alarm(), self.told_limit) {
-            (Some(limit), Told::Nothing) => {
-                self.told_limit = Told::TheLimit;
-                observer.notice(Notice::Limit { limit: limit.to_string() });
-            }
-            (None, Told::TheLimit) => self.told_limit = Told::Nothing,
-            _ => {}
-        }
-    }
-
-    /// A base that could not be taken is tried again later; whoever asked for it is told.
-    fn base_failed(&mut self, e: Error) -> Result<()> {
-        self.archiver.engine.end_hold();
-        self.server_goes_on(Linking::Failed);
-        for waiter in self.base_waiters.drain(..) {
-            let told = Error::new(e.code(), "taking the base").hint(e.hint_text()).because(e.to_string());
-            if waiter.send(Err(told)).is_err() {
-                tracing::debug!("the requester of the base did not wait for it");
-            }
-        }
-        if e.code() == Code::Fenced {
-            return Err(e);
-        }
-        self.archiver.parts.metrics.base_failed(e.code());
-        if e.code() == Code::BaseNotPublishable {
-            tracing::info!(error = %e, "the base would serve no target yet");
-        } else {
-            tracing::warn!(error = %e, "the base could not be taken; it is tried again");
-            self.archiver.parts.observer.notice(Notice::BaseFailed(Failure::from(&e)));
         }
         Ok(())
     }
