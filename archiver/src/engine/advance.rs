@@ -17,7 +17,7 @@ use pitr_archive::{
     },
 };
 
-use super::{BaseReason, Before, Engine, Evidence, Item, PendingSession, Place, ROUND_BYTES, WalFact, emit, run};
+use super::{BaseReason, Before, Engine, Evidence, Item, PendingSession, Place, WalFact, emit, look::ROUND_BYTES, run};
 use crate::{
     manifest_tail::Follow,
     registry::Seen,
