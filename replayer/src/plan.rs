@@ -21,7 +21,7 @@ use pitr_archive::{
     catalog::{
         archive::Archive,
         model::{Catalog, Timeline},
-        schema::{BaseDocument, Position},
+        schema::{BaseDocument, Position, TagDocument},
     },
     ids::{
         ArchiveId, BaseId, Boundary, ColumnFamilyId, FileNumber, Ordinal, Ordinals, RecordNumber, RunningHash,
@@ -31,6 +31,7 @@ use pitr_archive::{
     segment::entry::{CapturedSettings, ColumnFamilyChange, ManifestPoint},
 };
 use serde::Serialize;
+use source::Source;
 use stream::{Ancestor, Stream};
 
 use crate::target::Target;
@@ -63,18 +64,36 @@ pub async fn plan(archive: &Archive, catalog: &Catalog, target: &Target, options
     let lineage = lineage(catalog, timeline)?;
     let bases = bases_of(catalog, options.base.as_ref())?;
     let source = FromArchive(archive);
-    let newest = lineage.last().map_or(TimelineId::FIRST, |(timeline, _)| timeline.id());
-    let sections = sections::sections(newest, &lineage, &bases);
-    let section = sections::holding(&sections, &source, target, tag).await?;
-    let bases = section.bases(bases, &source).await?;
-    let inputs = Inputs { archive: archive.id(), stream: &section.stream, bases: &bases, source: &source, tag };
-    let planned = assemble(&inputs, target, options).await;
+    let on = Lineage { archive: archive.id(), timelines: &lineage, bases, source: &source, tag };
+    let planned = on.plan(target, options).await;
     match (planned, tag) {
         // What could prove its position went with what was deleted.
         (Err(e), Some(tag)) if e.code() == Code::ChainBroken && is_deleted(catalog, &tag.position) => {
             Err(Error::new(Code::TargetBeforeStart, "finding").on(target).with("boundary", tag.position.boundary))
         }
         (planned, _) => planned,
+    }
+}
+
+/// What a plan is made on.
+struct Lineage<'a> {
+    archive: ArchiveId,
+    /// A timeline and its ancestors, oldest first, each with the boundary at which the next left it.
+    timelines: &'a [(&'a Timeline, Option<Boundary>)],
+    bases: Vec<BaseDocument>,
+    source: &'a dyn Source,
+    tag: Option<&'a TagDocument>,
+}
+
+impl Lineage<'_> {
+    async fn plan(self, target: &Target, options: &PlanOptions) -> Result<RestorePlan> {
+        let Self { archive, timelines, bases, source, tag } = self;
+        let newest = timelines.last().map_or(TimelineId::FIRST, |(timeline, _)| timeline.id());
+        let sections = sections::sections(newest, timelines, &bases);
+        let section = sections::holding(&sections, source, target, tag).await?;
+        let bases = section.bases(bases, source).await?;
+        let inputs = Inputs { archive, stream: &section.stream, bases: &bases, source, tag };
+        assemble(&inputs, target, options).await
     }
 }
 

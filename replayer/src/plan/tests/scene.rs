@@ -31,6 +31,9 @@ use crate::{
     target::Target,
 };
 
+mod lineage;
+use lineage::Ended;
+
 pub(super) fn b(n: u64) -> Boundary {
     Boundary::new(n)
 }
@@ -39,10 +42,12 @@ pub(super) fn seq(n: u64) -> SequenceNumber {
     SequenceNumber::new(n)
 }
 
-/// An archive with one timeline, in memory.
+/// An archive in memory: the timeline that is being written, and those that it left.
 pub(super) struct Scene {
+    timeline: TimelineId,
+    left: Vec<Ended>,
     segments: Vec<SegmentSummary>,
-    contents: BTreeMap<Ordinal, (Vec<ReadEntry>, Vec<TimeSample>)>,
+    contents: BTreeMap<(TimelineId, Ordinal), Content>,
     pub bases: Vec<BaseDocument>,
     pub tag: Option<TagDocument>,
     open: Open,
@@ -53,6 +58,15 @@ pub(super) struct Scene {
     offset: u64,
     run: u64,
     transactions: Transactions,
+    /// How far the MANIFEST was read.
+    manifest: ManifestPoint,
+}
+
+/// What is in a segment.
+struct Content {
+    entries: Vec<ReadEntry>,
+    samples: Vec<TimeSample>,
+    manifest: ManifestPoint,
 }
 
 #[derive(Default)]
@@ -78,6 +92,8 @@ impl Scene {
     /// No segment at all.
     pub fn empty() -> Self {
         Self {
+            timeline: TimelineId::FIRST,
+            left: Vec::new(),
             segments: Vec::new(),
             contents: BTreeMap::new(),
             bases: Vec::new(),
@@ -90,6 +106,7 @@ impl Scene {
             offset: 0,
             run: 0,
             transactions: Transactions::default(),
+            manifest: point(0),
         }
     }
 
@@ -101,6 +118,9 @@ impl Scene {
     }
 
     pub fn event(&mut self, event: Event) -> &mut Self {
+        if let Event::SessionStarted { manifest, .. } | Event::ColumnFamily { manifest, .. } = &event {
+            self.manifest = self.manifest.max(*manifest);
+        }
         self.open.events.push(PlacedEvent { at: b(self.at), event: event.clone() });
         self.entry(Entry::Event(event));
         self
@@ -282,9 +302,21 @@ impl Scene {
             events: open.events,
             object_bytes: 50,
         });
-        self.contents.insert(ordinal, (open.entries, open.samples));
+        let content = Content { entries: open.entries, samples: open.samples, manifest: self.manifest };
+        self.contents.insert((self.timeline, ordinal), content);
         self.open.first = self.at;
         self
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            timeline: self.timeline,
+            boundary: b(self.at),
+            hash: self.hash,
+            wal: None,
+            offset: None,
+            sequence: seq(self.latest),
+        }
     }
 
     /// A base whose floor is here and whose records begin at `first`; its MANIFEST prefix ends at `manifest`.
@@ -292,7 +324,7 @@ impl Scene {
         let hash_at = |at: u64| {
             let before = |entries: &[ReadEntry]| entries.iter().rev().find(|e| e.at < b(at)).map(|e| e.hash);
             before(&self.open.entries)
-                .or_else(|| self.contents.values().rev().find_map(|(entries, _)| before(entries)))
+                .or_else(|| self.contents.values().rev().find_map(|content| before(&content.entries)))
                 .unwrap_or(RunningHash::ZERO)
         };
         let number = self.bases.len() as u32;
@@ -301,14 +333,7 @@ impl Scene {
             archive: ArchiveId([1; 16]),
             id: BaseId::new(chrono::DateTime::UNIX_EPOCH, number),
             run: self.run,
-            floor: Position {
-                timeline: TimelineId::FIRST,
-                boundary: b(self.at),
-                hash: self.hash,
-                wal: None,
-                offset: None,
-                sequence: seq(self.latest),
-            },
+            floor: self.position(),
             first_wal: FileNumber::new(self.wal),
             first_record: b(first),
             first_hash: if first == self.at { self.hash } else { hash_at(first) },
@@ -337,14 +362,7 @@ impl Scene {
             version: 1,
             archive: ArchiveId([1; 16]),
             name: name.to_owned(),
-            position: Position {
-                timeline: TimelineId::FIRST,
-                boundary: b(self.at),
-                hash: self.hash,
-                wal: None,
-                offset: None,
-                sequence: seq(self.latest),
-            },
+            position: self.position(),
             created: Micros(0),
             note: String::new(),
             observed_only: false,
@@ -392,15 +410,15 @@ pub(super) fn point(offset: u64) -> ManifestPoint {
 
 #[async_trait]
 impl Source for Scene {
-    async fn entries(&self, _: TimelineId, segment: &SegmentSummary) -> Result<Vec<ReadEntry>> {
-        Ok(self.contents[&segment.ordinal].0.clone())
+    async fn entries(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<ReadEntry>> {
+        Ok(self.contents[&(timeline, segment.ordinal)].entries.clone())
     }
 
-    async fn samples(&self, _: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
-        Ok(self.contents[&segment.ordinal].1.clone())
+    async fn samples(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
+        Ok(self.contents[&(timeline, segment.ordinal)].samples.clone())
     }
 
-    async fn manifest(&self, _: TimelineId, _: &SegmentSummary) -> Result<Option<ManifestPoint>> {
-        Ok(None)
+    async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>> {
+        Ok(Some(self.contents[&(timeline, segment.ordinal)].manifest))
     }
 }

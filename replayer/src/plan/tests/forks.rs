@@ -1,0 +1,23 @@
+//! Places on a timeline that has a parent.
+
+use pitr_archive::Code;
+
+use super::{base, record, scene::Scene, summary};
+
+#[test]
+fn below_a_fork_the_parent_s_bases_serve_also_where_the_beginning_of_their_run_was_deleted() {
+    // Every timeline counts its own runs: the child's first one has the number of the parent's first, too.
+    for run in [0, 1] {
+        let mut s = Scene::empty();
+        s.run_started(run, 10).session(1, 0).put(1).put(1).put(1).cut();
+        s.wal(11).put(1).put(1).cut();
+        s.wal(12).base(5, 2, 5).put(1).put(1).put(1).cut();
+        s.fork(20).session(3, 8).base(8, 4, 8).put(1).put(1).cut();
+        s.prune_parent(1);
+        let plan = |n| summary(s.plan_on_child(&record(n)));
+        assert_eq!(plan(5), Ok((6, base(0), 6)), "run {run}: a place of the parent's, from the parent's base");
+        assert_eq!(plan(7), Ok((8, base(0), 8)), "run {run}: directly before the fork");
+        assert_eq!(plan(9), Ok((10, base(1), 10)), "run {run}: the child's own");
+        assert_eq!(plan(3), Err(Code::TargetBeforeStart), "run {run}: before every floor that is left");
+    }
+}

@@ -1,0 +1,108 @@
+//! Timelines that fork, and what pruning leaves of them.
+
+use pitr_archive::{
+    Result,
+    catalog::{
+        model::Timeline,
+        schema::{BoundaryDocument, DOCUMENT_VERSION, Extra, OpenRun, Position, SegmentSummary, TimelineDocument},
+    },
+    clock::Micros,
+    ids::{ArchiveId, Boundary, Epoch, Nonce, Ordinal, TimelineId},
+    segment::entry::Event,
+};
+
+use super::Scene;
+use crate::{
+    plan::{Lineage, PlanOptions, RestorePlan},
+    target::Target,
+};
+
+/// A timeline that was left.
+pub(super) struct Ended {
+    timeline: TimelineId,
+    parent: Option<Position>,
+    segments: Vec<SegmentSummary>,
+    /// The first segment that is kept.
+    from: Ordinal,
+    fork: Position,
+}
+
+impl Scene {
+    /// The history forks at the end of the last segment: what follows is a child's, in a run of its own.
+    pub fn fork(&mut self, first_wal: u64) -> &mut Self {
+        assert!(self.open.entries.is_empty(), "a segment is open");
+        let parent = self.left.last().map(|ended| ended.fork);
+        let (fork, segments) = (self.position(), std::mem::take(&mut self.segments));
+        self.left.push(Ended { timeline: self.timeline, parent, segments, from: Ordinal::new(0), fork });
+        self.timeline = self.timeline.next().unwrap();
+        self.run_started(0, first_wal)
+    }
+
+    /// Pruning deletes the parent's segments before `from`.
+    pub fn prune_parent(&mut self, from: u64) -> &mut Self {
+        self.left.last_mut().unwrap().from = Ordinal::new(from);
+        self
+    }
+
+    /// Plans on the child's timeline.
+    pub fn plan_on_child(&self, target: &Target) -> Result<RestorePlan> {
+        let left: Vec<Timeline> =
+            self.left.iter().map(|ended| timeline(ended.timeline, ended.parent, &ended.segments, ended.from)).collect();
+        let parent = self.left.last().map(|ended| ended.fork);
+        let child = timeline(self.timeline, parent, &self.segments, Ordinal::new(0));
+        let until = self.left.iter().map(|ended| Some(ended.fork.boundary)).chain([None]);
+        let timelines: Vec<(&Timeline, Option<Boundary>)> = left.iter().chain([&child]).zip(until).collect();
+        let lineage = Lineage {
+            archive: ArchiveId([1; 16]),
+            timelines: &timelines,
+            bases: self.bases.clone(),
+            source: self,
+            tag: self.tag.as_ref(),
+        };
+        futures::executor::block_on(lineage.plan(target, &PlanOptions::default()))
+    }
+}
+
+fn timeline(id: TimelineId, parent: Option<Position>, segments: &[SegmentSummary], from: Ordinal) -> Timeline {
+    let document = TimelineDocument {
+        version: DOCUMENT_VERSION,
+        archive: ArchiveId([1; 16]),
+        timeline: id,
+        parent,
+        restore_marker: None,
+        db_id: "id".to_owned(),
+        detail: String::new(),
+        created: Micros(0),
+        epoch: Epoch::new(1),
+        nonce: Nonce([0; 16]),
+        extra: Extra::new(),
+    };
+    let whole = Timeline::new(document, Vec::new(), None, segments.to_vec());
+    if from == Ordinal::new(0) {
+        return whole;
+    }
+    let first = whole.segment(from).unwrap();
+    let before = segments.iter().filter(|segment| segment.ordinal < from).flat_map(|segment| &segment.events);
+    let run = before.filter_map(|placed| match &placed.event {
+        Event::RunStarted { run, first_wal, db_id } => {
+            Some(OpenRun { run: *run, start: placed.at, first_wal: *first_wal, db_id: db_id.clone() })
+        }
+        _ => None,
+    });
+    whole.without(BoundaryDocument {
+        version: DOCUMENT_VERSION,
+        archive: ArchiveId([1; 16]),
+        timeline: id,
+        ordinal: from,
+        first: first.first,
+        hash_before: first.hash_before,
+        revision: 0,
+        run: run.last(),
+        kept: Vec::new(),
+        manifests: Vec::new(),
+        created: Micros(0),
+        epoch: Epoch::new(1),
+        nonce: Nonce([0; 16]),
+        extra: Extra::new(),
+    })
+}
