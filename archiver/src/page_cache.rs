@@ -143,9 +143,9 @@ pub(crate) mod lab {
                 return Some(directory);
             }
         }
-        let _ = io::stderr().write_all(
-            b"SKIPPED: neither the temporary directory nor the checkout is on a file system that gives pages back (tmpfs?)\n",
-        );
+        let skipped =
+            "SKIPPED: neither the temporary directory nor the checkout is on a file system that gives pages back";
+        writeln!(io::stderr(), "{skipped} (tmpfs?)").unwrap();
         None
     }
 
