@@ -78,7 +78,8 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
     // Listened for before there is anything to end.
     let shutdown = shutdown()?;
     if args.once {
-        return catch_up(context, &jobs, args.config.is_some(), shutdown).await;
+        let named_by = if args.config.is_some() { NamedBy::File } else { NamedBy::Options };
+        return catch_up(context, &jobs, named_by, shutdown).await;
     }
     let board = Arc::new(Board::new(Arc::clone(&context.clock), &jobs, limits(args, http)));
     seen(&board, args.http.or(http.listen.as_ref().map(|listen| listen.0))).await?;
@@ -206,11 +207,20 @@ fn told(job: &Job) {
     tracing::info!(database = job.name, archive = url::redacted(&job.url), %interval, "archiving until stopped");
 }
 
+/// What names the databases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NamedBy {
+    /// Options: one database.
+    Options,
+    /// A file: any number of them, and its answer has the same form also where it is one.
+    File,
+}
+
 /// Brings every archive up to date, one after the other, and ends.
 async fn catch_up(
     context: &Context,
     jobs: &[Job],
-    several: bool,
+    named_by: NamedBy,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Verdict> {
     tokio::pin!(shutdown);
@@ -234,8 +244,8 @@ async fn catch_up(
         }
         all.push(CaughtUp { database: job.name.clone(), archive, position: ShownPosition::from(&position) });
     }
-    match (context.output.is_json(), several, all.pop()) {
-        (true, false, Some(only)) => context.output.json(&only)?,
+    match (context.output.is_json(), named_by, all.pop()) {
+        (true, NamedBy::Options, Some(only)) => context.output.json(&only)?,
         (true, _, last) => context.output.json(&AllCaughtUp { databases: all.into_iter().chain(last).collect() })?,
         _ => {}
     }
