@@ -1,7 +1,8 @@
 //! Secrets: never in the configuration, only where they are.
 //!
-//! Owns: the three forms and reading them. Refuses: a secret written down where a place is expected; files that others can
-//! read; commands that take longer than [`PATIENCE`] or print more than [`LIMIT`] bytes.
+//! Owns: the three forms and reading them, into memory that is overwritten afterwards. Refuses: a secret written down where
+//! a place is expected; files that others can read; commands that take longer than [`PATIENCE`] or print more than
+//! [`LIMIT`] bytes.
 
 use std::{
     fmt,
@@ -15,13 +16,14 @@ use std::{
 use pitr_archive::{Code, Error, Result, error, keyring::MasterKey};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer, de};
+use zeroize::Zeroizing;
 
 /// How long a command may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Said of what is no place of a secret. The line in which it stands must not be shown: it can be the secret itself.
 pub const NO_PLACE: &str = "say where the secret is: file:/path, env:NAME or exec:COMMAND";
 /// A key has 64 digits.
-const LIMIT: u64 = 4096;
+const LIMIT: usize = 4096;
 
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl SecretRef {
         match self {
             Self::File(path) => MasterKey::from_file(path),
             Self::Env(name) => {
-                let text = variable(name).ok_or_else(|| {
+                let text = variable(name).map(Zeroizing::new).ok_or_else(|| {
                     Error::new(Code::KeyMalformed, "reading the key").on(self).with("found", "no such variable")
                 })?;
                 MasterKey::from_text(&text, self)
@@ -61,7 +63,7 @@ impl SecretRef {
 }
 
 /// What a command prints.
-fn printed(command: &str) -> Result<String> {
+fn printed(command: &str) -> Result<Zeroizing<String>> {
     let failed = || Error::new(Code::KeyMalformed, "asking a command for the key").on(format_args!("exec:{command}"));
     let io = |e| error::io("asking a command for the key", command, e);
     let mut child = Command::new("/bin/sh")
@@ -74,8 +76,9 @@ fn printed(command: &str) -> Result<String> {
     let (done, answer) = mpsc::channel();
     // The thread ends with the command's output; a command that is killed has none any more.
     std::thread::spawn(move || {
-        let mut text = String::new();
-        let read = output.take(LIMIT).read_to_string(&mut text).map(|_| text);
+        // All of it at once: a string that grows leaves what it held before in memory.
+        let mut text = Zeroizing::new(String::with_capacity(LIMIT));
+        let read = output.take(LIMIT as u64).read_to_string(&mut text).map(|_| text);
         let _ = done.send(read);
     });
     let Ok(text) = answer.recv_timeout(PATIENCE) else {
