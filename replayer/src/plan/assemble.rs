@@ -25,7 +25,7 @@ use super::{
     ingestion::{Judge, PlannedIngestion},
     resolve::{self, Resolved, by_time},
     source::Source,
-    stream::{Change, Place, Run, Side, Stream},
+    stream::{Place, Run, Side, Stream},
 };
 use crate::{
     restore::{paths, small_files},
@@ -159,12 +159,12 @@ fn name_nearest(chooser: &Chooser<'_>, place: Place, e: Error) -> Error {
 }
 
 fn inside(place: Place, obstacle: Option<&Obstacle<'_>>) -> Option<Boundary> {
-    let change: &dyn Change = match obstacle? {
-        Obstacle::Inside(event) => *event,
-        Obstacle::Barrier(barrier) => *barrier,
+    let when = match obstacle? {
+        Obstacle::Inside(event) => event.when,
+        Obstacle::Barrier(barrier) => barrier.when,
         _ => return None,
     };
-    (change.side(place) == Side::Inside).then_some(change.interval().lo)
+    (when.side(place) == Side::Inside).then_some(when.interval.lo)
 }
 
 fn step_back(resolved: &mut Resolved, lo: Boundary) {
@@ -448,7 +448,7 @@ fn wals(stream: &Stream, run: Run, base: &BaseDocument, target: Boundary) -> Res
 fn column_families(stream: &Stream, run: Run, base: &BaseDocument, target: Place) -> Vec<ColumnFamilyEdit> {
     let mut edits: Vec<ColumnFamilyEdit> = stream
         .families_of(run)
-        .filter(|f| f.manifest > base.manifest && f.side(target) == Side::After)
+        .filter(|f| f.manifest > base.manifest && f.when.side(target) == Side::After)
         .map(|f| ColumnFamilyEdit {
             change: f.change,
             id: f.id,
@@ -489,7 +489,7 @@ fn cautions(stream: &Stream, base: &BaseDocument, target: Boundary, time: &super
             text: format!("sequence numbers were used again {reuse} time(s) on this timeline, after clean reopens: a sequence number alone does not name a position"),
         });
     }
-    for family in stream.families.iter().filter(|f| f.interval.hi.is_none() && target >= f.interval.lo) {
+    for family in stream.families.iter().filter(|f| f.when.interval.hi.is_none() && target >= f.when.interval.lo) {
         notes.push(Note {
             kind: NoteKind::OpenInterval,
             text: format!(

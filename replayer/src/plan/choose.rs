@@ -15,7 +15,7 @@ use pitr_archive::{
 
 use super::{
     CrossIngest,
-    stream::{Barrier, Change, FamilyEvent, Place, Run, Side, Stream},
+    stream::{Barrier, FamilyEvent, Place, Run, Side, Stream},
 };
 use crate::target::Target;
 
@@ -128,7 +128,7 @@ impl<'a> Chooser<'a> {
         }
         if let Some(event) = self.stream.families_of(run).find(|f| {
             // A base that holds the edit already was taken after it, and so was every position from its floor on.
-            f.manifest > base.manifest && f.side(place) == Side::Inside
+            f.manifest > base.manifest && f.when.side(place) == Side::Inside
         }) {
             return Some(Obstacle::Inside(event));
         }
@@ -172,8 +172,10 @@ impl<'a> Chooser<'a> {
         // What can be restored changes only at these boundaries.
         let mut edges: Vec<Boundary> = vec![self.stream.start(), head, boundary];
         edges.extend(self.bases.iter().flat_map(|b| [b.floor.boundary, b.first_record]));
-        edges.extend(self.stream.barriers.iter().flat_map(|b| [Some(b.interval.lo), b.interval.hi]).flatten());
-        edges.extend(self.stream.families.iter().flat_map(|f| [Some(f.interval.lo), f.interval.hi]).flatten());
+        edges
+            .extend(self.stream.barriers.iter().flat_map(|b| [Some(b.when.interval.lo), b.when.interval.hi]).flatten());
+        edges
+            .extend(self.stream.families.iter().flat_map(|f| [Some(f.when.interval.lo), f.when.interval.hi]).flatten());
         edges.extend(self.stream.runs.iter().map(|r| r.start.boundary));
         edges.extend(self.stream.withdrawn.iter().flat_map(|w| [w.from, w.to]));
         let mut edges: Vec<Boundary> = edges
@@ -198,7 +200,7 @@ impl<'a> Chooser<'a> {
             Some(Obstacle::Inside(_)) => Code::TargetInsideEvent,
             Some(Obstacle::Barrier(barrier)) => match barrier.reason {
                 BarrierReason::TwoPhaseCommit => Code::TargetUnsupported,
-                reason if reason.blocks() == Blocks::Floor && barrier.side(place) == Side::Inside => {
+                reason if reason.blocks() == Blocks::Floor && barrier.when.side(place) == Side::Inside => {
                     Code::TargetInsideEvent
                 }
                 _ => Code::TargetBehindBarrier,
@@ -209,25 +211,25 @@ impl<'a> Chooser<'a> {
             Some(Obstacle::Barrier(barrier)) => {
                 e = e
                     .with("barrier", name(barrier.reason))
-                    .with("at", barrier.interval.lo)
+                    .with("at", barrier.when.interval.lo)
                     .with("detail", &barrier.detail);
             }
             Some(Obstacle::Inside(event)) => {
-                e = e
-                    .with("column family", &event.name)
-                    .with("not before", event.interval.lo)
-                    .with("not after", event.interval.hi.map_or_else(|| "unknown yet".to_owned(), |hi| hi.to_string()));
+                e = e.with("column family", &event.name).with("not before", event.when.interval.lo).with(
+                    "not after",
+                    event.when.interval.hi.map_or_else(|| "unknown yet".to_owned(), |hi| hi.to_string()),
+                );
             }
             Some(Obstacle::Sequence { recovered, expected }) => {
                 e = e.with("recovery would report", recovered).with("the database had", expected);
             }
             Some(Obstacle::OtherRun) => {
                 // The barrier that ended the run of the newest base at or before the target.
-                let ended = self.stream.barriers.iter().rev().find(|b| b.reason.ends_run() && b.place <= place);
+                let ended = self.stream.barriers.iter().rev().find(|b| b.reason.ends_run() && b.when.noted <= place);
                 if let Some(barrier) = ended {
                     e = e
                         .with("barrier", name(barrier.reason))
-                        .with("at", barrier.interval.lo)
+                        .with("at", barrier.when.interval.lo)
                         .with("detail", &barrier.detail);
                 }
             }

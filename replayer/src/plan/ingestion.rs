@@ -124,7 +124,7 @@ impl Judge<'_> {
             .on(self.target)
             .with("boundary", place.boundary)
             .with("barrier", "change-outside-wal")
-            .with("at", barrier.interval.lo)
+            .with("at", barrier.when.interval.lo)
             .with("detail", &barrier.detail)
             .with("it cannot be crossed", why)
     }
@@ -141,8 +141,8 @@ impl Judge<'_> {
             Ok(admitted) => admitted,
             Err(why) => return Ok(Err(why)),
         };
-        let lo = barrier.certain_lo();
-        let hi = barrier.interval.hi.unwrap_or(lo).max(lo);
+        let lo = barrier.when.certain_lo();
+        let hi = barrier.when.interval.hi.unwrap_or(lo).max(lo);
         let at = match (numbers.first(), numbers.last()) {
             (Some(first), Some(last)) => self.by_numbers(lo, hi, *first, *last).await?,
             _ if lo == hi => Ok(lo),
@@ -313,7 +313,7 @@ impl Judge<'_> {
         barrier: &Barrier,
         before: Option<&PlannedIngestion>,
     ) -> Result<SequenceNumber> {
-        let place = barrier.after_session(at);
+        let place = barrier.when.after_session(at);
         let facts = facts::at(self.stream, self.source, place).await?;
         let session = self.stream.session_at(place);
         let mut there = facts.sequence.unwrap_or(self.base.last_sequence);

@@ -20,7 +20,7 @@ use pitr_archive::{
 };
 
 use super::CrossIngest;
-pub(crate) use change::{Barrier, Capture, Change, FamilyEvent, Side};
+pub(crate) use change::{Barrier, Capture, FamilyEvent, Side, When};
 
 /// A place in the stream: after the records before `boundary` and after the first `events` events that lie there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -210,24 +210,18 @@ impl Stream {
                 self.timestamp_sizes.push(TimestampSizes { place, wal: *wal, offset: *offset, sizes: sizes.clone() })
             }
             Event::ColumnFamily { change, id, name, interval, manifest, edit } => self.families.push(FamilyEvent {
-                place,
+                when: When::noted(place, *interval),
                 change: *change,
                 id: *id,
                 name: name.clone(),
-                interval: *interval,
-                session: None,
-                doubt: None,
                 manifest: *manifest,
                 edit: edit.clone(),
             }),
             Event::Withdrawn { from, to, .. } => self.withdrawn.push(Withdrawn { from: *from, to: *to, noted: place }),
             Event::Barrier { reason, interval, manifest, unexplained, detail, .. } => self.barriers.push(Barrier {
                 unexplained: *unexplained,
-                place,
+                when: When::noted(place, *interval),
                 reason: *reason,
-                interval: *interval,
-                session: None,
-                doubt: None,
                 manifest: *manifest,
                 detail: detail.clone(),
             }),
@@ -257,10 +251,11 @@ impl Stream {
             let closes = |noted: Place, shown: ManifestPoint| {
                 shown == *manifest && noted < placed.place && run(noted) == run(placed.place)
             };
-            let families = self.families.iter_mut().filter(|f| closes(f.place, f.manifest)).map(|f| &mut f.interval);
-            let barriers = self.barriers.iter_mut().filter(|b| b.manifest.is_some_and(|shown| closes(b.place, shown)));
-            for interval in families.chain(barriers.map(|b| &mut b.interval)) {
-                interval.hi.get_or_insert(*hi);
+            let families = self.families.iter_mut().filter(|f| closes(f.when.noted, f.manifest)).map(|f| &mut f.when);
+            let barriers =
+                self.barriers.iter_mut().filter(|b| b.manifest.is_some_and(|shown| closes(b.when.noted, shown)));
+            for when in families.chain(barriers.map(|b| &mut b.when)) {
+                when.interval.hi.get_or_insert(*hi);
             }
         }
     }
@@ -281,12 +276,12 @@ impl Stream {
             sessions.iter().rev().find(|s| of_run(s) && unsure(s)).map(|s| s.place)
         };
         for family in &mut self.families {
-            family.session = start(family.place, family.manifest);
-            family.doubt = doubt(family.place, family.manifest);
+            family.when.session = start(family.when.noted, family.manifest);
+            family.when.doubt = doubt(family.when.noted, family.manifest);
         }
         for barrier in &mut self.barriers {
-            barrier.session = barrier.manifest.and_then(|shown| start(barrier.place, shown));
-            barrier.doubt = barrier.manifest.and_then(|shown| doubt(barrier.place, shown));
+            barrier.when.session = barrier.manifest.and_then(|shown| start(barrier.when.noted, shown));
+            barrier.when.doubt = barrier.manifest.and_then(|shown| doubt(barrier.when.noted, shown));
         }
     }
 
@@ -393,7 +388,7 @@ impl Stream {
 
     /// The column family events of a run.
     pub fn families_of(&self, run: Run) -> impl Iterator<Item = &FamilyEvent> {
-        self.families.iter().filter(move |f| self.in_run(run, f.place))
+        self.families.iter().filter(move |f| self.in_run(run, f.when.noted))
     }
 
     /// Column families of a run in which writes without the log were tolerated, wherever that was noticed: it can have been
@@ -414,7 +409,7 @@ impl Stream {
         let Some(point) = barrier.manifest.filter(|_| barrier.reason == BarrierReason::ChangeOutsideWal) else {
             return Vec::new();
         };
-        let same = |b: &&Barrier| b.manifest == Some(point) && self.in_run(run, b.place);
+        let same = |b: &&Barrier| b.manifest == Some(point) && self.in_run(run, b.when.noted);
         let changes = self.barriers.iter().filter(same).count();
         let mut captures: Vec<&Capture> =
             self.captures.iter().filter(|c| c.manifest == point && self.in_run(run, c.place)).collect();
@@ -428,7 +423,9 @@ impl Stream {
     pub fn ingested_by(&self, run: Run, place: Place) -> Option<SequenceNumber> {
         let session = self.session_at(place);
         let before = self.barriers.iter().filter(|b| {
-            self.in_run(run, b.place) && self.session_at(b.place) == session && b.side(place) == Side::After
+            self.in_run(run, b.when.noted)
+                && self.session_at(b.when.noted) == session
+                && b.when.side(place) == Side::After
         });
         before.flat_map(|barrier| self.captures_of(run, barrier)).filter_map(Capture::largest_number).max()
     }
@@ -436,8 +433,8 @@ impl Stream {
     /// Whether a barrier between `base` and `target` is a change whose files are in the archive, all of it behind the
     /// base's floor and before the target.
     fn can_be_crossed(&self, run: Run, base: &BaseDocument, target: Place, barrier: &Barrier) -> bool {
-        barrier.side(target) == Side::After
-            && barrier.certain_lo() >= base.floor.boundary
+        barrier.when.side(target) == Side::After
+            && barrier.when.certain_lo() >= base.floor.boundary
             && !self.captures_of(run, barrier).is_empty()
     }
 
@@ -446,8 +443,8 @@ impl Stream {
         let footing = Footing::from(base);
         self.barriers
             .iter()
-            .filter(|b| b.reason.blocks() == Blocks::Floor && self.in_run(run, b.place))
-            .filter(|b| b.side(target) != Side::Before && b.hurdle().concerns(&footing))
+            .filter(|b| b.reason.blocks() == Blocks::Floor && self.in_run(run, b.when.noted))
+            .filter(|b| b.when.side(target) != Side::Before && b.hurdle().concerns(&footing))
             .filter(|b| self.can_be_crossed(run, base, target, b))
             .collect()
     }
@@ -455,13 +452,13 @@ impl Stream {
     /// The barrier that stops a replay on `base` up to `target`, all in `run`.
     pub fn blocking(&self, run: Run, base: &BaseDocument, target: Place, cross: CrossIngest) -> Option<&Barrier> {
         let crossed = |b: &Barrier| cross == CrossIngest::Repeat && self.can_be_crossed(run, base, target, b);
-        self.barriers.iter().filter(|b| self.in_run(run, b.place) && !crossed(b)).find(|b| {
-            let lo = b.interval.lo;
+        self.barriers.iter().filter(|b| self.in_run(run, b.when.noted) && !crossed(b)).find(|b| {
+            let lo = b.when.interval.lo;
             let stops = match b.reason.blocks() {
                 Blocks::Replay | Blocks::Record => lo < target.boundary,
                 // At its very place lie targets before it and after it.
-                Blocks::Jump => lo < target.boundary || lo == target.boundary && b.place < target,
-                Blocks::Floor => b.side(target) != Side::Before,
+                Blocks::Jump => lo < target.boundary || lo == target.boundary && b.when.noted < target,
+                Blocks::Floor => b.when.side(target) != Side::Before,
             };
             stops && b.hurdle().concerns(&Footing::from(base))
         })
@@ -477,21 +474,24 @@ impl Stream {
             b.reason.blocks() == Blocks::Floor && !b.reason.ends_run() && b.hurdle().change_is_in(&footing)
         });
         let families = self.families.iter().filter(|f| f.manifest <= base.manifest);
-        let changes = barriers.map(|b| b as &dyn Change).chain(families.map(|f| f as &dyn Change));
-        let jumped =
-            self.barriers.iter().filter(|b| b.reason.blocks() == Blocks::Jump && self.in_run(run, b.place)).any(|b| {
+        let changes = barriers.map(|b| b.when).chain(families.map(|f| f.when));
+        let jumped = self
+            .barriers
+            .iter()
+            .filter(|b| b.reason.blocks() == Blocks::Jump && self.in_run(run, b.when.noted))
+            .any(|b| {
                 let shown = b.unexplained.is_none_or(|number| number <= base.last_sequence.max(base.max_file_sequence));
-                b.interval.lo == target.boundary && target <= b.place && shown
+                b.when.interval.lo == target.boundary && target <= b.when.noted && shown
             });
         let here = base.floor.boundary == target.boundary;
         // What may have happened by the target certainly has by the floor.
         let before_floor = here && floor.is_none_or(|floor| target < floor);
-        let ahead = |c: &dyn Change| match c.side(target) {
+        let ahead = |when: When| match when.side(target) {
             Side::Before => true,
             Side::Inside => before_floor,
             Side::After => false,
         };
-        here && jumped || changes.filter(|c| self.in_run(run, c.noted())).any(ahead)
+        here && jumped || changes.filter(|when| self.in_run(run, when.noted)).any(ahead)
     }
 
     /// The place that a look showed.

@@ -10,27 +10,23 @@ use pitr_archive::{
 use super::{Place, after};
 use crate::plan::edit;
 
-/// A place that replay cannot cross in one piece.
-#[derive(Clone, Debug)]
-pub(crate) struct Barrier {
-    pub place: Place,
-    pub reason: BarrierReason,
+/// When a change happened, as far as that is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct When {
+    /// Where it was noted: it lies directly after this place.
+    pub noted: Place,
+    /// Between which boundaries it happened.
     pub interval: Interval,
     /// The session whose MANIFEST showed it begins directly after this place: it did not happen before.
     pub session: Option<Place>,
-    /// See [`Change::doubt`].
+    /// A session that begins here, behind where it was noted: whether it happened before or after that, nothing tells.
     pub doubt: Option<Place>,
-    /// The MANIFEST record that showed it.
-    pub manifest: Option<ManifestPoint>,
-    /// For a jump: the last number that nothing explains.
-    pub unexplained: Option<SequenceNumber>,
-    pub detail: String,
 }
 
-impl Barrier {
-    pub(super) fn hurdle(&self) -> Hurdle {
-        let Self { reason, interval, manifest, unexplained, .. } = *self;
-        Hurdle { reason, interval, manifest, unexplained }
+impl When {
+    /// As it was noted; nothing is known of sessions yet.
+    pub(super) const fn noted(noted: Place, interval: Interval) -> Self {
+        Self { noted, interval, session: None, doubt: None }
     }
 
     /// The last boundary that is certainly before it, its session's beginning considered.
@@ -44,6 +40,52 @@ impl Barrier {
             Some(start) if start.boundary == at => after(start),
             _ => Place::before_events(at),
         }
+    }
+
+    /// On which side of it a target lies.
+    ///
+    /// Where both ends of its interval coincide, its place in the stream decides: "after record n" is before a change
+    /// that was seen between this record and the next, a tag set later is after it.
+    pub fn side(&self, target: Place) -> Side {
+        if self.session.is_some_and(|start| target <= start) {
+            return Side::Before;
+        }
+        let lo = self.certain_lo();
+        let doubted = |hi| self.doubt.is_some_and(|start| start.boundary == hi && target <= start);
+        match self.interval.hi {
+            Some(hi) if hi == target.boundary && (lo < hi || self.noted < target) && doubted(hi) => Side::Inside,
+            Some(hi) if hi < target.boundary || (hi == target.boundary && lo < hi) => Side::After,
+            Some(hi) if hi == target.boundary && self.noted < target => Side::After,
+            _ if target.boundary <= lo => Side::Before,
+            _ => Side::Inside,
+        }
+    }
+}
+
+/// On which side of a change a target lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Before,
+    Inside,
+    After,
+}
+
+/// A place that replay cannot cross in one piece.
+#[derive(Clone, Debug)]
+pub(crate) struct Barrier {
+    pub when: When,
+    pub reason: BarrierReason,
+    /// The MANIFEST record that showed it.
+    pub manifest: Option<ManifestPoint>,
+    /// For a jump: the last number that nothing explains.
+    pub unexplained: Option<SequenceNumber>,
+    pub detail: String,
+}
+
+impl Barrier {
+    pub(super) fn hurdle(&self) -> Hurdle {
+        let Self { when: When { interval, .. }, reason, manifest, unexplained, .. } = *self;
+        Hurdle { reason, interval, manifest, unexplained }
     }
 }
 
@@ -71,92 +113,10 @@ impl Capture {
 /// A column family added or dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct FamilyEvent {
-    pub place: Place,
+    pub when: When,
     pub change: ColumnFamilyChange,
     pub id: ColumnFamilyId,
     pub name: String,
-    pub interval: Interval,
-    /// As in [`Barrier`].
-    pub session: Option<Place>,
-    /// See [`Change::doubt`].
-    pub doubt: Option<Place>,
     pub manifest: ManifestPoint,
     pub edit: String,
-}
-
-/// On which side of a change a target lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
-    Before,
-    Inside,
-    After,
-}
-
-/// A change that is not in the log.
-pub(crate) trait Change {
-    /// Where it lies in the stream.
-    fn noted(&self) -> Place;
-    /// Between which boundaries it happened.
-    fn interval(&self) -> Interval;
-    /// Before the start of its session it did not happen.
-    fn session(&self) -> Option<Place>;
-    /// A session that begins here, behind where it was noted: whether it happened before or after that, nothing tells.
-    fn doubt(&self) -> Option<Place>;
-
-    /// On which side of it a target lies.
-    ///
-    /// Where both ends of its interval coincide, its place in the stream decides: "after record n" is before a change
-    /// that was seen between this record and the next, a tag set later is after it.
-    fn side(&self, target: Place) -> Side {
-        let session = self.session();
-        if session.is_some_and(|start| target <= start) {
-            return Side::Before;
-        }
-        let interval = self.interval();
-        let lo = session.map_or(interval.lo, |start| start.boundary.max(interval.lo));
-        let doubted = |hi| self.doubt().is_some_and(|start| start.boundary == hi && target <= start);
-        match interval.hi {
-            Some(hi) if hi == target.boundary && (lo < hi || self.noted() < target) && doubted(hi) => Side::Inside,
-            Some(hi) if hi < target.boundary || (hi == target.boundary && lo < hi) => Side::After,
-            Some(hi) if hi == target.boundary && self.noted() < target => Side::After,
-            _ if target.boundary <= lo => Side::Before,
-            _ => Side::Inside,
-        }
-    }
-}
-
-impl Change for Barrier {
-    fn noted(&self) -> Place {
-        self.place
-    }
-
-    fn interval(&self) -> Interval {
-        self.interval
-    }
-
-    fn session(&self) -> Option<Place> {
-        self.session
-    }
-
-    fn doubt(&self) -> Option<Place> {
-        self.doubt
-    }
-}
-
-impl Change for FamilyEvent {
-    fn noted(&self) -> Place {
-        self.place
-    }
-
-    fn interval(&self) -> Interval {
-        self.interval
-    }
-
-    fn session(&self) -> Option<Place> {
-        self.session
-    }
-
-    fn doubt(&self) -> Option<Place> {
-        self.doubt
-    }
 }
