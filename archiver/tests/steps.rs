@@ -34,6 +34,16 @@ fn options() -> Options {
     options
 }
 
+fn database(dir: &Path) -> DB {
+    DB::open(&options(), dir.join("db")).unwrap()
+}
+
+/// The server ends in order and opens its database again.
+fn reopened(db: DB, dir: &Path) -> DB {
+    drop(db);
+    database(dir)
+}
+
 async fn archive(store: &MemoryStore) -> Archive {
     Archive::open_or_create(Arc::new(store.clone()), None, &SystemClock, &OsRandom).await.unwrap()
 }
@@ -81,7 +91,7 @@ fn barriers(entries: &[Entry]) -> Vec<BarrierReason> {
 async fn every_write_is_archived_in_order_through_flushes_and_restarts_of_the_archiver() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    let db = database(dir.path());
     db.put("a", "1").unwrap();
     let mut one = archiver(dir.path(), &store).await;
     one.catch_up().await.unwrap();
@@ -115,24 +125,32 @@ async fn every_write_is_archived_in_order_through_flushes_and_restarts_of_the_ar
     assert_eq!(bases[0].floor.boundary.get(), 1);
 }
 
+/// A database that was opened again, with the archiver going on: nothing is left of `keys`, which were written and deleted
+/// behind the first record, and their numbers come again.
+async fn reopened_lower(dir: &Path, store: &MemoryStore, keys: &[&str]) -> (DB, Archiver) {
+    let db = database(dir);
+    db.put("a", "1").unwrap();
+    let mut one = archiver(dir, store).await;
+    one.catch_up().await.unwrap();
+    for key in keys {
+        db.put(key, "1").unwrap();
+        let mut batch = rocksdb::WriteBatch::default();
+        batch.single_delete(key);
+        db.write(batch).unwrap();
+    }
+    one.poll().unwrap();
+    db.flush().unwrap();
+    let db = reopened(db, dir);
+    assert_eq!(db.latest_sequence_number(), 1, "the case needs an open that lowers LastSequence");
+    one.poll().unwrap();
+    (db, one)
+}
+
 #[tokio::test]
 async fn a_reopen_that_reuses_numbers_is_a_session_with_a_base_and_a_barrier() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
-    db.put("a", "1").unwrap();
-    let mut one = archiver(dir.path(), &store).await;
-    one.catch_up().await.unwrap();
-    db.put("b", "1").unwrap();
-    let mut batch = rocksdb::WriteBatch::default();
-    batch.single_delete("b");
-    db.write(batch).unwrap();
-    one.poll().unwrap();
-    db.flush().unwrap();
-    drop(db);
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
-    assert_eq!(db.latest_sequence_number(), 1, "the case needs an open that lowers LastSequence");
-    one.poll().unwrap();
+    let (db, mut one) = reopened_lower(dir.path(), &store, &["b"]).await;
     let base = one.take_wanted_base().await.unwrap().unwrap();
     assert_eq!((base.floor.boundary.get(), base.floor.sequence.get(), base.first_record.get()), (3, 1, 3));
     db.put("z", "1").unwrap();
@@ -148,22 +166,7 @@ async fn a_reopen_that_reuses_numbers_is_a_session_with_a_base_and_a_barrier() {
 async fn writes_outside_the_log_behind_a_reopen_that_reuses_numbers_are_a_barrier_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
-    db.put("a", "1").unwrap();
-    let mut one = archiver(dir.path(), &store).await;
-    one.catch_up().await.unwrap();
-    for key in ["b", "c"] {
-        db.put(key, "1").unwrap();
-        let mut batch = rocksdb::WriteBatch::default();
-        batch.single_delete(key);
-        db.write(batch).unwrap();
-    }
-    one.poll().unwrap();
-    db.flush().unwrap();
-    drop(db);
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
-    assert_eq!(db.latest_sequence_number(), 1, "the case needs an open that lowers LastSequence");
-    one.poll().unwrap();
+    let (db, mut one) = reopened_lower(dir.path(), &store, &["b", "c"]).await;
     let base = one.take_wanted_base().await.unwrap().unwrap();
     assert_eq!((base.floor.boundary.get(), base.floor.sequence.get()), (5, 1));
     let mut unlogged = rocksdb::WriteOptions::default();
@@ -182,7 +185,7 @@ async fn writes_outside_the_log_behind_a_reopen_that_reuses_numbers_are_a_barrie
 async fn behind_a_late_segment_of_an_older_archiver_everything_is_read_anew() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    let db = database(dir.path());
     db.put("a", "1").unwrap();
     let mut older = archiver(dir.path(), &store).await;
     older.catch_up().await.unwrap();
@@ -215,7 +218,7 @@ async fn behind_a_late_segment_of_an_older_archiver_everything_is_read_anew() {
 async fn a_manifest_that_an_older_archiver_wrote_late_is_gone_on_behind() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    let db = database(dir.path());
     db.put("a", "1").unwrap();
     let mut older = archiver(dir.path(), &store).await;
     older.poll().unwrap();
@@ -255,7 +258,7 @@ fn withdrawn(entries: &[Entry]) -> Vec<(u64, u64)> {
 /// Two records, and a third whose bytes are complete in the log although RocksDB does not know of it.
 async fn a_failed_write(dir: &Path, store: &MemoryStore) -> (DB, Archiver, PathBuf) {
     use std::io::Write;
-    let db = DB::open(&options(), dir.join("db")).unwrap();
+    let db = database(dir);
     db.put("a", "1").unwrap();
     db.put("b", "2").unwrap();
     let mut one = archiver(dir, store).await;
@@ -300,7 +303,7 @@ async fn a_record_of_a_failed_write_is_withdrawn_when_the_server_cuts_it_off() {
 async fn writes_outside_the_log_are_barriers_and_a_base_follows() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    let db = database(dir.path());
     db.put("a", "1").unwrap();
     let mut one = archiver(dir.path(), &store).await;
     one.catch_up().await.unwrap();
@@ -314,13 +317,7 @@ async fn writes_outside_the_log_are_barriers_and_a_base_follows() {
     one.poll().unwrap();
     let base = one.take_wanted_base().await.unwrap().unwrap();
     assert_eq!(base.floor.boundary.get(), 2);
-    let sst = dir.path().join("in.sst");
-    let options = options();
-    let mut writer = rocksdb::SstFileWriter::create(&options);
-    writer.open(&sst).unwrap();
-    writer.put("m", "ingested").unwrap();
-    writer.finish().unwrap();
-    db.ingest_external_file(vec![&sst]).unwrap();
+    ingest(&db, dir.path(), "m");
     db.put("c", "1").unwrap();
     one.catch_up().await.unwrap();
     assert_eq!(barriers(&entries(&store).await), [BarrierReason::SequenceJump, BarrierReason::ChangeOutsideWal]);
@@ -333,7 +330,7 @@ async fn an_ingestion_in_a_pause_does_not_make_records_missing() {
     for behind in [None, Some("z")] {
         let dir = tempfile::tempdir().unwrap();
         let store = MemoryStore::new();
-        let db = DB::open(&options(), dir.path().join("db")).unwrap();
+        let db = database(dir.path());
         db.put("a", "1").unwrap();
         db.put("m", "1").unwrap();
         let mut one = archiver(dir.path(), &store).await;
@@ -353,7 +350,7 @@ async fn an_ingestion_in_a_pause_does_not_make_records_missing() {
 async fn tolerated_writes_are_told_of_once_in_a_run_however_often_they_come() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    let db = database(dir.path());
     db.put("a", "1").unwrap();
     let mut config = ArchiverConfig::new(dir.path().join("db"));
     config.unlogged_tolerate = vec!["default".to_owned()];
@@ -379,7 +376,7 @@ async fn a_file_that_an_older_rocksdb_deleted_from_level_zero_is_a_barrier() {
     for (version, expected) in [("9.1.1", vec![BarrierReason::ChangeOutsideWal]), ("11.8.1", Vec::new())] {
         let dir = tempfile::tempdir().unwrap();
         let store = MemoryStore::new();
-        let db = DB::open(&options(), dir.path().join("db")).unwrap();
+        let db = database(dir.path());
         db.put("a", "1").unwrap();
         db.flush().unwrap();
         db.put("b", "1").unwrap();
@@ -439,7 +436,7 @@ impl pitr_archiver::Owner for Busy {
 async fn a_base_that_turns_out_useless_leaves_the_next_one_for_barriers_paced() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
-    let db = Arc::new(DB::open(&options(), dir.path().join("db")).unwrap());
+    let db = Arc::new(database(dir.path()));
     db.put("a", "1").unwrap();
     archiver(dir.path(), &store).await.catch_up().await.unwrap();
     let owner = Arc::new(Busy { db: db.clone(), dir: dir.path().to_owned() });
@@ -470,7 +467,7 @@ fn ingest(db: &DB, dir: &Path, key: &str) {
 async fn bases_that_barriers_ask_for_follow_each_other_at_a_bounded_rate_and_others_are_not_delayed() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    let db = database(dir.path());
     db.put("a", "1").unwrap();
     let clock = ManualClock::new(Micros(1_795_132_800_000_000));
     let parts = Parts { clock: Arc::new(clock.clone()), ..Parts::system() };
@@ -498,8 +495,7 @@ async fn bases_that_barriers_ask_for_follow_each_other_at_a_bounded_rate_and_oth
     // A new session: at once.
     ingest(&db, dir.path(), "k");
     one.poll().unwrap();
-    drop(db);
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    let db = reopened(db, dir.path());
     one.poll().unwrap();
     one.take_wanted_base().await.unwrap().expect("the session's, which barriers must not hold up");
     // After a pause the first comes at once again.
