@@ -62,10 +62,7 @@ fn a_full_disk_under_the_database_and_the_state_is_survived() {
     wait("the database fails", || scene.writer.failed());
     assert!(scene.archiver.is_running(), "{}", scene.site.log());
     disk.make_room();
-    scene.writer.kill();
-    let (mut writer, _) = scene.histories.open(PROCESS);
-    writer.go();
-    scene.writer = writer;
+    scene.database_starts_again();
     scene.end(Barriers::None);
 }
 
@@ -81,10 +78,7 @@ fn copies_of_recycled_logs_that_find_no_room_are_said_and_go_on_when_there_is_so
     scene.site.says("[file.disk-full]");
     assert!(scene.archiver.is_running(), "{}", scene.site.log());
     disk.make_room();
-    scene.writer.kill();
-    let (mut writer, _) = scene.histories.open(PROCESS);
-    writer.go();
-    scene.writer = writer;
+    scene.database_starts_again();
     // What was overwritten meanwhile is lost, and said.
     scene.end(Barriers::Allowed);
 }

@@ -23,12 +23,6 @@ use harness::{
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 use rocksdb::{DB, WriteBatch};
 
-/// Not a test of its own: the process that other tests kill.
-#[test]
-fn database_process() {
-    harness::server::serve_if_asked();
-}
-
 const MIB: u64 = 1 << 20;
 
 /// The largest resident size of a process since it was last forgotten, in bytes; `None` when it is gone.
@@ -76,12 +70,6 @@ fn write(db: &DB, rng: &mut StdRng, bytes: u64) {
     }
 }
 
-fn bases(archive: &str) -> usize {
-    let output = command::finish(&mut pitr(["list", "--json", "--archive", archive]));
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    json["bases"].as_array().map_or(0, Vec::len)
-}
-
 fn wait_for(what: &str, archiver: &mut Child, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
@@ -106,7 +94,7 @@ fn memory_stays_within_its_limits_while_following_uploading_and_restoring() {
         .spawn()
         .expect("starting pitr run");
     let id = archiver.id();
-    wait_for("the first base", &mut archiver, || bases(&archive) > 0);
+    wait_for("the first base", &mut archiver, || command::bases(&archive) > 0);
     let uploading = peak(id).expect("a running archiver");
     forget(id);
     write(&db, &mut rng, 300 * MIB);

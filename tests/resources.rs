@@ -13,12 +13,6 @@ use harness::{
     server::{self, Places},
 };
 
-/// Not a test of its own: the process that other tests kill.
-#[test]
-fn database_process() {
-    harness::server::serve_if_asked();
-}
-
 const MIB: usize = 1 << 20;
 
 fn bytes_below(directory: &Path) -> u64 {
@@ -73,20 +67,15 @@ fn a_slow_base_delays_no_segment_and_the_archiver_lets_others_go_first() {
         .spawn()
         .expect("starting pitr run");
     let files = place.join("files");
-    let listed = |command: &str| -> usize {
-        let output = command::finish(&mut pitr(["list", "--json", "--archive", &archive]));
-        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        json[command].as_array().map_or(0, Vec::len)
-    };
     // The log holds the same 12 MiB; they go first.
     let mut flushed_before_the_base = 0;
-    while listed("bases") == 0 {
+    while command::bases(&archive) == 0 {
         assert!(started.elapsed() < command::LIMIT, "waiting for the base");
         assert!(archiver.try_wait().unwrap().is_none(), "the archiver ended");
         db.put("small", noise(100, 99)).unwrap();
         // At first it does not listen yet.
         let flushed = command::finish(&mut pitr(["flush", "--db", text(&dir)])).status.success();
-        if flushed && bytes_below(&files) == 0 && listed("bases") == 0 {
+        if flushed && bytes_below(&files) == 0 && command::bases(&archive) == 0 {
             flushed_before_the_base += 1;
         }
         std::thread::sleep(std::time::Duration::from_millis(100));

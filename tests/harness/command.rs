@@ -1,6 +1,6 @@
 //! The real program, started as a person starts it.
 //!
-//! Owns: finding it, its arguments, and waiting for it with a limit.
+//! Owns: finding it, its arguments, waiting for it with a limit, and what is read of its answers.
 
 use std::{
     path::Path,
@@ -61,6 +61,13 @@ pub fn succeed(command: &mut Command) -> Output {
         String::from_utf8_lossy(&output.stderr)
     );
     output
+}
+
+/// How many bases an archive has; none while there is no archive.
+pub fn bases(archive: &str) -> usize {
+    let output = finish(&mut pitr(["list", "--json", "--archive", archive]));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    json["bases"].as_array().map_or(0, Vec::len)
 }
 
 /// Waits for a child, at most the limit.

@@ -56,6 +56,14 @@ impl Scene {
         assert!(self.writer.written() > before, "the database is held up");
     }
 
+    /// The database's process is killed and comes back.
+    pub fn database_starts_again(&mut self) {
+        self.writer.kill();
+        let (mut writer, _) = self.histories.open(PROCESS);
+        writer.go();
+        self.writer = writer;
+    }
+
     /// The archiver goes on by itself, ends in order, and the archive is what was promised.
     pub fn end(mut self, barriers: Barriers) {
         self.site.progress(&mut self.archiver);
