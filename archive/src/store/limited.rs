@@ -4,12 +4,12 @@
 //! are the files of bases. So a base never delays a segment; segments delay a base. Only what is sent is counted.
 //! How far ahead the pieces of a file are collected is the store's business: on the line they leave in its own parts.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Listed, Put, Store, Upload};
+use super::{Listed, Put, Store, Upload, said_by_inner};
 use crate::{
     error::Result,
     object_key::ObjectKey,
@@ -65,17 +65,7 @@ impl Store for LimitedStore {
         self.inner.delete(key).await
     }
 
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn local_path(&self) -> Option<&Path> {
-        self.inner.local_path()
-    }
-
-    fn repeated(&self) -> u64 {
-        self.inner.repeated()
-    }
+    said_by_inner!();
 }
 
 struct LimitedUpload {

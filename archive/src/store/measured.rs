@@ -8,7 +8,6 @@
 use std::{
     collections::BTreeMap,
     ops::Range,
-    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use super::request::Request;
-use super::{Listed, Put, Store, Upload};
+use super::{Listed, Put, Store, Upload, said_by_inner};
 use crate::{
     clock::{Clock, Micros},
     code::Code,
@@ -203,17 +202,7 @@ impl Store for MeasuredStore {
         self.ask(Request::Delete, self.inner.delete(key)).await
     }
 
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn local_path(&self) -> Option<&Path> {
-        self.inner.local_path()
-    }
-
-    fn repeated(&self) -> u64 {
-        self.inner.repeated()
-    }
+    said_by_inner!();
 }
 
 struct MeasuredUpload {

@@ -101,3 +101,21 @@ pub trait Store: Send + Sync + fmt::Debug {
         0
     }
 }
+
+/// For a store around `inner`: what it is and where it is, the inner one says.
+macro_rules! said_by_inner {
+    () => {
+        fn describe(&self) -> String {
+            self.inner.describe()
+        }
+
+        fn local_path(&self) -> Option<&std::path::Path> {
+            self.inner.local_path()
+        }
+
+        fn repeated(&self) -> u64 {
+            self.inner.repeated()
+        }
+    };
+}
+use said_by_inner;
