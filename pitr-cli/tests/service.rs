@@ -2,36 +2,19 @@
 //!
 //! Every test runs the built program; every process is ended by its own handle, and every wait is bounded.
 
+mod shared;
+
 use std::{
     fs,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output},
     time::Duration,
 };
 
-use rocksdb::{DB, Options};
 use serde_json::Value;
+use shared::{database, json, path, pitr, run, until};
 
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-
-/// The program with nothing of the caller's environment that it reads.
-fn pitr(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pitr"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
-    for name in ["PITR_DB", "PITR_ARCHIVE", "PITR_STATE", "PITR_KEY_FILE", "PITR_LOG"] {
-        command.env_remove(name);
-    }
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    pitr(args).output().expect("the program starts")
-}
-
-fn json(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
 
 fn refused(args: &[&str], code: &str) -> String {
     let output = pitr(args).arg("--json").output().expect("the program starts");
@@ -39,17 +22,6 @@ fn refused(args: &[&str], code: &str) -> String {
     let error: Value = serde_json::from_slice(&output.stderr).expect("JSON");
     assert_eq!(error["code"], code, "{error}");
     error["message"].as_str().expect("a message").to_owned()
-}
-
-/// Asks until there is an answer.
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..600 {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("waited in vain: {what}");
 }
 
 /// A process of ours that is told to end, or killed with its test.
@@ -79,18 +51,6 @@ impl Drop for Service {
             let _ = child.wait();
         }
     }
-}
-
-fn path(dir: &Path, name: &str) -> String {
-    dir.join(name).display().to_string()
-}
-
-fn database(dir: &Path, name: &str) -> DB {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    let db = DB::open(&options, dir.join(name)).expect("the database opens");
-    db.put("first", name).expect("a write");
-    db
 }
 
 /// `pitr.toml` for databases of these names, archived beside them.

@@ -2,58 +2,22 @@
 //!
 //! Every test runs the built program on a real database; every process is ended by its own handle, and every wait is bounded.
 
+mod shared;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixDatagram,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command},
     sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
-use rocksdb::{DB, Options};
+use rocksdb::DB;
 use serde_json::Value;
-
-/// The program with nothing of the caller's environment that it reads.
-fn pitr(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pitr"));
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
-    for name in [
-        "PITR_DB",
-        "PITR_ARCHIVE",
-        "PITR_STATE",
-        "PITR_KEY_FILE",
-        "PITR_LOG",
-        "NOTIFY_SOCKET",
-        "WATCHDOG_USEC",
-        "WATCHDOG_PID",
-    ] {
-        command.env_remove(name);
-    }
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    pitr(args).output().expect("the program starts")
-}
-
-fn json(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
-/// Asks until there is an answer.
-fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..600 {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("waited in vain: {what}");
-}
+use shared::{database, json, path, pitr, run, until};
 
 /// A service of ours with the lines of its log; told to end, or killed with its test.
 struct Service {
@@ -119,6 +83,24 @@ impl Drop for Service {
     }
 }
 
+/// A database that is archived into a directory beside it, with a segment ten times a second.
+struct Watched {
+    db: DB,
+    db_path: String,
+    archive: String,
+    service: Service,
+}
+
+impl Watched {
+    fn start(dir: &Path, options: &[&str]) -> Self {
+        let db = database(dir, "db");
+        let (db_path, archive) = (path(dir, "db"), format!("file:{}", path(dir, "archive")));
+        let mut command = pitr(&["run", "--db", &db_path, "--archive", &archive, "--interval", "100ms"]);
+        let service = Service::start(command.args(options));
+        Self { db, db_path, archive, service }
+    }
+}
+
 /// One request; status, head and body.
 fn request(address: SocketAddr, text: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(address).expect("a connection");
@@ -159,18 +141,6 @@ fn reasons(body: &str) -> Vec<String> {
     all.iter().map(|r| r["reason"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-fn path(dir: &Path, name: &str) -> String {
-    dir.join(name).display().to_string()
-}
-
-fn database(dir: &Path, name: &str) -> DB {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    let db = DB::open(&options, dir.join(name)).expect("the database opens");
-    db.put("first", name).expect("a write");
-    db
-}
-
 /// A document without a loose end: every element is closed by its own name, every attribute quoted.
 fn well_formed(document: &str) {
     let mut reader = quick_xml::Reader::from_str(document);
@@ -189,21 +159,8 @@ fn well_formed(document: &str) {
 #[test]
 fn metrics_json_and_page_say_what_the_archiver_does_and_what_can_be_restored() {
     let dir = tempfile::tempdir().expect("a directory");
-    let db = database(dir.path(), "db");
-    let (db_path, archive) = (path(dir.path(), "db"), format!("file:{}", path(dir.path(), "archive")));
-    let service = Service::start(&mut pitr(&[
-        "run",
-        "--db",
-        &db_path,
-        "--archive",
-        &archive,
-        "--interval",
-        "100ms",
-        "--http",
-        "0",
-        "--ready-max-lag",
-        "30s",
-    ]));
+    let Watched { db, db_path, archive, service } =
+        Watched::start(dir.path(), &["--http", "0", "--ready-max-lag", "30s"]);
     let address = service.address();
     assert!(address.ip().is_loopback(), "a port alone is one of loopback");
     assert_eq!(get(address, "/healthz").0, 200);
@@ -280,21 +237,8 @@ fn metrics_json_and_page_say_what_the_archiver_does_and_what_can_be_restored() {
 #[test]
 fn a_service_is_not_ready_while_its_store_is_away_and_ready_again_behind_it() {
     let dir = tempfile::tempdir().expect("a directory");
-    let db = database(dir.path(), "db");
-    let (db_path, archive) = (path(dir.path(), "db"), format!("file:{}", path(dir.path(), "archive")));
-    let service = Service::start(&mut pitr(&[
-        "run",
-        "--db",
-        &db_path,
-        "--archive",
-        &archive,
-        "--interval",
-        "100ms",
-        "--http",
-        "localhost:0",
-        "--ready-max-lag",
-        "1s",
-    ]));
+    let Watched { db, db_path, service, .. } =
+        Watched::start(dir.path(), &["--http", "localhost:0", "--ready-max-lag", "1s"]);
     let address = service.address();
     until("readiness", || (get(address, "/readyz").0 == 200).then_some(()));
 
