@@ -339,6 +339,18 @@ fn clients_that_say_nothing_hold_up_neither_others_nor_the_archiver() {
     service.stop();
 }
 
+/// A service with somebody who listens like a service manager, and wants to hear from it every four seconds.
+fn managed(dir: &Path, options: &[&str]) -> (UnixDatagram, Service) {
+    drop(database(dir, "db"));
+    let (db_path, archive) = (path(dir, "db"), format!("file:{}", path(dir, "archive")));
+    let place = dir.join("notify");
+    let socket = UnixDatagram::bind(&place).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");
+    let mut command = pitr(&["run", "--db", &db_path, "--archive", &archive]);
+    command.args(options).env("NOTIFY_SOCKET", &place).env("WATCHDOG_USEC", "4000000");
+    (socket, Service::start(&mut command))
+}
+
 /// What a service manager hears, message by message.
 fn hear(socket: &UnixDatagram, until: &str) -> Vec<String> {
     let mut all = Vec::new();
@@ -357,16 +369,7 @@ fn hear(socket: &UnixDatagram, until: &str) -> Vec<String> {
 #[test]
 fn systemd_hears_that_it_is_ready_that_it_turns_and_that_it_ends() {
     let dir = tempfile::tempdir().expect("a directory");
-    drop(database(dir.path(), "db"));
-    let (db_path, archive) = (path(dir.path(), "db"), format!("file:{}", path(dir.path(), "archive")));
-    let place = dir.path().join("notify");
-    let socket = UnixDatagram::bind(&place).expect("a socket");
-    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");
-    let service = Service::start(
-        pitr(&["run", "--db", &db_path, "--archive", &archive])
-            .env("NOTIFY_SOCKET", &place)
-            .env("WATCHDOG_USEC", "4000000"),
-    );
+    let (socket, service) = managed(dir.path(), &[]);
     hear(&socket, "READY=1");
     hear(&socket, "WATCHDOG=1");
     service.tell_to_end();
@@ -378,16 +381,7 @@ fn systemd_hears_that_it_is_ready_that_it_turns_and_that_it_ends() {
 #[test]
 fn a_loop_that_hangs_feeds_no_watchdog_although_the_process_lives() {
     let dir = tempfile::tempdir().expect("a directory");
-    drop(database(dir.path(), "db"));
-    let (db_path, archive) = (path(dir.path(), "db"), format!("file:{}", path(dir.path(), "archive")));
-    let place = dir.path().join("notify");
-    let socket = UnixDatagram::bind(&place).expect("a socket");
-    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a time limit");
-    let service = Service::start(
-        pitr(&["run", "--db", &db_path, "--archive", &archive, "--http", "0"])
-            .env("NOTIFY_SOCKET", &place)
-            .env("WATCHDOG_USEC", "4000000"),
-    );
+    let (socket, service) = managed(dir.path(), &["--http", "0"]);
     let address = service.address();
     hear(&socket, "WATCHDOG=1");
     // What would be the next log is a pipe into which nobody writes: opening it waits for ever.
