@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use rocksdb::{DB, Options};
 use serde_json::Value;
 use shared::{database, json, path, pitr, run, until};
 

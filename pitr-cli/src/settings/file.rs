@@ -21,7 +21,7 @@ pub use self::{
     retention::Retention,
     schedule::Schedule,
     tuning::{Tuning, WhenFull},
-    values::{Level, Listen, Nice, Pause, Period, SegmentSize, Size, Speed, Threads},
+    values::{Listen, Period},
 };
 use super::secret::SecretRef;
 
