@@ -75,7 +75,7 @@ pub enum Pinned {
 /// Where pins are to lie.
 #[derive(Clone, Copy, Debug)]
 pub struct Places<'a> {
-    /// Below the state directory.
+    /// Below the state directory: one of its own.
     pub root: &'a Path,
     /// The database directory.
     pub db: &'a Path,
@@ -93,6 +93,10 @@ pub struct Pins {
     wals: PathBuf,
     manifests: PathBuf,
     tables: PathBuf,
+    /// The state directory.
+    state: PathBuf,
+    /// The archive's name, where several archivers pin the same files.
+    archive_name: Option<String>,
 }
 
 impl Pins {
@@ -113,7 +117,8 @@ impl Pins {
                     .because(std::io::Error::from(ErrorKind::CrossesDevices)));
             }
         }
-        Ok(Self { wals, manifests, tables })
+        let state = places.root.parent().unwrap_or(places.root).to_owned();
+        Ok(Self { wals, manifests, tables, state, archive_name: places.archive_name.map(ToOwned::to_owned) })
     }
 
     fn directory(&self, kind: PinKind) -> &Path {
@@ -266,13 +271,17 @@ impl Pins {
         Ok(None)
     }
 
-    /// Bytes on disk that only our pins hold (files that the server no longer has, and copies).
+    /// Bytes on disk that only pins hold (files that the server no longer has, and our copies). What the archivers of
+    /// several archives hold together, each of them holds.
     pub fn held_bytes(&self) -> Result<u64> {
         let mut total = 0;
         for kind in PinKind::ALL {
+            let dir = self.directory(kind);
+            let own = if dir.starts_with(&self.state) { Some(self.state.as_path()) } else { dir.parent() };
+            let ours = OurLinks::of(own.unwrap_or(dir), dir, self.archive_name.as_deref())?;
             for path in self.list(kind)?.into_values() {
                 match fs::metadata(&path) {
-                    Ok(meta) if meta.nlink() == 1 => total += meta.len(),
+                    Ok(meta) if ours.are_all_of(&path, &meta) => total += meta.len(),
                     Ok(_) => {}
                     Err(e) if e.kind() == ErrorKind::NotFound => {}
                     Err(e) => return Err(error::io("measuring the pin", &path, e)),
@@ -291,11 +300,54 @@ impl Pins {
     }
 }
 
+/// Where a database's further archives have what is theirs, below what is the database's.
+pub const ARCHIVES: &str = "archives";
+
+/// Directories of the archivers of one database that hold links to the same files under the same names: a file whose names
+/// are all in them is on the disk only because of them.
+#[derive(Debug)]
+pub(crate) struct OurLinks {
+    others: Vec<PathBuf>,
+}
+
+impl OurLinks {
+    /// `directory` is one archiver's, somewhere below what is its `own`.
+    pub(crate) fn of(own: &Path, directory: &Path, archive_name: Option<&str>) -> Result<Self> {
+        let whole = if archive_name.is_some() { own.parent().and_then(Path::parent) } else { Some(own) };
+        let (Some(whole), Ok(below)) = (whole, directory.strip_prefix(own)) else {
+            return Ok(Self { others: Vec::new() });
+        };
+        let archives = whole.join(ARCHIVES);
+        let mut others = vec![whole.join(below)];
+        match fs::read_dir(&archives) {
+            Ok(entries) => {
+                for entry in entries {
+                    let entry = entry.map_err(|e| error::io("listing the archivers in", &archives, e))?;
+                    others.push(entry.path().join(below));
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(error::io("listing the archivers in", &archives, e)),
+        }
+        others.retain(|other| other != directory);
+        Ok(Self { others })
+    }
+
+    /// Whether nobody else has a name of the file at `path`, one of ours.
+    pub(crate) fn are_all_of(&self, path: &Path, meta: &fs::Metadata) -> bool {
+        let Some(name) = path.file_name() else { return false };
+        let is_link = |other: &&PathBuf| {
+            fs::metadata(other.join(name)).is_ok_and(|there| (there.dev(), there.ino()) == (meta.dev(), meta.ino()))
+        };
+        meta.nlink() == 1 || self.others.iter().filter(is_link).count() as u64 + 1 == meta.nlink()
+    }
+}
+
 /// Where the pins of WALs go: below the state directory; where the server keeps its WALs on another file system, beside
 /// their directory, under its name with `.pitr` behind it; or where the operator says.
 pub fn wal_pins(places: Places<'_>) -> Result<PathBuf> {
     let Places { root, wal_dir, archive_name, .. } = places;
-    let own = |place: PathBuf| archive_name.map_or(place.clone(), |name| place.join("archives").join(name));
+    let own = |place: PathBuf| archive_name.map_or(place.clone(), |name| place.join(ARCHIVES).join(name));
     if let Some(named) = places.wal_pins {
         return Ok(own(named.to_owned()));
     }
@@ -375,5 +427,33 @@ mod tests {
         assert_eq!(pins.pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::Replaced);
         pins.release(PinKind::Wal, seven).unwrap();
         assert!(pins.open_pin(PinKind::Wal, seven).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_the_server_has_deleted_is_held_by_each_of_several_archivers_that_pinned_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (db, state) = (dir.path().join("db"), dir.path().join("db.pitr"));
+        fs::create_dir_all(&db).unwrap();
+        let wal = db.join("000007.log");
+        fs::write(&wal, b"records").unwrap();
+        let seven = FileNumber::new(7);
+        let archivers = [None, Some("far"), Some("near")].map(|name| {
+            let root = name.map_or(state.clone(), |name| state.join(ARCHIVES).join(name));
+            let root = root.join("pins");
+            fs::create_dir_all(&root).unwrap();
+            let places = Places { root: &root, db: &db, wal_dir: &db, wal_pins: None, archive_name: name };
+            let pins = Pins::open(places).unwrap();
+            assert_eq!(pins.pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::New);
+            pins
+        });
+        let held = || archivers.each_ref().map(|pins| pins.held_bytes().unwrap());
+        assert_eq!(held(), [0, 0, 0], "the server still has it");
+        fs::remove_file(&wal).unwrap();
+        assert_eq!(held(), [7, 7, 7]);
+        archivers[1].release(PinKind::Wal, seven).unwrap();
+        assert_eq!(held(), [7, 0, 7]);
+        fs::write(&wal, b"another").unwrap();
+        assert_eq!(archivers[1].pin(PinKind::Wal, seven, &wal).unwrap(), Pinned::New);
+        assert_eq!(held(), [7, 0, 7], "another file of this name is the server's");
     }
 }

@@ -3,12 +3,7 @@
 //! Owns: what counts as held (bytes on disk that nobody but us needs any more), and doing what [`crate::budget`] decides.
 //! Refuses: to touch anything that the server itself still has.
 
-use std::{
-    fs,
-    io::ErrorKind,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, io::ErrorKind, path::Path};
 
 use pitr_archive::{Result, clock::Micros, error, ids::FileNumber};
 
@@ -16,7 +11,9 @@ use super::Archiver;
 use crate::{
     budget::{Budget, Holding, Limit, Room, Verdict},
     elapsed::elapsed,
+    pin::OurLinks,
     registry::Registry,
+    state::StateDir,
 };
 
 /// Between two measurements: a disk of the fastest kind fills by a few gigabytes meanwhile, the usual floor.
@@ -118,25 +115,22 @@ pub(crate) fn rooms(directories: &[&Path]) -> Result<Vec<Room>> {
     Ok(rooms)
 }
 
-/// Bytes that only links below `staging` hold.
-pub(crate) fn held_by_base(staging: &Path) -> Result<u64> {
-    let mut held = 0;
-    let mut open = vec![PathBuf::from(staging)];
-    while let Some(dir) = open.pop() {
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            Err(e) => return Err(error::io("listing", &dir, e)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(|e| error::io("listing", &dir, e))?;
-            match entry.metadata() {
-                Ok(meta) if meta.is_dir() => open.push(entry.path()),
-                Ok(meta) if meta.nlink() == 1 => held += meta.len(),
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(error::io("measuring", entry.path(), e)),
-            }
+/// Bytes that only links of a base in progress, and of those of the archivers of other archives, hold.
+pub(crate) fn held_by_base(state: &StateDir, archive_name: Option<&str>) -> Result<u64> {
+    let (mut held, staging) = (0, &state.staging());
+    let entries = match fs::read_dir(staging) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(error::io("listing", staging, e)),
+    };
+    let ours = OurLinks::of(state.root(), staging, archive_name)?;
+    for entry in entries {
+        let entry = entry.map_err(|e| error::io("listing", staging, e))?;
+        match entry.metadata() {
+            Ok(meta) if ours.are_all_of(&entry.path(), &meta) => held += meta.len(),
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(error::io("measuring", entry.path(), e)),
         }
     }
     Ok(held)
@@ -174,7 +168,7 @@ impl Archiver {
         };
         Ok(Holding {
             pins: registry.pins().held_bytes()?,
-            base: held_by_base(&self.state_dir.staging())?,
+            base: held_by_base(&self.state_dir, self.config.archive_name.as_deref())?,
             backlog,
             oldest,
             rooms: rooms(&registry.pins().directories())?,

@@ -107,7 +107,7 @@ pub async fn ask_archivers(database: &DatabaseArgs, request: &Request) -> Result
 
 /// Names of the further archives that have had an archiver here.
 fn archives_below(state: &Path) -> Result<Vec<String>> {
-    let dir = state.join(jobs::ARCHIVES);
+    let dir = state.join(pitr_archiver::pin::ARCHIVES);
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

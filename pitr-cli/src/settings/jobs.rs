@@ -14,6 +14,7 @@ use std::{
 use pitr_archive::{Code, Error, Result, store::url};
 use pitr_archiver::{
     ArchiverConfig, budget,
+    pin::ARCHIVES,
     retention::{Policy, policy::YOUNG},
     state::StateDir,
 };
@@ -169,9 +170,6 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
 pub fn state_of(state: &Path, archive: &str) -> PathBuf {
     state.join(ARCHIVES).join(archive)
 }
-
-/// Below a database's state directory: those of its further archives.
-pub const ARCHIVES: &str = "archives";
 
 fn tune(config: &mut ArchiverConfig, tuning: &Tuning) {
     let Tuning {
