@@ -23,7 +23,7 @@ use pitr_archive::{
         schema::{ManifestDocument, Position, SegmentSummary, TimelineDocument},
     },
     clock::Micros,
-    ids::{BaseId, Ordinal, TimelineId},
+    ids::{BaseId, FileNumber, Ordinal, TimelineId},
     object_key::ObjectKey,
     rate::Class,
     segment::envelope::Level,
@@ -46,6 +46,7 @@ use crate::{
     source::{Presence, Source},
     standby::Standby,
     state::StateDir,
+    unread::Unread,
 };
 
 mod bases;
@@ -137,6 +138,8 @@ pub struct Archiver {
     pub(crate) source: Source,
     /// What is held back, as it was last measured, and what was done about it.
     pub(crate) held_back: HeldBack,
+    /// What is written and not read.
+    unread: Unread,
     /// Whether the archive answers.
     pub(crate) reach: Arc<Reach>,
 }
@@ -204,6 +207,7 @@ impl Archiver {
             timeline,
             source,
             held_back,
+            unread: Unread::default(),
             reach: Arc::default(),
         }
     }
@@ -267,7 +271,27 @@ impl Archiver {
             }
         }
         self.parts.metrics.read(total);
+        self.note_unread(total)?;
         Ok(total)
+    }
+
+    /// Notes whether a look left something unread.
+    fn note_unread(&mut self, polled: Polled) -> Result<()> {
+        if polled.caught_up {
+            self.unread = Unread::default();
+            return Ok(());
+        }
+        let at = self.engine.position();
+        let read = at.wal.zip(at.offset);
+        if !self.unread.is_due(read) {
+            return Ok(());
+        }
+        let registry = self.engine.registry();
+        let Some((newest, _)) = registry.wals_from(FileNumber::default()).pop() else { return Ok(()) };
+        let end = registry.pins().wal_bytes(newest)?.unwrap_or_default();
+        let now = self.parts.clock.now();
+        self.unread.ends(self.engine.observed().unwrap_or(now), now, (newest, end));
+        Ok(())
     }
 
     /// Notices that another directory is in the database's place.

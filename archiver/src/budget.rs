@@ -83,7 +83,7 @@ pub struct Holding {
     pub base: u64,
     /// Bytes of the log, from the oldest that the archive has not acknowledged.
     pub backlog: u64,
-    /// When the oldest of them was read.
+    /// When the oldest of them was read; while the log is not read to its end, a time before which everything was.
     pub oldest: Option<Micros>,
     /// Every file system that pins lie on.
     pub rooms: Vec<Room>,

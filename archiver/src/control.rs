@@ -140,7 +140,7 @@ pub struct Status {
     pub acknowledged: Position,
     /// Records read and not acknowledged.
     pub unacknowledged_records: u64,
-    /// When the oldest of them was read.
+    /// When the oldest of them was read; while the log is not read to its end, a time before which everything was.
     pub oldest_unacknowledged: Option<Micros>,
     /// When the readable end was last looked at and fully read.
     pub caught_up: Option<Micros>,

@@ -68,6 +68,7 @@ mod source;
 pub mod standby;
 pub mod state;
 mod stream;
+mod unread;
 pub mod wal_tail;
 pub mod watch;
 mod window;

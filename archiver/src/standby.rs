@@ -61,7 +61,8 @@ impl Standby {
         let registry = &self.source.registry;
         registry.scan()?;
         let holding = held_by_pins(registry)?;
-        if let Act::GiveUp(limit) = self.held_back.decide(&self.config.budget, &holding, Backlog::Stuck) {
+        let now = self.parts.clock.now();
+        if let Act::GiveUp(limit) = self.held_back.decide(&self.config.budget, &holding, Backlog::Stuck, now) {
             tracing::warn!(%limit, "what the server has deleted meanwhile is given up");
             registry.give_up_held()?;
             self.held_back.gave_up(registry.pins().held_bytes()?);

@@ -10,7 +10,7 @@ use std::{
 
 use pitr_archive::{
     catalog::archive::Archive,
-    clock::{ManualClock, Micros, SystemClock},
+    clock::{Clock as _, ManualClock, Micros, SystemClock},
     ids::FileNumber,
     random::OsRandom,
     rocks::{
@@ -19,7 +19,7 @@ use pitr_archive::{
         write_batch::WriteBatch,
     },
     segment::entry::{BarrierReason, Entry, Event},
-    store::memory::MemoryStore,
+    store::{local::LocalStore, memory::MemoryStore},
 };
 use pitr_archiver::{
     Archiver, ArchiverConfig, Parts,
@@ -123,6 +123,52 @@ async fn every_write_is_archived_in_order_through_flushes_and_restarts_of_the_ar
     let bases = archive.bases().await.unwrap();
     assert_eq!(bases.len(), 1);
     assert_eq!(bases[0].floor.boundary.get(), 1);
+}
+
+#[tokio::test]
+async fn writes_that_are_not_read_yet_are_lacking_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = database(dir.path());
+    let config = ArchiverConfig { segment_bytes: 1 << 10, ..ArchiverConfig::new(dir.path().join("db")) };
+    let mut one = Archiver::open(config, archive(&store).await, Parts::system()).await.unwrap();
+    one.catch_up().await.unwrap();
+    assert_eq!(one.status().unwrap().oldest_unacknowledged, None);
+    let before = SystemClock.now();
+    for i in 0..30 {
+        db.put(format!("k{i}"), [7; 100_000]).unwrap();
+    }
+    // One segment of several: the archive has all that was read.
+    one.poll().unwrap();
+    one.ship().await.unwrap();
+    let status = one.status().unwrap();
+    assert_eq!(status.unacknowledged_records, 0);
+    assert!(status.backlog_bytes > 1_000_000, "{status:?}");
+    let oldest = status.oldest_unacknowledged.expect("most of it is lacking");
+    assert!(oldest <= before, "nothing was written before {oldest:?} that is lacking");
+    one.catch_up().await.unwrap();
+    let status = one.status().unwrap();
+    assert_eq!((status.oldest_unacknowledged, status.backlog_bytes), (None, 0));
+}
+
+#[tokio::test]
+async fn writes_behind_a_sign_of_life_that_does_not_arrive_are_lacking() {
+    let dir = tempfile::tempdir().unwrap();
+    let (place, aside) = (dir.path().join("archive"), dir.path().join("aside"));
+    let db = database(dir.path());
+    db.put("a", "1").unwrap();
+    let store = Arc::new(LocalStore::open(&place, &SystemClock).unwrap());
+    let archive = Archive::open_or_create(store, None, &SystemClock, &OsRandom).await.unwrap();
+    let mut one = Archiver::open(ArchiverConfig::new(dir.path().join("db")), archive, Parts::system()).await.unwrap();
+    one.catch_up().await.unwrap();
+    std::fs::rename(&place, &aside).unwrap();
+    std::fs::write(&place, "in the way").unwrap();
+    one.heartbeat().await.unwrap_err();
+    db.put("b", "2").unwrap();
+    one.poll().unwrap();
+    let status = one.status().unwrap();
+    assert!(status.unacknowledged_records == 1 && status.backlog_bytes > 0, "{status:?}");
+    assert!(status.oldest_unacknowledged.is_some(), "{status:?}");
 }
 
 /// A database that was opened again, with the archiver going on: nothing is left of `keys`, which were written and deleted

@@ -23,14 +23,19 @@ const MEASURED_EVERY: std::time::Duration = std::time::Duration::from_millis(500
 /// not given up over and over: so much more must have come.
 const WORTH_GIVING_UP: u64 = 1 << 20;
 
-/// An archive that takes nothing for so long is as good as away.
+/// An archive that takes nothing for so long is as good as away; one that takes too little to make room for so long, too.
 const BEHIND: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// What is held beyond the budget may take so long to become less: a log goes as a whole, over a slow line.
+const BECOMES_LESS: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// What was last measured, and what was done about it.
 #[derive(Debug, Default)]
 pub(crate) struct HeldBack {
     measured: Micros,
     alarm: Option<Limit>,
+    /// Since when a limit has been met without that less was held, and how much that was.
+    since: Option<(Micros, u64)>,
     /// What was still held when everything had been given up.
     rest: u64,
 }
@@ -38,7 +43,7 @@ pub(crate) struct HeldBack {
 /// Where what is not acknowledged is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backlog {
-    /// On its way: it goes by itself, before anything could be won by giving it up.
+    /// On its way: it goes by itself, before anything could be won by giving it up, as long as it becomes less.
     OnItsWay,
     /// The archive does not take it.
     Stuck,
@@ -68,8 +73,9 @@ impl HeldBack {
     }
 
     /// Decides, and tells people when a limit is met and when it is no longer.
-    pub(crate) fn decide(&mut self, budget: &Budget, holding: &Holding, backlog: Backlog) -> Act {
+    pub(crate) fn decide(&mut self, budget: &Budget, holding: &Holding, backlog: Backlog, now: Micros) -> Act {
         let verdict = budget.judge(holding);
+        let backlog = if self.grows(verdict, holding.pins, now) { Backlog::Stuck } else { backlog };
         let (limit, act) = match verdict {
             Verdict::Fine => {
                 self.rest = self.rest.min(holding.pins);
@@ -90,6 +96,25 @@ impl HeldBack {
         }
         self.alarm = limit;
         act
+    }
+
+    /// Whether what is held beyond a limit does not become less by itself: an archive that takes something all the time, but
+    /// less than is written, is no better than one that is away.
+    fn grows(&mut self, verdict: Verdict, pins: u64, now: Micros) -> bool {
+        let Verdict::GiveUp(limit) = verdict else {
+            self.since = None;
+            return false;
+        };
+        let (since, most) = *self.since.get_or_insert((now, pins));
+        if pins < most {
+            self.since = Some((now, pins));
+        }
+        // So near to a full disk nothing is waited for.
+        let (desperate, patience) = match limit {
+            Limit::Floor { free, floor } => (free < floor / 2, BEHIND),
+            Limit::Budget { .. } => (false, BECOMES_LESS),
+        };
+        desperate || pins >= most && elapsed(since, now) >= patience
     }
 
     /// Everything that could be was given up; this is left.
@@ -153,13 +178,16 @@ pub(crate) fn held_by_pins(registry: &Registry) -> Result<Holding> {
 }
 
 impl Archiver {
+    /// When the oldest entry was read that is not acknowledged.
+    fn oldest_read(&self) -> Option<Micros> {
+        // Behind a sign of life that is under way, all that is read waits.
+        self.pending.as_ref().and_then(|shipment| shipment.oldest).or(self.engine.stream.oldest())
+    }
+
     /// What is held back now.
     pub(crate) fn holding(&self) -> Result<Holding> {
         let registry = self.engine.registry();
-        let oldest = match &self.pending {
-            Some(shipment) => shipment.oldest,
-            None => self.engine.stream.oldest(),
-        };
+        let oldest = self.unread.since().into_iter().chain(self.oldest_read()).min();
         let at = self.acknowledged.position;
         let backlog = match (oldest, at.wal, at.offset) {
             (Some(_), Some(wal), Some(offset)) => backlog(registry, wal, offset)?,
@@ -178,14 +206,21 @@ impl Archiver {
     /// Keeps what is held back within its limits; says whether the base in progress has to go. Only what is not
     /// acknowledged is held for long, so with nothing of it there is nothing to measure.
     pub(crate) fn keep_within_limits(&mut self, now: Micros, base: BaseInProgress) -> Result<BaseInProgress> {
-        let waits = self.pending.is_some() || !self.engine.stream.is_empty() || base == BaseInProgress::Yes;
+        // Behind a fork nothing is read, until the archive has answered.
+        let forked = self.engine.forked().is_some();
+        let waits = self.pending.is_some() || !self.engine.stream.is_empty() || base == BaseInProgress::Yes || forked;
         if !(waits || self.held_back.alarm().is_some()) || !self.held_back.is_due(now) {
             return Ok(base);
         }
-        let holding = self.holding()?;
-        let behind = holding.oldest.is_some_and(|oldest| elapsed(oldest, now) >= BEHIND);
+        let mut holding = self.holding()?;
+        if base == BaseInProgress::No {
+            // Nothing that could be abandoned, so nothing that goes before the log.
+            holding.base = 0;
+        }
+        // What is not read yet can be far older: as long as it goes on, that is no reason.
+        let behind = self.oldest_read().is_some_and(|oldest| elapsed(oldest, now) >= BEHIND);
         let backlog = if behind || self.reach.failing().is_some() { Backlog::Stuck } else { Backlog::OnItsWay };
-        match self.held_back.decide(&self.config.budget, &holding, backlog) {
+        match self.held_back.decide(&self.config.budget, &holding, backlog, now) {
             Act::Nothing => Ok(base),
             Act::AbandonBase(limit) => {
                 tracing::warn!(%limit, "the base in progress is abandoned; another is taken later");
@@ -213,22 +248,50 @@ mod tests {
     use super::*;
     use crate::budget::WhenFull;
 
+    const NOW: Micros = Micros(1_000_000_000);
+
+    fn later(seconds: i64) -> Micros {
+        Micros(NOW.0 + seconds * 1_000_000)
+    }
+
     #[test]
     fn what_is_left_after_everything_was_given_up_is_not_given_up_again_until_more_came() {
         let budget = Budget { bytes: Some(100), when_full: WhenFull::Barrier, ..Budget::default() };
         let mut held = HeldBack::default();
         let holding = |pins| Holding { pins, ..Holding::default() };
-        assert_eq!(held.decide(&budget, &holding(8 << 20), Backlog::OnItsWay), Act::Nothing);
-        assert!(matches!(held.decide(&budget, &holding(8 << 20), Backlog::Stuck), Act::GiveUp(_)));
-        held.gave_up(2 << 20);
-        assert_eq!(held.decide(&budget, &holding(2 << 20), Backlog::Stuck), Act::Nothing);
-        assert!(held.alarm().is_some(), "it is still said");
-        assert!(matches!(held.decide(&budget, &holding(3 << 20), Backlog::Stuck), Act::GiveUp(_)));
-        assert_eq!(held.decide(&budget, &holding(0), Backlog::Stuck), Act::Nothing);
-        assert_eq!(held.alarm(), None);
-        assert!(
-            matches!(held.decide(&budget, &holding(1 << 20), Backlog::Stuck), Act::GiveUp(_)),
-            "from the beginning"
-        );
+        let mut decide = |pins, backlog| {
+            let act = held.decide(&budget, &holding(pins), backlog, NOW);
+            if let Act::GiveUp(_) = act {
+                held.gave_up(2 << 20);
+            }
+            (act, held.alarm().is_some())
+        };
+        assert_eq!(decide(8 << 20, Backlog::OnItsWay), (Act::Nothing, true));
+        assert!(matches!(decide(8 << 20, Backlog::Stuck).0, Act::GiveUp(_)));
+        assert_eq!(decide(2 << 20, Backlog::Stuck), (Act::Nothing, true), "it is still said");
+        assert!(matches!(decide(3 << 20, Backlog::Stuck).0, Act::GiveUp(_)));
+        assert_eq!(decide(0, Backlog::Stuck), (Act::Nothing, false));
+        assert!(matches!(decide(1 << 20, Backlog::Stuck).0, Act::GiveUp(_)), "from the beginning");
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_given_up_where_it_does_not_become_less() {
+        let budget = Budget { bytes: Some(100), when_full: WhenFull::Barrier, ..Budget::default() };
+        let mut held = HeldBack::default();
+        let mut at = |seconds, pins| {
+            held.decide(&budget, &Holding { pins, ..Holding::default() }, Backlog::OnItsWay, later(seconds))
+        };
+        assert_eq!((at(0, 8 << 20), at(299, 9 << 20)), (Act::Nothing, Act::Nothing));
+        assert_eq!(at(300, 7 << 20), Act::Nothing, "it becomes less");
+        assert_eq!(at(599, 9 << 20), Act::Nothing);
+        assert!(matches!(at(600, 7 << 20), Act::GiveUp(_)), "an archive that takes less than is written");
+    }
+
+    #[test]
+    fn nothing_is_waited_for_where_the_disk_is_nearly_full() {
+        let room = |free| Holding { pins: 8 << 20, rooms: vec![Room { free, total: 100 << 30 }], ..Holding::default() };
+        let decide = |free| HeldBack::default().decide(&Budget::default(), &room(free), Backlog::OnItsWay, NOW);
+        assert_eq!(decide(600 << 20), Act::Nothing);
+        assert!(matches!(decide(500 << 20), Act::GiveUp(_)));
     }
 }

@@ -184,6 +184,11 @@ impl Engine {
         self.caught_up_at
     }
 
+    /// As [`Engine::caught_up_at`], of processes before this one, too.
+    pub fn observed(&self) -> Option<Micros> {
+        self.state.observed
+    }
+
     /// The present run.
     pub fn run(&self) -> u64 {
         self.state.run
