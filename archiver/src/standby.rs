@@ -39,6 +39,8 @@ impl Standby {
         // What is not a database is said before anything is created.
         Layout::read(&config.db, &config.db_paths)?;
         let state_dir = StateDir::lock(&config.state)?;
+        // Links of a base that was under way when a process died hold what the server has deleted since, for nothing.
+        state_dir.clear_staging()?;
         let changed = Arc::new(Notify::new());
         let source = Source::follow(&config, &state_dir, &changed, OldPins::IfOfThisDirectory)?;
         Ok(Self { config, parts, state_dir, changed, source, held_back: Held::default() })

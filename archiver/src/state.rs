@@ -102,6 +102,16 @@ impl StateDir {
         Ok(())
     }
 
+    /// Removes what a process that died left of a base.
+    pub(crate) fn clear_staging(&self) -> Result<()> {
+        let staging = self.staging();
+        match fs::remove_dir_all(&staging) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(error::io("clearing the staging directory", &staging, e)),
+        }
+    }
+
     /// Where files of a base are linked while it is uploaded.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")

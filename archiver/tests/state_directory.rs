@@ -182,6 +182,20 @@ async fn what_a_crash_left_of_a_replaced_file_is_no_burden() {
 }
 
 #[tokio::test]
+async fn what_a_base_that_was_under_way_left_holds_nothing_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = abandoned(dir.path(), &store).await;
+    let left = dir.path().join("db.pitr/staging/000999.sst");
+    fs::create_dir_all(left.parent().unwrap()).unwrap();
+    fs::write(&left, [0; 1000]).unwrap();
+    let one = archiver(dir.path(), &store).await.unwrap();
+    assert!(!left.exists(), "the server has deleted it long ago");
+    drop(one);
+    assert_eq!(goes_on(dir.path(), &store, &db, "links of a base").await, []);
+}
+
+#[tokio::test]
 async fn what_cannot_be_rebuilt_is_refused_by_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let store = MemoryStore::new();

@@ -7,7 +7,7 @@
 //!
 //! Order of effects: link, fix the floor, upload, wait until the archive has acknowledged every record up to the floor,
 //! publish the document, remove the links. A crash in between leaves links in the staging directory (removed by the next
-//! base) and objects in the store that no document names yet; the next base finds those and uses them.
+//! process) and objects in the store that no document names yet; the next base finds those and uses them.
 //!
 //! Why the set is consistent: a file is complete and durable before the MANIFEST names it; files are removed only after
 //! an edit that makes them obsolete is durable; so all files of a MANIFEST prefix can be linked as long as no such edit
