@@ -54,6 +54,14 @@ impl Standby {
         Archiver::join(self, archive).await
     }
 
+    /// Takes over settings that can change before the archive is reached.
+    pub fn adopt(&mut self, new: &ArchiverConfig) {
+        let changed = self.config.adopt(new);
+        if !changed.is_empty() {
+            tracing::info!(?changed, "new settings are in force");
+        }
+    }
+
     /// Pins what is new, and gives up what is held beyond the limits: the archive gets a barrier when it is reached.
     /// Call it about once a second.
     ///

@@ -26,8 +26,8 @@ const AT_REST: Duration = Duration::from_secs(10);
 
 /// A base on its way.
 pub(super) enum BaseJob {
-    /// The server is brought to rest.
-    Quiescing { reason: BaseReason, created: Micros, task: JoinHandle<Result<()>> },
+    /// The server is brought to rest. Where nobody waits for that any more, it is told to go on as soon as it is there.
+    Quiescing { reason: BaseReason, created: Micros, task: JoinHandle<Result<AtRest>> },
     /// Files are being linked.
     Linking { reason: BaseReason, created: Micros, branches: u64, task: JoinHandle<Result<Collected>> },
     /// Linked; the floor is fixed by the next look that reads everything.
@@ -42,10 +42,10 @@ impl BaseJob {
     /// Ends it. Its links go with what holds them; a linking thread that is under way ends with its own.
     pub(super) fn abandon(self) {
         match self {
-            Self::Quiescing { task, .. } => task.abort(),
             Self::Linking { task, .. } => task.abort(),
             Self::Uploading { task, .. } => task.abort(),
-            Self::Linked { .. } | Self::Uploaded { .. } => {}
+            // A server that is half brought to rest would stay so: it gets there, and is told to go on.
+            Self::Quiescing { .. } | Self::Linked { .. } | Self::Uploaded { .. } => {}
         }
     }
 }
@@ -58,8 +58,10 @@ pub(super) struct AtRest {
 }
 
 impl AtRest {
-    fn since(now: Micros, parts: &Parts) -> Self {
-        Self { since: now, observer: Some(parts.observer.clone()) }
+    /// Brings it there.
+    async fn bring(parts: Parts) -> Result<Self> {
+        parts.observer.before_base().await?;
+        Ok(Self { since: parts.clock.now(), observer: Some(parts.observer) })
     }
 
     fn ends(mut self, linking: Linking) {
@@ -140,6 +142,14 @@ impl Daemon {
                     }));
                     self.base_failed(e)?;
                 }
+                if let Some(limit) = self.archiver.held_back.alarm()
+                    && !self.base_waiters.is_empty()
+                {
+                    let e = Error::new(Code::BaseUnobtainable, "taking a base").with("limit", limit);
+                    self.base_failed(
+                        e.hint("a base would hold even more of the disk; it is taken when there is room"),
+                    )?;
+                }
                 let due = self.archiver.base_due(now).is_none() || !self.base_waiters.is_empty();
                 // An archive that does not answer would only make its links hold what the server deletes meanwhile.
                 let fits = self.archiver.reach.failing().is_none() && self.archiver.held_back.alarm().is_none();
@@ -149,14 +159,13 @@ impl Daemon {
                     && let Some(reason) = useful
                 {
                     self.archiver.last_base_attempt = Some(now);
-                    let observer = self.archiver.parts.observer.clone();
-                    let task = tokio::spawn(async move { observer.before_base().await });
+                    let task = tokio::spawn(AtRest::bring(self.archiver.parts.clone()));
                     self.base = Some(BaseJob::Quiescing { reason, created: now, task });
                 }
             }
             Some(BaseJob::Quiescing { reason, created, task }) if task.is_finished() => match joined(task.await) {
-                Ok(()) => {
-                    self.at_rest = Some(AtRest::since(now, &self.archiver.parts));
+                Ok(rest) => {
+                    self.at_rest = Some(rest);
                     let collector = self.archiver.collector(&reason);
                     let task = tokio::task::spawn_blocking(move || collector.collect());
                     let branches = self.archiver.branches;

@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 use tokio::{
     io::AsyncWriteExt as _,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
 };
 
 use crate::settings::file::{Command, Hooks};
@@ -40,7 +40,11 @@ pub type ReloadRequest = oneshot::Sender<Result<Answer>>;
 pub struct Hooked {
     who: Who,
     hooks: Mutex<Hooks>,
-    queue: mpsc::Sender<(&'static str, Told)>,
+    /// Commands that run or wait, and a server that is at rest for a base.
+    open: watch::Sender<usize>,
+    /// Until the server has been told to go on.
+    at_rest: Mutex<Vec<Open>>,
+    queue: mpsc::Sender<(&'static str, Told, Open)>,
     reload: Option<mpsc::Sender<ReloadRequest>>,
 }
 
@@ -50,6 +54,23 @@ struct Who {
     database: String,
     archive: String,
     clock: Arc<dyn Clock>,
+}
+
+/// Something that the end of the process waits for.
+#[derive(Debug)]
+struct Open(watch::Sender<usize>);
+
+impl Open {
+    fn of(open: &watch::Sender<usize>) -> Self {
+        open.send_modify(|open| *open += 1);
+        Self(open.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open = open.saturating_sub(1));
+    }
 }
 
 /// What a command reads.
@@ -96,12 +117,19 @@ impl Hooked {
         clock: Arc<dyn Clock>,
         reload: Option<mpsc::Sender<ReloadRequest>>,
     ) -> Arc<Self> {
-        let (queue, mut waiting) = mpsc::channel::<(&'static str, Told)>(QUEUE);
+        let (queue, mut waiting) = mpsc::channel::<(&'static str, Told, Open)>(QUEUE);
         let who = Who { database: database.to_owned(), archive, clock };
-        let hooked = Arc::new(Self { who, hooks: Mutex::new(hooks), queue, reload });
+        let hooked = Arc::new(Self {
+            who,
+            hooks: Mutex::new(hooks),
+            open: watch::Sender::new(0),
+            at_rest: Mutex::default(),
+            queue,
+            reload,
+        });
         let weak = Arc::downgrade(&hooked);
         tokio::spawn(async move {
-            while let Some((event, told)) = waiting.recv().await {
+            while let Some((event, told, _open)) = waiting.recv().await {
                 let Some(hooked) = weak.upgrade() else { return };
                 let (command, patience) = hooked.command_for(event);
                 drop(hooked);
@@ -125,6 +153,10 @@ impl Hooked {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn at_rest(&self) -> MutexGuard<'_, Vec<Open>> {
+        self.at_rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn command_for(&self, event: &str) -> (Option<Command>, Duration) {
         let hooks = self.hooks();
         let command = match event {
@@ -143,8 +175,21 @@ impl Hooked {
     }
 
     fn tell(&self, event: &'static str, what: What) {
-        if self.command_for(event).0.is_some() && self.queue.try_send((event, self.told(what))).is_err() {
+        if self.command_for(event).0.is_some()
+            && self.queue.try_send((event, self.told(what), Open::of(&self.open))).is_err()
+        {
             tracing::warn!(event, "too many commands wait: none is told of this");
+        }
+    }
+
+    /// Waits until every command that is told something has ended, and a server that is at rest has been told to go on: what
+    /// still runs when the process ends is ended with it. At most for as long as two commands may take.
+    pub async fn settle(&self) {
+        let patience = self.command_for("after-base").1.saturating_mul(2);
+        let mut open = self.open.subscribe();
+        // The sender lives as long as this.
+        if tokio::time::timeout(patience, open.wait_for(|open| *open == 0)).await.is_err() {
+            tracing::warn!(database = self.who.database, "commands that still run or wait are ended");
         }
     }
 
@@ -162,11 +207,15 @@ impl Observer for Hooked {
     async fn before_base(&self) -> Result<()> {
         let event = "before-base";
         let (Some(command), patience) = self.command_for(event) else { return Ok(()) };
-        run(&command, event, &self.told(What::Base { event, linking: None }), patience).await
+        let open = Open::of(&self.open);
+        run(&command, event, &self.told(What::Base { event, linking: None }), patience).await?;
+        self.at_rest().push(open);
+        Ok(())
     }
 
     fn after_linking(&self, linking: Linking) {
         let event = "after-base";
+        let open = self.at_rest().pop().unwrap_or_else(|| Open::of(&self.open));
         let (Some(command), patience) = self.command_for(event) else { return };
         let told = self.told(What::Base { event, linking: Some(linking) });
         // Not behind others: a server waits for it.
@@ -174,6 +223,7 @@ impl Observer for Hooked {
             if let Err(e) = run(&command, event, &told, patience).await {
                 tracing::error!(event, "the server may still be at rest: {e}");
             }
+            drop(open);
         });
     }
 

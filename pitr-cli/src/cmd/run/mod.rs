@@ -71,9 +71,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
         None => (vec![named(args)?], OfProcess::default()),
     };
     let http = &process.http;
-    for job in &jobs {
-        work::refuse_no_database(&job.config)?;
-    }
+    refuse_no_database(&jobs, args)?;
     large_files_are_errors()?;
     // Listened for before there is anything to end.
     let shutdown = shutdown()?;
@@ -96,6 +94,26 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
         }
     }
     Ok(Verdict::Done)
+}
+
+/// A misspelt path must not leave an archive behind. Of a service with several databases, one that is not there (its file
+/// system is not mounted yet, it is being replaced) keeps the others from nothing: it is waited for.
+fn refuse_no_database(jobs: &[Job], args: &RunArgs) -> Result<()> {
+    let waits = args.config.is_some() && !args.once;
+    let mut absent = Vec::new();
+    for job in jobs {
+        match work::refuse_no_database(&job.config) {
+            Err(e) if waits => absent.push((job, e)),
+            there => there?,
+        }
+    }
+    if absent.len() == jobs.len() {
+        return absent.into_iter().next().map_or(Ok(()), |(_, e)| Err(e));
+    }
+    for (job, e) in absent {
+        tracing::warn!(database = job.name, hint = e.hint_text(), "{e}");
+    }
+    Ok(())
 }
 
 /// What the command line says goes before what the file says.

@@ -13,13 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, stream::FuturesUnordered};
+use futures::{StreamExt as _, future, stream::FuturesUnordered};
 use pitr_archive::{Code, Error, Result, code::Retry, store::url};
 use pitr_archiver::{
     Archiver, ArchiverConfig, Parts, Standby,
     control::Reloaded,
     observer::{Failure, NoObserver, Notice, Observer},
-    ship::Backoff,
+    ship::{self, Backoff},
 };
 use tokio::{
     runtime::Handle,
@@ -117,7 +117,10 @@ pub async fn run(
             }
         };
         match ended {
-            None => return first.map_or(Ok(()), Err),
+            None => {
+                future::join_all(levers.values().map(|lever| lever.hooked.settle())).await;
+                return first.map_or(Ok(()), Err);
+            }
             Some(Ok(Ok(()))) => {}
             Some(Ok(Err(e))) => first = first.or(Some(e)),
             Some(Err(_)) => first = first.or(Some(Error::new(Code::Internal, "waiting for an archiver"))),
@@ -202,6 +205,12 @@ enum Opening {
     Unattended,
 }
 
+/// Whether an archiver that ended so is opened again: what passes by itself, what somebody sets right in the store, and a
+/// directory that is being replaced, or whose file system is not mounted yet.
+fn can_pass(code: Code) -> bool {
+    ship::passes(code) || matches!(code, Code::NotADatabase | Code::FileNotFound)
+}
+
 /// Where an archiver failed.
 enum Failed {
     Opening(Error),
@@ -265,7 +274,7 @@ impl Keeper {
             // The sender lives as long as anybody waits.
             let mut told = stopping.clone();
             let stop = async move { drop(told.wait_for(|stop| *stop).await) };
-            let e = match self.once(stop).await {
+            let e = match self.once(stop, opening).await {
                 Ok(()) => return Ok(()),
                 Err(Failed::Opening(e)) if opening == Opening::Attended => return Err(e),
                 Err(Failed::Opening(e) | Failed::Running(e)) => e,
@@ -275,7 +284,7 @@ impl Keeper {
                 pause = PAUSE;
             }
             let database = self.job.name.as_str();
-            if e.code().retry() == Retry::Never {
+            if !can_pass(e.code()) {
                 tracing::error!(database, hint = e.hint_text(), "given up until the next start: {e}");
                 self.observer.notice(Notice::GivenUp(Failure::from(&e)));
                 return Err(e);
@@ -291,13 +300,13 @@ impl Keeper {
     }
 
     /// Opens one and archives it until it is told to stop. Everything that is logged meanwhile says whose it is.
-    async fn once(&self, shutdown: impl Future<Output = ()>) -> std::result::Result<(), Failed> {
+    async fn once(&self, shutdown: impl Future<Output = ()>, opening: Opening) -> std::result::Result<(), Failed> {
         let Self { job, panel, settings, .. } = self;
         let span = tracing::info_span!("archiver", database = job.name, archive = url::redacted(&job.url));
         let run = async {
             tokio::pin!(shutdown);
             let archiver = tokio::select! {
-                archiver = self.reach() => archiver.map_err(Failed::Opening)?,
+                archiver = self.reach(opening) => archiver.map_err(Failed::Opening)?,
                 () = &mut shutdown => return Ok(()),
             };
             panel.opened(Arc::clone(archiver.archive()));
@@ -308,7 +317,7 @@ impl Keeper {
     }
 
     /// Pins the database's files, and goes on trying to reach its archive for as long as that can help.
-    async fn reach(&self) -> Result<Archiver> {
+    async fn reach(&self, opening: Opening) -> Result<Archiver> {
         let Self { context, job, panel, observer, settings } = self;
         let (metrics, read_rate) = (Arc::clone(&panel.metrics), context.rates.read.clone());
         let parts = Parts { metrics, observer: observer.clone(), read_rate, ..Parts::system() };
@@ -332,7 +341,12 @@ impl Keeper {
                 },
                 Err(e) => e,
             };
-            if failed.code().retry() == Retry::Never {
+            let goes_on = match opening {
+                Opening::Attended => failed.code().retry() == Retry::Later,
+                // As a running archiver does: to end would end the pins, too.
+                Opening::Unattended => ship::passes(failed.code()),
+            };
+            if !goes_on {
                 return Err(failed);
             }
             if away.is_none() {
@@ -345,6 +359,7 @@ impl Keeper {
             let again = Instant::now() + pause;
             while Instant::now() < again {
                 tokio::time::sleep(HELD_LOOK.min(again - Instant::now())).await;
+                standby.adopt(&settings.borrow());
                 tokio::task::block_in_place(|| standby.keep_within_limits())?;
             }
         }
