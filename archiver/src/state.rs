@@ -59,6 +59,24 @@ impl StateDir {
         }
     }
 
+    /// Whether a process has its state in `root`, also one that does not listen yet: it has not reached its archive.
+    ///
+    /// # Errors
+    /// Those of the local file system.
+    pub fn is_taken(root: &Path) -> Result<bool> {
+        let path = root.join("lock");
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(error::io("opening the lock", &path, e)),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(e)) => Err(error::io("examining the lock", &path, e)),
+        }
+    }
+
     /// The directory.
     pub fn root(&self) -> &Path {
         &self.root

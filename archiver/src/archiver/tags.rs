@@ -59,6 +59,17 @@ impl Archiver {
         Ok(TagBegun { request: request.clone(), name, created, flushed, committed })
     }
 
+    /// While a part of the log cannot be read, nobody is told that everything is in the archive.
+    ///
+    /// # Errors
+    /// `wal.corrupt`.
+    pub fn refuse_while_waiting(&self, doing: &'static str) -> Result<()> {
+        match self.engine.waiting() {
+            None => Ok(()),
+            Some(why) => Err(Error::new(Code::WalCorrupt, doing).with("waiting", why)),
+        }
+    }
+
     /// Names the end of what the archive has acknowledged; everything that was there when the tag was begun is in it.
     pub(crate) async fn finish_tag(&mut self, begun: TagBegun) -> Result<TagDocument> {
         let TagBegun { request, name, created, flushed, committed } = begun;
@@ -72,9 +83,7 @@ impl Archiver {
                     "the database is further than its log shows: writes with disableWAL are in no log and in no tag",
                 ));
         }
-        if let Some(why) = self.engine.waiting() {
-            return Err(Error::new(Code::WalCorrupt, "creating the tag").on(&request.name).with("waiting", why));
-        }
+        self.refuse_while_waiting("creating the tag").map_err(|e| e.on(&request.name))?;
         let document = TagDocument {
             version: DOCUMENT_VERSION,
             archive: self.archive.id(),

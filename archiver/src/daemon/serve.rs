@@ -49,7 +49,9 @@ impl Daemon {
         let archived = Archived { place, all: self.archiver.engine.stream.is_empty() };
         for (wanted, reply) in self.requests.served(archived) {
             let answered = match wanted {
-                Wanted::Flush => Ok(Answer::Flush(self.archiver.acknowledged())),
+                Wanted::Flush => {
+                    self.archiver.refuse_while_waiting("shipping").map(|()| Answer::Flush(self.archiver.acknowledged()))
+                }
                 Wanted::Tag(begun) => self.archiver.finish_tag(begun).await.map(|tag| Answer::Tag(Box::new(tag))),
             };
             let fenced = answered.as_ref().err().is_some_and(|e| e.code() == Code::Fenced);

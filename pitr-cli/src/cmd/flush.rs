@@ -52,7 +52,9 @@ pub async fn run(context: &Context, args: &FlushArgs) -> Result<Verdict> {
     if flushed.is_empty() {
         let mut archiver = work::own_archiver(context, &args.database, &args.archive, |_| {}).await?;
         let position = archiver.catch_up().await?;
+        let all = archiver.refuse_while_waiting("shipping");
         archiver.close().await?;
+        all?;
         if !out.is_json() {
             show(out, None, &position, By::ThisProcess)?;
         }

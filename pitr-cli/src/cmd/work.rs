@@ -10,6 +10,8 @@ use pitr_archiver::{
     Archiver, ArchiverConfig, Parts,
     control::{Answer, Request, ask},
     layout::Layout,
+    pin::ARCHIVES,
+    state::StateDir,
 };
 use serde::Serialize;
 
@@ -68,7 +70,7 @@ pub async fn ask_archivers(database: &DatabaseArgs, request: &Request) -> Result
     }
     let mut asked: FuturesUnordered<_> = states
         .iter()
-        .map(|(archive, state)| async move { (archive.clone(), ask(state, request).await.transpose()) })
+        .map(|(archive, state)| async move { (archive.clone(), asked(state, request).await.transpose()) })
         .collect();
     let mut answered = Vec::new();
     let mut open: BTreeSet<_> = states.iter().map(|(archive, _)| archive.clone()).collect();
@@ -105,9 +107,21 @@ pub async fn ask_archivers(database: &DatabaseArgs, request: &Request) -> Result
     }
 }
 
+/// What the archiver says whose state is there. One that runs and does not listen has not reached its archive yet: what was
+/// asked for is not done there, which is something else than that nobody writes that archive.
+async fn asked(state: &Path, request: &Request) -> Result<Option<Answer>> {
+    let answer = ask(state, request).await?;
+    if answer.is_none() && *request != Request::Status && StateDir::is_taken(state)? {
+        return Err(Error::new(Code::ControlUnavailable, "asking the running archiver")
+            .on(state.display())
+            .hint("it has not reached its archive yet, or is ending: pitr's log tells"));
+    }
+    Ok(answer)
+}
+
 /// Names of the further archives that have had an archiver here.
 fn archives_below(state: &Path) -> Result<Vec<String>> {
-    let dir = state.join(pitr_archiver::pin::ARCHIVES);
+    let dir = state.join(ARCHIVES);
     let entries = match std::fs::read_dir(&dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
