@@ -42,6 +42,8 @@ pub struct KnownFiles {
     /// Of the present run only.
     by_name: HashMap<(String, u64), BaseFile>,
     run: Option<RunName>,
+    /// Objects of the base that was published last.
+    newest: Option<HashSet<String>>,
 }
 
 /// A run of a timeline.
@@ -49,10 +51,16 @@ pub type RunName = (TimelineId, u64);
 
 impl KnownFiles {
     /// Learns the files of a base that was published just now. What was sent for others before it no base names: it is
-    /// not counted on for longer.
+    /// not counted on for longer. What neither it nor the one before it has, the database has not any more: it is forgotten.
     pub fn published(&mut self, files: &[BaseFile], run: RunName, present: RunName) {
         self.learn(files, run, present);
         self.sent().clear();
+        let newest: HashSet<String> = files.iter().map(|file| file.object.clone()).collect();
+        if let Some(before) = self.newest.replace(newest.clone()) {
+            let is_recent = |file: &BaseFile| newest.contains(&file.object) || before.contains(&file.object);
+            self.by_object.retain(|_, file| is_recent(file));
+            self.by_name.retain(|_, file| is_recent(file));
+        }
     }
 
     // A panic while the lock is held leaves a plain map that is still true: what it holds was sent.
@@ -296,6 +304,27 @@ mod tests {
             upload(&archive, &claim, &OsRandom, &files, &KnownFiles::default(), run, &reading).await.unwrap();
             assert_eq!(lab::in_memory(&path), before, "id {id:?}, warm {warm}");
         }
+    }
+
+    #[test]
+    fn files_that_the_database_has_not_any_more_are_forgotten_after_two_bases() {
+        let file = |n: u64| BaseFile {
+            name: format!("{n:06}.sst"),
+            column_family: ColumnFamilyId::DEFAULT,
+            path_id: 0,
+            size: n,
+            hash: ContentHash([0; 32]),
+            object: format!("object-{n}"),
+            epoch: pitr_archive::ids::Epoch::default(),
+        };
+        let run = (TimelineId::FIRST, 0);
+        let mut known = KnownFiles::default();
+        known.learn(&[file(1)], run, run);
+        for n in 2..1000 {
+            known.published(&[file(n), file(n + 1)], run, run);
+        }
+        assert!(known.by_object.len() <= 4 && known.by_name.len() <= 4, "{}", known.by_object.len());
+        assert!(known.by_object.contains_key("object-1000") && known.by_object.contains_key("object-998"));
     }
 
     #[tokio::test]
