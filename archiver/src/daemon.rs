@@ -30,7 +30,7 @@ use self::{
     tell::Told,
 };
 use crate::{
-    Archiver, ArchiverConfig,
+    Archiver, ArchiverConfig, Parts,
     archiver::{SCAN_INTERVAL, captures::Captured},
     control::{Answer, ControlServer},
     elapsed::elapsed,
@@ -80,6 +80,10 @@ struct Daemon {
     told_limit: Told,
     /// Before a delivery whose acknowledgement could not be confirmed is made again.
     redelivery: Backoff,
+    /// Before a manifest that could not be written is tried again.
+    manifest_again: Again,
+    /// Before a timeline that could not be begun is tried again.
+    branch_again: Again,
     capture: Option<JoinHandle<Captured>>,
     capture_failed: Option<Micros>,
     /// Since when there has been no database that can be read.
@@ -120,6 +124,8 @@ impl Archiver {
             told_away: None,
             told_limit: Told::Nothing,
             redelivery: Backoff::default(),
+            manifest_again: Again::default(),
+            branch_again: Again::default(),
             capture: None,
             capture_failed: None,
             away: None,
@@ -148,6 +154,28 @@ impl Archiver {
             }
         }
         daemon.finish().await
+    }
+}
+
+/// A pause behind what failed: a store that refuses at once is not asked at every look.
+#[derive(Debug, Default)]
+struct Again {
+    backoff: Backoff,
+    rests: Option<(Micros, Duration)>,
+}
+
+impl Again {
+    fn is_due(&self, now: Micros) -> bool {
+        self.rests.is_none_or(|(failed, pause)| elapsed(failed, now) >= pause)
+    }
+
+    fn failed(&mut self, parts: &Parts) {
+        let now = parts.clock.now();
+        if self.rests.is_some_and(|(failed, pause)| elapsed(failed, now) > pause * 4) {
+            // It went well in between.
+            self.backoff = Backoff::default();
+        }
+        self.rests = Some((now, self.backoff.next(&*parts.random)));
     }
 }
 
@@ -219,6 +247,7 @@ impl Daemon {
         let now = self.archiver.parts.clock.now();
         if self.delivery.is_none()
             && self.archiver.reach.failing().is_none()
+            && self.branch_again.is_due(now)
             && let Err(e) = self.archiver.branch_if_forked().await
         {
             match e.code() {
@@ -227,7 +256,10 @@ impl Daemon {
                 | Code::OptionsMalformed
                 | Code::ManifestCorrupt
                 | Code::FileNotFound => self.away(e)?,
-                _ => temporary(e, "the next timeline could not be begun; it is tried again")?,
+                _ => {
+                    self.branch_again.failed(&self.archiver.parts);
+                    temporary(e, "the next timeline could not be begun; it is tried again")?;
+                }
             }
         }
         self.serve_requests().await?;
@@ -244,8 +276,10 @@ impl Daemon {
                 self.archiver.config.manifest_interval,
                 self.archiver.config.manifest_segments,
             )
+            && self.manifest_again.is_due(now)
             && let Err(e) = self.close_manifest().await
         {
+            self.manifest_again.failed(&self.archiver.parts);
             temporary(e, "the manifest could not be written; it is tried again")?;
         }
         // Last: while a database is written to, there is always one more segment, and whoever waits for a moment at which none
