@@ -77,7 +77,7 @@ pub fn check() -> Result<()> {
     match sd_notify::watchdog_enabled() {
         Some(limit) if limit < Duration::from_secs(2) => Err(Error::new(Code::Usage, "reading WATCHDOG_USEC")
             .with("limit", text::duration(limit))
-            .hint("set WatchdogSec= to 2s or more: a quiet archiver rests for half a second; packaging/pitr.service has 10min")),
+            .hint("set WatchdogSec= to 2s or more: a quiet archiver rests for half a second; packaging/pitr.service has 5min")),
         _ => Ok(()),
     }
 }

@@ -273,3 +273,120 @@ fn commands_are_told_before_and_after_a_base_of_barriers_and_of_verifications_an
     let log = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success() && log.matches("the configuration was read again").count() == 3, "{log}");
 }
+
+#[test]
+fn a_server_that_is_being_brought_to_rest_when_the_service_ends_is_told_to_go_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _db = database(dir.path(), "one");
+    let told = || fs::read_to_string(dir.path().join("told")).unwrap_or_default();
+    let [rest, goes_on] = [("rest", "sleep 1"), ("goes-on", "sleep 1; echo gone-on >> \"$0.done\"")]
+        .map(|(name, more)| hook(dir.path(), name, more));
+    let hooks = format!("[hooks]\nbefore_base = [\"{rest}\"]\nafter_base = [\"{goes_on}\"]\n");
+    let service = Service::start(&["run", "--config", &configuration(dir.path(), &["one"], &hooks)]);
+    until("the first base begins", || told().contains("before-base one").then_some(()));
+    let ended = service.stop();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(told().contains("after-base one") && told().contains("\"linking\":\"failed\""), "{}", told());
+    assert!(dir.path().join("goes-on.done").exists(), "the command was ended with the service");
+}
+
+#[test]
+fn who_is_to_be_told_of_a_failure_is_told_before_the_service_ends() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _db = database(dir.path(), "one");
+    let archive = format!("file:{}", path(dir.path(), "one-archive"));
+    let key = path(dir.path(), "key");
+    fs::write(&key, KEY).expect("a file");
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
+    let db = path(dir.path(), "one");
+    json(&run(&["run", "--once", "--json", "--db", &db, "--archive", &archive, "--key-file", &key]));
+    let alert = hook(dir.path(), "alert", "sleep 1; echo alerted >> \"$0.done\"");
+    let file = configuration(dir.path(), &["one"], &format!("[hooks]\non_failure = [\"{alert}\"]\n"));
+    // Without the key it cannot go on, and there is no other database.
+    assert_eq!(run(&["run", "--config", &file]).status.code(), Some(5));
+    let told = fs::read_to_string(dir.path().join("told")).unwrap_or_default();
+    assert!(told.contains("given-up one"), "{told}");
+    assert!(dir.path().join("alert.done").exists(), "the command was ended with the service");
+}
+
+#[test]
+fn a_database_that_is_not_there_yet_is_waited_for_and_the_others_are_archived_meanwhile() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = configuration(dir.path(), &["one", "two"], "[tuning]\ninterval = \"50ms\"\n");
+    refused(&["run", "--config", &file], "file.not-found");
+    let one = database(dir.path(), "one");
+    let service = Service::start(&["run", "--config", &file]);
+    let [db_one, db_two] = ["one", "two"].map(|name| path(dir.path(), name));
+    let flushed = |db: &str| run(&["flush", "--db", db]).status.success().then_some(());
+    until("the database that is there", || flushed(&db_one));
+    let two = database(dir.path(), "two");
+    until("the one that came later", || flushed(&db_two));
+    let ended = service.stop();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    drop((one, two));
+}
+
+#[test]
+fn nobody_is_told_that_everything_is_archived_where_an_archive_is_not_reached_or_the_log_cannot_be_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = database(dir.path(), "one");
+    // Nobody listens there.
+    let far = "url = \"s3://bucket/far?endpoint=http://127.0.0.1:1&region=us-east-1\"";
+    let more = format!("[databases.one.archives.far]\n{far}\n[tuning]\ninterval = \"50ms\"\n");
+    let file = configuration(dir.path(), &["one"], &more);
+    let service = Service::start(&["run", "--config", &file]);
+    let database = path(dir.path(), "one");
+    until("the first archive", || run(&["flush", "--db", &database]).status.success().then_some(()));
+    let tag = json(&run(&["tag", "create", "here-only", "--json", "--db", &database]));
+    assert_eq!(tag["missing"], serde_json::json!(["far"]), "{tag}");
+    drop(service.stop());
+
+    // A record in the middle of the log is damaged, and the server still needs that log.
+    for i in 0..50 {
+        db.put(format!("k{i}"), [7; 100]).expect("a write");
+    }
+    let log = fs::read_dir(&database).expect("the directory").filter_map(|entry| Some(entry.ok()?.path()));
+    let log = log.filter(|path| path.extension().is_some_and(|e| e == "log")).max().expect("a log");
+    let mut bytes = fs::read(&log).expect("the log");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    fs::write(&log, bytes).expect("damage");
+    let near = configuration(dir.path(), &["one"], "[tuning]\ninterval = \"50ms\"\n");
+    let service = Service::start(&["run", "--config", &near]);
+    let flushed = until("an answer", || {
+        let flushed = pitr(&["flush", "--json", "--db", &database]).output().expect("the program starts");
+        let unavailable = String::from_utf8_lossy(&flushed.stderr).contains("control.unavailable");
+        (!unavailable).then_some(flushed)
+    });
+    let said = String::from_utf8_lossy(&flushed.stderr);
+    assert!(
+        !flushed.status.success() && said.contains("wal.corrupt"),
+        "{said}{}",
+        String::from_utf8_lossy(&flushed.stdout)
+    );
+    drop(service.stop());
+}
+
+#[test]
+fn a_manifest_that_cannot_be_written_is_not_tried_at_every_look() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = database(dir.path(), "one");
+    let file = configuration(
+        dir.path(),
+        &["one"],
+        "[tuning]\ninterval = \"50ms\"\nmanifest_interval = \"1s\"\npoll = \"5ms\"\n",
+    );
+    let manifests = dir.path().join("one-archive/manifests");
+    let service = Service::start(&["run", "--config", &file]);
+    until("the first manifest", || manifests.exists().then_some(()));
+    fs::rename(&manifests, dir.path().join("aside")).expect("out of the way");
+    fs::write(&manifests, "in the way").expect("a file");
+    db.put("second", "1").expect("a write");
+    std::thread::sleep(Duration::from_secs(4));
+    fs::remove_file(&manifests).expect("the way is free");
+    fs::rename(dir.path().join("aside"), &manifests).expect("back");
+    let ended = service.stop();
+    let log = String::from_utf8_lossy(&ended.stderr);
+    let tried = log.matches("the manifest could not be written").count();
+    assert!(ended.status.success() && (1..=4).contains(&tried), "{tried} times\n{log}");
+}
