@@ -326,7 +326,18 @@ impl Keeper {
         let mut backoff = Backoff::default();
         let mut away = None;
         loop {
-            let failed = match open_measured(context, job, panel).await {
+            // A store that does not answer takes its time to say so.
+            let opened = {
+                let opening = open_measured(context, job, panel);
+                tokio::pin!(opening);
+                loop {
+                    tokio::select! {
+                        opened = &mut opening => break opened,
+                        () = tokio::time::sleep(HELD_LOOK) => self.hold(&mut standby)?,
+                    }
+                }
+            };
+            let failed = match opened {
                 Ok(archive) => match standby.join(archive).await {
                     Ok(archiver) => {
                         if let Some(since) = away {
@@ -359,9 +370,14 @@ impl Keeper {
             let again = Instant::now() + pause;
             while Instant::now() < again {
                 tokio::time::sleep(HELD_LOOK.min(again - Instant::now())).await;
-                standby.adopt(&settings.borrow());
-                tokio::task::block_in_place(|| standby.keep_within_limits())?;
+                self.hold(&mut standby)?;
             }
         }
+    }
+
+    /// Keeps what is held for an archive that is not reached within the limits that hold now.
+    fn hold(&self, standby: &mut Standby) -> Result<()> {
+        standby.adopt(&self.settings.borrow());
+        tokio::task::block_in_place(|| standby.keep_within_limits())
     }
 }
