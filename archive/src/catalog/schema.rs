@@ -18,7 +18,7 @@ mod segment;
 pub use base::{BaseColumnFamily, BaseDocument, BaseFile, DatabasePaths, InlineFile};
 pub use deletion::{
     BoundaryDocument, Condemnation, CondemnedDocument, CondemnedObject, HoldDocument, KeptManifests, KeptSegments,
-    OpenRun,
+    OpenRun, UnloggedRun,
 };
 pub use segment::{
     FrameIndex, ManifestDocument, ManifestProgress, PlacedEvent, SegmentFooter, SegmentSummary, TimeSample, WalSpan,

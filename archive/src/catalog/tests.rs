@@ -627,6 +627,7 @@ async fn deleted_segments_are_no_loss_below_the_boundary_and_a_loss_above_it() {
         run: None,
         kept: Vec::new(),
         manifests: Vec::new(),
+        unlogged: Vec::new(),
         created: Micros(0),
         epoch: scene.claim.epoch(),
         nonce: nonce(&scene.random),

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, ops::Range};
 use pitr_archive::{
     catalog::{
         model::Timeline,
-        schema::{BoundaryDocument, Extra, KeptManifests, KeptSegments, OpenRun, SegmentSummary},
+        schema::{BoundaryDocument, Extra, KeptManifests, KeptSegments, OpenRun, SegmentSummary, UnloggedRun},
     },
     clock::Micros,
     ids::{ArchiveId, Boundary, Epoch, ManifestNumber, Nonce, Ordinal},
@@ -100,10 +100,10 @@ fn ends(segments: &[SegmentSummary], last: Boundary, closings: &[Closing]) -> us
     end.max(noted.unwrap_or(0))
 }
 
-/// An interval that was left open where it was noted, and is closed later. Without that, targets behind its beginning are
-/// refused.
+/// An interval that was left open where it was noted, and is closed later: without that, targets behind its beginning are
+/// refused. Or records that were taken back later.
 struct Closing {
-    /// The segment that noted it.
+    /// The segment that noted it, at the earliest.
     segment: usize,
     lo: Boundary,
     /// Where it was closed.
@@ -126,6 +126,8 @@ fn closings(segments: &[SegmentSummary]) -> Vec<Closing> {
                     let closed = open.remove(manifest).unwrap_or_default();
                     closings.extend(closed.into_iter().map(|(segment, lo)| Closing { segment, lo, at: placed.at }));
                 }
+                // Without this, records that the server took back would be replayed.
+                Event::Withdrawn { from, .. } => closings.push(Closing { segment: 0, lo: *from, at: placed.at }),
                 _ => {}
             }
         }
@@ -238,6 +240,7 @@ impl Ranges {
             run: open.run,
             kept,
             manifests,
+            unlogged: unlogged(timeline),
             created: author.created,
             epoch: author.epoch,
             nonce: author.nonce,
@@ -269,6 +272,12 @@ impl Ranges {
         }
         kept
     }
+}
+
+/// What is said of a run once must not be deleted with the place where it was said.
+fn unlogged(timeline: &Timeline) -> Vec<UnloggedRun> {
+    let runs = timeline.unlogged().iter();
+    runs.map(|(run, families)| UnloggedRun { run: *run, column_families: families.iter().cloned().collect() }).collect()
 }
 
 /// Who states something.

@@ -94,6 +94,12 @@ pub(crate) fn sections(
         }
     }
     let mut sections: Vec<_> = cuts.into_iter().map(|cut| section(timeline, &cut, bases)).collect();
+    for (ancestor, _) in lineage.iter().filter(|(ancestor, _)| ancestor.deleted().is_some()) {
+        for section in &mut sections {
+            let runs = ancestor.unlogged().iter().map(|(run, families)| ((ancestor.id(), *run), families.clone()));
+            section.stream.unlogged_deleted.extend(runs);
+        }
+    }
     if let (Some(last), Some((newest, _))) = (sections.last_mut(), lineage.last()) {
         last.lost_end = newest.lost_end().map(ToOwned::to_owned);
     }

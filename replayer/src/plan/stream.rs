@@ -8,7 +8,7 @@
 
 mod change;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pitr_archive::{
     catalog::{
@@ -139,6 +139,8 @@ pub(crate) struct Stream {
     pub captures: Vec<Capture>,
     /// Column families in which writes without the log were tolerated.
     pub unlogged: Vec<(Place, Vec<String>)>,
+    /// The same of runs of which a part was deleted.
+    pub unlogged_deleted: BTreeMap<(TimelineId, u64), BTreeSet<String>>,
     pub timestamp_sizes: Vec<TimestampSizes>,
     /// Sorted.
     pub withdrawn: Vec<Withdrawn>,
@@ -164,6 +166,7 @@ impl Stream {
             families: Vec::new(),
             captures: Vec::new(),
             unlogged: Vec::new(),
+            unlogged_deleted: BTreeMap::new(),
             timestamp_sizes: Vec::new(),
             withdrawn: Vec::new(),
             sessions: Vec::new(),
@@ -395,7 +398,8 @@ impl Stream {
     /// later than they were written.
     pub fn unlogged_in(&self, run: Run) -> BTreeSet<&str> {
         let noticed = self.unlogged.iter().filter(|(place, _)| self.in_run(run, *place));
-        noticed.flat_map(|(_, families)| families).map(String::as_str).collect()
+        let deleted = self.unlogged_deleted.get(&(run.timeline, run.number)).into_iter().flatten();
+        noticed.flat_map(|(_, families)| families).chain(deleted).map(String::as_str).collect()
     }
 
     /// The settings of a column family, where captured files came with them. Ids are never given again in a run.

@@ -2,7 +2,7 @@
 //!
 //! Owns: the fold over events, in which an interval that was left open is closed by the later event. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     catalog::{crossing::Hurdle, schema::PlacedEvent},
@@ -123,6 +123,8 @@ pub struct History {
     pub withdrawn: Vec<(Boundary, Boundary)>,
     /// Files that entered without the log and are in the archive.
     pub captured: Vec<CapturedFile>,
+    /// Column families of a run that were written without the log, which was tolerated.
+    pub unlogged: BTreeMap<u64, BTreeSet<String>>,
 }
 
 impl History {
@@ -182,7 +184,11 @@ impl History {
                         }
                     }
                 }
-                Event::UnloggedTolerated { .. } => {}
+                Event::UnloggedTolerated { column_families, .. } => {
+                    if let Some(run) = told.runs.last() {
+                        told.unlogged.entry(run.number).or_default().extend(column_families);
+                    }
+                }
                 Event::Captured { files, .. } => told.captured.extend(files),
                 Event::Withdrawn { from, to, evidence: _ } => told.withdrawn.push((from, to)),
             }

@@ -147,6 +147,7 @@ mod tests {
             run: None,
             kept: vec![kept(2, 4), kept(7, 8)],
             manifests,
+            unlogged: Vec::new(),
             created: Micros(0),
             epoch: Epoch::new(1),
             nonce: Nonce([0; 16]),

@@ -2,7 +2,7 @@
 //!
 //! Owns: queries over boundaries, which are binary searches, and the comparison of a named hash with the archive's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Barrier, ColumnFamilyEvent, History, Manifest, Run, Session};
 use crate::{
@@ -60,6 +60,10 @@ impl Timeline {
             .collect();
         let events = timeline.segments.iter().flat_map(|s| open.get(&s.ordinal).into_iter().chain(&s.events));
         timeline.history = History::tell(events, timeline.end());
+        for deleted in timeline.deleted.iter().flat_map(|deleted| &deleted.unlogged) {
+            let families = deleted.column_families.iter().cloned();
+            timeline.history.unlogged.entry(deleted.run).or_default().extend(families);
+        }
         timeline
     }
 
@@ -186,6 +190,11 @@ impl Timeline {
     /// Column families that came and went, in order.
     pub fn column_families(&self) -> &[ColumnFamilyEvent] {
         &self.history.column_families
+    }
+
+    /// Column families that were written without the log, by run; also where the place that showed it was deleted.
+    pub const fn unlogged(&self) -> &BTreeMap<u64, BTreeSet<String>> {
+        &self.history.unlogged
     }
 
     /// Ranges of records that were taken back.

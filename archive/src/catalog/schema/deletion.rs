@@ -41,6 +41,10 @@ pub struct BoundaryDocument {
     /// The manifests that are kept, in order; the last range has no end. Empty: all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<KeptManifests>,
+    /// Column families that were written without the log, which was tolerated: a run says so once, and that place can have
+    /// been deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlogged: Vec<UnloggedRun>,
     /// When it was written.
     pub created: Micros,
     /// The writer.
@@ -67,6 +71,15 @@ pub struct OpenRun {
     pub first_wal: FileNumber,
     /// The database's own identity.
     pub db_id: String,
+}
+
+/// Column families of a run that were written without the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnloggedRun {
+    /// The run.
+    pub run: u64,
+    /// Their names.
+    pub column_families: Vec<String>,
 }
 
 /// Segments that are kept where what lies before and behind them was deleted.
