@@ -35,6 +35,8 @@ pub struct Hold<'a> {
     random: &'a dyn Random,
     claim: EpochClaim,
     document: HoldDocument,
+    /// The one before it: who lists the holds while one takes the other's place sees either.
+    before: Option<BaseId>,
 }
 
 impl<'a> Hold<'a> {
@@ -66,7 +68,7 @@ impl<'a> Hold<'a> {
             nonce: random.nonce()?,
             extra: Extra::new(),
         };
-        let hold = Self { archive, clock, random, claim, document };
+        let hold = Self { archive, clock, random, claim, document, before: None };
         hold.put().await?;
         Ok(hold)
     }
@@ -92,7 +94,10 @@ impl<'a> Hold<'a> {
             self.document = before;
             return Err(e);
         }
-        self.archive.store().delete(&ObjectKey::hold(&before.id)).await
+        match self.before.replace(before.id) {
+            Some(before) => self.archive.store().delete(&ObjectKey::hold(&before)).await,
+            None => Ok(()),
+        }
     }
 
     /// Renews it until `work` is done, and ends it. A renewal that fails is told to `failed`, and tried again.
@@ -120,7 +125,10 @@ impl<'a> Hold<'a> {
     /// # Errors
     /// What the store answers; it then ends when it expires.
     pub async fn release(self) -> Result<()> {
-        self.archive.store().delete(&ObjectKey::hold(&self.document.id)).await
+        for id in [Some(&self.document.id), self.before.as_ref()].into_iter().flatten() {
+            self.archive.store().delete(&ObjectKey::hold(id)).await?;
+        }
+        Ok(())
     }
 }
 
