@@ -153,6 +153,7 @@ codes! {
     StoreOption = "store.unknown-option", Usage, Error, Never, "the archive's URL has an option this store does not know", "the known options are listed above";
     StoreNotExclusive = "store.not-exclusive", Usage, Error, Never, "the store lets two writers create the same object", "use a store with conditional writes (AWS S3, Azure, GCS, a local disk): here two archivers could silently overwrite each other";
     StoreInconsistent = "store.inconsistent", Store, Critical, Never, "the store did not give back what was written", "do not use this store for archives";
+    PruneOvertaken = "prune.overtaken", Store, Warning, Later, "another prune of the archive is under way, or died less than ten minutes ago", "nothing is lost: run it again; one prune by the clock is enough for an archive";
     // Writers.
     Fenced = "writer.fenced", Fenced, Critical, Never, "another archiver has taken over this archive", "one archiver per archive: find the other one before starting this one again";
     StateLocked = "writer.state-locked", Fenced, Error, Later, "another pitr process uses this state directory", "use its control socket (pitr status, pitr tag create), or stop it";

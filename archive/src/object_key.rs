@@ -175,6 +175,8 @@ pub mod prefix {
     pub const TAGS: &str = "tags/";
     /// Shared files of bases.
     pub const FILES: &str = "files/";
+    /// Deletion boundaries of all timelines.
+    pub const BOUNDARIES: &str = "boundaries/";
     /// Lists of what is no longer part of the archive.
     pub const CONDEMNED: &str = "condemned/";
     /// Restores under way.

@@ -40,6 +40,8 @@ pub const POINTS: &[&str] = &[
 
 /// Those of pruning, in the order in which it passes them. No archiver does.
 pub const PRUNE_POINTS: &[&str] = &[
+    "prune-before-turn",
+    "prune-after-turn",
     "prune-before-condemn",
     "prune-after-condemn",
     "prune-before-boundary",

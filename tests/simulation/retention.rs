@@ -18,7 +18,7 @@ use pitr_archive::{
     random::Random,
     store::{Store, faulty::Schedule},
 };
-use pitr_archiver::retention::{self, Floor, Mode, Policy, PruneReport, Request};
+use pitr_archiver::retention::{self, Floor, Mode, Policy, PruneReport, Request, policy};
 use pitr_replayer::{
     plan::{PlanOptions, plan},
     progress::Silent,
@@ -140,6 +140,8 @@ fn perform(run: &mut Run<'_>, request: &Request) -> Option<PruneReport> {
             }
         }
         process::die_after(None);
+        // A prune that died had its turn.
+        run.place.clock.advance(i64::try_from(policy::YOUNG.as_micros()).expect("minutes"));
         judge::load(run);
     }
     process::die_after(None);

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pitr_archive::{
-    Result,
+    Code, Error, Result,
     catalog::{
-        archive::Archive,
+        archive::{Archive, CONCURRENCY},
         model::{Catalog, Timeline},
         schema::{BaseDocument, BoundaryDocument, CondemnedDocument, HoldDocument},
     },
@@ -43,6 +44,7 @@ pub(super) async fn gather(archive: &Archive, now: Micros) -> Result<Gathered> {
     let holds = archive.holds().await?;
     let condemned = archive.condemned().await?;
     let catalog = archive.load_catalog().await?;
+    refuse_lost_files(archive, &objects, &catalog).await?;
     let mut boundaries = BTreeMap::new();
     for timeline in catalog.timelines() {
         boundaries.insert(timeline.id(), archive.deletion_boundaries(timeline.id()).await?);
@@ -52,6 +54,36 @@ pub(super) async fn gather(archive: &Archive, now: Micros) -> Result<Gathered> {
         held_bases.extend(archive.get_base(&hold.base).await?);
     }
     Ok(Gathered { objects, condemned, holds, held_bases, boundaries, catalog })
+}
+
+/// A base that lacks a file restores nothing, so nothing may be given up for it: that is damage.
+async fn refuse_lost_files(archive: &Archive, objects: &BTreeMap<ObjectKey, u64>, catalog: &Catalog) -> Result<()> {
+    let named = catalog
+        .bases()
+        .iter()
+        .flat_map(|base| base.files.iter().map(move |file| (&base.id, ObjectKey::file(&file.object))));
+    let unlisted: BTreeMap<ObjectKey, _> =
+        named.filter(|(_, key)| !objects.contains_key(key)).map(|(base, key)| (key, base)).collect();
+    // Those of a base that was published since the listing are there.
+    let looks = unlisted.into_iter().map(|(key, base)| async move {
+        match archive.store().size(&key).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::new(Code::ObjectMissing, "pruning").on(key).with("named by", ObjectKey::base(base))),
+        }
+    });
+    stream::iter(looks.collect::<Vec<_>>()).buffered(CONCURRENCY).try_collect().await
+}
+
+/// Since when something is condemned, by the last statement that says so. Those of a clock that was ahead say nothing yet.
+pub(super) fn condemned_since(documents: &[CondemnedDocument], now: Micros) -> BTreeMap<&ObjectKey, Micros> {
+    let mut since: BTreeMap<&ObjectKey, Micros> = BTreeMap::new();
+    for document in documents.iter().filter(|document| document.created <= now) {
+        for object in &document.objects {
+            let last = since.entry(&object.key).or_insert(document.created);
+            *last = document.created.max(*last);
+        }
+    }
+    since
 }
 
 /// The files that are needed: of these bases, and captured ones.

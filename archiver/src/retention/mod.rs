@@ -13,7 +13,8 @@
 //! longer where they hold what they read (`holds/`). An archiver that publishes a base looks at `condemned/` when it starts
 //! to upload and right before it publishes: it names nothing that is condemned. What is condemned later than that look
 //! is deleted a grace period after it at the earliest, and is spared then, because the base that names it is found. An
-//! archiver that was stalled finds its ordinal below a boundary before it releases a pin. Two prunes do the same twice.
+//! archiver that was stalled finds its ordinal below a boundary before it releases a pin. Of two prunes only one at a time states
+//! something, and the other reads the archive anew (`turn`); both may delete.
 
 mod calendar;
 mod cover;
@@ -25,6 +26,7 @@ pub mod ranges;
 pub mod report;
 mod spans;
 mod sweep;
+mod turn;
 
 pub use policy::{Floor, Policy};
 pub use prune::{Mode, Request, prune};

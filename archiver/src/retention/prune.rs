@@ -4,7 +4,10 @@
 //! so that no base is offered whose segments are not; only what was stated a grace period ago is deleted, behind them. Every effect can be the last: nothing is deleted that a statement
 //! does not cover.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -24,11 +27,12 @@ use pitr_archive::{
 
 use super::{
     decide::{Decided, Held, decide},
-    gather::{Gathered, gather, referenced},
+    gather::{Gathered, condemned_since, gather, referenced},
     policy::{Floor, Policy, YOUNG},
     ranges::{Author, Ranges, ranges},
     report::{KeptSegmentsReport, PruneReport, Tallies, Tally, TimelineReport},
-    sweep,
+    sweep::{self, Kept},
+    turn::Turn,
 };
 
 /// Whether anything is changed.
@@ -51,6 +55,11 @@ pub struct Request {
     pub mode: Mode,
 }
 
+const DOING: &str = "pruning";
+/// How often it is tried, and the first pause.
+const ATTEMPTS: u32 = 8;
+const WAIT: Duration = Duration::from_millis(100);
+
 /// What is known of a timeline once its future is decided.
 struct Future {
     timeline: TimelineId,
@@ -63,21 +72,41 @@ struct Future {
 /// # Errors
 /// The first thing that is wrong with the archive: what is damaged is not pruned (`pitr verify` tells all). What the store
 /// answers; what was done by then stays done, and the next prune goes on. `config.contradictory` for a grace period below
-/// [`YOUNG`].
+/// [`YOUNG`]. `prune.overtaken` where other prunes go on stating something meanwhile.
 pub async fn prune(
     archive: &Archive,
     request: &Request,
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<PruneReport> {
-    const DOING: &str = "pruning";
-    let Request { policy, floor, mode } = *request;
+    let Request { policy, .. } = *request;
     if policy.grace < YOUNG {
         return Err(Error::new(Code::ConfigContradictory, DOING)
             .on(archive.store().describe())
             .with("grace", format_args!("{} s", policy.grace.as_secs()))
             .with("at least", format_args!("{} s", YOUNG.as_secs())));
     }
+    let mut wait = WAIT;
+    for _ in 0..ATTEMPTS {
+        if let Some(report) = attempt(archive, request, clock, random).await? {
+            return Ok(report);
+        }
+        // Both of two that met do not come back at the same moment.
+        let [part] = random.bytes::<1>()?;
+        tokio::time::sleep(wait.mul_f64(0.5 + f64::from(part) / 255.0)).await;
+        wait *= 2;
+    }
+    Err(Error::new(Code::PruneOvertaken, DOING).on(archive.store().describe()))
+}
+
+/// Once; `None` where another prune has its turn, or this process slept: what was read is not the archive any more.
+async fn attempt(
+    archive: &Archive,
+    request: &Request,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<Option<PruneReport>> {
+    let Request { policy, floor, mode } = *request;
     let grace = i64::try_from(policy.grace.as_micros()).unwrap_or(i64::MAX);
     let now = clock.now();
     let gathered = gather(archive, now).await?;
@@ -99,7 +128,8 @@ pub async fn prune(
     }
     let after = after(catalog, &decided, &futures);
     let condemned = condemned(&gathered, &decided, &after, archive, now);
-    let due = sweep::due(archive, &gathered, &after, now, grace).await?;
+    let kept = Kept { after: &after, tags: &decided.tags, condemned: &condemned };
+    let due = sweep::due(archive, &gathered, &kept, now, grace).await?;
     let mut report = PruneReport {
         dry_run: mode == Mode::DryRun,
         at: now.to_datetime(),
@@ -117,7 +147,33 @@ pub async fn prune(
         tags: decided.tags,
     };
     report.condemned.manifests = manifests(catalog, &after);
-    let (Mode::Act, Some(claim)) = (mode, claim) else { return Ok(report) };
+    let (Mode::Act, Some(claim)) = (mode, claim) else { return Ok(Some(report)) };
+    crate::crash::point("prune-before-turn");
+    let Some(turn) = Turn::take(archive, &claim, &gathered, clock, random).await? else { return Ok(None) };
+    crate::crash::point("prune-after-turn");
+    let stated = state(archive, &claim, &turn, (condemned, futures), created, clock, random).await;
+    let slept = turn.is_over(clock);
+    turn.release().await?;
+    stated?;
+    if slept {
+        return Ok(None);
+    }
+    sweep::delete(archive, &due, catalog).await?;
+    Ok(Some(report))
+}
+
+/// Says what is no longer part of the archive. Where the turn ends, the rest is left for the next attempt.
+async fn state(
+    archive: &Archive,
+    claim: &EpochClaim,
+    turn: &Turn<'_>,
+    (condemned, futures): (Vec<CondemnedObject>, Vec<Future>),
+    observed: Micros,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<()> {
+    // The grace period begins when it is stated, not when it was found.
+    let created = observed.max(clock.now());
     if !condemned.is_empty() {
         let random_part: [u8; 4] = random.bytes()?;
         let document = CondemnedDocument {
@@ -131,7 +187,10 @@ pub async fn prune(
             extra: Extra::new(),
         };
         crate::crash::point("prune-before-condemn");
-        if let PutDocument::Conflict(other) = archive.put_condemned(&document, &claim, random).await? {
+        if turn.is_over(clock) {
+            return Ok(());
+        }
+        if let PutDocument::Conflict(other) = archive.put_condemned(&document, claim, random).await? {
             return Err(Error::new(Code::Internal, DOING).on(ObjectKey::condemned(&other.id)));
         }
         crate::crash::point("prune-after-condemn");
@@ -139,7 +198,11 @@ pub async fn prune(
     for Future { statement, .. } in futures {
         let Some(statement) = statement else { continue };
         crate::crash::point("prune-before-boundary");
-        match archive.put_boundary(&statement, &claim, random).await? {
+        if turn.is_over(clock) {
+            return Ok(());
+        }
+        let statement = BoundaryDocument { created: statement.created.max(created), ..statement };
+        match archive.put_boundary(&statement, claim, random).await? {
             PutDocument::Created { .. } => {}
             // Another prune has decided meanwhile; what it says counts, and the next one goes on from there.
             PutDocument::Conflict(other) => {
@@ -148,8 +211,7 @@ pub async fn prune(
         }
         crate::crash::point("prune-after-boundary");
     }
-    sweep::delete(archive, &due, catalog).await?;
-    Ok(report)
+    Ok(())
 }
 
 /// What stays of a timeline. Reads a footer for every range that begins behind segments that go.
@@ -195,17 +257,12 @@ fn condemned(
     now: Micros,
 ) -> Vec<CondemnedObject> {
     let catalog = &gathered.catalog;
-    let known: BTreeSet<&ObjectKey> = gathered
-        .condemned
-        .iter()
-        .filter(|document| document.created <= now)
-        .flat_map(|document| document.objects.iter().map(|object| &object.key))
-        .collect();
+    let since = condemned_since(&gathered.condemned, now);
     let mut found: BTreeMap<ObjectKey, Condemnation> = BTreeMap::new();
     found.extend(decided.dropped().into_iter().map(|id| (ObjectKey::base(id), Condemnation::Base)));
     let expired = decided.tags.iter().filter(|tag| tag.expired);
-    let expired = expired.filter_map(|tag| pitr_archive::tag::Name::parse(&tag.name).ok());
-    found.extend(expired.map(|name| (ObjectKey::tag(archive.tag_hash(&name)), Condemnation::ExpiredTag)));
+    let expired = expired.filter_map(|tag| tag_key(archive, &tag.name));
+    found.extend(expired.map(|key| (key, Condemnation::ExpiredTag)));
     let needed = referenced(after.bases().iter().chain(&gathered.held_bases), after.timelines());
     let named = referenced(catalog.bases().iter(), catalog.timelines());
     for key in gathered.objects.keys().filter(|key| !needed.contains(key)) {
@@ -223,7 +280,20 @@ fn condemned(
         let bytes = *gathered.objects.get(&key)?;
         Some(CondemnedObject { key, bytes, why })
     };
-    found.into_iter().filter(|(key, _)| !known.contains(key)).filter_map(|(key, why)| there(key, why)).collect()
+    // Under a name that was condemned before there can be another tag since; and a file that was needed until now all the same
+    // has its whole grace period from now on.
+    let created: BTreeMap<ObjectKey, Micros> =
+        catalog.tags().iter().filter_map(|tag| Some((tag_key(archive, &tag.name)?, tag.created))).collect();
+    let known = |key: &ObjectKey| {
+        let least = created.get(key).copied().unwrap_or(Micros(i64::MIN));
+        since.get(key).is_some_and(|since| *since >= least) && !named.contains(key)
+    };
+    found.into_iter().filter(|(key, _)| !known(key)).filter_map(|(key, why)| there(key, why)).collect()
+}
+
+/// The object of a tag.
+pub(super) fn tag_key(archive: &Archive, name: &str) -> Option<ObjectKey> {
+    pitr_archive::tag::Name::parse(name).ok().map(|name| ObjectKey::tag(archive.tag_hash(&name)))
 }
 
 fn tallies(before: &Catalog, after: &Catalog, condemned: &[CondemnedObject]) -> Tallies {

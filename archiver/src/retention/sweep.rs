@@ -12,7 +12,7 @@ use pitr_archive::{
     catalog::{
         archive::{Archive, CONCURRENCY},
         model::Catalog,
-        schema::{BoundaryDocument, Condemnation, HoldDocument},
+        schema::{BoundaryDocument, Condemnation, CondemnedObject, HoldDocument},
     },
     clock::Micros,
     ids::{BaseId, TimelineId},
@@ -20,7 +20,9 @@ use pitr_archive::{
 };
 
 use super::{
-    gather::{Gathered, referenced},
+    decide::TagDecision,
+    gather::{Gathered, condemned_since, referenced},
+    prune::tag_key,
     report::{Tallies, Tally},
 };
 
@@ -44,6 +46,15 @@ pub(super) struct Due {
     pub next: Option<Micros>,
 }
 
+/// What is decided.
+pub(super) struct Kept<'a> {
+    /// The catalog without what is not kept.
+    pub after: &'a Catalog,
+    pub tags: &'a [TagDecision],
+    /// What is condemned only now.
+    pub condemned: &'a [CondemnedObject],
+}
+
 /// By when something must have been stated to be due now.
 fn before(now: Micros, grace: i64) -> Micros {
     Micros(now.0.saturating_sub(grace))
@@ -57,17 +68,17 @@ impl Due {
     }
 }
 
-/// What the archive's statements make due at `now`. `after` is the catalog without what is not kept.
+/// What the archive's statements make due at `now`.
 pub(super) async fn due(
     archive: &Archive,
     gathered: &Gathered,
-    after: &Catalog,
+    kept: &Kept<'_>,
     now: Micros,
     grace: i64,
 ) -> Result<Due> {
     let mut due = Due::default();
     let holds: Vec<&HoldDocument> = gathered.holds.iter().filter(|hold| hold.expires > now).collect();
-    condemned(archive, gathered, after, &holds, (now, grace), &mut due);
+    condemned(archive, gathered, kept, &holds, (now, grace), &mut due);
     for (timeline, boundaries) in &gathered.boundaries {
         deleted(archive, *timeline, boundaries, &holds, (now, grace), &mut due).await?;
     }
@@ -81,26 +92,28 @@ pub(super) async fn due(
 fn condemned(
     archive: &Archive,
     gathered: &Gathered,
-    after: &Catalog,
+    kept: &Kept<'_>,
     holds: &[&HoldDocument],
     (now, grace): (Micros, i64),
     due: &mut Due,
 ) {
+    let after = kept.after;
     let mut needed = referenced(after.bases().iter().chain(&gathered.held_bases), after.timelines());
     needed.extend(holds.iter().map(|hold| ObjectKey::base(&hold.base)));
     // A tag of the same name can have been created since.
-    let tags = after.tags().iter().filter(|tag| tag.expires.is_none_or(|expires| expires > now));
-    let names = tags.filter_map(|tag| pitr_archive::tag::Name::parse(&tag.name).ok());
-    needed.extend(names.map(|name| ObjectKey::tag(archive.tag_hash(&name))));
+    let tags = kept.tags.iter().filter(|tag| !tag.expired);
+    needed.extend(tags.filter_map(|tag| tag_key(archive, &tag.name)));
+    let since = condemned_since(&gathered.condemned, now);
+    let fresh: BTreeSet<&ObjectKey> = kept.condemned.iter().map(|object| &object.key).collect();
     let named: BTreeSet<ObjectKey> =
         after.timelines().flat_map(|t| t.manifests()).flat_map(|m| &m.bases).map(ObjectKey::base).collect();
     let mut seen = BTreeSet::new();
     let mut documents: Vec<_> = gathered.condemned.iter().collect();
     documents.sort_by_key(|document| document.created);
     for document in documents {
-        let is_due = document.created <= before(now, grace);
         let forgotten = document.created <= before(now, grace.saturating_add(REMEMBERED));
-        let mut finished = forgotten;
+        // One without objects was a prune's turn.
+        let mut finished = forgotten || document.objects.is_empty() && document.created <= before(now, grace);
         for object in &document.objects {
             // What a manifest names and is not there was condemned: that must stay known.
             finished &= !named.contains(&object.key);
@@ -113,8 +126,13 @@ fn condemned(
             if !seen.insert(object.key.clone()) {
                 continue;
             }
-            if !is_due {
-                due.wait(bytes, document.created, grace);
+            // Its grace period begins with this prune.
+            if fresh.contains(&object.key) {
+                continue;
+            }
+            let since = since.get(&object.key).copied().unwrap_or(document.created);
+            if since > before(now, grace) {
+                due.wait(bytes, since, grace);
                 continue;
             }
             let tallies = &mut due.tallies;
