@@ -40,7 +40,12 @@ pub struct Ranges {
     pub parts: Vec<KeptPart>,
     /// The indexes of segments before which something was deleted before.
     cuts: Vec<usize>,
+    /// Where runs begin.
+    starts: Vec<RunStart>,
 }
+
+/// Where a run begins: the segment, whether it is inside it (or was deleted before it), and which run.
+type RunStart = (usize, bool, OpenRun);
 
 /// The segments that needs ask for.
 pub fn ranges(timeline: &Timeline, needs: &[Need]) -> Ranges {
@@ -67,7 +72,7 @@ pub fn ranges(timeline: &Timeline, needs: &[Need]) -> Ranges {
     let unnamed = segments.partition_point(|s| s.ordinal < named);
     let newest = not_first_alone(segments, segments.len().saturating_sub(NEWEST).min(unnamed))..segments.len();
     parts.push(KeptPart { segments: newest, why: vec![Keep::Head], bases: BTreeMap::new() });
-    Ranges::joined(parts, cuts)
+    Ranges { parts: Ranges::joined(parts, &cuts), cuts, starts: run_starts(timeline) }
 }
 
 /// The index of the segment with which a range must begin so that all that lies at `first` is in it, and something before.
@@ -136,7 +141,7 @@ fn closings(segments: &[SegmentSummary]) -> Vec<Closing> {
 }
 
 impl Ranges {
-    fn joined(parts: Vec<KeptPart>, cuts: Vec<usize>) -> Self {
+    fn joined(parts: Vec<KeptPart>, cuts: &[usize]) -> Vec<KeptPart> {
         let mut pieces: Vec<KeptPart> = Vec::with_capacity(parts.len());
         for part in parts {
             let inside = cuts.iter().copied().filter(|cut| part.segments.contains(cut) && *cut > part.segments.start);
@@ -172,18 +177,17 @@ impl Ranges {
                 _ => joined.push(part),
             }
         }
-        Self { parts: joined, cuts }
+        joined
     }
 
     /// The first part from `from` on of which only the footer of its first segment tells whether its bases may serve: the
     /// part, and how far the MANIFEST may have been read when that segment was written.
     pub fn distrusted(&self, timeline: &Timeline, from: usize) -> Option<(usize, ManifestPoint)> {
-        let starts = run_starts(timeline);
         self.parts.iter().enumerate().skip(from).find_map(|(index, part)| {
             // What was cut there before was looked at then.
             let first = timeline.segments().get(part.segments.start)?.ordinal;
             let known = self.cuts.binary_search(&part.segments.start).is_ok();
-            let run = open_run(&starts, part.segments.start)?.run;
+            let run = open_run(&self.starts, part.segments.start)?.run;
             part.bases.get(&run).filter(|_| first > Ordinal::new(0) && !known).map(|manifest| (index, *manifest))
         })
     }
@@ -196,14 +200,13 @@ impl Ranges {
         let least = self.cuts.iter().rev().find(|cut| **cut <= start).copied().unwrap_or(0);
         let from = start.saturating_sub(by).max(least);
         present.segments.start = from;
-        *self = Self::joined(std::mem::take(&mut self.parts), std::mem::take(&mut self.cuts));
+        self.parts = Self::joined(std::mem::take(&mut self.parts), &self.cuts);
         from < start
     }
 
     /// The statement about what stays of a timeline; `None` where that is all that there is.
     pub fn statement(&self, timeline: &Timeline, author: &Author) -> Option<BoundaryDocument> {
         let segments = timeline.segments();
-        let starts = run_starts(timeline);
         let mut kept: Vec<KeptSegments> = Vec::with_capacity(self.parts.len());
         for part in &self.parts {
             let piece = &part.segments;
@@ -215,7 +218,7 @@ impl Ranges {
                 hash_before: from.hash_before,
                 end: last.end,
                 hash_after: last.hash_after,
-                run: open_run(&starts, piece.start).cloned(),
+                run: open_run(&self.starts, piece.start).cloned(),
             });
         }
         let open = kept.pop()?;
@@ -293,10 +296,9 @@ pub struct Author {
     pub nonce: Nonce,
 }
 
-/// Where runs begin: the segment, whether it is behind what was deleted that the run began, and which run.
-fn run_starts(timeline: &Timeline) -> Vec<(usize, bool, OpenRun)> {
+fn run_starts(timeline: &Timeline) -> Vec<RunStart> {
     let segments = timeline.segments();
-    let mut starts: Vec<(usize, bool, OpenRun)> = Vec::new();
+    let mut starts: Vec<RunStart> = Vec::new();
     for range in timeline.deleted().into_iter().flat_map(BoundaryDocument::ranges) {
         let index = segments.partition_point(|s| s.ordinal < range.from);
         starts.extend(range.run.map(|run| (index, false, run.clone())));
@@ -314,7 +316,7 @@ fn run_starts(timeline: &Timeline) -> Vec<(usize, bool, OpenRun)> {
 }
 
 /// The run that goes on where a segment begins.
-fn open_run(starts: &[(usize, bool, OpenRun)], segment: usize) -> Option<&OpenRun> {
+fn open_run(starts: &[RunStart], segment: usize) -> Option<&OpenRun> {
     let before = starts.partition_point(|(index, inside, _)| *index < segment || *index == segment && !inside);
     before.checked_sub(1).and_then(|last| starts.get(last)).map(|(.., run)| run)
 }

@@ -164,11 +164,17 @@ impl Tree {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(broken(e)),
         };
+        // Files with names up to here are not wanted, and of a million of them none is asked for its size.
+        let unwanted = after.and_then(|after| after.as_str().strip_prefix(prefix)).filter(|name| !name.contains('/'));
         for entry in entries {
             let entry = entry.map_err(broken)?;
             let name = entry.file_name();
             // What is not text, or not shaped like a key, is not ours.
             let Some(name) = name.to_str().filter(|n| *n != temporary::DIRECTORY) else { continue };
+            // The directory itself tells the kind, without looking at the file.
+            if unwanted.is_some_and(|unwanted| name <= unwanted) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                continue;
+            }
             let Some(key) = ObjectKey::parse(&format!("{prefix}{name}")) else { continue };
             let meta = match fs::metadata(entry.path()) {
                 Ok(meta) => meta,
