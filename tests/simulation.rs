@@ -112,6 +112,7 @@ fn whatever_fails_every_archive_is_valid_and_every_restore_exact_or_refused() {
             .iter()
             .chain(crash::POINTS)
             .chain(crash::PRUNE_POINTS)
+            .chain(crash::INDEX_POINTS)
             .filter(|kind| coverage.count(kind) == 0)
             .collect();
         assert!(never.is_empty(), "no run met {never:?}");

@@ -145,6 +145,41 @@ impl Ordinals {
     }
 }
 
+/// Manifests of a timeline that follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ManifestNumbers {
+    first: ManifestNumber,
+    last: ManifestNumber,
+}
+
+impl ManifestNumbers {
+    /// From the first to the last, both included; `None` where that is no range.
+    pub fn new(first: ManifestNumber, last: ManifestNumber) -> Option<Self> {
+        (first <= last).then_some(Self { first, last })
+    }
+
+    /// The first of them.
+    pub const fn first(self) -> ManifestNumber {
+        self.first
+    }
+
+    /// The last of them.
+    pub const fn last(self) -> ManifestNumber {
+        self.last
+    }
+
+    /// Whether one of them is `number`.
+    pub fn contains(self, number: ManifestNumber) -> bool {
+        self.first <= number && number <= self.last
+    }
+}
+
+impl fmt::Display for ManifestNumbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
 impl From<Ordinal> for Ordinals {
     fn from(ordinal: Ordinal) -> Self {
         Self::one(ordinal)

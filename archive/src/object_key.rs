@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::ids::{BaseId, ContentHash, Epoch, ManifestNumber, Ordinal, Ordinals, TimelineId};
+use crate::ids::{BaseId, ContentHash, Epoch, ManifestNumber, ManifestNumbers, Ordinal, Ordinals, TimelineId};
 
 /// The name of an object, relative to the archive's root; `/` separates, never begins or ends it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +44,12 @@ impl ObjectKey {
     /// A roll-up manifest.
     pub fn manifest(timeline: TimelineId, number: ManifestNumber) -> Self {
         Self(format!("manifests/{:010}/{:020}.doc", timeline.get(), number.get()))
+    }
+
+    /// An index over manifests.
+    pub fn index(timeline: TimelineId, manifests: ManifestNumbers) -> Self {
+        let (timeline, first, last) = (timeline.get(), manifests.first().get(), manifests.last().get());
+        Self(format!("indexes/{timeline:010}/{first:020}-{last:020}.doc"))
     }
 
     /// The statement that segments of a timeline below `ordinal` have been deleted and must not be created again.
@@ -136,6 +142,15 @@ impl ObjectKey {
         (self.0.starts_with("manifests/") && self.0.ends_with(".doc")).then(|| self.stem().parse().ok()).flatten()
     }
 
+    /// The manifests that it is over, when this is an index's key.
+    pub fn index_numbers(&self) -> Option<ManifestNumbers> {
+        if !(self.0.starts_with("indexes/") && self.0.ends_with(".doc")) {
+            return None;
+        }
+        let (first, last) = self.stem().split_once('-')?;
+        ManifestNumbers::new(first.parse().ok()?, last.parse().ok()?)
+    }
+
     /// The epoch, when this is a writer's claim.
     pub fn epoch_number(&self) -> Option<Epoch> {
         (self.0.starts_with("epochs/") && self.0.ends_with(".doc")).then(|| self.stem().parse().ok()).flatten()
@@ -194,6 +209,11 @@ pub mod prefix {
         format!("boundaries/{:010}/", timeline.get())
     }
 
+    /// Indexes over manifests of one timeline.
+    pub fn indexes(timeline: TimelineId) -> String {
+        format!("indexes/{:010}/", timeline.get())
+    }
+
     /// Manifests of one timeline.
     pub fn manifests(timeline: TimelineId) -> String {
         format!("manifests/{:010}/", timeline.get())
@@ -217,6 +237,9 @@ mod tests {
         assert_eq!(ObjectKey::parse(m.as_str()).and_then(|k| k.segment_ordinals()), Some(merged));
         assert_eq!(m.segment_ordinal(), None);
         assert_eq!(ObjectKey::parse("segments/1/5-5.seg").and_then(|k| k.segment_ordinals()), None);
+        let manifests = ManifestNumbers::new(ManifestNumber::new(16), ManifestNumber::new(31)).unwrap();
+        let index = ObjectKey::index(TimelineId::FIRST, manifests);
+        assert_eq!(ObjectKey::parse(index.as_str()).and_then(|k| k.index_numbers()), Some(manifests));
         let boundary = |n, revision| ObjectKey::boundary_revision(TimelineId::FIRST, Ordinal::new(n), revision);
         let sorted = [boundary(9, 0), boundary(9, 1), boundary(9, 10), boundary(10, 0), boundary(10, 1)];
         assert!(sorted.is_sorted(), "a later statement counts before an earlier one: {sorted:?}");

@@ -14,7 +14,7 @@
 //!
 //! The steps are methods, so that tests and one-shot commands drive them; [`Archiver::run`] drives them as a daemon.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -23,7 +23,7 @@ use pitr_archive::{
         schema::{ManifestDocument, Position, SegmentSummary, TimelineDocument},
     },
     clock::Micros,
-    ids::{BaseId, FileNumber, Ordinal, TimelineId},
+    ids::{BaseId, FileNumber, ManifestNumbers, Ordinal, TimelineId},
     object_key::ObjectKey,
     rate::Class,
     segment::envelope::Level,
@@ -53,6 +53,7 @@ mod bases;
 mod branch;
 pub(crate) mod captures;
 mod holding;
+pub(crate) mod indexes;
 mod join;
 mod manifests;
 mod tags;
@@ -125,6 +126,8 @@ pub struct Archiver {
     pub(crate) branches: u64,
     /// Sent, and not known to be written.
     pending_manifest: Option<ManifestDocument>,
+    /// Groups of manifests that are complete and have no index yet.
+    unindexed: VecDeque<(TimelineId, ManifestNumbers)>,
     /// Files of published bases.
     pub(crate) known_files: KnownFiles,
     pub(crate) last_base: Option<BaseId>,
@@ -199,6 +202,7 @@ impl Archiver {
             opened: None,
             branches: 0,
             pending_manifest: None,
+            unindexed: VecDeque::new(),
             known_files: KnownFiles::default(),
             last_base: None,
             last_base_attempt: None,
@@ -456,6 +460,7 @@ impl Archiver {
         self.drain().await?;
         self.heartbeat().await?;
         self.close_manifest().await?;
+        self.write_indexes().await;
         Ok(self.acknowledged.position)
     }
 

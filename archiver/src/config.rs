@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pitr_archive::{
+    catalog::index::Shape,
     clock::{Clock, SystemClock},
     random::{OsRandom, Random},
     rate::Rate,
@@ -36,6 +37,8 @@ pub struct ArchiverConfig {
     pub manifest_interval: Duration,
     /// A roll-up manifest is written after this many segments. Default: 600.
     pub manifest_segments: u64,
+    /// Which groups of manifests have an index. Default: 16, 256 and 4096.
+    pub index: Shape,
     /// The least time between two bases that follow sessions and barriers by themselves. Default: 10 s.
     pub base_spacing: Duration,
     /// The least time between two bases that only barriers ask for; while they keep coming it doubles. The first comes at
@@ -106,6 +109,7 @@ impl ArchiverConfig {
             heartbeat: Duration::from_secs(300),
             manifest_interval: Duration::from_secs(300),
             manifest_segments: 600,
+            index: Shape::default(),
             base_spacing: Duration::from_secs(10),
             barrier_base_spacing: Duration::from_secs(60),
             barrier_base_spacing_max: Duration::from_secs(15 * 60),

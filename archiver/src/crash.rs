@@ -53,6 +53,9 @@ pub const PRUNE_POINTS: &[&str] = &[
     "sweep-after-delete",
 ];
 
+/// Those of writing indexes, which a group of manifests comes before.
+pub const INDEX_POINTS: &[&str] = &["index-before-put", "index-after-put"];
+
 struct Armed {
     name: String,
     left: AtomicU64,
@@ -100,7 +103,10 @@ impl fmt::Debug for Telling {
 
 /// Ends the process here if the environment asks for it.
 pub fn point(name: &'static str) {
-    debug_assert!(POINTS.contains(&name) || PRUNE_POINTS.contains(&name), "{name} is not in the list");
+    debug_assert!(
+        [POINTS, PRUNE_POINTS, INDEX_POINTS].iter().any(|points| points.contains(&name)),
+        "{name} is not in the list"
+    );
     // The listener may unwind: it must not be borrowed meanwhile.
     if let Some(listener) = LISTENER.with_borrow(Clone::clone) {
         listener(name);

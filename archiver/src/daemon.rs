@@ -85,6 +85,8 @@ struct Daemon {
     /// Before a timeline that could not be begun is tried again.
     branch_again: Again,
     capture: Option<JoinHandle<Captured>>,
+    /// An index is being written.
+    index: Option<JoinHandle<()>>,
     capture_failed: Option<Micros>,
     /// Since when there has been no database that can be read.
     away: Option<Micros>,
@@ -127,6 +129,7 @@ impl Archiver {
             manifest_again: Again::default(),
             branch_again: Again::default(),
             capture: None,
+            index: None,
             capture_failed: None,
             away: None,
             last_beat,
@@ -282,6 +285,7 @@ impl Daemon {
             self.manifest_again.failed(&self.archiver.parts);
             temporary(e, "the manifest could not be written; it is tried again")?;
         }
+        self.index_step();
         // Last: while a database is written to, there is always one more segment, and whoever waits for a moment at which none
         // is under way (requests, a base's publication, a manifest) would wait for ever.
         self.ship_if_due(now)?;
@@ -314,6 +318,14 @@ impl Daemon {
         self.archiver.close_manifest().await
     }
 
+    /// Indexes are written beside everything else, one after another.
+    fn index_step(&mut self) {
+        if self.index.as_ref().is_none_or(JoinHandle::is_finished) && self.archiver.reach.failing().is_none() {
+            let next = self.archiver.next_index();
+            self.index = next.map(|next| tokio::spawn(next.write().in_current_span()));
+        }
+    }
+
     /// Files that entered without the log are uploaded beside it.
     async fn capture_step(&mut self, now: Micros) -> Result<()> {
         match self.capture.take() {
@@ -342,6 +354,10 @@ impl Daemon {
         }
         self.server_goes_on(Linking::Failed);
         if let Some(task) = self.capture.take() {
+            task.abort();
+        }
+        // Whoever writes the next larger one writes it.
+        if let Some(task) = self.index.take() {
             task.abort();
         }
         self.requests.refuse(|| Error::new(Code::ControlUnavailable, "asking the archiver").with("state", "stopping"));

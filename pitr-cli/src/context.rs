@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 use indicatif::MultiProgress;
 use pitr_archive::{
     Code, Error, Result,
-    catalog::{archive::Archive, load::Survey, model::Catalog},
+    catalog::{archive::Archive, load::Survey, model::Catalog, outline::Outline},
     clock::{Clock, SystemClock},
     keyring::MasterKey,
     random::{OsRandom, Random},
@@ -20,6 +20,10 @@ use pitr_archive::{
     time_text::LocalZone,
 };
 use pitr_archiver::state::StateDir;
+use pitr_replayer::{
+    plan::{PlanOptions, RestorePlan, outlined},
+    target::Target,
+};
 
 use crate::{
     args::{
@@ -100,13 +104,23 @@ impl Context {
     /// a bad day needs what is left.
     pub async fn catalog(&self, archive: &Archive) -> Result<Catalog> {
         let Survey { catalog, findings } = archive.load_what_is_sound().await?;
-        for finding in findings.iter().take(SHOWN_FINDINGS) {
-            tracing::warn!(code = finding.code().name(), "damaged: {finding}");
-        }
-        if findings.len() > SHOWN_FINDINGS {
-            tracing::warn!("{} more; `pitr verify` lists them all", findings.len() - SHOWN_FINDINGS);
-        }
+        tell(&findings);
         Ok(catalog)
+    }
+
+    /// As much of an archive's catalog as its indexes tell, and what of that is damaged.
+    pub async fn outline(&self, archive: &Archive) -> Result<Outline> {
+        let mut outline = archive.load_outline().await?;
+        tell(&outline.take_findings());
+        Ok(outline)
+    }
+
+    /// A plan, and what of the archive was found damaged on the way to it: by as few reads as that takes.
+    pub async fn plan(&self, archive: &Archive, target: &Target, options: &PlanOptions) -> Result<RestorePlan> {
+        let mut outline = self.outline(archive).await?;
+        let planned = outlined::plan(archive, &mut outline, target, options).await;
+        tell(&outline.take_findings());
+        planned
     }
 
     /// Opens an archive, or creates it; encrypted exactly when a key is given.
@@ -117,6 +131,15 @@ impl Context {
     /// The key, if a key file was named.
     pub fn key(&self, args: &ArchiveArgs) -> Result<Option<MasterKey>> {
         args.key_file.as_deref().map(MasterKey::from_file).transpose()
+    }
+}
+
+fn tell(findings: &[Error]) {
+    for finding in findings.iter().take(SHOWN_FINDINGS) {
+        tracing::warn!(code = finding.code().name(), "damaged: {finding}");
+    }
+    if findings.len() > SHOWN_FINDINGS {
+        tracing::warn!("{} more; `pitr verify` lists them all", findings.len() - SHOWN_FINDINGS);
     }
 }
 

@@ -42,6 +42,7 @@ pub(crate) mod choose;
 pub(crate) mod edit;
 pub(crate) mod facts;
 pub mod ingestion;
+pub mod outlined;
 pub(crate) mod resolve;
 pub(crate) mod sections;
 pub(crate) mod sequence;
@@ -50,6 +51,17 @@ pub(crate) mod stream;
 
 /// Makes the plan for `target`, or refuses with the precise reason. Reads a few segments at most; changes nothing.
 pub async fn plan(archive: &Archive, catalog: &Catalog, target: &Target, options: &PlanOptions) -> Result<RestorePlan> {
+    plan_with(archive.id(), catalog, &FromArchive(archive), target, options).await
+}
+
+/// The same; whatever has to be read comes from `source`.
+pub(crate) async fn plan_with(
+    archive: ArchiveId,
+    catalog: &Catalog,
+    source: &dyn Source,
+    target: &Target,
+    options: &PlanOptions,
+) -> Result<RestorePlan> {
     let tag = match target {
         Target::Tag(name) => Some(catalog.tag(name).ok_or_else(|| {
             let mut e = Error::new(Code::TagUnknown, "finding the tag").on(name);
@@ -62,9 +74,13 @@ pub async fn plan(archive: &Archive, catalog: &Catalog, target: &Target, options
     };
     let timeline = tag.map(|tag| tag.position.timeline).or(options.timeline);
     let lineage = lineage(catalog, timeline)?;
+    // Of what a child left, only a part is on its stream.
+    for (timeline, until) in &lineage {
+        let cut = until.map(|until| timeline.segments_touching(until, until)).unwrap_or_default();
+        cut.iter().fold(Ok(()), |all, segment| all.and(source.exact(timeline.id(), segment)))?;
+    }
     let bases = bases_of(catalog, options.base.as_ref())?;
-    let source = FromArchive(archive);
-    let on = Lineage { archive: archive.id(), timelines: &lineage, bases, source: &source, tag };
+    let on = Lineage { archive, timelines: &lineage, bases, source, tag };
     let planned = on.plan(target, options).await;
     match (planned, tag) {
         // What could prove its position went with what was deleted.

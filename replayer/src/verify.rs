@@ -123,6 +123,9 @@ pub async fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Verify
         for absent in archive.absent_segments(timeline).await? {
             note(&mut report, absent)?;
         }
+        for contradiction in archive.contradicting_indexes(timeline.id()).await? {
+            note(&mut report, contradiction)?;
+        }
         check_segments(archive, timeline, &mut report, progress).await?;
     }
     check_files(archive, files, &mut report, progress).await?;
@@ -152,6 +155,9 @@ async fn garbage(archive: &Archive, catalog: &Catalog, listed: &[Listed], files:
         let manifests = archive.store().list(&prefix::manifests(timeline.id()), None).await?;
         let gone = |l: &&Listed| l.key.manifest_number().is_some_and(|number| !deleted.keeps_manifest(number));
         manifests.iter().filter(gone).for_each(|l| condemned(l.size));
+        let indexes = archive.store().list(&prefix::indexes(timeline.id()), None).await?;
+        let gone = |l: &&Listed| l.key.index_numbers().is_some_and(|over| !deleted.keeps_manifest_of(over));
+        indexes.iter().filter(gone).for_each(|l| condemned(l.size));
     }
     for file in listed.iter().filter(|file| !named.contains(&file.key)) {
         if catalog.condemned().contains_key(&file.key) {

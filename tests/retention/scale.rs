@@ -1,7 +1,9 @@
 //! A long archive: a segment a minute, a base for every thousand of them, ten tags for every base.
 //!
-//! `PITR_SEGMENTS=1000000 cargo test --release --test retention a_long -- --nocapture` says how long a dry run takes on a
-//! local store; without it the archive is small.
+//! `PITR_SEGMENTS=1000000 cargo test --release --test retention a_long -- --nocapture` says how long a dry run and plans take
+//! on a local store, and how many requests; without it the archive is small, and every plan is compared with the one that
+//! the whole catalog gives. `PITR_ARCHIVE=DIRECTORY` leaves the archive there, for `pitr plan` and others, and finds it there
+//! the next time.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +14,8 @@ use std::{
 use bytes::Bytes;
 use pitr_archive::{
     catalog::{
-        archive::{Archive, EpochClaim, NewTimeline},
+        archive::{Archive, EpochClaim, NewTimeline, indexes::IndexWriting},
+        index::Shape,
         schema::{
             BaseDocument, DOCUMENT_VERSION, DatabasePaths, Extra, ManifestDocument, ManifestProgress, Position,
             SegmentSummary, TagDocument,
@@ -20,28 +23,46 @@ use pitr_archive::{
     },
     clock::{Clock, ManualClock, Micros},
     ids::{
-        BaseId, Boundary, ContentHash, FileNumber, ManifestNumber, Ordinal, RunningHash, SequenceNumber, TimelineId,
+        BaseId, Boundary, ColumnFamilyId, ContentHash, FileNumber, ManifestNumber, Ordinal, RecordNumber, RunningHash,
+        SequenceNumber, TimelineId,
     },
     object_key::ObjectKey,
     random::{OsRandom, Random},
+    rocks::write_batch::{Op, WriteBatchBuilder},
     segment::{
         entry::{Event, ManifestPoint, Record},
         envelope::Level,
         writer::{RecordSequences, SegmentBuilder, SegmentStart},
     },
-    store::{Store, local::LocalStore, memory::MemoryStore},
+    store::{
+        Store,
+        local::LocalStore,
+        measured::{MeasuredStore, Meter},
+        memory::MemoryStore,
+    },
+    tag,
 };
 use pitr_archiver::retention::{Floor, Mode, Policy, Request, prune};
+use pitr_replayer::{
+    plan::{PlanOptions, RestorePlan, outlined, plan},
+    target::Target,
+};
 
 use super::{START, micros};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SEGMENTS_OF_A_BASE: u64 = 1000;
-const SEGMENTS_OF_A_MANIFEST: usize = 600;
+/// What `plan` may ask of the store.
+const REQUESTS: u64 = 64;
 
 fn segments() -> u64 {
     let number = std::env::var("PITR_SEGMENTS").ok().map(|text| text.parse().expect("PITR_SEGMENTS"));
     number.unwrap_or(6_000)
+}
+
+/// As an archiver closes them; of a small archive, so few that there are indexes.
+fn segments_of_a_manifest() -> usize {
+    if segments() < 100_000 { 60 } else { 600 }
 }
 
 struct Writer {
@@ -54,6 +75,8 @@ struct Writer {
     next: SegmentStart,
     manifest: (u64, Option<ContentHash>),
     pending: Vec<SegmentSummary>,
+    bases: Vec<BaseId>,
+    tags: Vec<(ContentHash, Position)>,
 }
 
 impl Writer {
@@ -74,7 +97,18 @@ impl Writer {
             last_sequence: SequenceNumber::new(0),
             wal: None,
         };
-        Self { memory, archive, claim, clock, root: root.to_owned(), next, manifest: (0, None), pending: Vec::new() }
+        Self {
+            memory,
+            archive,
+            claim,
+            clock,
+            root: root.to_owned(),
+            next,
+            manifest: (0, None),
+            pending: Vec::new(),
+            bases: Vec::new(),
+            tags: Vec::new(),
+        }
     }
 
     fn file(&self, key: &ObjectKey, body: &[u8]) {
@@ -118,7 +152,9 @@ impl Writer {
             let number = builder.end().get();
             let sequence = SequenceNumber::new(number + 1);
             let start = (ordinal % SEGMENTS_OF_A_BASE * 2 + n) * 100;
-            let record = Record { wal, start, end: start + 90, payload: Bytes::from(format!("record {number}")) };
+            let mut batch = WriteBatchBuilder::new(sequence);
+            batch.push(&Op::Put { cf: ColumnFamilyId::DEFAULT, key: b"key", value: &number.to_le_bytes() });
+            let record = Record { wal, start, end: start + 90, payload: Bytes::from(batch.finish()) };
             builder.push_record(&record, RecordSequences { first: sequence, last: sequence }).unwrap();
         }
         let now = self.clock.now();
@@ -135,7 +171,7 @@ impl Writer {
         let (archive, claim) = (self.archive.id(), self.claim.epoch());
         self.next = SegmentStart::after(&finished, archive, TimelineId::FIRST, claim).unwrap();
         self.pending.push(finished.summary.clone());
-        if self.pending.len() == SEGMENTS_OF_A_MANIFEST {
+        if self.pending.len() == segments_of_a_manifest() {
             self.close().await;
         }
     }
@@ -150,8 +186,8 @@ impl Writer {
             previous,
             rebuilt: false,
             segments: std::mem::take(&mut self.pending),
-            bases: Vec::new(),
-            tags: Vec::new(),
+            bases: std::mem::take(&mut self.bases),
+            tags: std::mem::take(&mut self.tags),
             pruned: Vec::new(),
             created: self.clock.now(),
             epoch: self.claim.epoch(),
@@ -161,6 +197,11 @@ impl Writer {
         let put = self.archive.put_manifest(&document, &self.claim, &OsRandom).await.unwrap();
         let pitr_archive::catalog::archive::PutDocument::Created { hash } = put else { panic!("{put:?}") };
         self.manifest = (number + 1, Some(hash));
+        let shape = Shape::default();
+        let writing = IndexWriting { shape, claim: &self.claim, clock: &self.clock, random: &OsRandom };
+        for group in shape.completed_by(document.number) {
+            self.archive.write_index(TimelineId::FIRST, group, &writing).await.unwrap();
+        }
     }
 
     /// A base that begins with the WAL that begins now, and its tags a little later.
@@ -195,6 +236,7 @@ impl Writer {
         };
         let put = self.archive.put_base(&document, &self.claim, &OsRandom).await.unwrap();
         assert!(matches!(put, pitr_archive::catalog::archive::PutDocument::Created { .. }));
+        self.bases.push(document.id.clone());
         for n in 0..10 {
             self.segment().await;
             let tag = TagDocument {
@@ -209,6 +251,8 @@ impl Writer {
                 nonce: Self::nonce(),
                 extra: Extra::new(),
             };
+            let name = tag::Name::parse(&tag.name).unwrap();
+            self.tags.push((self.archive.tag_hash(&name), tag.position));
             let put = self.archive.put_tag(&tag, &self.claim, &OsRandom).await.unwrap();
             assert!(matches!(put, pitr_archive::catalog::archive::PutDocument::Created { .. }));
         }
@@ -222,26 +266,42 @@ impl Writer {
     }
 }
 
+/// Generates the archive, unless it is there, and goes on at its end.
+async fn generated(root: &Path) -> Arc<dyn Store> {
+    let clock = ManualClock::new(START);
+    let wanted = segments();
+    if !root.exists() {
+        let mut writer = Writer::new(root).await;
+        while writer.next.ordinal.get() < wanted {
+            if writer.next.ordinal.get().is_multiple_of(SEGMENTS_OF_A_BASE) {
+                writer.base().await;
+            } else {
+                writer.segment().await;
+            }
+        }
+        writer.close().await;
+        writer.write_out();
+    }
+    Arc::new(LocalStore::open(root, &clock).unwrap())
+}
+
+fn root(dir: &tempfile::TempDir) -> PathBuf {
+    std::env::var_os("PITR_ARCHIVE").map_or_else(|| dir.path().join("archive"), PathBuf::from)
+}
+
+/// When the archive ends.
+fn end() -> ManualClock {
+    ManualClock::new(Micros(START.0 + i64::try_from(segments()).unwrap() * micros(MINUTE)))
+}
+
 #[tokio::test]
 async fn a_long_archive_is_decided_about_in_seconds() {
     let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("archive");
-    let mut writer = Writer::new(&root).await;
-    let wanted = segments();
-    while writer.next.ordinal.get() < wanted {
-        if writer.next.ordinal.get().is_multiple_of(SEGMENTS_OF_A_BASE) {
-            writer.base().await;
-        } else {
-            writer.segment().await;
-        }
-    }
-    writer.close().await;
-    writer.write_out();
-    let store: Arc<dyn Store> = Arc::new(LocalStore::open(&root, &writer.clock).unwrap());
+    let (store, wanted) = (generated(&root(&dir)).await, segments());
     let began = Instant::now();
     let archive = Archive::open(store, None).await.unwrap();
     let request = Request { policy: Policy::default(), floor: Floor::Respected, mode: Mode::DryRun };
-    let report = prune(&archive, &request, &writer.clock, &OsRandom).await.unwrap();
+    let report = prune(&archive, &request, &end(), &OsRandom).await.unwrap();
     let bases = wanted / SEGMENTS_OF_A_BASE;
     println!("a dry run over {wanted} segments, {bases} bases and {} tags: {:?}", report.tags.len(), began.elapsed());
     assert_eq!((report.bases.len() as u64, report.tags.len() as u64), (bases, bases * 10));
@@ -255,4 +315,64 @@ async fn a_long_archive_is_decided_about_in_seconds() {
         "{} of {outside}",
         report.condemned.segments.objects
     );
+}
+
+/// Targets of every kind, all over the archive.
+fn targets(count: u64) -> Vec<Target> {
+    let (records, bases) = (segments() * 2, segments() / SEGMENTS_OF_A_BASE);
+    let mut targets = vec![Target::Latest];
+    for n in 0..count {
+        let part = |of: u64| of * n / count;
+        let floor = part(bases) * SEGMENTS_OF_A_BASE * 2 + 2;
+        let minutes = i64::try_from(part(segments()) + 1).unwrap();
+        targets.push(Target::tag(&format!("tag-{floor}-{}", n % 10)));
+        targets.push(Target::Record(RecordNumber::new(part(records) + 1)));
+        targets.push(Target::Sequence(SequenceNumber::new(part(records) + 2)));
+        targets.push(Target::Time(Micros(START.0 + minutes * micros(MINUTE) + 7).to_datetime()));
+    }
+    targets.push(Target::tag("unknown"));
+    targets.push(Target::Record(RecordNumber::new(records)));
+    targets.push(Target::Sequence(SequenceNumber::new(records + 1)));
+    targets.push(Target::Time(Micros(START.0 - 1).to_datetime()));
+    targets
+}
+
+fn requests(meter: &Meter) -> u64 {
+    meter.read().requests.iter().map(|(_, durations)| durations.count()).sum()
+}
+
+#[tokio::test]
+async fn a_long_archive_is_planned_on_with_few_requests_and_as_the_whole_catalog_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = generated(&root(&dir)).await;
+    let options = PlanOptions::default();
+    let small = segments() < 100_000;
+    let whole = match small {
+        true => Some(Archive::open(store.clone(), None).await.unwrap().load_catalog().await.unwrap()),
+        false => None,
+    };
+    let told = |planned: pitr_archive::Result<RestorePlan>| planned.map_err(|e| e.to_string());
+    for target in targets(if small { 40 } else { 3 }) {
+        let meter = Arc::new(Meter::new(Arc::new(end())));
+        let measured = Arc::new(MeasuredStore::new(store.clone(), meter.clone()));
+        let began = Instant::now();
+        let archive = Archive::open(measured, None).await.unwrap();
+        let mut outline = archive.load_outline().await.unwrap();
+        let (loaded, asked) = (began.elapsed(), requests(&meter));
+        assert_eq!(outline.take_findings().len(), 0);
+        let planned = told(outlined::plan(&archive, &mut outline, &target, &options).await);
+        let position = planned.as_ref().map(|plan| plan.position.boundary);
+        println!(
+            "{target}: {position:?}, {} requests ({asked} to begin with), {:?} ({loaded:?})",
+            requests(&meter),
+            began.elapsed()
+        );
+        // Which tags there are is told to whoever names another.
+        let all_tags = matches!(&target, Target::Tag(name) if name == "unknown");
+        assert!(all_tags || requests(&meter) <= REQUESTS, "{target}");
+        if let Some(catalog) = &whole {
+            let expected = told(plan(&archive, catalog, &target, &options).await);
+            assert_eq!(planned, expected, "{target}");
+        }
+    }
 }

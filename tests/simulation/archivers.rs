@@ -11,7 +11,7 @@ use std::{
 
 use pitr_archive::{
     Code, Error, Result,
-    catalog::{archive::Archive, schema::Position},
+    catalog::{archive::Archive, index::Shape, schema::Position},
     clock::ManualClock,
     ids::Boundary,
     keyring::MasterKey,
@@ -81,6 +81,8 @@ impl Host {
             // Which of two files is sent first would depend on threads.
             uploads: 1,
             writer: self.state.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            // So small that a story has some.
+            index: Shape::new(2, 3).expect("a shape"),
             ..ArchiverConfig::new(&place.db)
         };
         let parts = Parts {

@@ -58,6 +58,7 @@ pub const KINDS: &[&str] = &[
     "check: catalog on the way",
     "check: fork",
     "check: latest",
+    "check: planned on an outline",
     "check: refused target.behind-barrier",
     "check: refused target.before-start",
     "check: refused target.inside-event",

@@ -18,12 +18,12 @@ use pitr_archive::{
         model::{Barrier, Catalog, Run as StreamRun, Timeline},
         schema::BaseDocument,
     },
-    clock::Clock,
-    ids::{Boundary, Nonce},
+    clock::{Clock, Micros},
+    ids::{Boundary, Nonce, SequenceNumber},
     segment::entry::{BarrierReason, Entry, Event, Interval},
 };
 use pitr_replayer::{
-    plan::{PlanOptions, RestorePlan, plan},
+    plan::{PlanOptions, RestorePlan, outlined, plan},
     progress::Silent,
     restore::{RestoreOptions, restore},
     target::Target,
@@ -119,6 +119,7 @@ pub fn judge(run: &mut Run<'_>) {
         }
         judge.fork(run);
         judge.boundaries(run);
+        judge.times_and_numbers(run);
         judge.tags(run);
     }
 }
@@ -162,9 +163,38 @@ fn records(run: &Run<'_>, archive: &Archive, timeline: &Timeline, oracle: &Oracl
 }
 
 impl Judge<'_> {
-    fn plan(&self, run: &Run<'_>, target: &Target) -> Result<RestorePlan, Error> {
+    /// The plan, which is the same on the whole catalog and on its outline.
+    fn plan(&self, run: &mut Run<'_>, target: &Target) -> Result<RestorePlan, Error> {
         let options = PlanOptions { timeline: Some(self.timeline.id()), ..PlanOptions::default() };
-        run.place.runtime.block_on(plan(self.archive, self.catalog, target, &options))
+        let (planned, outlined, rolled_up) = run.place.runtime.block_on(async {
+            let planned = plan(self.archive, self.catalog, target, &options).await;
+            let mut outline = self.archive.load_outline().await.expect("an outline");
+            let findings = outline.take_findings();
+            assert!(findings.is_empty(), "findings: {findings:?}");
+            let rolled_up = outline.catalog().timelines().flat_map(Timeline::segments).any(|s| s.rolled_up.is_some());
+            (planned, outlined::plan(self.archive, &mut outline, target, &options).await, rolled_up)
+        });
+        if rolled_up {
+            run.coverage.note("check: planned on an outline");
+        }
+        let told = |planned: &Result<RestorePlan, Error>| planned.as_ref().map_err(ToString::to_string).cloned();
+        assert_eq!(told(&outlined), told(&planned), "{target} on the outline and on the whole catalog");
+        planned
+    }
+
+    /// Times and numbers: whatever they mean, it is the same on an outline.
+    fn times_and_numbers(&self, run: &mut Run<'_>) {
+        let looks = self.timeline.segments().iter().filter_map(|s| s.observed);
+        let times: Vec<i64> = looks.flat_map(|(first, last)| [first.at.0, last.at.0, last.at.0 + 1]).collect();
+        let ends: Vec<u64> = self.timeline.segments().iter().map(|s| s.last_sequence.get()).collect();
+        let times: Vec<i64> = times.choose_multiple(&mut run.rng, 2).copied().collect();
+        let ends: Vec<u64> = ends.choose_multiple(&mut run.rng, 2).copied().collect();
+        let targets = times.into_iter().map(|at| Target::Time(Micros(at).to_datetime()));
+        let targets: Vec<_> =
+            targets.chain(ends.into_iter().map(|n| Target::Sequence(SequenceNumber::new(n)))).collect();
+        for target in targets {
+            let _ = self.plan(run, &target);
+        }
     }
 
     fn bases(&self) -> impl Iterator<Item = &BaseDocument> {

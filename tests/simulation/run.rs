@@ -488,7 +488,11 @@ impl<'r> Run<'r> {
             52..60 => self.tag(which),
             60..66 => drop(self.work(which, "archiver: take base", async |a| a.take_base().await)),
             66..80 => drop(self.work(which, "archiver: take wanted base", async |a| a.take_wanted_base().await)),
-            80..86 => drop(self.work(which, "archiver: close manifest", async |a| a.close_manifest().await)),
+            80..86 => drop(self.work(which, "archiver: close manifest", async |a| {
+                a.close_manifest().await?;
+                a.write_indexes().await;
+                Ok(())
+            })),
             86..90 => drop(self.work(which, "archiver: heartbeat", async |a| a.heartbeat().await)),
             90..95 => drop(self.work(which, "archiver: catch up", async |a| a.catch_up().await)),
             95..97 => {

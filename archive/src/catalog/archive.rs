@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod documents;
+pub mod indexes;
 mod segments;
 
 /// Requests under way at once while many objects are read.

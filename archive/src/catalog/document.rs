@@ -9,7 +9,7 @@ use crate::{
         envelope::Kind,
         schema::{
             ARCHIVE_FORMAT, ArchiveDocument, BaseDocument, BoundaryDocument, CondemnedDocument, DOCUMENT_VERSION,
-            EpochDocument, HoldDocument, ManifestDocument, TagDocument, TimelineDocument,
+            EpochDocument, HoldDocument, IndexDocument, ManifestDocument, TagDocument, TimelineDocument,
         },
     },
     code::Code,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A stored document.
-pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync {
+pub trait Document: Serialize + DeserializeOwned + Clone + Send + Sync + 'static {
     /// Its kind.
     const KIND: Kind;
     /// What reading one is called in errors.
@@ -73,6 +73,11 @@ document!(TagDocument, Tag, "reading the tag", |doc, keyring| {
 
 document!(CondemnedDocument, Condemned, "reading what is condemned", |doc, _keyring| ObjectKey::condemned(&doc.id));
 document!(HoldDocument, Hold, "reading the hold", |doc, _keyring| ObjectKey::hold(&doc.id));
+document!(IndexDocument, Index, "reading the index", |doc, _keyring| match doc.numbers() {
+    Some(numbers) => ObjectKey::index(doc.timeline, numbers),
+    // Not the name of any index.
+    None => ObjectKey::timeline(doc.timeline),
+});
 
 /// Parses a document's JSON and checks that it is the one that `key` demands in `archive`.
 pub fn parse<D: Document>(keyring: &Keyring, archive: ArchiveId, key: &ObjectKey, json: &[u8]) -> Result<D> {

@@ -53,6 +53,8 @@ pub enum Kind {
     Condemned,
     /// A restore under way.
     Hold,
+    /// An index over manifests.
+    Index,
 }
 
 impl Kind {
@@ -66,6 +68,7 @@ impl Kind {
             Self::Tag => 6,
             Self::Condemned => 7,
             Self::Hold => 8,
+            Self::Index => 9,
         }
     }
 }

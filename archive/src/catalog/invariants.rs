@@ -12,7 +12,7 @@ use crate::{
     },
     code::Code,
     error::{Error, Result},
-    ids::{Boundary, Ordinal, RunningHash, TimelineId},
+    ids::{Boundary, Epoch, Ordinal, RunningHash, TimelineId},
     object_key::ObjectKey,
 };
 
@@ -170,6 +170,12 @@ pub(crate) fn joins(
     segments.iter().try_for_each(|summary| edge.pass(timeline, summary))
 }
 
+/// Whether segments follow one another without a gap, wherever they begin.
+pub(crate) fn is_unbroken(timeline: TimelineId, segments: &[SegmentSummary]) -> bool {
+    let mut edge = Edge { ordinal: segments.first().map(|first| first.ordinal), at: None };
+    segments.iter().all(|summary| edge.pass(timeline, summary).is_ok())
+}
+
 /// Why nothing joins a segment to what was before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -237,10 +243,15 @@ pub(crate) fn same_segment(timeline: TimelineId, named: &SegmentSummary, found: 
 
 /// Everything that does not hold, in the order of the timelines.
 pub fn check(catalog: &Catalog) -> Vec<Error> {
+    check_with(catalog, |epoch| catalog.epoch(epoch).is_some())
+}
+
+/// The same, where the catalog does not have the claims' documents; `claimed` says which there are.
+pub(crate) fn check_with(catalog: &Catalog, claimed: impl Fn(Epoch) -> bool) -> Vec<Error> {
     let mut findings = Vec::new();
     for timeline in catalog.timelines() {
         manifests(timeline, &mut findings);
-        segments(catalog, timeline, &mut findings);
+        segments(timeline, &claimed, &mut findings);
     }
     names(catalog, &mut findings);
     findings
@@ -271,12 +282,12 @@ fn manifests(timeline: &Timeline, findings: &mut Vec<Error>) {
     }
 }
 
-fn segments(catalog: &Catalog, timeline: &Timeline, findings: &mut Vec<Error>) {
+fn segments(timeline: &Timeline, claimed: &impl Fn(Epoch) -> bool, findings: &mut Vec<Error>) {
     let id = timeline.id();
     let mut path = Path::new(timeline);
     for summary in timeline.segments() {
         findings.extend(path.pass(summary).err());
-        if catalog.epoch(summary.epoch).is_none() {
+        if !claimed(summary.epoch) {
             findings.push(
                 Error::new(Code::ObjectMissing, DOING)
                     .on(ObjectKey::epoch(summary.epoch))

@@ -20,7 +20,7 @@ use crate::{
     },
     code::Code,
     error::{Error, Result},
-    ids::{ManifestNumber, TimelineId},
+    ids::{ManifestNumber, Ordinal, TimelineId},
     object_key::{ObjectKey, prefix},
     rocks::file_name,
 };
@@ -119,6 +119,9 @@ impl Archive {
             Named::BeyondHead | Named::Deleted => Err(absent()),
             Named::InsideSegment => {
                 for segment in timeline.segments_touching(named.boundary, named.boundary) {
+                    if segment.rolled_up.is_some() {
+                        return Err(Error::new(Code::Internal, "reading a segment of which only an index is known"));
+                    }
                     let reader = self.read_segment(timeline.id(), segment.ordinals()).await?;
                     if reader.hashes_at(named.boundary)?.contains(&named.hash) {
                         return Ok(());
@@ -171,10 +174,11 @@ impl Archive {
         let Loading { document, manifests, mut segments, all_manifests, deleted } = loading;
         let id = document.timeline;
         // What a lost manifest held is still in the segments themselves.
-        let known: std::collections::BTreeSet<_> = segments.iter().map(|s| s.ordinal).collect();
-        let rolled_up = known.last().filter(|_| all_manifests).copied();
+        segments.sort_by_key(|s| s.ordinal);
+        let known = |ordinal: &Ordinal| segments.binary_search_by_key(ordinal, |s| s.ordinal).is_ok();
+        let rolled_up = segments.last().filter(|_| all_manifests).map(|last| last.ordinal);
         let mut listed = self.list_segments(id, rolled_up).await?;
-        listed.retain(|(ordinal, _)| !known.contains(ordinal) && deleted.as_ref().is_none_or(|d| d.keeps(*ordinal)));
+        listed.retain(|(ordinal, _)| !known(ordinal) && deleted.as_ref().is_none_or(|d| d.keeps(*ordinal)));
         let mut unreadable = None;
         for (ordinal, footer) in self.footers(id, listed).await {
             match keep_one(footer, findings)? {
@@ -211,7 +215,7 @@ impl Archive {
 }
 
 /// A MANIFEST can have hundreds of megabytes, and a year's bases hold one each.
-fn without_manifest(mut base: BaseDocument) -> BaseDocument {
+pub(super) fn without_manifest(mut base: BaseDocument) -> BaseDocument {
     let name = file_name::manifest(base.manifest.file);
     for file in base.inline.iter_mut().filter(|file| file.name == name) {
         file.content = String::new();
@@ -219,12 +223,12 @@ fn without_manifest(mut base: BaseDocument) -> BaseDocument {
     base
 }
 
-fn absent_manifest(timeline: TimelineId, number: ManifestNumber) -> Error {
+pub(super) fn absent_manifest(timeline: TimelineId, number: ManifestNumber) -> Error {
     missing(&ObjectKey::manifest(timeline, number), "reading the manifest")
 }
 
 /// Damage is a finding; a store that does not answer ends the survey: "could not read" is not "not there".
-fn keep_one<T>(outcome: Result<T>, findings: &mut Vec<Error>) -> Result<Option<T>> {
+pub(super) fn keep_one<T>(outcome: Result<T>, findings: &mut Vec<Error>) -> Result<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
         Err(e) if is_finding(e.code()) => {
@@ -235,7 +239,7 @@ fn keep_one<T>(outcome: Result<T>, findings: &mut Vec<Error>) -> Result<Option<T
     }
 }
 
-fn keep<T>(outcomes: Vec<Result<T>>, findings: &mut Vec<Error>) -> Result<Vec<T>> {
+pub(super) fn keep<T>(outcomes: Vec<Result<T>>, findings: &mut Vec<Error>) -> Result<Vec<T>> {
     let mut kept = Vec::with_capacity(outcomes.len());
     for outcome in outcomes {
         kept.extend(keep_one(outcome, findings)?);
@@ -243,7 +247,7 @@ fn keep<T>(outcomes: Vec<Result<T>>, findings: &mut Vec<Error>) -> Result<Vec<T>
     Ok(kept)
 }
 
-const fn is_finding(code: Code) -> bool {
+pub(super) const fn is_finding(code: Code) -> bool {
     matches!(
         code,
         Code::SegmentDamaged

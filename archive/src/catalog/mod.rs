@@ -2,6 +2,7 @@
 //!
 //! - [`schema`]: what is stored. [`document`]: which document lies under which name. [`envelope`]: its bytes.
 //! - [`archive`]: one archive in its store: opening, claiming, typed reading and writing. [`load`]: all of it at once.
+//! - [`index`]: roll-ups of manifests. [`outline`]: as much of the catalog as a plan needs, by few reads.
 //! - [`model`]: the view in memory and its questions. [`invariants`]: what must hold between its parts.
 //! - [`crossing`]: which barriers concern which bases. [`windows`]: which stretches of a timeline can be restored.
 //!
@@ -15,9 +16,11 @@ pub mod archive;
 pub mod crossing;
 pub mod document;
 pub mod envelope;
+pub mod index;
 pub mod invariants;
 pub mod load;
 pub mod model;
+pub mod outline;
 pub mod schema;
 pub mod windows;
 

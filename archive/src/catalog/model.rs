@@ -88,6 +88,22 @@ impl Catalog {
         self.bases.retain(wanted);
     }
 
+    /// Puts a timeline or a base into the place of the same one, which told less.
+    pub(crate) fn replace(&mut self, timelines: Vec<Timeline>, bases: Vec<BaseDocument>) {
+        self.timelines.extend(timelines.into_iter().map(|timeline| (timeline.id(), timeline)));
+        for base in bases {
+            if let Some(known) = self.bases.iter_mut().find(|known| known.id == base.id) {
+                *known = base;
+            }
+        }
+    }
+
+    /// With these tags.
+    pub(crate) fn set_tags(&mut self, mut tags: Vec<TagDocument>) {
+        tags.sort_by(|a, b| a.name.cmp(&b.name));
+        self.tags = tags;
+    }
+
     pub(crate) fn timeline_mut(&mut self, id: TimelineId) -> Option<&mut Timeline> {
         self.timelines.get_mut(&id)
     }

@@ -13,6 +13,7 @@ use crate::{
 
 mod base;
 mod deletion;
+mod index;
 mod segment;
 
 pub use base::{BaseColumnFamily, BaseDocument, BaseFile, DatabasePaths, InlineFile};
@@ -20,8 +21,10 @@ pub use deletion::{
     BoundaryDocument, Condemnation, CondemnedDocument, CondemnedObject, HoldDocument, KeptManifests, KeptSegments,
     OpenRun, UnloggedRun,
 };
+pub use index::{IndexDocument, IndexedManifest, IndexedSegments};
 pub use segment::{
-    FrameIndex, ManifestDocument, ManifestProgress, PlacedEvent, SegmentFooter, SegmentSummary, TimeSample, WalSpan,
+    FrameIndex, ManifestDocument, ManifestProgress, PlacedEvent, RolledUp, SegmentFooter, SegmentSummary, TimeSample,
+    WalSpan,
 };
 
 /// The version of every document that this program writes, and the newest that it reads.

@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod golden;
+mod outline;
 
 const TIMELINE: TimelineId = TimelineId::FIRST;
 
@@ -119,6 +120,10 @@ impl Scene {
     }
 
     async fn manifest(&mut self) {
+        self.manifest_naming(Vec::new(), Vec::new()).await;
+    }
+
+    async fn manifest_naming(&mut self, bases: Vec<BaseId>, tags: Vec<(ContentHash, Position)>) {
         let document = ManifestDocument {
             version: DOCUMENT_VERSION,
             archive: self.archive.id(),
@@ -127,8 +132,8 @@ impl Scene {
             previous: self.previous,
             rebuilt: false,
             segments: std::mem::take(&mut self.segments),
-            bases: Vec::new(),
-            tags: Vec::new(),
+            bases,
+            tags,
             pruned: Vec::new(),
             created: Micros(0),
             epoch: self.claim.epoch(),
@@ -766,6 +771,7 @@ fn history_is_told_by_events() {
     let summary = |ordinal, first, end, events| SegmentSummary {
         ordinal: Ordinal::new(ordinal),
         last_ordinal: None,
+        rolled_up: None,
         epoch: Epoch::new(1),
         first: Boundary::new(first),
         end: Boundary::new(end),

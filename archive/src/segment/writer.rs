@@ -175,6 +175,7 @@ impl SegmentBuilder {
             summary: SegmentSummary {
                 ordinal: start.ordinal,
                 last_ordinal: None,
+                rolled_up: None,
                 epoch: start.epoch,
                 first: start.first,
                 end: start.first,

@@ -42,6 +42,7 @@ impl Archiver {
                         .ok_or_else(|| Error::new(Code::Internal, "numbering the next manifest").on(document.number))?;
                     let (segments, bases, tags) = (document.segments.len(), document.bases.len(), document.tags.len());
                     self.roll_up.written(hash, next, segments, bases, tags);
+                    self.manifest_is_written(document.timeline, document.number);
                     return Ok(());
                 }
                 PutDocument::Conflict(other) if other.epoch < self.claim.epoch() => {

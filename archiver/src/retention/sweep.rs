@@ -207,6 +207,20 @@ async fn deleted(
             due.wait(listed.size, stated(boundaries, |boundary| boundary.keeps_manifest(number)), grace);
         }
     }
+    // An index goes with the last of its manifests.
+    for listed in archive.store().list(&prefix::indexes(timeline), None).await? {
+        let Some(over) = listed.key.index_numbers() else { continue };
+        let keeps = |boundary: &BoundaryDocument| boundary.keeps_manifest_of(over);
+        if keeps(newest) {
+            continue;
+        }
+        if in_force.is_some_and(|all| !all.iter().any(keeps)) {
+            due.tallies.manifests.add(listed.size);
+            due.names.push(listed.key);
+        } else {
+            due.wait(listed.size, stated(boundaries, keeps), grace);
+        }
+    }
     let replaced = boundaries.len() - in_force.map_or(boundaries.len(), <[_]>::len);
     for boundary in boundaries.iter().take(replaced) {
         due.tallies.leftovers.add(0);

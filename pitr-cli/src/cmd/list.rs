@@ -6,7 +6,9 @@ use chrono::{DateTime, Utc};
 use pitr_archive::{
     Code, Error, Result,
     catalog::{
+        archive::Archive,
         model::{Barrier, Catalog, Timeline},
+        outline::Outline,
         schema::{BaseDocument, SegmentSummary},
     },
     clock::Micros,
@@ -20,12 +22,15 @@ use crate::{
     cmd::tag::{self, ShownTag},
     context::Context,
     output::{
-        Output, Verdict,
+        LongList, Output, Verdict,
         json::ShownPosition,
         table::{Align, Table},
         text,
     },
 };
+
+/// Rows of one table: of more, each has its own widths, and is printed before the next one is filled.
+const ROWS: usize = 4096;
 
 #[derive(Serialize)]
 struct Listed<'a> {
@@ -38,7 +43,7 @@ struct Listed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     barriers: Option<Vec<ShownBarrier<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    segments: Option<Segments>,
+    segments: Option<Vec<Summed>>,
 }
 
 #[derive(Serialize)]
@@ -74,13 +79,6 @@ struct ShownBarrier<'a> {
     hi: Option<Boundary>,
     noticed: DateTime<Utc>,
     detail: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Segments {
-    Each(Vec<ShownSegment>),
-    Summed(Vec<Summed>),
 }
 
 #[derive(Serialize)]
@@ -134,36 +132,80 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// Lists.
+/// Lists. Of the segments, which can be millions, only a few are in memory at a time.
 pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
-    let catalog = context.catalog(&context.archive(&args.archive).await?).await?;
     let all = [Listing::Timelines, Listing::Bases, Listing::Tags, Listing::Barriers, Listing::Segments];
     let mut wanted = if args.what.is_empty() && !args.segments { all.to_vec() } else { args.what.clone() };
     if args.segments && !wanted.contains(&Listing::Segments) {
         wanted.push(Listing::Segments);
     }
+    let archive = context.archive(&args.archive).await?;
+    let mut outline = context.outline(&archive).await?;
+    if wanted.contains(&Listing::Timelines) {
+        outline.learn_ends(&archive).await?;
+    }
+    if wanted.contains(&Listing::Bases) {
+        outline.learn_bases(&archive).await?;
+    }
+    if wanted.contains(&Listing::Tags) {
+        outline.learn_tags(&archive).await?;
+    }
+    let catalog = outline.catalog();
     if let Some(unknown) = args.timeline.filter(|id| catalog.timeline(*id).is_none()) {
         return Err(Error::new(Code::Usage, "finding the timeline").on(unknown).hint("pitr list timelines shows them"));
     }
-    let selection = Selection { catalog: &catalog, timeline: args.timeline };
+    let selection = Selection { catalog, timeline: args.timeline };
     let out = &context.output;
+    let summed = match wanted.contains(&Listing::Segments) && !args.segments {
+        true => Some(summed(&archive, &outline, &selection).await?),
+        false => None,
+    };
     if out.is_json() {
-        out.json(&as_json(&selection, &wanted, args.segments))?;
+        let listed = as_json(&selection, &wanted, summed);
+        if !args.segments {
+            out.json(&listed)?;
+            return Ok(Verdict::Done);
+        }
+        let mut list = LongList::begin(&listed, "segments")?;
+        for timeline in selection.timelines() {
+            let show = |s: &SegmentSummary| list.item(&shown_segment(timeline.id(), s));
+            outline.each_segment(&archive, timeline, show).await?;
+        }
+        list.finish()?;
         return Ok(Verdict::Done);
     }
     let single = wanted.len() == 1;
     for (index, what) in all.into_iter().filter(|what| wanted.contains(what)).enumerate() {
-        let (title, table) = as_table(out, &selection, what, args.segments);
         if !single {
             let gap = if index > 0 { "\n" } else { "" };
-            out.line(format!("{gap}{}", out.heading(title)))?;
+            out.line(format!("{gap}{}", out.heading(title(what))))?;
         }
+        let table = match what {
+            Listing::Timelines => timelines(out, &selection),
+            Listing::Bases => bases(out, &selection),
+            Listing::Tags => tags(out, &selection),
+            Listing::Barriers => barriers(out, &selection),
+            Listing::Segments => match &summed {
+                Some(summed) => summary(out, summed),
+                None => segments(out, &archive, &outline, &selection).await?,
+            },
+        };
         out.line(if table.is_empty() { out.faint("none") } else { table.to_string() })?;
     }
     Ok(Verdict::Done)
 }
 
-fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], each: bool) -> Listed<'a> {
+const fn title(what: Listing) -> &'static str {
+    match what {
+        Listing::Timelines => "Timelines",
+        Listing::Bases => "Bases",
+        Listing::Tags => "Tags",
+        Listing::Barriers => "Barriers",
+        Listing::Segments => "Segments",
+    }
+}
+
+fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], summed: Option<Vec<Summed>>) -> Listed<'a> {
     let is = |what| wanted.contains(&what);
     Listed {
         timelines: is(Listing::Timelines)
@@ -176,12 +218,7 @@ fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], each: bool) -> Lis
         barriers: is(Listing::Barriers).then(|| {
             selection.timelines().flat_map(|t| t.barriers().iter().map(|b| shown_barrier(t.id(), b))).collect()
         }),
-        segments: is(Listing::Segments).then(|| match each {
-            true => Segments::Each(
-                selection.timelines().flat_map(|t| t.segments().iter().map(|s| shown_segment(t.id(), s))).collect(),
-            ),
-            false => Segments::Summed(selection.timelines().map(summed).collect()),
-        }),
+        segments: summed,
     }
 }
 
@@ -242,36 +279,30 @@ fn shown_segment(timeline: TimelineId, s: &SegmentSummary) -> ShownSegment {
     }
 }
 
-fn summed(timeline: &Timeline) -> Summed {
-    let segments = timeline.segments();
-    Summed {
-        timeline: timeline.id(),
-        segments: segments.len(),
-        heartbeats: segments.iter().filter(|s| s.first == s.end).count(),
-        records: segments.iter().map(|s| s.end.get().saturating_sub(s.first.get())).sum(),
-        bytes: segments.iter().map(|s| s.object_bytes).sum(),
-        plain_bytes: segments.iter().map(|s| s.plain_bytes).sum(),
+async fn summed(archive: &Archive, outline: &Outline, selection: &Selection<'_>) -> Result<Vec<Summed>> {
+    let mut all = Vec::new();
+    for timeline in selection.timelines() {
+        let timeline_id = timeline.id();
+        let mut sum =
+            Summed { timeline: timeline_id, segments: 0, heartbeats: 0, records: 0, bytes: 0, plain_bytes: 0 };
+        let add = |s: &SegmentSummary| {
+            sum.segments += 1;
+            sum.heartbeats += usize::from(s.first == s.end);
+            sum.records += s.end.get().saturating_sub(s.first.get());
+            sum.bytes += s.object_bytes;
+            sum.plain_bytes += s.plain_bytes;
+            Ok(())
+        };
+        outline.each_segment(archive, timeline, add).await?;
+        all.push(sum);
     }
+    Ok(all)
 }
 
-fn as_table(out: &Output, selection: &Selection<'_>, what: Listing, each: bool) -> (&'static str, Table) {
-    match what {
-        Listing::Timelines => ("Timelines", timelines(out, selection)),
-        Listing::Bases => ("Bases", bases(out, selection)),
-        Listing::Tags => {
-            let tags: Vec<_> = selection
-                .catalog
-                .tags()
-                .iter()
-                .filter(|t| selection.timeline.is_none_or(|id| id == t.position.timeline))
-                .cloned()
-                .collect();
-            ("Tags", tag::table(out, &tags))
-        }
-        Listing::Barriers => ("Barriers", barriers(out, selection)),
-        Listing::Segments if each => ("Segments", segments(out, selection)),
-        Listing::Segments => ("Segments", summary(out, selection)),
-    }
+fn tags(out: &Output, selection: &Selection<'_>) -> Table {
+    let tags = selection.catalog.tags().iter();
+    let tags = tags.filter(|t| selection.timeline.is_none_or(|id| id == t.position.timeline));
+    tag::table(out, &tags.cloned().collect::<Vec<_>>())
 }
 
 fn timelines(out: &Output, selection: &Selection<'_>) -> Table {
@@ -355,7 +386,13 @@ fn barriers(out: &Output, selection: &Selection<'_>) -> Table {
     table
 }
 
-fn segments(out: &Output, selection: &Selection<'_>) -> Table {
+/// Every segment. What fills a table is printed; the rest is the answer.
+async fn segments(
+    out: &Output,
+    archive: &Archive,
+    outline: &Outline,
+    selection: &Selection<'_>,
+) -> Result<Table> {
     let columns = [
         ("timeline", Align::Right),
         ("segment", Align::Right),
@@ -369,7 +406,11 @@ fn segments(out: &Output, selection: &Selection<'_>) -> Table {
     let mut table = Table::new(out, &columns);
     let time = |at: Option<DateTime<Utc>>| at.map_or_else(|| "-".to_owned(), text::time);
     for t in selection.timelines() {
-        for s in t.segments().iter().map(|s| shown_segment(t.id(), s)) {
+        let show = |s: &SegmentSummary| {
+            if table.rows() >= ROWS {
+                out.line(std::mem::replace(&mut table, Table::new(out, &columns)).to_string())?;
+            }
+            let s = shown_segment(t.id(), s);
             let records = match s.records {
                 0 => "heartbeat".to_owned(),
                 _ => format!("{}..{}", s.first, text::record(s.end)),
@@ -384,12 +425,14 @@ fn segments(out: &Output, selection: &Selection<'_>) -> Table {
                 time(s.to.max(s.observed_through)),
                 s.events.to_string(),
             ]);
-        }
+            Ok(())
+        };
+        outline.each_segment(archive, t, show).await?;
     }
-    table
+    Ok(table)
 }
 
-fn summary(out: &Output, selection: &Selection<'_>) -> Table {
+fn summary(out: &Output, summed: &[Summed]) -> Table {
     let columns = [
         ("timeline", Align::Right),
         ("segments", Align::Right),
@@ -399,7 +442,7 @@ fn summary(out: &Output, selection: &Selection<'_>) -> Table {
         ("uncompressed", Align::Right),
     ];
     let mut table = Table::new(out, &columns);
-    for s in selection.timelines().map(summed) {
+    for s in summed {
         table.row([
             s.timeline.to_string(),
             s.segments.to_string(),

@@ -2,7 +2,7 @@
 
 use pitr_archive::Result;
 use pitr_replayer::{
-    plan::{CrossIngest, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan, plan},
+    plan::{CrossIngest, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan},
     target::Target,
 };
 
@@ -20,8 +20,7 @@ use crate::{
 pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
     let target = target(context, &args.target)?;
     let archive = context.archive(&args.archive).await?;
-    let catalog = context.catalog(&archive).await?;
-    let plan = plan(&archive, &catalog, &target, &options(&args.planning)).await?;
+    let plan = context.plan(&archive, &target, &options(&args.planning)).await?;
     let out = &context.output;
     if out.is_json() {
         out.json(&plan)?;

@@ -6,7 +6,6 @@ use pitr_archive::Result;
 use pitr_replayer::{
     hold::Hold,
     owner::Owner,
-    plan::plan,
     restore::{Finish, PathMap, RestoreOptions, RestoreReport, restore},
 };
 use serde::Serialize;
@@ -44,9 +43,7 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
         wanted.workers = usize::from(jobs);
     }
     let archive = context.archive(&args.archive).await?;
-    let catalog = context.catalog(&archive).await?;
-    let plan = plan(&archive, &catalog, &target, &options(&args.planning)).await?;
-    drop(catalog);
+    let plan = context.plan(&archive, &target, &options(&args.planning)).await?;
     let work = restore(&archive, &plan, &wanted, Arc::new(context.bars()));
     let report = match Hold::place(&archive, &plan, &*context.clock, &*context.random, &holder()).await {
         Ok(hold) => hold.during(work, |e| tracing::warn!(error = %e, "what is read could not be held")).await?,

@@ -140,6 +140,39 @@ impl Lines {
     }
 }
 
+/// A JSON object whose last field is a long list, written as it comes.
+#[derive(Debug)]
+pub struct LongList {
+    out: io::BufWriter<io::Stdout>,
+    first: bool,
+}
+
+impl LongList {
+    /// With the other fields of the object.
+    pub fn begin(head: &impl Serialize, field: &str) -> Result<Self> {
+        let text =
+            serde_json::to_string(head).map_err(|e| Error::new(Code::Internal, "encoding the result").because(e))?;
+        let fields = text.strip_suffix('}').unwrap_or(&text);
+        let comma = if fields == "{" { "" } else { "," };
+        let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout());
+        write!(out, "{fields}{comma}\"{field}\":[").map_err(failed)?;
+        Ok(Self { out, first: true })
+    }
+
+    /// The next item.
+    pub fn item(&mut self, item: &impl Serialize) -> Result<()> {
+        if !std::mem::take(&mut self.first) {
+            self.out.write_all(b",").map_err(failed)?;
+        }
+        serde_json::to_writer(&mut self.out, item).map_err(|e| failed(e.into()))
+    }
+
+    /// That was all.
+    pub fn finish(mut self) -> Result<()> {
+        self.out.write_all(b"]}\n").and_then(|()| self.out.flush()).map_err(failed)
+    }
+}
+
 fn failed(e: io::Error) -> Error {
     pitr_archive::error::io("writing to", STDOUT, e)
 }

@@ -54,6 +54,11 @@ impl Table {
         self.rows += 1;
     }
 
+    /// How many rows it has.
+    pub const fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// Whether it has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows == 0

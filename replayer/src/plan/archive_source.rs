@@ -29,6 +29,7 @@ pub(crate) struct FromArchive<'a>(pub &'a Archive);
 #[async_trait]
 impl Source for FromArchive<'_> {
     async fn entries(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<ReadEntry>> {
+        self.exact(timeline, segment)?;
         let reader = self.0.read_segment(timeline, segment.ordinals()).await?;
         blocking(move || {
             reader
@@ -40,10 +41,12 @@ impl Source for FromArchive<'_> {
     }
 
     async fn samples(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
+        self.exact(timeline, segment)?;
         Ok(self.0.read_footer(timeline, segment.ordinals()).await?.samples)
     }
 
     async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>> {
+        self.exact(timeline, segment)?;
         Ok(self.0.read_footer(timeline, segment.ordinals()).await?.manifest.map(|progress| progress.point))
     }
 }

@@ -24,8 +24,8 @@ use super::{
     facts::{self, Facts},
     ingestion::{Judge, PlannedIngestion},
     resolve::{self, Resolved, by_time},
-    source::Source,
-    stream::{Place, Run, Side, Stream},
+    source::{Source, all_exact},
+    stream::{Piece, Place, Run, Side, Stream},
 };
 use crate::{
     restore::{paths, small_files},
@@ -201,7 +201,9 @@ async fn describe(
 ) -> Result<RestorePlan> {
     let Inputs { stream, source, .. } = *inputs;
     let (base, boundary) = (choice.base, place.boundary);
-    let segments = segments(stream, base.first_record, place);
+    let read = read(stream, base.first_record, place);
+    all_exact(source, read).and(source.with_files(base))?;
+    let segments = segments(read, base.first_record, place);
     let run =
         stream.run_at(place).ok_or_else(|| Error::new(Code::Internal, "planning outside every run").on(target))?;
     let wals = wals(stream, run, base, boundary)?;
@@ -382,24 +384,24 @@ fn reason(choice: Choice<'_>) -> String {
 
 /// What a restore reads: from where the base's records begin to the target, with the events at both ends, because
 /// running hashes may have been taken between them.
-fn segments(stream: &Stream, first: Boundary, place: Place) -> Vec<PlannedSegment> {
+fn read(stream: &Stream, first: Boundary, place: Place) -> &[Piece] {
     // Nothing that came before the run is replayed in it: a child's records may begin where its parent's end.
     let begins = stream.run_at(place).map_or(Place::before_events(Boundary::START), |run| run.start);
     let from = stream.pieces.partition_point(|p| p.end.boundary < first || p.end <= begins);
     let until = stream.pieces.partition_point(|p| p.end < place);
-    stream
-        .pieces
-        .iter()
-        .enumerate()
-        .skip(from)
-        .take_while(|(index, _)| *index <= until)
-        .filter(|(_, p)| {
+    let end = until.saturating_add(1).min(stream.pieces.len());
+    stream.pieces.get(from.min(end)..end).unwrap_or_default()
+}
+
+fn segments(read: &[Piece], first: Boundary, place: Place) -> Vec<PlannedSegment> {
+    read.iter()
+        .filter(|p| {
             // Events without records move the running hash, too: what follows joins only behind them.
             let moves = p.summary.hash_before != p.summary.hash_after && p.end.boundary > first;
             let events_at_an_end = p.summary.events.iter().any(|e| e.at == first || e.at == place.boundary);
             moves || events_at_an_end
         })
-        .map(|(_, p)| PlannedSegment {
+        .map(|p| PlannedSegment {
             timeline: p.timeline,
             ordinal: p.summary.ordinal,
             last_ordinal: p.summary.last_ordinal,

@@ -34,6 +34,7 @@ pub(crate) async fn at(stream: &Stream, source: &dyn Source, place: Place) -> Re
     let Some(piece) = stream.pieces.get(index) else {
         return Err(Error::new(Code::Internal, "finding a place beyond the archive").on(place.boundary));
     };
+    source.exact(piece.timeline, &piece.summary)?;
     if piece.end == place && piece.is_whole() {
         return Ok(at_end(stream, piece));
     }

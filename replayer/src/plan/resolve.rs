@@ -62,23 +62,23 @@ pub(crate) async fn resolve(
 ) -> Result<Resolved> {
     match target {
         Target::Latest => Ok(Resolved::exactly(stream.head())),
-        Target::Record(record) => by_record(stream, *record),
+        Target::Record(record) => by_record(stream, source, *record),
         Target::Sequence(sequence) => by_sequence::resolve(stream, source, *sequence).await,
         Target::Time(time) => by_time::resolve(stream, source, *time).await,
         Target::Tag(name) => by_tag(stream, name, tag),
     }
 }
 
-fn by_record(stream: &Stream, record: RecordNumber) -> Result<Resolved> {
+fn by_record(stream: &Stream, source: &dyn Source, record: RecordNumber) -> Result<Resolved> {
     let head = stream.head().boundary;
     match record.after() {
         Some(boundary) if boundary <= head => {
             if boundary <= stream.start() {
-                return Err(before_start(stream, &Target::Record(record)));
+                return Err(before_start(stream, source, &Target::Record(record))?);
             }
             Ok(Resolved::exactly(Place::before_events(boundary)))
         }
-        _ => Err(after_end(stream, &Target::Record(record))),
+        _ => Err(after_end(stream, source, &Target::Record(record))?),
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn leave_withdrawn(stream: &Stream, resolved: &mut Resolved) {
 }
 
 /// The target lies after everything that is archived.
-pub(super) fn after_end(stream: &Stream, target: &Target) -> Error {
+pub(super) fn after_end(stream: &Stream, source: &dyn Source, target: &Target) -> Result<Error> {
     let head = stream.head();
     let mut e = Error::new(Code::TargetAfterEnd, "finding").on(target);
     if let Some(record) = head.boundary.last_record() {
@@ -124,27 +124,31 @@ pub(super) fn after_end(stream: &Stream, target: &Target) -> Error {
     if let Some(last) = stream.pieces.last() {
         e = e.with("last sequence", last.summary.last_sequence);
     }
-    if let Some(time) = observed_through(stream) {
+    if let Some(time) = observed_through(stream, source)? {
         e = e.with("observed through", time);
     }
-    e
+    Ok(e)
 }
 
 /// The target lies before everything that is archived.
-pub(super) fn before_start(stream: &Stream, target: &Target) -> Error {
+pub(super) fn before_start(stream: &Stream, source: &dyn Source, target: &Target) -> Result<Error> {
     let mut e = Error::new(Code::TargetBeforeStart, "finding").on(target).with("first record", stream.start());
-    if let Some((first, _)) = stream.pieces.iter().find_map(|p| p.summary.observed) {
-        e = e.with("first seen", first.at);
+    for piece in stream.pieces.iter().filter(|piece| piece.tells_a_time()) {
+        source.exact(piece.timeline, &piece.summary)?;
+        if let Some((first, _)) = piece.summary.observed {
+            e = e.with("first seen", first.at);
+            break;
+        }
     }
-    e.hint("nothing that old is archived: the first record and its time are shown above; pitr status shows what can be restored")
+    Ok(e.hint("nothing that old is archived: the first record and its time are shown above; pitr status shows what can be restored"))
 }
 
 /// The last time of which the archive knows something.
-pub(crate) fn observed_through(stream: &Stream) -> Option<Micros> {
-    stream.pieces.iter().rev().find_map(|p| {
-        let s = &p.summary;
-        s.observed_through.max(s.observed.map(|(_, last)| last.at))
-    })
+pub(crate) fn observed_through(stream: &Stream, source: &dyn Source) -> Result<Option<Micros>> {
+    let Some(piece) = stream.pieces.iter().rev().find(|piece| piece.tells_a_time()) else { return Ok(None) };
+    source.exact(piece.timeline, &piece.summary)?;
+    let s = &piece.summary;
+    Ok(s.observed_through.max(s.observed.map(|(_, last)| last.at)))
 }
 
 /// Shows a place to people who must choose, and what names it. No record number does where a run or session begins.

@@ -5,11 +5,13 @@
 
 use async_trait::async_trait;
 use pitr_archive::{
-    Result,
-    catalog::schema::{SegmentSummary, TimeSample},
+    Code, Error, Result,
+    catalog::schema::{BaseDocument, SegmentSummary, TimeSample},
     ids::{Boundary, RunningHash, TimelineId},
     segment::entry::{Entry, ManifestPoint},
 };
+
+use super::stream::Piece;
 
 /// An entry of a segment and where it lies.
 #[derive(Clone, Debug)]
@@ -33,4 +35,28 @@ pub(crate) trait Source: Sync {
 
     /// How far the MANIFEST had been read when the segment was cut.
     async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>>;
+
+    /// Whether an entry of the catalog is a segment. Where it stands for those of a manifest that was not read, this notes
+    /// that the manifest is wanted, and that is the error: whatever comes of the plan, it is made again with it.
+    fn exact(&self, _: TimelineId, segment: &SegmentSummary) -> Result<()> {
+        match segment.rolled_up {
+            None => Ok(()),
+            Some(_) => Err(unread()),
+        }
+    }
+
+    /// Whether a base is known with its files, in the same way.
+    fn with_files(&self, _: &BaseDocument) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What is wanted exactly is not read yet.
+pub(crate) fn unread() -> Error {
+    Error::new(Code::Internal, "planning with a part of the catalog that was not read")
+}
+
+/// Whether all entries are segments; notes every one that is none.
+pub(crate) fn all_exact<'a>(source: &dyn Source, pieces: impl IntoIterator<Item = &'a Piece>) -> Result<()> {
+    pieces.into_iter().fold(Ok(()), |all, piece| all.and(source.exact(piece.timeline, &piece.summary)))
 }

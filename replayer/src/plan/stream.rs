@@ -73,6 +73,13 @@ impl Piece {
         }
     }
 
+    /// Whether it says at any time what was readable then.
+    pub fn tells_a_time(&self) -> bool {
+        let s = &self.summary;
+        let inside = s.rolled_up.as_ref().is_some_and(|inside| inside.earliest.is_some());
+        inside || s.observed.is_some() || s.observed_through.is_some()
+    }
+
     /// Whether what the summary says of the segment's end is true at this piece's end.
     pub fn is_whole(&self) -> bool {
         let all = || self.summary.events.iter().all(|e| self.keeps_event(e.at, &e.event));

@@ -3,6 +3,8 @@
 //! Owns: that a document is sealed with the writer's epoch key (an epoch's own document is clear), and opened with the
 //! epoch that its header names.
 
+use std::sync::Arc;
+
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{Archive, CONCURRENCY, EpochClaim, PutDocument, content_hash, missing};
@@ -19,6 +21,9 @@ use crate::{
     random::Random,
     store::{Listed, Put},
 };
+
+/// From this many stored bytes on a document is decoded on another thread: of a thousand manifests, several at once.
+const LARGE: usize = 32 * 1024;
 
 impl Archive {
     pub(super) async fn put_clear<D: Document>(&self, document: &D) -> Result<PutDocument<D>> {
@@ -75,9 +80,19 @@ impl Archive {
                 self.keyring.cipher_to_read(Family::Object, sealed, header.epoch, key, &header.salt)?
             }
         };
-        let json = header.open(key, &object, cipher.as_ref()).map_err(fault)?;
-        let document = document::parse(&self.keyring, self.id(), key, &json)?;
-        Ok(Some((document, content_hash(&object))))
+        let (keyring, archive, key) = (Arc::clone(&self.keyring), self.id(), key.clone());
+        let large = object.len() >= LARGE;
+        let decode = move || {
+            let fault = |e: Fault| e.on(Family::Object, D::DOING, &key);
+            let json = header.open(&key, &object, cipher.as_ref()).map_err(fault)?;
+            let document = document::parse(&keyring, archive, &key, &json)?;
+            Ok(Some((document, content_hash(&object))))
+        };
+        if !large {
+            return decode();
+        }
+        let decoded = tokio::task::spawn_blocking(decode).await;
+        decoded.unwrap_or_else(|stopped| Err(Error::new(Code::Internal, D::DOING).because(stopped)))
     }
 
     /// `get` needs an epoch's key, which is itself behind `get`.
@@ -111,7 +126,16 @@ impl Archive {
         prefix: &str,
         reduced: impl Fn(D) -> T + Copy,
     ) -> Result<Vec<Result<T>>> {
-        let found: Vec<Result<Option<T>>> = stream::iter(self.keys(prefix).await?)
+        Ok(self.outcomes_of(self.keys(prefix).await?, reduced).await)
+    }
+
+    /// The same of these documents.
+    pub(crate) async fn outcomes_of<D: Document, T>(
+        &self,
+        keys: Vec<ObjectKey>,
+        reduced: impl Fn(D) -> T + Copy,
+    ) -> Vec<Result<T>> {
+        let found: Vec<Result<Option<T>>> = stream::iter(keys)
             .map(|key| async move {
                 let found: Option<(D, ContentHash)> = self.get(&key).await?;
                 Ok(found.map(|(document, _)| reduced(document)))
@@ -119,10 +143,10 @@ impl Archive {
             .buffered(CONCURRENCY)
             .collect()
             .await;
-        Ok(found.into_iter().filter_map(Result::transpose).collect())
+        found.into_iter().filter_map(Result::transpose).collect()
     }
 
-    pub(super) async fn keys(&self, prefix: &str) -> Result<Vec<ObjectKey>> {
+    pub(crate) async fn keys(&self, prefix: &str) -> Result<Vec<ObjectKey>> {
         let listed = self.store.list(prefix, None).await?;
         Ok(listed.into_iter().map(|l: Listed| l.key).filter(|key| key.as_str().ends_with(".doc")).collect())
     }

@@ -4,7 +4,7 @@
 
 use crate::{
     catalog::schema::{BoundaryDocument, KeptManifests, OpenRun},
-    ids::{Boundary, ContentHash, ManifestNumber, Ordinal, RunningHash},
+    ids::{Boundary, ContentHash, ManifestNumber, ManifestNumbers, Ordinal, RunningHash},
 };
 
 /// Segments that follow one another; what lies before them was deleted.
@@ -52,6 +52,12 @@ impl BoundaryDocument {
     /// Whether a manifest is still part of the archive.
     pub fn keeps_manifest(&self, number: ManifestNumber) -> bool {
         let holds = |kept: &KeptManifests| kept.from <= number && kept.to.is_none_or(|to| number < to);
+        self.manifests.is_empty() || self.manifests.iter().any(holds)
+    }
+
+    /// Whether any of these manifests is still part of the archive.
+    pub fn keeps_manifest_of(&self, numbers: ManifestNumbers) -> bool {
+        let holds = |kept: &KeptManifests| kept.from <= numbers.last() && kept.to.is_none_or(|to| numbers.first() < to);
         self.manifests.is_empty() || self.manifests.iter().any(holds)
     }
 

@@ -76,6 +76,11 @@ impl Timeline {
         Self::new(self.document.clone(), manifests, Some(deleted), segments)
     }
 
+    /// The same with other entries for the same segments.
+    pub(crate) fn with_segments(&self, segments: Vec<SegmentSummary>) -> Self {
+        Self::new(self.document.clone(), self.manifests.clone(), self.deleted.clone(), segments)
+    }
+
     /// An object that shows that the archive went on behind the last segment that can be read, if there is one.
     pub fn lost_end(&self) -> Option<&str> {
         self.lost_end.as_deref()

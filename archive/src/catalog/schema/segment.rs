@@ -144,6 +144,22 @@ pub struct SegmentSummary {
     /// Object size in bytes; 0 in the footer itself, which cannot know it.
     #[serde(default)]
     pub object_bytes: u64,
+    /// In memory only: this is no segment, it stands for all those of a manifest that was not read (`catalog::outline`).
+    #[serde(skip)]
+    pub rolled_up: Option<Box<RolledUp>>,
+}
+
+/// What is known of the segments that a [`SegmentSummary`] stands for which is none itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolledUp {
+    /// The manifest that has them.
+    pub manifest: ManifestNumber,
+    /// The earliest of the times in their `observed` and `observed_through`.
+    pub earliest: Option<Micros>,
+    /// The latest of their last looks and `observed_through`.
+    pub latest: Option<Micros>,
+    /// Sequence numbers only grow from segment to segment, without a session, run or barrier between.
+    pub ascending: bool,
 }
 
 /// An event and where it lies in the stream.

@@ -16,7 +16,7 @@ use super::{Distance, Resolved, after_end, before_start, candidate};
 use crate::{
     plan::{
         facts, sequence,
-        source::Source,
+        source::{Source, all_exact},
         stream::{Piece, Place, Stream},
     },
     target::Target,
@@ -35,6 +35,9 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
         gap: None,
         transactions: Transactions::default(),
     };
+    // All that will have to be read, at once.
+    let read = stream.pieces.iter().filter(|piece| may_hold(stream, piece, wanted));
+    all_exact(source, read)?;
     for piece in &stream.pieces {
         if walk.can_skip(stream, piece) {
             walk.skip(piece);
@@ -70,13 +73,13 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
             Err(e.with("known again from", next).with("barrier", why))
         }
         [] if walk.lowest.is_some_and(|lowest| wanted < lowest) => {
-            let e = before_start(stream, &target);
+            let e = before_start(stream, source, &target)?;
             Err(match walk.lowest {
                 Some(lowest) => e.with("lowest sequence", lowest),
                 None => e,
             })
         }
-        [] => Err(after_end(stream, &target)),
+        [] => Err(after_end(stream, source, &target)?),
         several => {
             let mut e = Error::new(Code::TargetAmbiguous, "finding").on(target);
             for Found { place, reached, .. } in several {
@@ -85,6 +88,14 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: Sequen
             Err(e)
         }
     }
+}
+
+/// Whether an entry that stands for several segments is certainly not skipped, whatever came before it.
+fn may_hold(stream: &Stream, piece: &Piece, wanted: SequenceNumber) -> bool {
+    let s = &piece.summary;
+    let Some(inside) = &s.rolled_up else { return false };
+    let among = s.min_sequence.is_some_and(|min| min <= wanted) && s.max_sequence > Some(wanted);
+    !inside.ascending || !piece.is_whole() || stream.touches_withdrawn(s.first, s.end) || among
 }
 
 /// A place that answers to the number.
@@ -133,6 +144,10 @@ impl Walk {
     fn can_skip(&self, stream: &Stream, piece: &Piece) -> bool {
         let s = &piece.summary;
         let Some(latest) = self.latest else { return false };
+        // Of one of several segments, none may be left to be looked at.
+        if s.rolled_up.as_ref().is_some_and(|inside| !inside.ascending) {
+            return false;
+        }
         let quiet = s.events.iter().all(|e| {
             !matches!(e.event, Event::RunStarted { .. } | Event::SessionStarted { .. } | Event::Barrier { .. })
         });

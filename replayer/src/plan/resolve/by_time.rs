@@ -21,12 +21,12 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: DateTi
     let target = Target::Time(wanted);
     // Times are kept in microseconds; the fraction of one that was asked for cannot hide a look.
     let at = Micros::from(wanted);
-    if observed_through(stream).is_none_or(|last| at > last) {
-        return Err(after_end(stream, &target));
+    if observed_through(stream, source)?.is_none_or(|last| at > last) {
+        return Err(after_end(stream, source, &target)?);
     }
     let Some(place) = last_look(stream, source, at).await? else {
-        let e = before_start(stream, &target);
-        return Err(match first_look(stream) {
+        let e = before_start(stream, source, &target)?;
+        return Err(match first_look(stream, source)? {
             Some(first) => e.with("first observation", first),
             None => e,
         });
@@ -47,14 +47,22 @@ pub(super) async fn resolve(stream: &Stream, source: &dyn Source, wanted: DateTi
     Ok(resolved)
 }
 
-fn first_look(stream: &Stream) -> Option<Micros> {
-    stream.pieces.iter().find_map(|p| p.summary.observed.map(|(first, _)| first.at).or(p.summary.observed_through))
+fn first_look(stream: &Stream, source: &dyn Source) -> Result<Option<Micros>> {
+    let Some(piece) = stream.pieces.iter().find(|piece| piece.tells_a_time()) else { return Ok(None) };
+    source.exact(piece.timeline, &piece.summary)?;
+    Ok(piece.summary.observed.map(|(first, _)| first.at).or(piece.summary.observed_through))
 }
 
 /// The place that the last look at or before `at` showed.
 async fn last_look(stream: &Stream, source: &dyn Source, at: Micros) -> Result<Option<Place>> {
     for piece in stream.pieces.iter().rev() {
         let s = &piece.summary;
+        if let Some(inside) = &s.rolled_up {
+            if inside.earliest.is_none_or(|earliest| at < earliest) {
+                continue;
+            }
+            source.exact(piece.timeline, s)?;
+        }
         if s.observed_through.is_some_and(|t| t <= at) {
             return Ok(Some(piece.end));
         }
@@ -82,6 +90,14 @@ pub(crate) async fn certain(stream: &Stream, source: &dyn Source, place: Place) 
     let mut quiet_since: Option<Micros> = None;
     for piece in stream.pieces.iter().skip(from) {
         let s = &piece.summary;
+        if let Some(inside) = s.rolled_up.as_ref().filter(|_| piece.tells_a_time()) {
+            if result.from.is_none() || piece.end > end {
+                source.exact(piece.timeline, s)?;
+            }
+            // Nothing happened in it: it only says until when.
+            quiet_since = quiet_since.max(inside.latest);
+            continue;
+        }
         let observed = s.observed.map(|(first, last)| (stream.shown(piece, first), stream.shown(piece, last)));
         let crosses = observed.is_some_and(|(first, last)| first <= end && last > end);
         let samples = match s.observed.zip(observed) {

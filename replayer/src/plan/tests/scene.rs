@@ -285,6 +285,7 @@ impl Scene {
         let ordinal = Ordinal::new(self.segments.len() as u64);
         self.segments.push(SegmentSummary {
             last_ordinal: None,
+            rolled_up: None,
             ordinal,
             epoch: Epoch::new(1),
             first: b(open.first),
