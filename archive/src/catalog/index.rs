@@ -217,7 +217,10 @@ mod tests {
         assert_eq!(all, [numbers(4080, 4095), numbers(3840, 4095), numbers(0, 4095)]);
         assert_eq!(shape.parts(numbers(16, 31)), []);
         let parts = shape.parts(numbers(0, 4095));
-        assert_eq!((parts.len(), parts.first(), parts.last()), (16, Some(&numbers(0, 255)), Some(&numbers(3840, 4095))));
+        assert_eq!(
+            (parts.len(), parts.first(), parts.last()),
+            (16, Some(&numbers(0, 255)), Some(&numbers(3840, 4095)))
+        );
         assert_eq!(Shape::new(2, 2).unwrap().completed_by(ManifestNumber::new(3)), [numbers(2, 3), numbers(0, 3)]);
         assert_eq!((Shape::new(1, 1), Shape::new(u64::MAX, 2)), (None, None));
     }

@@ -387,12 +387,7 @@ fn barriers(out: &Output, selection: &Selection<'_>) -> Table {
 }
 
 /// Every segment. What fills a table is printed; the rest is the answer.
-async fn segments(
-    out: &Output,
-    archive: &Archive,
-    outline: &Outline,
-    selection: &Selection<'_>,
-) -> Result<Table> {
+async fn segments(out: &Output, archive: &Archive, outline: &Outline, selection: &Selection<'_>) -> Result<Table> {
     let columns = [
         ("timeline", Align::Right),
         ("segment", Align::Right),

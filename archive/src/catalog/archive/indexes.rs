@@ -91,8 +91,8 @@ impl Archive {
                     None => {
                         self.write_index(timeline, part, writing).await?;
                         let written = self.get_index(timeline, part).await?;
-                        let written = written
-                            .ok_or_else(|| missing(&ObjectKey::index(timeline, part), "reading the index"))?;
+                        let written =
+                            written.ok_or_else(|| missing(&ObjectKey::index(timeline, part), "reading the index"))?;
                         (written.manifests, written.bases)
                     }
                 };

@@ -5,9 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{BaseDocument, Extra, Position, SegmentSummary};
 use crate::{
     clock::Micros,
-    ids::{
-        ArchiveId, BaseId, Boundary, ContentHash, Epoch, ManifestNumber, ManifestNumbers, Nonce, TimelineId,
-    },
+    ids::{ArchiveId, BaseId, Boundary, ContentHash, Epoch, ManifestNumber, ManifestNumbers, Nonce, TimelineId},
 };
 
 /// A roll-up over manifests. All of it follows from them: where it is lost, they are read; where it contradicts them, they

@@ -171,12 +171,7 @@ async fn of_what_deletion_left_an_outline_has_that_and_no_more() {
     let segments = scene.archive.load_catalog().await.unwrap().timeline(TIMELINE).unwrap().segments().to_vec();
     // Of the second manifest, the first segment is kept; of the third, nothing; everything from the middle of the fifth on.
     let (island, behind, rest) = (&segments[2], &segments[3], &segments[9]);
-    let run = OpenRun {
-        run: 0,
-        start: Boundary::START,
-        first_wal: FileNumber::new(4),
-        db_id: "db".to_owned(),
-    };
+    let run = OpenRun { run: 0, start: Boundary::START, first_wal: FileNumber::new(4), db_id: "db".to_owned() };
     let document = BoundaryDocument {
         version: DOCUMENT_VERSION,
         archive: scene.archive.id(),
