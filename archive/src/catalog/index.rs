@@ -92,7 +92,8 @@ pub(crate) fn cover(manifests: &[ManifestNumber], indexes: &BTreeSet<ManifestNum
     parts
 }
 
-/// What an index says of a manifest; `hash` is that of its stored bytes.
+/// What an index says of a manifest; `hash` is that of its stored bytes. Everything of a manifest that is no segment is
+/// carried whole: whatever else it comes to say about segments of other manifests belongs here.
 pub fn indexed(document: &ManifestDocument, hash: ContentHash) -> IndexedManifest {
     IndexedManifest {
         number: document.number,
