@@ -96,18 +96,18 @@ impl Archive {
         // The order is that of `survey`: what names is read before what is named.
         let condemned: Vec<CondemnedDocument> = keep(self.all_outcomes(prefix::CONDEMNED).await?, &mut damage)?;
         let documents: Vec<TimelineDocument> = keep(self.all_outcomes(prefix::TIMELINES).await?, &mut damage)?;
-        let mut timelines = Vec::new();
+        let mut rolled_up = Vec::with_capacity(documents.len());
         let mut bases: BTreeMap<BaseId, BaseDocument> = BTreeMap::new();
         for document in documents {
-            let loaded = regular!(self.outlined_timeline(document, &mut findings).await?);
-            timelines.push(loaded.timeline);
-            bases.extend(loaded.bases.into_iter().map(|base| (base.id.clone(), base)));
+            let (timeline, told) = regular!(self.rolled_up(document, &mut findings).await?);
+            rolled_up.push(timeline);
+            bases.extend(told.into_iter().map(|base| (base.id.clone(), base)));
         }
         let condemned_keys: HashSet<&ObjectKey> = condemned.iter().flat_map(|c| &c.objects).map(|o| &o.key).collect();
         let listed = self.list_bases().await?;
         let there: BTreeSet<&BaseId> = listed.iter().collect();
         bases.retain(|id, _| there.contains(id));
-        let slim: BTreeSet<BaseId> = bases.keys().cloned().collect();
+        let mut slim: BTreeSet<BaseId> = bases.keys().cloned().collect();
         let unknown: Vec<_> = listed
             .iter()
             .filter(|id| !bases.contains_key(*id) && !condemned_keys.contains(&ObjectKey::base(id)))
@@ -115,26 +115,36 @@ impl Archive {
             .collect();
         let read = self.outcomes_of(unknown, without_manifest).await;
         bases.extend(keep(read, &mut damage)?.into_iter().map(|base: BaseDocument| (base.id.clone(), base)));
-        let tags = keep(self.tags_that_no_manifest_names(&timelines).await?, &mut damage)?;
+        let tags = keep(self.tags_that_no_manifest_names(&rolled_up).await?, &mut damage)?;
+        let mut timelines = Vec::with_capacity(rolled_up.len());
+        for timeline in rolled_up {
+            timelines.push(regular!(self.with_tail(timeline).await?));
+        }
         let epochs: HashSet<Epoch> = self.list_epochs().await?.into_iter().collect();
         let mut catalog =
             Catalog::new(self.document().clone(), Vec::new(), timelines, bases.into_values().collect(), Vec::new())
                 .with_condemned(&condemned);
         catalog.set_tags(tags);
+        slim.retain(|id| catalog.base(id).is_some());
         let outline = Outline { catalog, epochs, slim, findings };
         Ok(if damage.is_empty() && outline.holds() { Ok(outline) } else { Err(Irregular) })
     }
 
     /// Tags that were made since the last manifest, or whose archiver died before it wrote one.
-    async fn tags_that_no_manifest_names(&self, timelines: &[Timeline]) -> Result<Vec<Result<TagDocument>>> {
-        let named: HashSet<ContentHash> =
-            timelines.iter().flat_map(Timeline::manifests).flat_map(|m| &m.tags).map(|(hash, _)| *hash).collect();
+    async fn tags_that_no_manifest_names(&self, timelines: &[RolledUpTimeline]) -> Result<Vec<Result<TagDocument>>> {
+        let manifests = timelines.iter().flat_map(|timeline| &timeline.manifests);
+        let named: HashSet<ContentHash> = manifests.flat_map(|m| &m.tags).map(|(hash, _)| *hash).collect();
         let unnamed = |key: &ObjectKey| key.stem().parse().is_ok_and(|hash: ContentHash| !named.contains(&hash));
         let keys = self.keys(prefix::TAGS).await?.into_iter().filter(unnamed).collect();
         Ok(self.outcomes_of(keys, |tag| tag).await)
     }
 
-    async fn outlined_timeline(&self, document: TimelineDocument, findings: &mut Vec<Error>) -> Regular<Outlined> {
+    /// What manifests tell of a timeline, and the bases that indexes tell of.
+    async fn rolled_up(
+        &self,
+        document: TimelineDocument,
+        findings: &mut Vec<Error>,
+    ) -> Regular<(RolledUpTimeline, Vec<BaseDocument>)> {
         let id = document.timeline;
         let deleted = match self.deletion_boundary(id).await {
             Err(e) if is_finding(e.code()) => return Ok(Err(Irregular)),
@@ -169,7 +179,13 @@ impl Archive {
             manifests.push(manifest);
             segments.extend(of_manifest);
         }
-        // From here on as `load_segments`: all manifests are there, or the check finds that they are not.
+        Ok(Ok((RolledUpTimeline { document, deleted, manifests, segments }, bases)))
+    }
+
+    /// With the segments that no manifest has. All manifests are there, or the check finds that they are not.
+    async fn with_tail(&self, timeline: RolledUpTimeline) -> Regular<Timeline> {
+        let RolledUpTimeline { document, deleted, manifests, mut segments } = timeline;
+        let id = document.timeline;
         let last = manifests.iter().rev().find(|manifest| manifest.segments.end > manifest.segments.start);
         let rolled_up = last.and_then(|last| last.segments.end.get().checked_sub(1)).map(Ordinal::new);
         let mut listed = self.list_segments(id, rolled_up).await?;
@@ -181,7 +197,7 @@ impl Archive {
                 Err(e) => return Err(e),
             }
         }
-        Ok(Ok(Outlined { timeline: Timeline::new(document, manifests, deleted, segments), bases }))
+        Ok(Ok(Timeline::new(document, manifests, deleted, segments)))
     }
 
     /// What the fewest indexes say of these manifests. One that cannot be read is passed over.
@@ -283,10 +299,12 @@ impl Archive {
     }
 }
 
-/// A timeline, and bases that indexes told of.
-struct Outlined {
-    timeline: Timeline,
-    bases: Vec<BaseDocument>,
+/// A timeline as far as its manifests go.
+struct RolledUpTimeline {
+    document: TimelineDocument,
+    deleted: Option<BoundaryDocument>,
+    manifests: Vec<Manifest>,
+    segments: Vec<SegmentSummary>,
 }
 
 /// What indexes say.
