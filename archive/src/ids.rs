@@ -274,9 +274,18 @@ macro_rules! bytes_id {
 
 /// The byte that two hexadecimal digits stand for.
 pub(crate) fn hex_byte(digits: &[u8]) -> Option<u8> {
-    let digits = std::str::from_utf8(digits).ok()?;
-    let hexadecimal = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-    if hexadecimal { u8::from_str_radix(digits, 16).ok() } else { None }
+    let [high, low] = digits else { return None };
+    Some((digit(*high)? << 4) | digit(*low)?)
+}
+
+/// A catalog of a million segments has hundreds of millions of them.
+const fn digit(text: u8) -> Option<u8> {
+    match text {
+        b'0'..=b'9' => Some(text - b'0'),
+        b'a'..=b'f' => Some(text - b'a' + 10),
+        b'A'..=b'F' => Some(text - b'A' + 10),
+        _ => None,
+    }
 }
 
 /// Text that is not the expected number of hexadecimal digits.
