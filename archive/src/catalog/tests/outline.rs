@@ -191,6 +191,7 @@ async fn of_what_deletion_left_an_outline_has_that_and_no_more() {
             run: Some(run),
         }],
         manifests: Vec::new(),
+        unlogged: Vec::new(),
         created: Micros(0),
         epoch: scene.claim.epoch(),
         nonce: nonce(&scene.random),
