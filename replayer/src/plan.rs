@@ -77,7 +77,7 @@ pub(crate) async fn plan_with(
     // Of what a child left, only a part is on its stream.
     for (timeline, until) in &lineage {
         let cut = until.map(|until| timeline.segments_touching(until, until)).unwrap_or_default();
-        cut.iter().fold(Ok(()), |all, segment| all.and(source.exact(timeline.id(), segment)))?;
+        cut.iter().try_for_each(|segment| source.exact(timeline.id(), segment))?;
     }
     let bases = bases_of(catalog, options.base.as_ref())?;
     let on = Lineage { archive, timelines: &lineage, bases, source, tag };

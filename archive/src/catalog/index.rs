@@ -1,7 +1,7 @@
 //! Indexes over manifests: which there are, what they say, and which of them to read. Pure.
 //!
 //! Owns: the groups of manifests that have an index ([`Shape`]), how a manifest's segments become one entry
-//! ([`indexed`]), and the fewest documents that tell of every manifest ([`cover`]).
+//! ([`indexed`]), and the fewest documents that tell of every manifest (`cover`).
 //! Refuses: being the truth. An index follows from manifests, names their hashes, and gives way to them.
 //!
 //! An entry is what one merged segment would say of itself. A plan looks at edges, events and bounds in it; where what lies

@@ -169,7 +169,9 @@ impl Archive {
         let rest: Vec<_> = numbers.iter().copied().filter(|number| !entries.contains_key(number)).collect();
         for read in self.read_manifests(id, rest).await {
             match read {
-                Ok((manifest, segments, _)) => drop(entries.insert(manifest.number, (manifest, segments))),
+                Ok(ReadManifest { manifest, segments, .. }) => {
+                    entries.insert(manifest.number, (manifest, segments));
+                }
                 Err(e) if is_finding(e.code()) => return Ok(Err(Irregular)),
                 Err(e) => return Err(e),
             }
@@ -254,14 +256,14 @@ impl Archive {
         &self,
         timeline: TimelineId,
         numbers: Vec<ManifestNumber>,
-    ) -> Vec<Result<(Manifest, Vec<SegmentSummary>, Option<(Manifest, SegmentSummary)>)>> {
+    ) -> Vec<Result<ReadManifest>> {
         stream::iter(numbers)
             .map(|number| async move {
                 let found = self.get_manifest(timeline, number).await?;
                 let (document, hash) = found.ok_or_else(|| absent_manifest(timeline, number))?;
                 let told = indexed(&document, hash).outline();
                 let (manifest, segments) = Manifest::outline(document, hash);
-                Ok((manifest, segments, told))
+                Ok(ReadManifest { manifest, segments, told })
             })
             .buffered(CONCURRENCY)
             .collect()
@@ -305,6 +307,14 @@ struct RolledUpTimeline {
     deleted: Option<BoundaryDocument>,
     manifests: Vec<Manifest>,
     segments: Vec<SegmentSummary>,
+}
+
+/// A manifest that was read.
+struct ReadManifest {
+    manifest: Manifest,
+    segments: Vec<SegmentSummary>,
+    /// What an index must say of it, and of its segments as one.
+    told: Option<(Manifest, SegmentSummary)>,
 }
 
 /// What indexes say.
@@ -467,7 +477,7 @@ impl Outline {
             let Some(timeline) = self.catalog.timeline(id) else { return Ok(Err(Irregular)) };
             let mut inside: BTreeMap<ManifestNumber, Vec<SegmentSummary>> = BTreeMap::new();
             for read in archive.read_manifests(id, numbers).await {
-                let (_, segments, told) = match read {
+                let ReadManifest { segments, told, .. } = match read {
                     Err(e) if is_finding(e.code()) => return Ok(Err(Irregular)),
                     read => read?,
                 };

@@ -1,7 +1,7 @@
 //! Planning on an outline: what a plan comes to depend on is read, and the plan made again, until nothing is missing.
 //!
 //! Owns: that a plan never rests on an entry of the catalog that stands for several segments, where one of them could make a
-//! difference. The rules of planning ask for what they must know exactly ([`Source::exact`]); here it is noted. Whatever
+//! difference. The rules of planning ask for what they must know exactly (`Source::exact`); here it is noted. Whatever
 //! came of a plan that asked for anything, refusals too, is thrown away.
 //! The plan is the one that the whole catalog gives. Refuses: deciding anything.
 

@@ -58,5 +58,9 @@ pub(crate) fn unread() -> Error {
 
 /// Whether all entries are segments; notes every one that is none.
 pub(crate) fn all_exact<'a>(source: &dyn Source, pieces: impl IntoIterator<Item = &'a Piece>) -> Result<()> {
-    pieces.into_iter().fold(Ok(()), |all, piece| all.and(source.exact(piece.timeline, &piece.summary)))
+    let mut all = Ok(());
+    for piece in pieces {
+        all = all.and(source.exact(piece.timeline, &piece.summary));
+    }
+    all
 }
