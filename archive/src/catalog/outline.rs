@@ -252,11 +252,7 @@ impl Archive {
     }
 
     /// Manifests, each with its segments and what an index must say of it, in order.
-    async fn read_manifests(
-        &self,
-        timeline: TimelineId,
-        numbers: Vec<ManifestNumber>,
-    ) -> Vec<Result<ReadManifest>> {
+    async fn read_manifests(&self, timeline: TimelineId, numbers: Vec<ManifestNumber>) -> Vec<Result<ReadManifest>> {
         stream::iter(numbers)
             .map(|number| async move {
                 let found = self.get_manifest(timeline, number).await?;
