@@ -4,10 +4,7 @@
 //! so that no base is offered whose segments are not; only what was stated a grace period ago is deleted, behind them. Every effect can be the last: nothing is deleted that a statement
 //! does not cover.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use pitr_archive::{
     Code, Error, Result,

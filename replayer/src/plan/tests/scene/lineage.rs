@@ -100,6 +100,7 @@ fn timeline(id: TimelineId, parent: Option<Position>, segments: &[SegmentSummary
         run: run.last(),
         kept: Vec::new(),
         manifests: Vec::new(),
+        unlogged: Vec::new(),
         created: Micros(0),
         epoch: Epoch::new(1),
         nonce: Nonce([0; 16]),
