@@ -244,6 +244,7 @@ impl Archiver {
         let now = self.parts.clock.now();
         if elapsed(self.last_scan, now) >= SCAN_INTERVAL {
             self.engine.registry().scan()?;
+            self.source.note_watches(&self.state_dir);
             self.last_scan = now;
         }
         self.read(Haste::ByItself)

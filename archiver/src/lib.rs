@@ -71,6 +71,7 @@ mod stream;
 mod unread;
 pub mod wal_tail;
 pub mod watch;
+pub mod watched;
 mod window;
 
 pub use archiver::Archiver;

@@ -22,6 +22,7 @@ use crate::{
     delay::{Delays, PinDelay},
     pin::{PinKind, Pinned, Pins},
     watch::Events,
+    watched::Watched,
 };
 
 /// Where a WAL was last seen.
@@ -47,6 +48,10 @@ struct Inner {
     watching_from: Option<FileNumber>,
     /// How often the watch lapsed.
     lapses: u64,
+    /// What this watch has shown when its events were last waited for.
+    shown: Option<Watched>,
+    /// What watches of earlier processes have shown.
+    inherited: Vec<Watched>,
     /// How long WALs that appeared since the watch began waited for their pins.
     delays: Delays,
     events: Option<Arc<Events>>,
@@ -149,6 +154,10 @@ impl Registry {
                 if let (Pinned::New, true, Some(age)) = (pinned, inner.events.is_some(), age) {
                     inner.delays.note(age);
                 }
+                if pinned == Pinned::Replaced {
+                    // What was seen of this number was another file.
+                    inner.inherited.retain(|watched| !watched.wals.contains(&number));
+                }
                 inner.lost.remove(&number);
                 inner.wals.insert(number, seen);
             }
@@ -217,7 +226,10 @@ impl Registry {
         let Some(events) = events else { return self.scan() };
         if complete {
             self.scan()?;
-            if !events.settle() {
+            let newest = self.lock().wals.keys().next_back().copied();
+            if events.settle() {
+                self.note_shown(newest, lapses);
+            } else {
                 self.watch_lapsed();
             }
             return Ok(());
@@ -232,6 +244,34 @@ impl Registry {
         Ok(())
     }
 
+    /// Every event before a listing in which `newest` was the newest WAL has been acted on.
+    fn note_shown(&self, newest: Option<FileNumber>, lapses: u64) {
+        let mut inner = self.lock();
+        let (Some(newest), Some(from)) = (newest, inner.watching_from) else { return };
+        if inner.lapses != lapses {
+            return;
+        }
+        // WALs that were given up are in no list any more.
+        let below = FileNumber::new(inner.wals_below.get().saturating_sub(1));
+        let lost = inner.lost.range(..=newest).next_back().copied().unwrap_or_default();
+        let from = from.max(below).max(lost);
+        let wals = inner.wals.range(..=newest).map(|(wal, _)| *wal).filter(|wal| *wal > from).collect();
+        inner.shown = Some(Watched { from, wals }.bounded());
+    }
+
+    /// What watches have shown, those of earlier processes first, as far as it concerns WALs that are still needed.
+    pub fn watches(&self) -> Vec<Watched> {
+        let inner = self.lock();
+        let below = inner.wals_below;
+        let needed = |watched: &&Watched| watched.wals.last().is_some_and(|last| *last >= below);
+        inner.inherited.iter().chain(&inner.shown).filter(needed).cloned().collect()
+    }
+
+    /// What watches of earlier processes have shown of the same directory, whose pins are still there.
+    pub fn inherit(&self, watches: Vec<Watched>) {
+        self.lock().inherited = watches;
+    }
+
     /// WALs that can be read, from `from` on, in order.
     pub fn wals_from(&self, from: FileNumber) -> Vec<(FileNumber, Seen)> {
         self.lock().wals.range(from..).map(|(n, s)| (*n, s.clone())).collect()
@@ -243,11 +283,13 @@ impl Registry {
     }
 
     /// Whether every WAL that was created after `after` and has a number below `before` is known: the watch has been
-    /// complete since before `after` was the newest, and no file that it named was lost.
+    /// complete since before `after` was the newest, or that of an earlier process was, and no file that it named was lost.
     pub fn watched_between(&self, after: FileNumber, before: FileNumber) -> bool {
         let inner = self.lock();
         let lost = after < before && inner.lost.range(after..before).any(|n| *n > after);
-        inner.watching_from.is_some_and(|from| from <= after) && !lost
+        let here = || inner.watching_from.is_some_and(|from| from <= after);
+        let earlier = |watched: &Watched| watched.shows_all_between(after, before, |wal| inner.wals.contains_key(&wal));
+        !lost && (here() || inner.inherited.iter().any(earlier))
     }
 
     /// Whether every WAL that was created after `after` is known.

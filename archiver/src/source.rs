@@ -19,7 +19,9 @@ use crate::{
     pin::{Pins, Places},
     registry::Registry,
     state::StateDir,
+    stream::boot_id,
     watch::Watch,
+    watched::{Note, Watched},
 };
 
 /// A directory being followed.
@@ -32,6 +34,8 @@ pub(crate) struct Source {
     path: PathBuf,
     /// By this a directory that was put in its place is noticed.
     identity: (u64, u64),
+    /// What was noted last of what watches have shown.
+    noted: Vec<Watched>,
     _watch: Option<Watch>,
 }
 
@@ -82,19 +86,39 @@ impl Source {
             wal_pins: config.wal_pins.as_deref(),
             archive_name: config.archive_name.as_deref(),
         })?;
+        let mut watches = Vec::new();
         let (db_id, restore_marker) = (lineage.db_id.clone(), lineage.nonce());
         let from = PinnedFrom { version: PINNED_FROM_VERSION, db_id, restore_marker, inode };
         if old == OldPins::GiveUp || !made_of(state, &from)? {
             pins.release_all()?;
             // After the pins are gone: where a crash lost this, they are given up once more.
             note(state, &from)?;
+        } else if let (Some(boot), Some(bytes)) = (boot_id(), state.read(StateDir::WATCHED)?) {
+            watches = Note::read(&bytes, &boot);
         }
         let registry = Arc::new(Registry::new(pins, layout.db.clone(), layout.wal_dir.clone())?);
+        registry.inherit(watches);
         let watch = match config.file_events {
             FileEvents::Watched => Some(Watch::start(registry.clone(), changed.clone())?),
             FileEvents::Scanned => registry.scan().map(|()| None)?,
         };
-        Ok(Self { layout, lineage, registry, path: config.db.clone(), identity, _watch: watch })
+        Ok(Self { layout, lineage, registry, path: config.db.clone(), identity, noted: Vec::new(), _watch: watch })
+    }
+
+    /// Notes what the watch has shown, for a process that finds its pins.
+    ///
+    /// A file system that does not take the note ends nothing: what is not noted is not proven to a later process, which can
+    /// cost it a barrier, and a full disk is emptied by going on.
+    pub fn note_watches(&mut self, state: &StateDir) {
+        let watches = self.registry.watches();
+        let Some(boot) = boot_id().filter(|_| watches != self.noted) else { return };
+        let noted = serde_json::to_vec(&Note::new(boot, watches.clone()))
+            .map_err(|e| Error::new(Code::Internal, "noting what was watched").on(state.root().display()).because(e))
+            .and_then(|text| state.replace(StateDir::WATCHED, &text));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "what was watched is not noted: a restart before the archive has it can cost a barrier");
+        }
+        self.noted = watches;
     }
 
     /// What is in its place now.

@@ -90,6 +90,9 @@ impl StateDir {
     /// Where it is noted which directory the pins were made of.
     pub(crate) const PINNED_FROM: &str = "pinned-from.json";
 
+    /// Where it is noted what the watch on the WALs has shown.
+    pub(crate) const WATCHED: &str = "watched.json";
+
     /// A file of the directory; `None` if it is not there. What is longer than any of ours is cut.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.root.join(name);

@@ -1,8 +1,10 @@
 //! Retention beside itself and beside archivers: between what is read and what is stated, anything can happen.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
-use pitr_archive::{Code, catalog::archive::Archive, object_key::ObjectKey, random::OsRandom, store::Store};
+use pitr_archive::{
+    Code, catalog::archive::Archive, clock::Clock as _, object_key::ObjectKey, random::OsRandom, store::Store,
+};
 use pitr_archiver::{
     crash,
     retention::{Floor, Mode, Policy, Request, prune},
