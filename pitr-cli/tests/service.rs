@@ -232,8 +232,9 @@ fn commands_are_told_before_and_after_a_base_of_barriers_and_of_verifications_an
     let file = configuration(dir.path(), &["one"], &hooks(&hangs));
     let service = Service::start(&["run", "--config", &file]);
     // A server that is not brought to rest in time has no base, and the command is ended with all it began.
-    until("the failure is told", || told().contains("base-failed one").then_some(()));
-    assert!(told().contains("before-base one {\"database\":\"one\"") && told().contains("hook.failed"), "{}", told());
+    until("the failure is told", || told().contains("hook.failed").then_some(()));
+    let said = told();
+    assert!(said.contains("base-failed one") && said.contains("before-base one {\"database\":\"one\""), "{said}");
     assert!(!told().contains("after-base"), "it was never at rest: {}", told());
 
     // Only what can be read is applied.

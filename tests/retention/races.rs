@@ -1,6 +1,6 @@
 //! Retention beside itself and beside archivers: between what is read and what is stated, anything can happen.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use pitr_archive::{
     Code, catalog::archive::Archive, clock::Clock as _, object_key::ObjectKey, random::OsRandom, store::Store,
@@ -83,41 +83,6 @@ async fn a_prune_that_slept_states_nothing_that_it_saw_before() {
     }
     let report = site.prune(window(2), Mode::Act).await.unwrap();
     assert_eq!(report.deleted.total().objects, 0, "nothing before its grace period");
-}
-
-#[tokio::test]
-async fn a_base_whose_upload_lasts_longer_than_the_time_between_two_prunes_is_published() {
-    let mut site = Site::new(None).await;
-    site.day(0).await;
-    for n in 0..6 {
-        site.write(&format!("file {n}"), "1").await;
-        site.db().flush().unwrap();
-    }
-    site.archiver().poll().unwrap();
-    let (store, clock) = (site.store.clone(), site.clock.clone());
-    let uploaded = Rc::new(Cell::new(0));
-    let count = uploaded.clone();
-    let telling = crash::tell(move |here| {
-        if here == "base-uploaded-one" {
-            count.set(count.get() + 1);
-            clock.advance(micros(HOUR));
-            if count.get() % 3 == 0 {
-                let (store, clock) = (store.clone(), clock.clone());
-                let pruned = std::thread::spawn(move || {
-                    runtime().block_on(async {
-                        let archive = Archive::open(Arc::new(store), None).await.unwrap();
-                        let request = Request { policy: window(9), floor: Floor::Respected, mode: Mode::Act };
-                        prune(&archive, &request, &clock, &OsRandom).await.unwrap();
-                    });
-                });
-                pruned.join().unwrap();
-            }
-        }
-    });
-    let base = site.archiver().take_base().await;
-    drop(telling);
-    assert!(base.is_ok(), "{} files were sent: {:?}", uploaded.get(), base.map(|base| base.id));
-    assert!(uploaded.get() < 20, "{} files were sent for 7", uploaded.get());
 }
 
 #[tokio::test]
