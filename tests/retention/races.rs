@@ -1,6 +1,6 @@
 //! Retention beside itself and beside archivers: between what is read and what is stated, anything can happen.
 
-use std::sync::Arc;
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use pitr_archive::{
     Code, catalog::archive::Archive, clock::Clock as _, object_key::ObjectKey, random::OsRandom, store::Store,
@@ -12,7 +12,7 @@ use pitr_archiver::{
 use pitr_replayer::target::Target;
 use rocksdb::WriteOptions;
 
-use super::{DAY, HOUR, Site, micros, runtime, window};
+use super::{DAY, Site, micros, runtime, window};
 
 /// Prunes in another process, when this one passes `at` for the first time.
 fn another_prunes_at(site: &Site, at: &'static str, policy: Policy) -> (crash::Telling, Rc<Cell<bool>>) {
