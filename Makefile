@@ -7,8 +7,8 @@
 #   make hunt    many more random programs than `make test` runs (PITR_PROGRAMS, default 3000)
 #   make bench   what the sequence model costs when a log is read; how fast a base is restored, against cp
 #   make fuzz    every decoder against a coverage-guided fuzzer, MINUTES each (default 10); TARGETS names some only
-#   make soak    a thousand kills and many power cuts, then the randomised tests and the fuzzer for as long as MINUTES says
-#                (default 30); each seed is printed
+#   make soak    a thousand kills, many power cuts and everything at once for SOAK_MINUTES (default 60), then the randomised
+#                tests and the fuzzer for as long as MINUTES says (default 30); each seed is printed
 #   make tools   the servers and stores that the end-to-end tests run against
 #
 # Settings: PITR_CACHE (default ~/.cache/pitr) holds RocksDB, compiled dependencies and the tools, for all checkouts.
@@ -55,7 +55,7 @@ fuzz: setup
 	@MINUTES=$(or $(MINUTES),10) ./scripts/fuzz.sh $(TARGETS)
 
 soak: setup tools
-	@MINUTES=$(or $(MINUTES),30) ./scripts/soak.sh
+	@MINUTES=$(or $(MINUTES),30) SOAK_MINUTES=$(or $(SOAK_MINUTES),60) ./scripts/soak.sh
 
 clean:
 	rm -rf target .env.make

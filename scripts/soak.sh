@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The fuzz targets and random programs for MINUTES (default 30), the latter in batches; before them a thousand kills of the
-# archiver and a hundred and twenty power cuts, whatever MINUTES says (about twenty minutes).
+# archiver and a hundred and twenty power cuts, whatever MINUTES says (about twenty minutes), and SOAK_MINUTES (default 60)
+# of everything at once: load, outages, restarts, kills, bases, pruning (tests/soak.rs; needs root).
 #
 # Every fuzz target gets as many seconds as there are minutes, together a fifth of the time (scripts/fuzz.sh). Their
 # corpora grow in $PITR_CACHE/fuzz, so that the next run goes on where this one ended.
@@ -16,6 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 cache=${PITR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/pitr}
 log=$cache/soak.log
 minutes=${MINUTES:-30}
+soak_minutes=${SOAK_MINUTES:-60}
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 property() {
@@ -34,9 +36,10 @@ crashes=$(awk '$1 == "crashes" { n++ } END { print n + 2 }' "$log" 2>/dev/null |
 crash() {
   PITR_SEED=$crashes cargo test --quiet --release -p pitr-cli --features pitr-archiver/embedded --test "$@" -- --nocapture
 }
-if ! PITR_KILLS=1000 crash kills || ! PITR_POWER_CUTS=20 crash power_loss; then
+if ! PITR_KILLS=1000 crash kills || ! PITR_POWER_CUTS=20 crash power_loss ||
+  ! PITR_SOAK_MINUTES=$soak_minutes crash soak; then
   echo "crashes-failed $crashes $commit" >>"$log"
-  echo "soak: the kills or the power cuts of PITR_SEED=$crashes failed" >&2
+  echo "soak: the kills, the power cuts or the soak of PITR_SEED=$crashes failed" >&2
   exit 1
 fi
 echo "crashes $crashes $commit" >>"$log"
@@ -45,7 +48,7 @@ batch=500
 # `make test` runs the seeds below this anyway.
 seed=$(awk 'BEGIN { last = 499 } $1 == "passed" && $3 > last { last = $3 } END { print last + 1 }' "$log" 2>/dev/null || echo 500)
 passed=0
-while [ "$SECONDS" -lt $((minutes * 60)) ]; do
+while [ "$SECONDS" -lt $(((minutes + soak_minutes) * 60)) ]; do
   last=$((seed + batch - 1))
   if ! output=$(PITR_FIRST=$seed PITR_PROGRAMS=$batch property 2>&1); then
     printf '%s\n' "$output" | tail -200

@@ -4,28 +4,16 @@
 
 mod harness;
 
-use std::{path::Path, process::Stdio, time::Instant};
+use std::{process::Stdio, time::Instant};
 
 use harness::{
     command::{self, pitr, text, url},
     program::Settings,
-    scratch,
+    scratch::{self, bytes_below},
     server::{self, Places},
 };
 
 const MIB: usize = 1 << 20;
-
-fn bytes_below(directory: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
-            Ok(meta) => meta.len(),
-            Err(_) => 0,
-        })
-        .sum()
-}
 
 /// The nice values of a process's threads.
 fn nice_values(id: u32) -> Vec<i32> {

@@ -12,60 +12,196 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use rand::{Rng, SeedableRng, rngs::StdRng};
-use rocksdb::{DB, DBRecoveryMode, WriteBatch, WriteOptions};
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+use rocksdb::{DB, DBRecoveryMode, FlushOptions, WriteBatch, WriteOptions};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    command, model,
     program::Settings,
-    server::{self, Places},
+    server::{self, Opened, Places},
 };
 
 const ASKED: &str = "PITR_TEST_HISTORY";
 const COUNTER: &[u8] = b"counter";
 /// One batch in so many is synced, life by life: with few of them, much of what was archived can be taken back.
 const SYNC_EVERY: [u64; 3] = [60, 7, 1000];
-const FAMILIES: [&str; 2] = ["default", "alpha"];
+/// So often a varied history flushes one of its column families, and compacts one.
+const FLUSH_EVERY: u64 = 3_000;
+const COMPACT_EVERY: u64 = 20_000;
+/// So often what a history comes to is remembered, so that not every comparison begins at its beginning.
+const REMEMBER_EVERY: u64 = 50_000;
 
 type Family = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Style {
+    /// Puts and deletes in two column families.
+    Plain,
+    /// Merges and deleted ranges as well, in four; flushes and compactions between them.
+    Varied,
+}
+
+impl Style {
+    fn families(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &["default", "alpha"],
+            Self::Varied => &["default", "alpha", "beta", "gamma"],
+        }
+    }
+
+    fn batch(self, life: u64, number: u64) -> Vec<(usize, Change)> {
+        match self {
+            Self::Plain => plain(life, number),
+            Self::Varied => varied(life, number),
+        }
+    }
+}
+
+/// One operation.
+enum Change {
+    Put(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    Merge(Vec<u8>, Vec<u8>),
+    DeleteRange(Vec<u8>, Vec<u8>),
+}
 
 /// What the process is told.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
     dir: PathBuf,
     settings: Settings,
+    style: Style,
     life: u64,
     pause: Duration,
 }
 
+fn random(life: u64, number: u64) -> StdRng {
+    StdRng::seed_from_u64(life.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number)
+}
+
+fn counted(life: u64, number: u64) -> (usize, Change) {
+    (0, Change::Put(COUNTER.to_vec(), format!("{life}-{number}").into_bytes()))
+}
+
 /// Batch `number` of a life.
-fn batch(life: u64, number: u64) -> Vec<(usize, Vec<u8>, Option<Vec<u8>>)> {
-    let mut rng = StdRng::seed_from_u64(life.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number);
-    let mut batch = vec![(0, COUNTER.to_vec(), Some(format!("{life}-{number}").into_bytes()))];
+fn plain(life: u64, number: u64) -> Vec<(usize, Change)> {
+    let mut rng = random(life, number);
+    let mut batch = vec![counted(life, number)];
     for _ in 0..rng.random_range(1..5) {
         let key = format!("k{:04}", rng.random_range(0..2000)).into_bytes();
         let value = rng.random_bool(0.8).then(|| {
             let length = rng.random_range(10..300);
             format!("{life}-{number}-{}", "x".repeat(length)).into_bytes()
         });
-        batch.push((rng.random_range(0..FAMILIES.len()), key, value));
+        let change = match value {
+            Some(value) => Change::Put(key, value),
+            None => Change::Delete(key),
+        };
+        batch.push((rng.random_range(0..Style::Plain.families().len()), change));
     }
     batch
+}
+
+/// The same, varied. Values do not compress. The counter is last: it survives every flush, so that no reopen lowers the
+/// sequence number.
+fn varied(life: u64, number: u64) -> Vec<(usize, Change)> {
+    let mut rng = random(life, number);
+    let mut batch = Vec::new();
+    for _ in 0..rng.random_range(1..6) {
+        let n = rng.random_range(0..2000);
+        let (key, merged) = (format!("k{n:04}").into_bytes(), format!("m{:03}", n % 500).into_bytes());
+        let change = match rng.random_range(0..100) {
+            0..65 => {
+                let mut value = vec![0; rng.random_range(10..500)];
+                rng.fill_bytes(&mut value);
+                Change::Put(key, value)
+            }
+            65..75 => Change::Delete(key),
+            75..94 => Change::Merge(merged, format!("{life}-{number}").into_bytes()),
+            94..98 => Change::Delete(merged),
+            _ => Change::DeleteRange(key, format!("k{:04}", n + rng.random_range(1..30)).into_bytes()),
+        };
+        batch.push((rng.random_range(0..Style::Varied.families().len()), change));
+    }
+    batch.push(counted(life, number));
+    batch
+}
+
+fn write_batch(db: &DB, style: Style, changes: Vec<(usize, Change)>) -> WriteBatch {
+    let mut write = WriteBatch::default();
+    for (family, change) in changes {
+        let family = db.cf_handle(style.families()[family]).expect("a column family");
+        match change {
+            Change::Put(key, value) => write.put_cf(&family, key, value),
+            Change::Delete(key) => write.delete_cf(&family, key),
+            Change::Merge(key, operand) => write.merge_cf(&family, key, operand),
+            Change::DeleteRange(from, to) => write.delete_range_cf(&family, from, to),
+        }
+    }
+    write
+}
+
+/// What a server does beside writing.
+fn maintain(opened: &Opened, style: Style, number: u64) {
+    if style == Style::Plain {
+        return;
+    }
+    let family = |n: u64| {
+        let families = style.families();
+        opened.db.cf_handle(families[(n % families.len() as u64) as usize]).expect("a column family")
+    };
+    if number % FLUSH_EVERY == FLUSH_EVERY - 1 {
+        opened.db.flush_cf_opt(&family(number / FLUSH_EVERY), &FlushOptions::default()).expect("a flush");
+    }
+    if number % COMPACT_EVERY == COMPACT_EVERY - 1 {
+        opened.db.compact_range_cf(&family(number / COMPACT_EVERY), None::<&[u8]>, None::<&[u8]>);
+    }
+}
+
+/// What some batches come to.
+#[derive(Clone)]
+struct Content {
+    families: Vec<Family>,
+    sequence: u64,
+}
+
+impl Content {
+    fn apply(&mut self, changes: Vec<(usize, Change)>) {
+        self.sequence += changes.len() as u64;
+        for (family, change) in changes {
+            let family = &mut self.families[family];
+            match change {
+                Change::Put(key, value) => drop(family.insert(key, value)),
+                Change::Delete(key) => drop(family.remove(&key)),
+                Change::Merge(key, operand) => {
+                    let merged = model::merge(family.get(&key).map(Vec::as_slice), std::iter::once(operand.as_slice()));
+                    family.insert(key, merged);
+                }
+                Change::DeleteRange(from, to) => {
+                    let gone: Vec<_> = family.range(from..to).map(|(key, _)| key.clone()).collect();
+                    gone.iter().for_each(|key| drop(family.remove(key)));
+                }
+            }
+        }
+    }
 }
 
 /// Is the writing process until it is killed, if the environment says so; else returns at once.
 pub fn write_if_asked() {
     let Ok(order) = std::env::var(ASKED) else { return };
     let order: Order = serde_json::from_str(&order).expect("an order");
-    let mut lines = std::io::stdin().lines();
+    let mut lines = BufReader::new(std::io::stdin()).lines();
     let opened = server::open(&order.dir, &Places::default(), &order.settings).expect("the database opens");
-    for name in FAMILIES {
+    let style = order.style;
+    for name in style.families() {
         if !opened.names.iter().any(|n| n == name) {
             opened.db.create_cf(name, &server::family_options(&order.settings)).expect("a column family");
         }
@@ -78,15 +214,16 @@ pub fn write_if_asked() {
     if lines.next().is_none() {
         std::process::exit(0);
     }
-    loop {
-        let mut write = WriteBatch::default();
-        for (family, key, value) in batch(order.life, number) {
-            let family = opened.db.cf_handle(FAMILIES[family]).expect("a column family");
-            match value {
-                Some(value) => write.put_cf(&family, key, value),
-                None => write.delete_cf(&family, key),
-            }
+    // The next line is to close.
+    let closing = Arc::new(AtomicBool::new(false));
+    let told = closing.clone();
+    std::thread::spawn(move || {
+        if lines.next().is_some() {
+            told.store(true, Ordering::SeqCst);
         }
+    });
+    while !closing.load(Ordering::SeqCst) {
+        let write = write_batch(&opened.db, style, style.batch(order.life, number));
         let mut options = WriteOptions::default();
         let synced = number % sync_every == sync_every - 1;
         options.set_sync(synced);
@@ -95,9 +232,12 @@ pub fn write_if_asked() {
             std::process::exit(1);
         }
         say(format_args!("{} {number}", if synced { "synced" } else { "written" }));
+        maintain(&opened, style, number);
         number += 1;
         std::thread::sleep(order.pause);
     }
+    drop(opened);
+    std::process::exit(0);
 }
 
 fn say(what: std::fmt::Arguments<'_>) {
@@ -140,6 +280,14 @@ impl Writer {
         stdin.write_all(b"go\n").expect("a process that listens");
     }
 
+    /// Lets it close the database and end.
+    pub fn close(&mut self) {
+        let stdin = self.stdin.as_mut().expect("a process that listens");
+        stdin.write_all(b"close\n").expect("a process that listens");
+        let status = command::wait(&mut self.child).expect("the database's process ends");
+        assert!(status.success(), "closing the database: {status}");
+    }
+
     /// Ends it by SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -163,6 +311,7 @@ pub struct Histories {
     /// Its directory.
     pub dir: PathBuf,
     settings: Settings,
+    style: Style,
     pause: Duration,
     /// Where each life began: its first number.
     lives: Vec<u64>,
@@ -170,12 +319,39 @@ pub struct Histories {
     synced: Arc<AtomicU64>,
     /// What of it was said before the power was cut.
     before_cut: Option<u64>,
+    /// What so many batches come to that these lives wrote.
+    remembered: Mutex<BTreeMap<(u64, Vec<Part>), Content>>,
+}
+
+/// A life's part of a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Part {
+    first: u64,
+    life: u64,
 }
 
 impl Histories {
     /// Of a database that is not there yet.
     pub fn new(dir: &Path, settings: Settings, pause: Duration) -> Self {
-        Self { dir: dir.to_owned(), settings, pause, lives: Vec::new(), synced: Arc::default(), before_cut: None }
+        Self::of(Style::Plain, dir, settings, pause)
+    }
+
+    /// The same, with more kinds of operations, more column families, flushes and compactions.
+    pub fn varied(dir: &Path, settings: Settings, pause: Duration) -> Self {
+        Self::of(Style::Varied, dir, settings, pause)
+    }
+
+    fn of(style: Style, dir: &Path, settings: Settings, pause: Duration) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            settings,
+            style,
+            pause,
+            lives: Vec::new(),
+            synced: Arc::default(),
+            before_cut: None,
+            remembered: Mutex::default(),
+        }
     }
 
     /// The power is about to be cut: what is said to be synced from here on, nobody can have heard. (An fsync that is
@@ -195,7 +371,8 @@ impl Histories {
     /// `name` is the test that calls [`write_if_asked`].
     pub fn open(&mut self, name: &str) -> (Writer, u64) {
         let life = self.lives.len() as u64;
-        let order = Order { dir: self.dir.clone(), settings: self.settings.clone(), life, pause: self.pause };
+        let (dir, settings) = (self.dir.clone(), self.settings.clone());
+        let order = Order { dir, settings, style: self.style, life, pause: self.pause };
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", name, "--nocapture", "--quiet"])
             .env(ASKED, serde_json::to_string(&order).expect("an order"))
@@ -217,12 +394,9 @@ impl Histories {
             found >= synced,
             "the database lost what it had synced: it holds {found} batches, {synced} were synced"
         );
-        if let Some(last) = found.checked_sub(1) {
-            assert_eq!(
-                self.life_of(life.saturating_sub(1), last),
-                last_life,
-                "the database holds a history of its own"
-            );
+        if found > 0 {
+            let wrote = self.parts(life.saturating_sub(1), found).last().map(|part| part.life);
+            assert_eq!(wrote, Some(last_life), "the database holds a history of its own");
         }
         self.lives.push(found);
         let (written, failed) = (Arc::new(AtomicU64::new(found)), Arc::new(AtomicU64::default()));
@@ -253,10 +427,38 @@ impl Histories {
         self.lives.len() as u64
     }
 
-    /// Which life wrote batch `number` of the history that `life` ended.
-    fn life_of(&self, life: u64, number: u64) -> u64 {
-        let lives = self.lives.iter().enumerate().take(usize::try_from(life).expect("a few") + 1);
-        lives.filter(|(_, first)| **first <= number).map(|(life, _)| life as u64).max().unwrap_or_default()
+    /// Whose batches the first `count` of the history are that `life` ended.
+    fn parts(&self, life: u64, count: u64) -> Vec<Part> {
+        let mut parts: Vec<Part> = Vec::new();
+        for (life, first) in (0..=life).zip(self.lives.iter().copied()) {
+            // What a life found to be gone, another has written in its place.
+            parts.retain(|part| part.first < first);
+            parts.push(Part { first, life });
+        }
+        parts.retain(|part| part.first < count);
+        parts
+    }
+
+    /// What the first `count` batches of that history come to.
+    fn content(&self, life: u64, count: u64) -> Content {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = (0..=count / REMEMBER_EVERY).rev().map(|n| n * REMEMBER_EVERY).find_map(|number| {
+            let content = remembered.get(&(number, self.parts(life, number)))?;
+            Some((number, content.clone()))
+        });
+        let empty = || Content { families: vec![Family::new(); self.style.families().len()], sequence: 0 };
+        let (from, mut content) = known.unwrap_or_else(|| (0, empty()));
+        let parts = self.parts(life, count);
+        let ends = parts.iter().skip(1).map(|part| part.first).chain([count]);
+        for (part, end) in parts.iter().zip(ends) {
+            for number in part.first.max(from)..end {
+                content.apply(self.style.batch(part.life, number));
+                if (number + 1) % REMEMBER_EVERY == 0 {
+                    remembered.insert((number + 1, self.parts(life, number + 1)), content.clone());
+                }
+            }
+        }
+        content
     }
 
     /// Opens a copy in the strictest mode: whichever history it says to be, it must be that, exactly. Answers how many
@@ -269,20 +471,9 @@ impl Histories {
             .unwrap_or_else(|e| panic!("{} does not open: {e}", copy.display()));
         let (life, count) = counter(&opened.db).map_or((0, 0), |(life, number)| (life, number + 1));
         assert!(life < self.lives.len() as u64, "a life that never was: {life}");
-        let mut content = vec![Family::new(); FAMILIES.len()];
-        let mut sequence = 0;
-        for number in 0..count {
-            let written = batch(self.life_of(life, number), number);
-            sequence += written.len() as u64;
-            for (family, key, value) in written {
-                match value {
-                    Some(value) => content[family].insert(key, value),
-                    None => content[family].remove(&key),
-                };
-            }
-        }
+        let Content { families, sequence } = self.content(life, count);
         let dump = server::dump(&opened.db, &opened.names).unwrap_or_else(|e| panic!("{}: {e}", copy.display()));
-        for (family, expected) in FAMILIES.iter().zip(content) {
+        for (family, expected) in self.style.families().iter().zip(families) {
             let got: Family = dump.get(*family).into_iter().flatten().cloned().collect();
             assert!(got == expected, "at batch {count} of life {life}, {family} is not what was written");
         }

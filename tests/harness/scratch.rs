@@ -26,6 +26,20 @@ pub fn on_disk() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("pitr-test-").tempdir().expect("a temporary directory")
 }
 
+/// Bytes of all files below a directory.
+#[allow(dead_code)] // not every test program asks
+pub fn bytes_below(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 fn roomy(place: &Path) -> bool {
     const ROOM: u64 = 4 << 30;
     rustix::fs::statvfs(place).is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) >= ROOM)
