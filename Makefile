@@ -5,7 +5,8 @@
 #   make test    formatting, lints, every test
 #   make build   the binary, target/release/pitr
 #   make hunt    many more random programs than `make test` runs (PITR_PROGRAMS, default 3000)
-#   make bench   what the sequence model costs when a log is read; how fast a base is restored, against cp
+#   make bench   what pitr run costs the server beside it, how soon it has what was written, what it asks the store, twenty
+#                idle databases; what the sequence model costs when a log is read; how fast a base is restored, against cp
 #   make fuzz    every decoder against a coverage-guided fuzzer, MINUTES each (default 10); TARGETS names some only
 #   make soak    a thousand kills, many power cuts and everything at once for SOAK_MINUTES (default 60), then the randomised
 #                tests and the fuzzer for as long as MINUTES says (default 30); each seed is printed
@@ -49,7 +50,8 @@ lint: setup
 
 bench: build
 	@$(ENV) cargo bench --package pitr-archive --bench sequence_model
-	@$(ENV) ./scripts/bench.sh
+	@failed=0; $(ENV) cargo bench --package pitr-cli $(FEATURES) --bench beside || failed=$$?; \
+	./scripts/bench.sh || failed=$$?; exit $$failed
 
 fuzz: setup
 	@MINUTES=$(or $(MINUTES),10) ./scripts/fuzz.sh $(TARGETS)
