@@ -16,6 +16,8 @@ mod coverage;
 mod disk;
 #[path = "simulation/judge.rs"]
 mod judge;
+#[path = "simulation/merging.rs"]
+mod merging;
 #[path = "simulation/network.rs"]
 mod network;
 #[path = "simulation/oracle.rs"]
@@ -113,6 +115,7 @@ fn whatever_fails_every_archive_is_valid_and_every_restore_exact_or_refused() {
             .chain(crash::POINTS)
             .chain(crash::PRUNE_POINTS)
             .chain(crash::INDEX_POINTS)
+            .chain(crash::MERGE_POINTS)
             .filter(|kind| coverage.count(kind) == 0)
             .collect();
         assert!(never.is_empty(), "no run met {never:?}");

@@ -131,6 +131,7 @@ codes! {
     SegmentDamaged = "segment.damaged", Integrity, Critical, Never, "the segment's bytes are not what was written", "restore from another copy of the archive; pitr verify lists everything that is affected";
     SegmentUnsupported = "segment.unsupported-version", Usage, Error, Never, "the segment was written by a newer pitr", "use the version of pitr that wrote it, or a newer one";
     SegmentMissing = "segment.missing", Integrity, Critical, Never, "a segment that the archive names is not there", "somebody deleted it, or the store lost it; targets before it can still be restored";
+    SegmentMerged = "segment.merged", Integrity, Critical, Never, "a manifest names a merged segment that is not what it stands for", "the segments that it was merged from stay in use as long as they are there; pitr verify tells whether all of them are";
     ChainBroken = "archive.chain-broken", Integrity, Critical, Never, "the running hash does not join two neighbouring parts of the archive", "an object was replaced or reordered; pitr verify shows where";
     ObjectDamaged = "archive.object-damaged", Integrity, Critical, Never, "the object's bytes are not what was written", "restore it from another copy of the archive";
     ObjectTooLarge = "archive.object-too-large", Integrity, Critical, Never, "the object is larger than such an object can be", "it is not what was written: restore it from another copy of the archive";

@@ -23,14 +23,14 @@ use pitr_archive::{
         schema::{ManifestDocument, Position, SegmentSummary, TimelineDocument},
     },
     clock::Micros,
-    ids::{BaseId, FileNumber, ManifestNumbers, Ordinal, TimelineId},
+    ids::{BaseId, FileNumber, ManifestNumbers, Nonce, Ordinal, TimelineId},
     object_key::ObjectKey,
     rate::Class,
     segment::envelope::Level,
 };
 use tokio::sync::Notify;
 
-use self::{branch::timeline_for, holding::HeldBack, join::join};
+use self::{branch::timeline_for, holding::HeldBack, join::join, merging::Merges};
 use crate::{
     base::{
         pace::Pace,
@@ -41,6 +41,7 @@ use crate::{
     elapsed::{Moment, elapsed},
     engine::{BaseReason, Engine, Polled},
     layout::Layout,
+    metrics::Metrics,
     roll_up::RollUp,
     ship::{self, Delivered, Reach, Shipment},
     source::{Presence, Source},
@@ -56,6 +57,7 @@ mod holding;
 pub(crate) mod indexes;
 mod join;
 mod manifests;
+pub(crate) mod merging;
 mod tags;
 
 pub(crate) use bases::{Floor, of_another_history};
@@ -128,6 +130,8 @@ pub struct Archiver {
     pending_manifest: Option<ManifestDocument>,
     /// Groups of manifests that are complete and have no index yet.
     unindexed: VecDeque<(TimelineId, ManifestNumbers)>,
+    /// Sent, not known to be written, and not sent again: it may arrive all the same.
+    given_up_manifest: Option<Nonce>,
     /// Files of published bases.
     pub(crate) known_files: KnownFiles,
     pub(crate) last_base: Option<BaseId>,
@@ -145,6 +149,8 @@ pub struct Archiver {
     unread: Unread,
     /// Whether the archive answers.
     pub(crate) reach: Arc<Reach>,
+    /// What is known about merging.
+    pub(crate) merging: Merges,
 }
 
 impl Archiver {
@@ -203,6 +209,7 @@ impl Archiver {
             branches: 0,
             pending_manifest: None,
             unindexed: VecDeque::new(),
+            given_up_manifest: None,
             known_files: KnownFiles::default(),
             last_base: None,
             last_base_attempt: None,
@@ -213,6 +220,7 @@ impl Archiver {
             held_back,
             unread: Unread::default(),
             reach: Arc::default(),
+            merging: Merges::default(),
         }
     }
 
@@ -400,13 +408,24 @@ impl Archiver {
         }
     }
 
-    /// A segment that was created where another writer's had been deleted is not in the archive: after a pause, the place
-    /// where deletion stopped is looked at.
+    /// A segment that was created where another writer's had been deleted, by retention or because it was merged, is not in
+    /// the archive: after a pause, the place where deletion stopped is looked at, and whether others have written manifests.
     async fn refuse_the_past(&self, shipment: &Shipment) -> Result<()> {
         if self.head_known.ago(&*self.parts.clock) < PAUSE {
             return Ok(());
         }
         let summary = &shipment.segment.summary;
+        // What is merged is in a manifest before: where the newest one is ours, no ordinal of ours has become free by that.
+        let newest = self.archive.list_manifests(self.timeline).await?.last().copied();
+        if let Some(newest) = newest.filter(|newest| *newest >= self.roll_up.number)
+            && let Some((other, _)) = self.archive.get_manifest(self.timeline, newest).await?
+            && other.epoch > self.claim.epoch()
+        {
+            return Err(Error::new(Code::Fenced, "shipping the segment after a pause")
+                .on(&shipment.segment.key)
+                .with("our epoch", self.claim.epoch())
+                .with("epoch of the newest manifest", other.epoch));
+        }
         match self.archive.deletion_boundary(self.timeline).await? {
             Some(deleted) if summary.ordinal < deleted.ordinal => {
                 Err(Error::new(Code::Fenced, "shipping the segment after a pause")
@@ -511,6 +530,11 @@ impl Archiver {
     /// The archive.
     pub fn archive(&self) -> &Arc<Archive> {
         &self.archive
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.parts.metrics
     }
 
     /// How things are.

@@ -12,6 +12,7 @@ use pitr_archive::{
 use crate::{
     budget::Budget,
     engine::Policy,
+    merge,
     metrics::Metrics,
     observer::{NoObserver, Observer},
     owner::{NoOwner, Owner},
@@ -75,6 +76,8 @@ pub struct ArchiverConfig {
     pub budget: Budget,
     /// What happens where another archiver still writes into the archive. Default: it is left to it.
     pub rival: Rival,
+    /// How segments are merged in the background. Default: to minutes, hours and days.
+    pub merge: merge::Policy,
 }
 
 /// What a claim on an archive means for the archiver that had it before and is still writing.
@@ -125,6 +128,7 @@ impl ArchiverConfig {
             uploads: 2,
             budget: Budget::default(),
             rival: Rival::Leave,
+            merge: merge::Policy::default(),
         }
     }
 
@@ -154,6 +158,7 @@ impl ArchiverConfig {
             include,
             uploads,
             budget,
+            merge,
         );
         changed
     }

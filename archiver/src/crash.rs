@@ -56,6 +56,10 @@ pub const PRUNE_POINTS: &[&str] = &[
 /// Those of writing indexes, which a group of manifests comes before.
 pub const INDEX_POINTS: &[&str] = &["index-before-put", "index-after-put"];
 
+/// Those of merging, in the order in which it passes them.
+pub const MERGE_POINTS: &[&str] =
+    &["merge-before-put", "merge-after-put", "merge-before-delete", "merge-deleted-one", "merge-after-delete"];
+
 struct Armed {
     name: String,
     left: AtomicU64,
@@ -103,10 +107,8 @@ impl fmt::Debug for Telling {
 
 /// Ends the process here if the environment asks for it.
 pub fn point(name: &'static str) {
-    debug_assert!(
-        [POINTS, PRUNE_POINTS, INDEX_POINTS].iter().any(|points| points.contains(&name)),
-        "{name} is not in the list"
-    );
+    let known = [POINTS, PRUNE_POINTS, INDEX_POINTS, MERGE_POINTS].iter().any(|points| points.contains(&name));
+    debug_assert!(known, "{name} is not in the list");
     // The listener may unwind: it must not be borrowed meanwhile.
     if let Some(listener) = LISTENER.with_borrow(Clone::clone) {
         listener(name);

@@ -35,6 +35,7 @@ use crate::{
     control::{Answer, ControlServer},
     elapsed::elapsed,
     engine::Polled,
+    merge::perform::Done,
     observer::Linking,
     quiet::{Ahead, Sentry},
     requests::Requests,
@@ -88,6 +89,8 @@ struct Daemon {
     /// An index is being written.
     index: Option<JoinHandle<()>>,
     capture_failed: Option<Micros>,
+    /// A deed of merging, begun after so many joins.
+    merge: Option<(u64, JoinHandle<Result<Done>>)>,
     /// Since when there has been no database that can be read.
     away: Option<Micros>,
     last_beat: Micros,
@@ -131,6 +134,7 @@ impl Archiver {
             capture: None,
             index: None,
             capture_failed: None,
+            merge: None,
             away: None,
             last_beat,
         };
@@ -286,6 +290,7 @@ impl Daemon {
             temporary(e, "the manifest could not be written; it is tried again")?;
         }
         self.index_step();
+        self.merge_step().await;
         // Last: while a database is written to, there is always one more segment, and whoever waits for a moment at which none
         // is under way (requests, a base's publication, a manifest) would wait for ever.
         self.ship_if_due(now)?;
@@ -348,6 +353,24 @@ impl Daemon {
         Ok(())
     }
 
+    /// Small segments are merged beside everything else, one deed at a time, while the archive answers.
+    async fn merge_step(&mut self) {
+        match self.merge.take() {
+            None => {
+                if self.archiver.reach.failing().is_none()
+                    && let Some(deed) = self.archiver.next_merge()
+                {
+                    self.merge = Some((deed.joins, tokio::spawn(deed.perform().in_current_span())));
+                }
+            }
+            Some((joins, task)) if task.is_finished() => {
+                let done = joined(task.await);
+                self.archiver.merge_done(joins, done);
+            }
+            Some(running) => self.merge = Some(running),
+        }
+    }
+
     async fn finish(mut self) -> Result<()> {
         if let Some(job) = self.base.take() {
             job.abandon();
@@ -358,6 +381,9 @@ impl Daemon {
         }
         // Whoever writes the next larger one writes it.
         if let Some(task) = self.index.take() {
+            task.abort();
+        }
+        if let Some((_, task)) = self.merge.take() {
             task.abort();
         }
         self.requests.refuse(|| Error::new(Code::ControlUnavailable, "asking the archiver").with("state", "stopping"));

@@ -4,7 +4,7 @@
 //! - [`Archiver`] is the whole thing: open it, then [`Archiver::run`] it as a daemon or drive it step by step.
 //! - [`engine`] decides: what is continuous, what is a barrier, when a base is wanted. [`pin`], [`registry`] and
 //!   [`watch`] hold files before the server deletes them; [`wal_tail`] and [`manifest_tail`] read them.
-//! - [`retention`] decides what of an archive is kept, and deletes the rest.
+//! - [`retention`] decides what of an archive is kept, and deletes the rest. [`merge`] makes large segments of small ones.
 //! - [`base`] takes bases, [`ship`] delivers segments, [`control`] is the socket that `pitr tag` talks to, [`metrics`] what
 //!   can be seen of it from outside.
 //!
@@ -50,6 +50,7 @@ mod fork;
 pub mod layout;
 pub mod lineage;
 pub mod manifest_tail;
+pub mod merge;
 pub mod metrics;
 pub mod observer;
 pub mod owner;

@@ -46,6 +46,9 @@ pub struct Metrics {
     object_bytes: AtomicU64,
     bases: AtomicU64,
     tags: AtomicU64,
+    merged: AtomicU64,
+    merged_bytes: AtomicU64,
+    superseded_deleted: AtomicU64,
     delivery: Durations,
     seldom: Mutex<Seldom>,
 }
@@ -83,6 +86,12 @@ pub struct Counts {
     pub bases: u64,
     /// Tags created.
     pub tags: u64,
+    /// Merged segments that manifests name.
+    pub merged: u64,
+    /// Bytes of their objects.
+    pub merged_bytes: u64,
+    /// Segments deleted whose entries are in larger ones.
+    pub superseded_deleted: u64,
     /// From when the oldest entry of a segment was read to when the archive had it; heartbeats are left out.
     pub delivery: DurationCounts,
     /// Barriers that the archive has acknowledged, by reason.
@@ -155,6 +164,9 @@ impl Metrics {
             object_bytes: read(&self.object_bytes),
             bases: read(&self.bases),
             tags: read(&self.tags),
+            merged: read(&self.merged),
+            merged_bytes: read(&self.merged_bytes),
+            superseded_deleted: read(&self.superseded_deleted),
             delivery: self.delivery.read(),
             barriers: seldom.barriers.clone(),
             base_failures: seldom.base_failures.clone(),
@@ -218,6 +230,15 @@ impl Metrics {
 
     pub(crate) fn tag(&self) {
         add(&self.tags, 1);
+    }
+
+    pub(crate) fn merged(&self, bytes: u64) {
+        add(&self.merged, 1);
+        add(&self.merged_bytes, bytes);
+    }
+
+    pub(crate) fn superseded_deleted(&self, segments: u64) {
+        add(&self.superseded_deleted, segments);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use pitr_archive::{
-    catalog::schema::{Position, SegmentSummary},
+    catalog::schema::{ManifestDocument, Position, SegmentSummary},
     clock::Micros,
     ids::{BaseId, ContentHash, ManifestNumber},
 };
@@ -25,6 +25,8 @@ pub struct RollUp {
     pub bases: Vec<BaseId>,
     /// Tags: hash of the name, position.
     pub tags: Vec<(ContentHash, Position)>,
+    /// Merged segments.
+    pub merged: Vec<SegmentSummary>,
     /// When the first of these was acknowledged.
     since: Option<Micros>,
 }
@@ -43,6 +45,8 @@ impl RollUp {
         segments: Vec<SegmentSummary>,
     ) {
         (self.number, self.previous, self.segments) = (number, previous, segments);
+        // It may name them, too. Those that it does not are found again.
+        self.merged.clear();
     }
 
     /// A segment was acknowledged.
@@ -57,12 +61,12 @@ impl RollUp {
         !self.segments.is_empty() && (old || self.segments.len() as u64 >= segments)
     }
 
-    /// A manifest over the first `segments` segments, `bases` bases and `tags` tags was written; its stored bytes have
-    /// this hash. What came while it was under way is left for the next.
-    pub fn written(&mut self, hash: ContentHash, next: ManifestNumber, segments: usize, bases: usize, tags: usize) {
-        self.segments.drain(..segments.min(self.segments.len()));
-        self.bases.drain(..bases.min(self.bases.len()));
-        self.tags.drain(..tags.min(self.tags.len()));
+    /// This manifest was written; its stored bytes have this hash. What came while it was under way is left for the next.
+    pub fn written(&mut self, document: &ManifestDocument, hash: ContentHash, next: ManifestNumber) {
+        self.segments.drain(..document.segments.len().min(self.segments.len()));
+        self.bases.drain(..document.bases.len().min(self.bases.len()));
+        self.tags.drain(..document.tags.len().min(self.tags.len()));
+        self.merged.drain(..document.merged.len().min(self.merged.len()));
         self.number = next;
         self.previous = Some(hash);
         self.since = None;

@@ -16,7 +16,7 @@ use pitr_archive::{
         schema::{BaseFile, SegmentSummary},
     },
     code::Exit,
-    ids::{Boundary, ColumnFamilyId, RunningHash, TimelineId},
+    ids::{Boundary, ColumnFamilyId, Ordinals, RunningHash, TimelineId},
     object_key::{ObjectKey, prefix},
     rocks::file_name,
     store::Listed,
@@ -62,8 +62,8 @@ impl From<&Error> for Finding {
 /// Objects that are in the store and no part of the archive. They are no damage: `pitr prune` deletes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Garbage {
-    /// Objects that were condemned, and segments and manifests that retention does not keep: they wait for the end of their
-    /// grace period.
+    /// Objects that were condemned, segments and manifests that retention does not keep, and segments whose entries are in a
+    /// merged one: they wait for the end of their grace period.
     pub condemned: u64,
     /// Their bytes.
     pub condemned_bytes: u64,
@@ -148,10 +148,15 @@ async fn garbage(archive: &Archive, catalog: &Catalog, listed: &[Listed], files:
         there.iter().filter(|l| catalog.condemned().contains_key(&l.key)).for_each(|l| condemned(l.size));
     }
     for timeline in catalog.timelines() {
+        // Not kept, or in a merged segment, or one that was never named: behind the catalog's end others go on meanwhile.
+        let gone = |ordinals: Ordinals| {
+            let kept = timeline.deleted().is_none_or(|deleted| deleted.keeps_any(ordinals));
+            let used = timeline.segment(ordinals.first()).is_some_and(|entry| entry.ordinals() == ordinals);
+            !kept || (!used && ordinals.first() < timeline.next_ordinal())
+        };
+        let segments = archive.list_all_segments(timeline.id()).await?;
+        segments.iter().filter(|(ordinals, _)| gone(*ordinals)).for_each(|(_, size)| condemned(*size));
         let Some(deleted) = timeline.deleted() else { continue };
-        let segments = archive.store().list(&prefix::segments(timeline.id()), None).await?;
-        let gone = |l: &&Listed| l.key.segment_ordinal().is_some_and(|ordinal| !deleted.keeps(ordinal));
-        segments.iter().filter(gone).for_each(|l| condemned(l.size));
         let manifests = archive.store().list(&prefix::manifests(timeline.id()), None).await?;
         let gone = |l: &&Listed| l.key.manifest_number().is_some_and(|number| !deleted.keeps_manifest(number));
         manifests.iter().filter(gone).for_each(|l| condemned(l.size));

@@ -189,6 +189,7 @@ impl Writer {
             bases: std::mem::take(&mut self.bases),
             tags: std::mem::take(&mut self.tags),
             pruned: Vec::new(),
+            merged: Vec::new(),
             created: self.clock.now(),
             epoch: self.claim.epoch(),
             nonce: Self::nonce(),

@@ -18,7 +18,7 @@ use pitr_archive::{
     random::SeededRandom,
     store::Store,
 };
-use pitr_archiver::{Archiver, ArchiverConfig, Parts, config::FileEvents, observer::NoObserver, owner::NoOwner};
+use pitr_archiver::{Archiver, ArchiverConfig, Parts, config::FileEvents, merge, observer::NoObserver, owner::NoOwner};
 use tokio::runtime::Runtime;
 
 use crate::{network::Network, process};
@@ -32,6 +32,7 @@ pub struct Place<'r> {
     pub random: Arc<SeededRandom>,
     pub key: Option<MasterKey>,
     pub segment_bytes: u64,
+    pub merge: merge::Policy,
 }
 
 /// A host on which an archiver can run.
@@ -80,6 +81,7 @@ impl Host {
             file_events: FileEvents::Scanned,
             // Which of two files is sent first would depend on threads.
             uploads: 1,
+            merge: place.merge.clone(),
             writer: self.state.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             // So small that a story has some.
             index: Shape::new(2, 3).expect("a shape"),

@@ -37,13 +37,14 @@ impl Coverage {
     }
 }
 
-/// What must happen, beside every one of `crash::POINTS` and `crash::PRUNE_POINTS`.
+/// What must happen, beside every one of `crash::POINTS`, `crash::PRUNE_POINTS` and `crash::MERGE_POINTS`.
 pub const KINDS: &[&str] = &[
     "archiver: catch up",
     "archiver: close",
     "archiver: close manifest",
     "archiver: heartbeat",
     "archiver: killed",
+    "archiver: merge",
     "archiver: open",
     "archiver: poll",
     "archiver: ship",
@@ -67,6 +68,11 @@ pub const KINDS: &[&str] = &[
     "clock: set ahead",
     "clock: set back",
     "disk: torn append seen",
+    "merge: a held restore goes on",
+    "merge: an old plan comes too late",
+    "merge: an old plan restores",
+    "merge: parts deleted",
+    "merge: something was due",
     "network: late creation arrives",
     "network: late creation finds another",
     "network: late creation is lost",
@@ -89,6 +95,7 @@ pub const KINDS: &[&str] = &[
     "server: reopen lowers the sequence",
     "server: single delete",
     "server: write",
+    "stall: awake after merging",
     "stall: awake after pruning",
     "stall: fenced",
     "stall: the clock hides it",

@@ -36,6 +36,8 @@ pub enum Feature {
     Inattentive,
     /// What a policy does not keep is pruned.
     Retention,
+    /// Segments are merged.
+    Merging,
 }
 
 impl Feature {
@@ -89,6 +91,12 @@ impl Profile {
         let encryption = if choose(5) { Encryption::On } else { Encryption::Off };
         let segment_bytes = if choose(4) { rng.random_range(1..600) } else { 8 << 20 };
         Self { features, settings, encryption, segment_bytes, steps: rng.random_range(20..90) }
+    }
+
+    /// Adds what was drawn elsewhere.
+    pub fn with(mut self, feature: Feature, drawn: bool) -> Self {
+        self.features.extend(drawn.then_some(feature));
+        self
     }
 
     pub fn has(&self, feature: Feature) -> bool {

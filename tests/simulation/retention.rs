@@ -70,6 +70,7 @@ fn is_ahead(run: &Run<'_>, stated: Micros) -> bool {
     run.place.runtime.block_on(async {
         let mut times: Vec<Micros> = archive.condemned().await.expect("documents").iter().map(|d| d.created).collect();
         for timeline in catalog.timelines() {
+            times.extend(timeline.manifests().iter().filter(|m| !m.merged.is_empty()).map(|m| m.created));
             times
                 .extend(archive.deletion_boundaries(timeline.id()).await.expect("documents").iter().map(|d| d.created));
         }
@@ -194,7 +195,21 @@ fn unneeded(run: &Run<'_>) -> BTreeSet<ObjectKey> {
         ["segments/", "manifests/", "bases/", "files/", "tags/"].iter().any(|kind| key.as_str().starts_with(kind))
     };
     let all = run.memory.contents().into_iter().map(|(key, _)| key);
-    all.filter(|key| pruned(key) && !needed.contains(key)).collect()
+    all.filter(|key| pruned(key) && !needed.contains(key) && !may_be_named(run, &archive, &catalog, key)).collect()
+}
+
+/// Whether a merged segment is so young that an archiver may be about to name it, or was made by a clock that was ahead.
+fn may_be_named(run: &Run<'_>, archive: &Archive, catalog: &Catalog, key: &ObjectKey) -> bool {
+    let Some(ordinals) = key.segment_ordinals().filter(|ordinals| ordinals.is_merged()) else { return false };
+    let of = |timeline: &&Timeline| ObjectKey::segment(timeline.id(), ordinals) == *key;
+    let Some(timeline) = catalog.timelines().find(of) else { return false };
+    // In a larger one by now.
+    if timeline.segment(ordinals.first()).is_some_and(|entry| entry.ordinals().contains(ordinals.last())) {
+        return false;
+    }
+    let header = run.place.runtime.block_on(archive.read_header(timeline.id(), ordinals)).expect("a header");
+    let age = run.place.clock.now().0 - header.created.0;
+    age <= 3_600_000_000
 }
 
 /// Targets that must stay.

@@ -27,7 +27,7 @@ use crate::{
     archivers::{Host, Outcome, Place},
     coverage::Coverage,
     disk::{Disk, Done},
-    judge,
+    judge, merging,
     network::{Arrival, Network},
     oracle::{Mark, Oracle, State},
     process,
@@ -74,6 +74,8 @@ pub struct Run<'r> {
     pub rng: StdRng,
     /// For the wall clock only: the other choices stay what they are.
     pub clock_rng: StdRng,
+    /// For merging only.
+    pub merge_rng: StdRng,
     pub disk: Disk,
     pub server: Server,
     pub oracle: Oracle,
@@ -113,7 +115,10 @@ pub fn run(seed: u64, runtime: &Runtime, telling: Telling) -> Finished {
 impl<'r> Run<'r> {
     fn new(seed: u64, runtime: &'r Runtime, telling: Telling) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let profile = Profile::draw(&mut rng);
+        let mut merge_rng = StdRng::seed_from_u64(seed ^ 0x3E16_E000);
+        let merging = merge_rng.random_ratio(35, 100);
+        let profile = Profile::draw(&mut rng).with(Feature::Merging, merging);
+        let max_size = *[64 << 20, 20_000, 6000].choose(&mut merge_rng).expect("sizes");
         let root = scratch::directory();
         let db = root.path().join("db");
         let mut disk = Disk::new(&db);
@@ -130,6 +135,7 @@ impl<'r> Run<'r> {
             random: Arc::new(SeededRandom::new(seed)),
             key: (profile.encryption == Encryption::On).then(|| MasterKey::new([7; 32])),
             segment_bytes: profile.segment_bytes,
+            merge: merging::policy(merging, max_size),
         };
         let hosts = ["first", "second"].map(|name| Host::new(root.path(), name));
         let mut run = Self {
@@ -137,6 +143,7 @@ impl<'r> Run<'r> {
             profile,
             rng,
             clock_rng: StdRng::seed_from_u64(seed ^ 0xC10C_C10C),
+            merge_rng,
             disk,
             server,
             oracle,
@@ -187,6 +194,9 @@ impl<'r> Run<'r> {
         self.place.clock.advance(advance);
         if self.clock_rng.random_ratio(1, 40) {
             self.set_clock();
+        }
+        if self.profile.has(Feature::Merging) && self.merge_rng.random_ratio(1, 15) {
+            merging::merge(self);
         }
         match self.rng.random_range(0..100) {
             0..40 => self.server_step(),

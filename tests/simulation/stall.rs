@@ -1,8 +1,8 @@
-//! A stalled writer that wakes up after pruning.
+//! A stalled writer that wakes up after pruning, or after merging.
 //!
 //! Owns: the story. An archiver has cut a segment that has not reached the store when its process stops running; another
 //! one takes the archive over and goes on; retention deletes what is behind the newest base, the ordinal of the first
-//! one's segment included. Then the first one wakes up, and the store lets it create what was deleted. It must find out:
+//! one's segment included; or the other one merges that ordinal with its neighbours and deletes it. Then the first one wakes up, and the store lets it create what was deleted. It must find out:
 //! nothing that it says from there on may be believed.
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use pitr_archive::{
 use pitr_archiver::retention::{self, Floor, Mode, Policy, Request, policy::YOUNG};
 use rand::Rng;
 
-use crate::{judge, run::Run};
+use crate::{judge, merging, profile::Feature, run::Run};
 
 /// So many segments come behind the newest base.
 const BEHIND: usize = 2;
@@ -60,9 +60,12 @@ pub fn stall(run: &mut Run<'_>) {
     run.place.clock.advance(sleep);
     // The archive's own time ends with the last look.
     run.work(1, "archiver: heartbeat", async |a| a.heartbeat().await);
-    if !prune(run) {
+    let merged = run.profile.has(Feature::Merging) && run.merge_rng.random_ratio(2, 3);
+    let gone = if merged { merging::take_the_ordinals(run) } else { prune(run) };
+    if !gone {
         return;
     }
+    run.coverage.note(if merged { "stall: awake after merging" } else { "stall: awake after pruning" });
     if run.clock_rng.random_ratio(1, 2) {
         // By the wall clock, nobody slept.
         run.place.clock.set(before);
@@ -76,7 +79,6 @@ pub fn stall(run: &mut Run<'_>) {
 
 /// The first archiver goes on as if nothing had happened.
 fn wake(run: &mut Run<'_>) {
-    run.coverage.note("stall: awake after pruning");
     let sent = match run.rng.random_range(0..3) {
         0 => run.work(0, "archiver: catch up", async |a| a.catch_up().await.map(drop)),
         1 => run.work(0, "archiver: take base", async |a| a.take_base().await.map(drop)),

@@ -104,6 +104,7 @@ pub fn indexed(document: &ManifestDocument, hash: ContentHash) -> IndexedManifes
         tags: document.tags.clone(),
         pruned: document.pruned.clone(),
         rebuilt: document.rebuilt,
+        merges: !document.merged.is_empty(),
         created: document.created,
         epoch: document.epoch,
     }
@@ -147,6 +148,7 @@ fn as_one(timeline: TimelineId, segments: &[SegmentSummary]) -> Option<IndexedSe
         events: segments.iter().flat_map(|s| &s.events).cloned().collect(),
         object_bytes: segments.iter().map(|s| s.object_bytes).fold(0, u64::saturating_add),
         rolled_up: None,
+        merged: None,
     };
     // A clock can have been set back inside a segment, too.
     let first = segments.iter().filter_map(|s| Some(s.observed?.0.at));
@@ -187,6 +189,7 @@ impl IndexedManifest {
             tags: self.tags,
             pruned: self.pruned,
             rebuilt: self.rebuilt,
+            merged: Vec::new(),
             created: self.created,
             epoch: self.epoch,
         };

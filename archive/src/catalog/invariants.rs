@@ -12,7 +12,7 @@ use crate::{
     },
     code::Code,
     error::{Error, Result},
-    ids::{Boundary, Epoch, Ordinal, RunningHash, TimelineId},
+    ids::{Boundary, Epoch, Ordinal, Ordinals, RunningHash, TimelineId},
     object_key::ObjectKey,
 };
 
@@ -394,12 +394,12 @@ fn position(catalog: &Catalog, by: &dyn std::fmt::Display, role: &'static str, n
 }
 
 /// Segments that the catalog names and a listing of all keys does not have.
-pub fn absent_segments(timeline: &Timeline, listed: &[(Ordinal, u64)]) -> Vec<Error> {
+pub fn absent_segments(timeline: &Timeline, listed: &[(Ordinals, u64)]) -> Vec<Error> {
     let sizes: std::collections::BTreeMap<_, _> = listed.iter().copied().collect();
     let mut findings = Vec::new();
     for summary in timeline.segments() {
-        let key = ObjectKey::segment(timeline.id(), summary.ordinal);
-        match sizes.get(&summary.ordinal) {
+        let key = ObjectKey::segment(timeline.id(), summary.ordinals());
+        match sizes.get(&summary.ordinals()) {
             None => findings.push(Error::new(Code::SegmentMissing, DOING).on(key)),
             Some(size) if *size != summary.object_bytes => findings.push(
                 Error::new(Code::SegmentDamaged, DOING)

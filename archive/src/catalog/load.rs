@@ -12,7 +12,7 @@ use crate::{
     catalog::{
         archive::{Archive, CONCURRENCY, missing},
         invariants,
-        model::{Catalog, Manifest, ManifestPath, Named, Timeline},
+        model::{Catalog, Manifest, ManifestPath, Manifests, Named, NamedMerge, Outlined, Timeline, in_place},
         schema::{
             BaseDocument, BoundaryDocument, CondemnedDocument, EpochDocument, Position, SegmentSummary, TagDocument,
             TimelineDocument,
@@ -30,6 +30,7 @@ struct Loading {
     document: TimelineDocument,
     manifests: Vec<Manifest>,
     segments: Vec<SegmentSummary>,
+    merged: Vec<NamedMerge>,
     /// None before the last is lost.
     all_manifests: bool,
     /// Where deletion stopped.
@@ -135,7 +136,7 @@ impl Archive {
 
     /// Segments that the catalog names and the store does not have: lists every segment.
     pub async fn absent_segments(&self, timeline: &Timeline) -> Result<Vec<Error>> {
-        Ok(invariants::absent_segments(timeline, &self.list_segments(timeline.id(), None).await?))
+        Ok(invariants::absent_segments(timeline, &self.list_all_segments(timeline.id()).await?))
     }
 
     /// Timelines that are not there yet, with their manifests.
@@ -152,15 +153,16 @@ impl Archive {
             }
             // Before the manifests: what it keeps was there when it was written, and what it does not is not missed.
             let deleted = keep_one(self.deletion_boundary(id).await, findings)?.flatten();
-            let (manifests, segments) = (Vec::new(), Vec::new());
-            let mut loading = Loading { document, manifests, segments, all_manifests: true, deleted };
+            let (manifests, segments, merged) = (Vec::new(), Vec::new(), Vec::new());
+            let mut loading = Loading { document, manifests, segments, merged, all_manifests: true, deleted };
             let mut path = ManifestPath::new(loading.deleted.as_ref());
             for outcome in self.load_manifests(id, loading.deleted.as_ref()).await? {
-                if let Some((manifest, mut segments)) = keep_one(outcome, findings)? {
+                if let Some(Outlined { manifest, mut segments, mut merged }) = keep_one(outcome, findings)? {
                     loading.all_manifests &= manifest.number == path.expected().0;
                     path.pass(manifest.number, manifest.hash);
                     loading.manifests.push(manifest);
                     loading.segments.append(&mut segments);
+                    loading.merged.append(&mut merged);
                 } else {
                     loading.all_manifests = false;
                 }
@@ -171,7 +173,7 @@ impl Archive {
     }
 
     async fn load_segments(&self, loading: Loading, findings: &mut Vec<Error>) -> Result<Timeline> {
-        let Loading { document, manifests, mut segments, all_manifests, deleted } = loading;
+        let Loading { document, manifests, mut segments, mut merged, all_manifests, deleted } = loading;
         let id = document.timeline;
         // What a lost manifest held is still in the segments themselves.
         segments.sort_by_key(|s| s.ordinal);
@@ -188,7 +190,12 @@ impl Archive {
         }
         segments.sort_by_key(|s| s.ordinal);
         let unreadable = unreadable.filter(|ordinal| segments.last().is_none_or(|last| last.ordinal < *ordinal));
-        let mut timeline = Timeline::new(document, manifests, deleted, segments);
+        if !all_manifests {
+            merged.extend(self.unnamed_merges(id, &segments, &merged, findings).await?);
+        }
+        let known = if all_manifests { Manifests::All } else { Manifests::SomeLost };
+        let (segments, since) = in_place(id, segments, merged, deleted.as_ref(), known, findings);
+        let mut timeline = Timeline::new(document, manifests, deleted, segments).merged(since);
         if let Some(ordinal) = unreadable {
             timeline.note_lost_end(ObjectKey::segment(id, ordinal).to_string());
         }
@@ -199,7 +206,7 @@ impl Archive {
         &self,
         timeline: TimelineId,
         deleted: Option<&BoundaryDocument>,
-    ) -> Result<Vec<Result<(Manifest, Vec<SegmentSummary>)>>> {
+    ) -> Result<Vec<Result<Outlined>>> {
         let mut numbers = self.list_manifests(timeline).await?;
         numbers.retain(|number| deleted.is_none_or(|deleted| deleted.keeps_manifest(*number)));
         Ok(stream::iter(numbers)
@@ -253,6 +260,7 @@ pub(super) const fn is_finding(code: Code) -> bool {
         Code::SegmentDamaged
             | Code::SegmentMissing
             | Code::SegmentUnsupported
+            | Code::SegmentMerged
             | Code::ChainBroken
             | Code::ObjectDamaged
             | Code::ObjectMissing

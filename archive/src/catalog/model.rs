@@ -12,18 +12,22 @@ use crate::{
         TagDocument,
     },
     clock::Micros,
-    ids::{BaseId, Boundary, ContentHash, Epoch, ManifestNumber, Ordinal, TimelineId},
+    ids::{BaseId, Boundary, ContentHash, Epoch, ManifestNumber, Ordinal, Ordinals, TimelineId},
     object_key::ObjectKey,
 };
 
 mod history;
 mod kept;
+mod merged;
 mod timeline;
 
 pub use kept::{KeptRange, ManifestPath};
 
 pub use history::{Barrier, ColumnFamilyEvent, History, Run, Session, Wal};
+pub use merged::{Entries, Manifests, NamedMerge};
 pub use timeline::{Named, Timeline};
+
+pub(crate) use merged::{holes, in_place};
 
 /// All that an archive says about itself.
 #[derive(Clone, Debug)]
@@ -184,6 +188,8 @@ pub struct Manifest {
     pub tags: Vec<(ContentHash, Position)>,
     /// Ranges of boundaries whose segments were deleted.
     pub pruned: Vec<(Boundary, Boundary)>,
+    /// The ordinals of merged segments that it names.
+    pub merged: Vec<Ordinals>,
     /// Rebuilt by reading segments.
     pub rebuilt: bool,
     /// When it was written.
@@ -194,7 +200,7 @@ pub struct Manifest {
 
 impl Manifest {
     /// Takes a document apart.
-    pub fn outline(document: ManifestDocument, hash: ContentHash) -> (Self, Vec<SegmentSummary>) {
+    pub fn outline(document: ManifestDocument, hash: ContentHash) -> Outlined {
         let first = document.segments.first().map_or(Ordinal::new(0), |s| s.ordinal);
         let end = document.segments.last().and_then(|s| s.ordinals().next()).unwrap_or(first);
         let outline = Self {
@@ -205,10 +211,24 @@ impl Manifest {
             bases: document.bases,
             tags: document.tags,
             pruned: document.pruned,
+            merged: document.merged.iter().map(SegmentSummary::ordinals).collect(),
             rebuilt: document.rebuilt,
             created: document.created,
             epoch: document.epoch,
         };
-        (outline, document.segments)
+        let since = document.created;
+        let merged = document.merged.into_iter().map(|summary| NamedMerge { summary, since }).collect();
+        Outlined { manifest: outline, segments: document.segments, merged }
     }
+}
+
+/// A manifest, taken apart.
+#[derive(Clone, Debug)]
+pub struct Outlined {
+    /// What it says beside its segments.
+    pub manifest: Manifest,
+    /// Its segments.
+    pub segments: Vec<SegmentSummary>,
+    /// The merged segments that it names.
+    pub merged: Vec<NamedMerge>,
 }

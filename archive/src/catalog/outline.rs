@@ -22,7 +22,7 @@ use crate::{
         index::{Part, cover, indexed, slim},
         invariants,
         load::{Survey, absent_manifest, is_finding, keep, without_manifest},
-        model::{Catalog, Manifest, Timeline},
+        model::{Catalog, Manifest, Outlined, Timeline},
         schema::{
             BaseDocument, BoundaryDocument, CondemnedDocument, IndexDocument, SegmentSummary, TagDocument,
             TimelineDocument,
@@ -156,6 +156,10 @@ impl Archive {
         numbers.retain(|number| deleted.as_ref().is_none_or(|deleted| deleted.keeps_manifest(*number)));
         let Covered { told, bases } = self.covered(id, &numbers, &mut indexes, findings).await?;
         let mut entries: BTreeMap<ManifestNumber, (Manifest, Vec<SegmentSummary>)> = BTreeMap::new();
+        // What merged segments stand for, only the manifests of those tell.
+        if told.values().any(|manifest| manifest.merges) {
+            return Ok(Err(Irregular));
+        }
         for (number, manifest) in told {
             let kept = manifest.ordinals().map(|(first, last)| Kept::of(deleted.as_ref(), first, last));
             let Some((outline, segments)) = manifest.outline() else { continue };
@@ -169,6 +173,7 @@ impl Archive {
         let rest: Vec<_> = numbers.iter().copied().filter(|number| !entries.contains_key(number)).collect();
         for read in self.read_manifests(id, rest).await {
             match read {
+                Ok(ReadManifest { manifest, .. }) if !manifest.merged.is_empty() => return Ok(Err(Irregular)),
                 Ok(ReadManifest { manifest, segments, .. }) => {
                     entries.insert(manifest.number, (manifest, segments));
                 }
@@ -258,7 +263,7 @@ impl Archive {
                 let found = self.get_manifest(timeline, number).await?;
                 let (document, hash) = found.ok_or_else(|| absent_manifest(timeline, number))?;
                 let told = indexed(&document, hash).outline();
-                let (manifest, segments) = Manifest::outline(document, hash);
+                let Outlined { manifest, segments, .. } = Manifest::outline(document, hash);
                 Ok(ReadManifest { manifest, segments, told })
             })
             .buffered(CONCURRENCY)

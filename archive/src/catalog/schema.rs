@@ -23,8 +23,8 @@ pub use deletion::{
 };
 pub use index::{IndexDocument, IndexedManifest, IndexedSegments};
 pub use segment::{
-    FrameIndex, ManifestDocument, ManifestProgress, PlacedEvent, RolledUp, SegmentFooter, SegmentSummary, TimeSample,
-    WalSpan,
+    FrameIndex, ManifestDocument, ManifestProgress, Merged, PlacedEvent, RolledUp, SegmentFooter, SegmentSummary,
+    TimeSample, WalSpan,
 };
 
 /// The version of every document that this program writes, and the newest that it reads.

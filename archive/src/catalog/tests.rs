@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod golden;
+mod merged;
 mod outline;
 
 const TIMELINE: TimelineId = TimelineId::FIRST;
@@ -47,6 +48,8 @@ struct Scene {
     random: SeededRandom,
     next: SegmentStart,
     segments: Vec<SegmentSummary>,
+    /// Merged segments that the next manifest names.
+    merged: Vec<SegmentSummary>,
     previous: Option<ContentHash>,
     manifests: u64,
 }
@@ -72,8 +75,8 @@ impl Scene {
             last_sequence: SequenceNumber::new(0),
             wal: None,
         };
-        let (segments, previous, manifests) = (Vec::new(), None, 0);
-        Self { store, archive, claim, clock, random, next, segments, previous, manifests }
+        let (segments, merged, previous, manifests) = (Vec::new(), Vec::new(), None, 0);
+        Self { store, archive, claim, clock, random, next, segments, merged, previous, manifests }
     }
 
     fn build(&self, records: u64) -> FinishedSegment {
@@ -135,6 +138,7 @@ impl Scene {
             bases,
             tags,
             pruned: Vec::new(),
+            merged: std::mem::take(&mut self.merged),
             created: Micros(0),
             epoch: self.claim.epoch(),
             nonce: nonce(&self.random),
@@ -630,6 +634,7 @@ async fn deleted_segments_are_no_loss_below_the_boundary_and_a_loss_above_it() {
         hash_before: first.hash_before,
         revision: 0,
         run: None,
+        head: None,
         kept: Vec::new(),
         manifests: Vec::new(),
         unlogged: Vec::new(),
@@ -787,6 +792,7 @@ fn history_is_told_by_events() {
         plain_bytes: 0,
         events,
         object_bytes: 0,
+        merged: None,
     };
     let document = TimelineDocument {
         version: 1,

@@ -2,7 +2,7 @@
 //!
 //! - [`entry`]: what the stream consists of, and its one encoding. [`chain`]: the hash over it.
 //! - [`header`], [`frame`], [`footer`]: the parts of a segment object; [`envelope`]: compress, then seal.
-//! - [`writer`] builds a segment while entries arrive; [`reader`] takes one apart and believes nothing.
+//! - [`writer`] builds a segment while entries arrive, or of several others; [`reader`] takes one apart and believes nothing.
 
 pub mod chain;
 pub mod entry;

@@ -25,6 +25,8 @@ use crate::{
     random::SeededRandom,
 };
 
+mod merge;
+
 const ARCHIVE: ArchiveId = ArchiveId([0xA5; 16]);
 const WANTED: Wanted =
     Wanted { archive: ARCHIVE, timeline: TimelineId::FIRST, ordinals: Ordinals::one(Ordinal::new(7)) };

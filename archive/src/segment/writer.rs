@@ -15,7 +15,7 @@ use crate::{
     clock::Micros,
     code::Code,
     error::{Error, Result},
-    ids::{ArchiveId, Boundary, Epoch, FileNumber, Nonce, Ordinal, RunningHash, SequenceNumber, TimelineId},
+    ids::{ArchiveId, Boundary, Epoch, FileNumber, Nonce, Ordinal, Ordinals, RunningHash, SequenceNumber, TimelineId},
     keyring::Keyring,
     layout::{Family, Fault},
     object_key::ObjectKey,
@@ -30,6 +30,10 @@ use crate::{
         header::{HEADER_LEN, OPENING_LEN, SegmentHeader, TRAILER_LEN, Trailer, required},
     },
 };
+
+mod merge;
+
+pub use merge::{MergeStart, SegmentMerger, Unmerged};
 
 const DOING: &str = "building the segment";
 
@@ -60,7 +64,7 @@ impl SegmentStart {
         Some(Self {
             archive,
             timeline,
-            ordinal: finished.summary.ordinal.next()?,
+            ordinal: finished.summary.ordinals().next()?,
             epoch,
             first: finished.summary.end,
             hash_before: finished.summary.hash_after,
@@ -135,13 +139,26 @@ impl std::fmt::Debug for SegmentBuilder {
 impl SegmentBuilder {
     /// An empty segment. The keyring must know the epoch (`Keyring::admit`).
     pub fn new(start: SegmentStart, keyring: &Keyring, random: &dyn Random, level: Level) -> Result<Self> {
-        let key = ObjectKey::segment(start.timeline, start.ordinal);
+        let ordinals = start.ordinal.into();
+        Self::begin(start, ordinals, keyring, random, level)
+    }
+
+    fn begin(
+        start: SegmentStart,
+        ordinals: Ordinals,
+        keyring: &Keyring,
+        random: &dyn Random,
+        level: Level,
+    ) -> Result<Self> {
+        let key = ObjectKey::segment(start.timeline, ordinals);
+        let sealed = if keyring.is_encrypted() { required::SEALED } else { 0 };
+        let merged = if ordinals.is_merged() { required::MERGED } else { 0 };
         let salt = random.bytes()?;
         let header = SegmentHeader {
-            required_flags: if keyring.is_encrypted() { required::SEALED } else { 0 },
+            required_flags: sealed | merged,
             optional_flags: 0,
             timeline: start.timeline,
-            ordinals: start.ordinal.into(),
+            ordinals,
             epoch: start.epoch,
             archive: start.archive,
             nonce: random.nonce()?,
@@ -174,7 +191,7 @@ impl SegmentBuilder {
             span_open: false,
             summary: SegmentSummary {
                 ordinal: start.ordinal,
-                last_ordinal: None,
+                last_ordinal: ordinals.is_merged().then(|| ordinals.last()),
                 rolled_up: None,
                 epoch: start.epoch,
                 first: start.first,
@@ -191,6 +208,7 @@ impl SegmentBuilder {
                 plain_bytes: 0,
                 events: Vec::new(),
                 object_bytes: 0,
+                merged: None,
             },
             frames: Vec::new(),
             samples: Vec::new(),

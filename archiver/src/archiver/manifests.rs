@@ -1,5 +1,7 @@
 //! Roll-up manifests: what was acknowledged since the last one.
 
+use std::time::Duration;
+
 use pitr_archive::{
     Code, Error, Result,
     catalog::{
@@ -9,6 +11,10 @@ use pitr_archive::{
 };
 
 use super::{Archiver, JOINS_IN_A_ROW};
+use crate::elapsed::elapsed;
+
+/// So long a manifest that names merged segments is sent again as it was. Prunes leave alone for longer what nobody names.
+const TRUE_FOR: Duration = Duration::from_secs(600);
 
 impl Archiver {
     /// Writes a roll-up manifest over everything acknowledged since the last one.
@@ -26,8 +32,11 @@ impl Archiver {
             // A document whose reply was lost is sent again as it was: with another nonce it would look like another
             // writer's.
             let document = match self.pending_manifest.take() {
-                Some(document) => document,
-                None => self.manifest_document()?,
+                Some(document) if self.may_be_sent(&document).await? => document,
+                _ => {
+                    self.leave_out_condemned().await?;
+                    self.manifest_document()?
+                }
             };
             self.pending_manifest = Some(document.clone());
             crate::crash::point("manifest-before-put");
@@ -40,10 +49,15 @@ impl Archiver {
                         .number
                         .next()
                         .ok_or_else(|| Error::new(Code::Internal, "numbering the next manifest").on(document.number))?;
-                    let (segments, bases, tags) = (document.segments.len(), document.bases.len(), document.tags.len());
-                    self.roll_up.written(hash, next, segments, bases, tags);
+                    self.roll_up.written(&document, hash, next);
+                    self.merging.written(&document, &self.parts.metrics);
                     self.manifest_is_written(document.timeline, document.number);
                     return Ok(());
+                }
+                PutDocument::Conflict(other) if Some(other.nonce) == self.given_up_manifest => {
+                    tracing::info!(number = %document.number, "a manifest that was given up arrived; going on behind it");
+                    let tail = self.archive.tail(self.timeline).await?;
+                    self.roll_up.go_on_behind(tail.next_manifest, tail.previous_manifest, tail.segments);
                 }
                 PutDocument::Conflict(other) if other.epoch < self.claim.epoch() => {
                     tracing::warn!(number = %document.number, "an earlier process wrote this manifest; going on behind it");
@@ -54,6 +68,22 @@ impl Archiver {
             }
         }
         Err(Error::new(Code::Fenced, "writing the manifest").on(self.roll_up.number))
+    }
+
+    /// Whether a document whose reply was lost may be sent again as it was. What it says of merged segments is true for a
+    /// while: then they may be swept away as unneeded, and their parts would seem to have waited for long.
+    async fn may_be_sent(&mut self, document: &ManifestDocument) -> Result<bool> {
+        if document.merged.is_empty() || elapsed(document.created, self.parts.clock.now()) < TRUE_FOR {
+            return Ok(true);
+        }
+        self.pending_manifest = Some(document.clone());
+        let there = self.archive.get_manifest(self.timeline, document.number).await?;
+        if there.is_some_and(|(there, _)| there.nonce == document.nonce) {
+            return Ok(true);
+        }
+        self.given_up_manifest = Some(document.nonce);
+        self.pending_manifest = None;
+        Ok(false)
     }
 
     fn manifest_document(&self) -> Result<ManifestDocument> {
@@ -68,6 +98,7 @@ impl Archiver {
             bases: self.roll_up.bases.clone(),
             tags: self.roll_up.tags.clone(),
             pruned: Vec::new(),
+            merged: self.roll_up.merged.clone(),
             created: self.parts.clock.now(),
             epoch: self.claim.epoch(),
             nonce: self.parts.random.nonce()?,

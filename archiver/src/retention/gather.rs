@@ -14,7 +14,7 @@ use pitr_archive::{
         schema::{BaseDocument, BoundaryDocument, CondemnedDocument, HoldDocument},
     },
     clock::Micros,
-    ids::TimelineId,
+    ids::{Ordinals, TimelineId},
     object_key::{ObjectKey, prefix},
 };
 
@@ -23,6 +23,8 @@ use pitr_archive::{
 pub(super) struct Gathered {
     /// Files, bases, tags and leftovers by name, with their bytes.
     pub objects: BTreeMap<ObjectKey, u64>,
+    /// Segment objects of every timeline, with their bytes.
+    pub segments: BTreeMap<TimelineId, Vec<(Ordinals, u64)>>,
     pub condemned: Vec<CondemnedDocument>,
     pub holds: Vec<HoldDocument>,
     /// Bases that are condemned and held.
@@ -41,6 +43,10 @@ pub(super) async fn gather(archive: &Archive, now: Micros) -> Result<Gathered> {
     for prefix in [prefix::FILES, prefix::PROBE, prefix::BASES, prefix::TAGS] {
         objects.extend(archive.store().list(prefix, None).await?.into_iter().map(|l| (l.key, l.size)));
     }
+    let mut segments = BTreeMap::new();
+    for timeline in archive.timelines().await? {
+        segments.insert(timeline.timeline, archive.list_all_segments(timeline.timeline).await?);
+    }
     let holds = archive.holds().await?;
     let condemned = archive.condemned().await?;
     let catalog = archive.load_catalog().await?;
@@ -53,7 +59,7 @@ pub(super) async fn gather(archive: &Archive, now: Micros) -> Result<Gathered> {
     for hold in holds.iter().filter(|hold| hold.expires > now && catalog.base(&hold.base).is_none()) {
         held_bases.extend(archive.get_base(&hold.base).await?);
     }
-    Ok(Gathered { objects, condemned, holds, held_bases, boundaries, catalog })
+    Ok(Gathered { objects, segments, condemned, holds, held_bases, boundaries, catalog })
 }
 
 /// A base that lacks a file restores nothing, so nothing may be given up for it: that is damage.

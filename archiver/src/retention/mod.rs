@@ -15,6 +15,9 @@
 //! is deleted a grace period after it at the earliest, and is spared then, because the base that names it is found. An
 //! archiver that was stalled finds its ordinal below a boundary before it releases a pin. Of two prunes only one at a time states
 //! something, and the other reads the archive anew (`turn`); both may delete.
+//! Beside merging, what is kept is what was stated: a merge that a prune did not know of does not count where the prune cut,
+//! and its parts stay (`BoundaryDocument::admits`). Segments that were merged are deleted a grace period after the manifest
+//! that says so, merged ones that no manifest ever named are condemned.
 
 mod calendar;
 mod cover;

@@ -4,7 +4,10 @@
 //! so that no base is offered whose segments are not; only what was stated a grace period ago is deleted, behind them. Every effect can be the last: nothing is deleted that a statement
 //! does not cover.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -17,6 +20,7 @@ use pitr_archive::{
         windows::{Window, windows},
     },
     clock::{Clock, Micros},
+    code::Retry,
     ids::{BaseId, TimelineId},
     object_key::{ObjectKey, prefix},
     random::Random,
@@ -31,6 +35,10 @@ use super::{
     sweep::{self, Kept},
     turn::Turn,
 };
+use crate::elapsed::elapsed;
+
+/// A merged segment waits for the next manifest for at most so long; what is younger is not unneeded.
+const UNNAMED: Duration = Duration::from_secs(3600);
 
 /// Whether anything is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +132,8 @@ async fn attempt(
         futures.push(future(archive, timeline, &decided, &author).await?);
     }
     let after = after(catalog, &decided, &futures);
-    let condemned = condemned(&gathered, &decided, &after, archive, now);
+    let mut condemned = condemned(&gathered, &decided, &after, archive, now);
+    condemned.extend(unreferenced_merges(archive, &gathered, now).await?);
     let kept = Kept { after: &after, tags: &decided.tags, condemned: &condemned };
     let due = sweep::due(archive, &gathered, &kept, now, grace).await?;
     let mut report = PruneReport {
@@ -148,7 +157,7 @@ async fn attempt(
     crate::crash::point("prune-before-turn");
     let Some(turn) = Turn::take(archive, &claim, &gathered, clock, random).await? else { return Ok(None) };
     crate::crash::point("prune-after-turn");
-    let stated = state(archive, &claim, &turn, (condemned, futures), created, clock, random).await;
+    let stated = state(archive, &claim, &turn, (catalog, condemned, futures), created, clock, random).await;
     let slept = turn.is_over(clock);
     turn.release().await?;
     stated?;
@@ -164,7 +173,7 @@ async fn state(
     archive: &Archive,
     claim: &EpochClaim,
     turn: &Turn<'_>,
-    (condemned, futures): (Vec<CondemnedObject>, Vec<Future>),
+    (known, condemned, futures): (&Catalog, Vec<CondemnedObject>, Vec<Future>),
     observed: Micros,
     clock: &dyn Clock,
     random: &dyn Random,
@@ -194,6 +203,10 @@ async fn state(
     }
     for Future { statement, .. } in futures {
         let Some(statement) = statement else { continue };
+        if merged_meanwhile(archive, known, &statement).await? {
+            tracing::info!(timeline = %statement.timeline, "segments were merged meanwhile; the next prune goes on from there");
+            continue;
+        }
         crate::crash::point("prune-before-boundary");
         if turn.is_over(clock) {
             return Ok(());
@@ -209,6 +222,52 @@ async fn state(
         crate::crash::point("prune-after-boundary");
     }
     Ok(())
+}
+
+/// Whether a manifest that was written since names a merged segment in which the statement cuts. Its parts would have to stay,
+/// and so they do for its grace period; but this prune may be slower than that.
+async fn merged_meanwhile(archive: &Archive, known: &Catalog, statement: &BoundaryDocument) -> Result<bool> {
+    let timeline = statement.timeline;
+    let newest = known.timeline(timeline).and_then(|timeline| timeline.manifests().last()).map(|m| m.number);
+    for number in archive.list_manifests(timeline).await? {
+        if newest.is_none_or(|newest| number > newest)
+            && let Some((manifest, _)) = archive.get_manifest(timeline, number).await?
+            && manifest.merged.iter().any(|s| statement.keeps_any(s.ordinals()) && !statement.admits(s.ordinals()))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Merged segments that no manifest names and nothing larger stands for: an archiver died before it could name them, or
+/// deletion cut inside them. One that is young is about to be named.
+async fn unreferenced_merges(archive: &Archive, gathered: &Gathered, now: Micros) -> Result<Vec<CondemnedObject>> {
+    let known: BTreeSet<&ObjectKey> =
+        gathered.condemned.iter().filter(|d| d.created <= now).flat_map(|d| d.objects.iter().map(|o| &o.key)).collect();
+    let mut found = Vec::new();
+    for timeline in gathered.catalog.timelines() {
+        let segments = gathered.segments.get(&timeline.id()).map(Vec::as_slice).unwrap_or_default();
+        for (ordinals, bytes) in segments.iter().filter(|(ordinals, _)| ordinals.is_merged()) {
+            let key = ObjectKey::segment(timeline.id(), *ordinals);
+            let kept = timeline.deleted().is_none_or(|deleted| deleted.keeps_any(*ordinals));
+            let used = timeline.segment(ordinals.first()).is_some_and(|entry| entry.ordinals() == *ordinals);
+            if used || !kept || known.contains(&key) || sweep::superseded_since(timeline, *ordinals).is_some() {
+                continue;
+            }
+            let created = match archive.read_header(timeline.id(), *ordinals).await {
+                Ok(header) => header.created,
+                Err(e) if e.code() == Code::SegmentMissing => continue,
+                // Whoever wrote it did not come to its end; nobody relies on it.
+                Err(e) if e.code().retry() == Retry::Never => Micros(i64::MIN),
+                Err(e) => return Err(e),
+            };
+            if elapsed(created, now) >= UNNAMED && created <= now {
+                found.push(CondemnedObject { key, bytes: *bytes, why: Condemnation::Unreferenced });
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// What stays of a timeline. Reads a footer for every range that begins behind segments that go.
@@ -301,6 +360,7 @@ fn tallies(before: &Catalog, after: &Catalog, condemned: &[CondemnedObject]) -> 
             Condemnation::Base => tallies.bases.add(bytes),
             Condemnation::ExpiredTag => tallies.tags.add(bytes),
             Condemnation::FileOfBase => tallies.files.add(bytes),
+            Condemnation::Unreferenced if object.key.segment_ordinals().is_some() => tallies.segments.add(bytes),
             Condemnation::Unreferenced => {
                 tallies.files.add(bytes);
                 tallies.unreferenced.add(bytes);
@@ -339,7 +399,7 @@ fn timelines(before: &Catalog, after: &Catalog, futures: &[Future]) -> Vec<Timel
             let (first, last) = (segments.first()?, segments.last()?);
             Some(KeptSegmentsReport {
                 from: first.ordinal,
-                to: last.ordinal,
+                to: last.ordinals().last(),
                 first: first.first,
                 end: last.end,
                 segments: segments.len() as u64,

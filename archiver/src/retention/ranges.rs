@@ -12,7 +12,7 @@ use pitr_archive::{
         schema::{BoundaryDocument, Extra, KeptManifests, KeptSegments, OpenRun, SegmentSummary, UnloggedRun},
     },
     clock::Micros,
-    ids::{ArchiveId, Boundary, Epoch, ManifestNumber, Nonce, Ordinal},
+    ids::{ArchiveId, Boundary, Epoch, ManifestNumber, Nonce, Ordinal, Ordinals},
     segment::entry::{Event, ManifestPoint},
 };
 
@@ -213,12 +213,13 @@ impl Ranges {
             let (from, last) = (segments.get(piece.start)?, segments.get(piece.end.checked_sub(1)?)?);
             kept.push(KeptSegments {
                 from: from.ordinal,
-                to: last.ordinal.next()?,
+                to: last.ordinals().next()?,
                 first: from.first,
                 hash_before: from.hash_before,
                 end: last.end,
                 hash_after: last.hash_after,
                 run: open_run(&self.starts, piece.start).cloned(),
+                head: from.last_ordinal,
             });
         }
         let open = kept.pop()?;
@@ -241,6 +242,7 @@ impl Ranges {
             hash_before: open.hash_before,
             revision,
             run: open.run,
+            head: open.head,
             kept,
             manifests,
             unlogged: unlogged(timeline),
@@ -251,7 +253,7 @@ impl Ranges {
         })
     }
 
-    /// The manifests that hold a segment that stays, and the last one.
+    /// The manifests that hold a segment that stays, or name a merged one in its place, and the last one.
     fn manifests(&self, timeline: &Timeline, islands: &[KeptSegments], suffix: Ordinal) -> Vec<KeptManifests> {
         let manifests = timeline.manifests();
         let holds = |range: &Range<Ordinal>| {
@@ -260,7 +262,8 @@ impl Ranges {
         let mut kept: Vec<KeptManifests> = Vec::new();
         let mut next: Option<ManifestNumber> = None;
         for (index, manifest) in manifests.iter().enumerate() {
-            if index + 1 < manifests.len() && !holds(&manifest.segments) {
+            let names = |merged: &Ordinals| merged.next().is_none_or(|end| holds(&(merged.first()..end)));
+            if index + 1 < manifests.len() && !holds(&manifest.segments) && !manifest.merged.iter().any(names) {
                 continue;
             }
             let after = manifest.number.next();

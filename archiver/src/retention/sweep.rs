@@ -11,11 +11,11 @@ use pitr_archive::{
     Result,
     catalog::{
         archive::{Archive, CONCURRENCY},
-        model::Catalog,
-        schema::{BoundaryDocument, Condemnation, CondemnedObject, HoldDocument},
+        model::{Catalog, Timeline},
+        schema::{BoundaryDocument, Condemnation, CondemnedObject, HoldDocument, SegmentSummary},
     },
     clock::Micros,
-    ids::{BaseId, TimelineId},
+    ids::{BaseId, Ordinals, TimelineId},
     object_key::{ObjectKey, prefix},
 };
 
@@ -80,7 +80,11 @@ pub(super) async fn due(
     let holds: Vec<&HoldDocument> = gathered.holds.iter().filter(|hold| hold.expires > now).collect();
     condemned(archive, gathered, kept, &holds, (now, grace), &mut due);
     for (timeline, boundaries) in &gathered.boundaries {
-        deleted(archive, *timeline, boundaries, &holds, (now, grace), &mut due).await?;
+        let segments = gathered.segments.get(timeline).map(Vec::as_slice).unwrap_or_default();
+        deleted(archive, *timeline, (boundaries, segments), &holds, (now, grace), &mut due).await?;
+        if let Some(timeline) = gathered.catalog.timeline(*timeline) {
+            superseded(timeline, segments, &holds, (now, grace), &mut due);
+        }
     }
     for hold in gathered.holds.iter().filter(|hold| hold.expires <= before(now, grace)) {
         due.tallies.leftovers.add(0);
@@ -99,6 +103,8 @@ fn condemned(
 ) {
     let after = kept.after;
     let mut needed = referenced(after.bases().iter().chain(&gathered.held_bases), after.timelines());
+    needed.extend(merged(after));
+    needed.extend(merged(&gathered.catalog));
     needed.extend(holds.iter().map(|hold| ObjectKey::base(&hold.base)));
     // A tag of the same name can have been created since.
     let tags = kept.tags.iter().filter(|tag| !tag.expired);
@@ -117,7 +123,11 @@ fn condemned(
         for object in &document.objects {
             // What a manifest names and is not there was condemned: that must stay known.
             finished &= !named.contains(&object.key);
-            let Some(bytes) = gathered.objects.get(&object.key).copied() else { continue };
+            let bytes = match object.key.segment_ordinals() {
+                Some(ordinals) => segment_bytes(gathered, &object.key, ordinals),
+                None => gathered.objects.get(&object.key).copied(),
+            };
+            let Some(bytes) = bytes else { continue };
             if needed.contains(&object.key) {
                 let held = holds.iter().any(|hold| ObjectKey::base(&hold.base) == object.key);
                 finished &= !held;
@@ -140,6 +150,7 @@ fn condemned(
                 Condemnation::Base => tallies.bases.add(bytes),
                 Condemnation::ExpiredTag => tallies.tags.add(bytes),
                 Condemnation::FileOfBase => tallies.files.add(bytes),
+                Condemnation::Unreferenced if object.key.segment_ordinals().is_some() => tallies.segments.add(bytes),
                 Condemnation::Unreferenced => {
                     tallies.files.add(bytes);
                     tallies.unreferenced.add(bytes);
@@ -158,6 +169,14 @@ fn condemned(
     }
 }
 
+/// The merged segments that count.
+fn merged(catalog: &Catalog) -> impl Iterator<Item = ObjectKey> {
+    catalog.timelines().flat_map(|timeline| {
+        let merged = timeline.segments().iter().filter(|s| s.merged.is_some());
+        merged.map(|s| ObjectKey::segment(timeline.id(), s.ordinals()))
+    })
+}
+
 /// The statements that were in force at some time of the grace period: all others came before them.
 fn in_force(boundaries: &[BoundaryDocument], since: Micros) -> Option<&[BoundaryDocument]> {
     // They were written in this order, whatever the clock said.
@@ -169,31 +188,57 @@ fn in_force(boundaries: &[BoundaryDocument], since: Micros) -> Option<&[Boundary
     old.count().checked_sub(1).and_then(|last| boundaries.get(last..))
 }
 
+/// Segments whose entries are in a merged one that counts: as long as a reader of an older catalog may want them, they wait.
+fn superseded(
+    timeline: &Timeline,
+    segments: &[(Ordinals, u64)],
+    holds: &[&HoldDocument],
+    (now, grace): (Micros, i64),
+    due: &mut Due,
+) {
+    for (ordinals, bytes) in segments {
+        let Some(since) = superseded_since(timeline, *ordinals) else { continue };
+        if since > before(now, grace) || holds_any(holds, timeline.id(), *ordinals) {
+            due.wait(*bytes, since, grace);
+        } else {
+            due.tallies.segments.add(*bytes);
+            due.data.push(ObjectKey::segment(timeline.id(), *ordinals));
+        }
+    }
+}
+
+/// Since when a segment's entries are in a merged one that counts, if they are.
+pub(super) fn superseded_since(timeline: &Timeline, ordinals: Ordinals) -> Option<Micros> {
+    let entry = timeline.segment(ordinals.first()).map(SegmentSummary::ordinals);
+    let entry = entry.filter(|entry| *entry != ordinals && entry.contains(ordinals.last()))?;
+    timeline.merged_since(entry.first())
+}
+
+fn holds_any(holds: &[&HoldDocument], timeline: TimelineId, ordinals: Ordinals) -> bool {
+    let held = holds.iter().filter(|hold| hold.timeline == timeline).filter_map(|hold| hold.segments);
+    held.into_iter().any(|(from, to)| from <= ordinals.last() && ordinals.first() < to)
+}
+
 async fn deleted(
     archive: &Archive,
     timeline: TimelineId,
-    boundaries: &[BoundaryDocument],
+    (boundaries, segments): (&[BoundaryDocument], &[(Ordinals, u64)]),
     holds: &[&HoldDocument],
     (now, grace): (Micros, i64),
     due: &mut Due,
 ) -> Result<()> {
     let Some(newest) = boundaries.last() else { return Ok(()) };
     let in_force = in_force(boundaries, before(now, grace));
-    let held = |key: &ObjectKey| {
-        let ordinal = key.segment_ordinal();
-        let holds = holds.iter().filter(|hold| hold.timeline == timeline).filter_map(|hold| hold.segments);
-        ordinal.is_some_and(|ordinal| holds.into_iter().any(|(from, to)| from <= ordinal && ordinal < to))
-    };
-    for listed in archive.store().list(&prefix::segments(timeline), None).await? {
-        let Some(ordinal) = listed.key.segment_ordinal().filter(|ordinal| !newest.keeps(*ordinal)) else { continue };
-        if held(&listed.key) {
+    for (ordinals, bytes) in segments {
+        let kept = |boundary: &BoundaryDocument| boundary.keeps_any(*ordinals);
+        if kept(newest) || holds_any(holds, timeline, *ordinals) {
             continue;
         }
-        if in_force.is_some_and(|all| !all.iter().any(|boundary| boundary.keeps(ordinal))) {
-            due.tallies.segments.add(listed.size);
-            due.data.push(listed.key);
+        if in_force.is_some_and(|all| !all.iter().any(kept)) {
+            due.tallies.segments.add(*bytes);
+            due.data.push(ObjectKey::segment(timeline, *ordinals));
         } else {
-            due.wait(listed.size, stated(boundaries, |boundary| boundary.keeps(ordinal)), grace);
+            due.wait(*bytes, stated(boundaries, kept), grace);
         }
     }
     for listed in archive.store().list(&prefix::manifests(timeline), None).await? {
@@ -235,12 +280,37 @@ fn stated(boundaries: &[BoundaryDocument], keeps: impl Fn(&BoundaryDocument) -> 
     boundaries.get(kept).map_or(Micros(0), |boundary| boundary.created)
 }
 
+fn segment_bytes(gathered: &Gathered, key: &ObjectKey, ordinals: Ordinals) -> Option<u64> {
+    let here = |(timeline, _): &(&TimelineId, _)| ObjectKey::segment(**timeline, ordinals) == *key;
+    let (_, segments) = gathered.segments.iter().find(here)?;
+    segments.iter().find(|(other, _)| *other == ordinals).map(|(_, bytes)| *bytes)
+}
+
+/// Merged segments that manifests name which were written since the catalog was read.
+async fn late_merges(archive: &Archive, known: &Catalog) -> Result<BTreeSet<ObjectKey>> {
+    let mut late = BTreeSet::new();
+    for timeline in known.timelines() {
+        let newest = timeline.manifests().last().map(|manifest| manifest.number);
+        for number in archive.list_manifests(timeline.id()).await? {
+            if newest.is_none_or(|newest| number > newest)
+                && let Some((manifest, _)) = archive.get_manifest(timeline.id(), number).await?
+            {
+                late.extend(manifest.merged.iter().map(|s| ObjectKey::segment(timeline.id(), s.ordinals())));
+            }
+        }
+    }
+    Ok(late)
+}
+
 /// Deletes it. A base that was published since the catalog was read can name a file of which its archiver knew before it was
 /// condemned: right before, the bases are listed again.
 pub(super) async fn delete(archive: &Archive, due: &Due, known: &Catalog) -> Result<()> {
     crate::crash::point("sweep-before-delete");
     all(archive, due.names.iter()).await?;
     let mut late: BTreeMap<BaseId, BTreeSet<ObjectKey>> = BTreeMap::new();
+    let merged = |key: &ObjectKey| key.segment_ordinals().is_some_and(Ordinals::is_merged);
+    // A merged segment that an archiver took over after it was condemned.
+    let late_merges = if due.data.iter().any(merged) { late_merges(archive, known).await? } else { BTreeSet::new() };
     if !due.data.is_empty() {
         for id in archive.list_bases().await? {
             if known.base(&id).is_none() && !known.condemned().contains_key(&ObjectKey::base(&id)) {
@@ -250,9 +320,10 @@ pub(super) async fn delete(archive: &Archive, due: &Due, known: &Catalog) -> Res
         }
     }
     crate::crash::point("sweep-names-deleted");
-    all(archive, due.data.iter().filter(|key| !late.values().any(|files| files.contains(key)))).await?;
+    let spared = |key: &ObjectKey| late_merges.contains(key) || late.values().any(|files| files.contains(key));
+    all(archive, due.data.iter().filter(|key| !spared(key))).await?;
     crate::crash::point("sweep-data-deleted");
-    if late.is_empty() {
+    if late.is_empty() && late_merges.is_empty() {
         all(archive, due.statements.iter()).await?;
     }
     crate::crash::point("sweep-after-delete");

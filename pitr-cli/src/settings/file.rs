@@ -21,9 +21,9 @@ pub use self::{
     retention::Retention,
     schedule::Schedule,
     tuning::{Tuning, WhenFull},
-    values::{Listen, Period},
+    values::{Listen, Period, Size},
 };
-use super::secret::SecretRef;
+use super::{merge::Merge, secret::SecretRef};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -50,6 +50,9 @@ pub struct File {
     /// What is kept of archives whose databases do not say otherwise themselves. Without this section nothing is ever deleted
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// How small segments become large ones, for databases that do not say otherwise themselves
+    #[serde(default, skip_serializing_if = "Merge::is_empty")]
+    pub merge: Merge,
     /// The databases, each under a name of your choice: letters, digits, `-` and `_`
     #[serde(default)]
     pub databases: BTreeMap<String, Database>,
@@ -147,6 +150,9 @@ pub struct Database {
     /// What is kept of this archive, instead of the file's own `retention`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// What differs from the file's own `merge`
+    #[serde(default, skip_serializing_if = "Merge::is_empty")]
+    pub merge: Merge,
 }
 
 /// An archive.
@@ -198,6 +204,9 @@ mod tests {
             ready_max_lag = "30s"
             [log]
             format = "json"
+            [merge]
+            levels = ["10s", "1h"]
+            max_size = "8MiB"
         "#;
         let file: File = toml::from_str(text).unwrap();
         let printed = toml::to_string(&file).unwrap();

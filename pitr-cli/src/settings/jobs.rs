@@ -137,6 +137,7 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
     config.include.clone_from(&database.include);
     config.unlogged_tolerate.clone_from(&database.unlogged_tolerate);
     tune(&mut config, &given.tuning.or(&database.tuning.or(&file.tuning)));
+    config.merge = database.merge.or(&file.merge).policy(name)?;
     if config.barrier_base_spacing_max < config.barrier_base_spacing {
         let at = format!("databases.{name}.tuning");
         return Err(refused(&at).with("barrier_base_spacing_max", "is below barrier_base_spacing"));
@@ -262,6 +263,7 @@ mod tests {
             ("[databases.one]\ndb = \"/db/one\"".to_owned(), "none"),
             (format!("{ONE}[databases.one.archives.far]\nurl = \"file:/a/one\""), "archive.url"),
             (format!("{ONE}[databases.one.archives.\"a/b\"]\nurl = \"file:/a/two\""), "letters"),
+            (format!("{ONE}merge.grace = \"1m\""), "merge"),
             (format!("tuning.barrier_base_spacing = \"1h\"\n{ONE}"), "below"),
         ] {
             let e = jobs(&text).unwrap_err();

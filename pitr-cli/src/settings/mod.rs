@@ -4,6 +4,7 @@
 //! - [`sources`]: the file, `conf.d/*.toml` beside it and `PITR__…` variables, each checked alone, then laid over each other.
 //! - [`secret`]: where a key comes from (`env:`, `file:`, `exec:`), and reading it.
 //! - [`schedule`]: cron expressions.
+//! - [`merge`]: how segments are merged.
 //! - [`limits`]: what the process may use of its machine.
 //! - [`jobs`]: what follows: one archiver's settings for every archive of every database.
 //!
@@ -12,6 +13,7 @@
 pub mod file;
 pub mod jobs;
 pub mod limits;
+pub mod merge;
 pub mod schedule;
 pub mod secret;
 pub mod sources;

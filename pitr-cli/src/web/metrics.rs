@@ -242,6 +242,11 @@ fn shipping(look: &Look) -> Vec<Family<'_>> {
             p.counts.base_failures.iter().map(value).collect()
         }),
         count("tags_created", "Tags that this process has created", |p| p.counts.tags),
+        count("merged_segments", "Merged segments that manifests of this process name", |p| p.counts.merged),
+        count("merged_object_bytes", "Their bytes", |p| p.counts.merged_bytes),
+        count("superseded_segments_deleted", "Segments deleted whose entries are in merged ones", |p| {
+            p.counts.superseded_deleted
+        }),
         each(look, ("barriers_noted", "Barriers that this process has recorded, by reason"), |p| {
             let noted = p.counts.barriers.iter();
             noted.map(|(reason, n)| ([("reason", name(reason).into())], Value::Counter(*n))).collect()

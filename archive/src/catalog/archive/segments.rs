@@ -2,15 +2,19 @@
 //!
 //! Owns: how many requests each of these costs. Refuses: believing a listing about what a segment holds.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 
 use super::{Archive, CONCURRENCY, MAX_SEGMENT, PutSegment, Tail, missing, segment_missing};
 use crate::{
-    catalog::{invariants, schema::SegmentFooter},
-    code::Code,
+    catalog::{
+        invariants,
+        model::{NamedMerge, holes},
+        schema::{SegmentFooter, SegmentSummary},
+    },
+    code::{Code, Retry},
     error::{Error, Result},
     ids::{ManifestNumber, Ordinal, Ordinals, TimelineId},
     layout::Family,
@@ -25,6 +29,8 @@ use crate::{
 
 /// A segment up to this size is fetched whole when only its footer is wanted: one request instead of two.
 const SMALL_SEGMENT: u64 = 64 * 1024;
+/// What is not urgent and larger is sent in pieces of this size.
+const PIECE: usize = 1 << 20;
 
 impl Archive {
     /// Which segment stands for these ordinals.
@@ -34,7 +40,32 @@ impl Archive {
 
     /// Creates a segment.
     pub async fn put_segment(&self, segment: &FinishedSegment) -> Result<PutSegment> {
-        match self.store.put(&segment.key, segment.body.clone()).await? {
+        let put = self.store.put(&segment.key, segment.body.clone()).await?;
+        self.whose(segment, put).await
+    }
+
+    /// Creates a merged segment: nobody waits for it, so that a large one is sent in pieces, behind whatever is urgent.
+    pub async fn put_merged(&self, segment: &FinishedSegment) -> Result<PutSegment> {
+        if segment.body.len() <= PIECE {
+            return self.put_segment(segment).await;
+        }
+        let mut upload = self.store.upload(&segment.key, segment.body.len() as u64).await?;
+        let mut rest = segment.body.clone();
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(PIECE));
+            if let Err(e) = upload.write(piece).await {
+                if let Err(error) = upload.abort().await {
+                    tracing::debug!(%error, "what was sent of a merged segment stays in the store's own parts");
+                }
+                return Err(e);
+            }
+        }
+        let put = upload.finish().await?;
+        self.whose(segment, put).await
+    }
+
+    async fn whose(&self, segment: &FinishedSegment, put: Put) -> Result<PutSegment> {
+        match put {
             Put::Created => Ok(PutSegment::Created),
             Put::Exists => {
                 let header = SegmentHeader::decode(&segment.body)
@@ -98,8 +129,24 @@ impl Archive {
     pub async fn read_segment(&self, timeline: TimelineId, ordinals: impl Into<Ordinals>) -> Result<SegmentReader> {
         let wanted = self.wanted(timeline, ordinals);
         let key = wanted.key();
-        let body = self.store.get(&key, MAX_SEGMENT).await?.ok_or_else(|| segment_missing(&key))?;
-        self.open_segment(&wanted, body).await
+        match self.store.get(&key, MAX_SEGMENT).await? {
+            Some(body) => self.open_segment(&wanted, body).await,
+            None => Err(self.why_missing(&wanted).await?),
+        }
+    }
+
+    /// Why a segment is not there that a catalog named: it can have been merged since that was read.
+    async fn why_missing(&self, wanted: &Wanted) -> Result<Error> {
+        let (key, ordinals) = (wanted.key(), wanted.ordinals);
+        let all = self.list_all_segments(wanted.timeline).await?;
+        let around = |other: &Ordinals| other.first() <= ordinals.first() && ordinals.last() <= other.last();
+        let merged = all.into_iter().map(|(other, _)| other).find(|other| *other != ordinals && around(other));
+        Ok(match merged {
+            None => segment_missing(&key),
+            Some(merged) => segment_missing(&key).with("merged into", ObjectKey::segment(wanted.timeline, merged)).hint(
+                "its entries were merged into a larger segment and it was deleted a grace period later, by when nobody held it: plan again, from the archive as it is now",
+            ),
+        })
     }
 
     async fn open_segment(&self, wanted: &Wanted, body: Bytes) -> Result<SegmentReader> {
@@ -114,6 +161,42 @@ impl Archive {
         let after = after.map(|ordinal| ObjectKey::segment(timeline, ordinal));
         let listed = self.store.list(&prefix::segments(timeline), after.as_ref()).await?;
         Ok(listed.iter().filter_map(|l| l.key.segment_ordinal().map(|ordinal| (ordinal, l.size))).collect())
+    }
+
+    /// All segment objects of a timeline, merged ones too, with their sizes.
+    pub async fn list_all_segments(&self, timeline: TimelineId) -> Result<Vec<(Ordinals, u64)>> {
+        let listed = self.store.list(&prefix::segments(timeline), None).await?;
+        Ok(listed.iter().filter_map(|l| l.key.segment_ordinals().map(|ordinals| (ordinals, l.size))).collect())
+    }
+
+    /// Merged segments that no manifest which could be read names, where something is missing without them: what a lost
+    /// manifest named is still in the segments themselves. In the order of their sizes; which of them fit, the catalog tells.
+    pub(crate) async fn unnamed_merges(
+        &self,
+        timeline: TimelineId,
+        segments: &[SegmentSummary],
+        named: &[NamedMerge],
+        findings: &mut Vec<Error>,
+    ) -> Result<Vec<NamedMerge>> {
+        let known: BTreeSet<Ordinals> = named.iter().map(|merge| merge.summary.ordinals()).collect();
+        let holes: Vec<Ordinals> = holes(segments).collect();
+        let missing =
+            |wanted: &Ordinals| holes.iter().any(|hole| hole.first() <= wanted.last() && wanted.first() <= hole.last());
+        let mut wanted: Vec<Ordinals> = self.list_all_segments(timeline).await?.into_iter().map(|(o, _)| o).collect();
+        wanted.retain(|ordinals| ordinals.is_merged() && !known.contains(ordinals) && missing(ordinals));
+        wanted.sort_by_key(|ordinals| (ordinals.last().get() - ordinals.first().get(), *ordinals));
+        let mut found = Vec::with_capacity(wanted.len());
+        for ordinals in wanted {
+            match self.read_index(timeline, ordinals).await {
+                Ok(index) => {
+                    let since = index.header().created;
+                    found.push(NamedMerge { summary: index.into_footer().summary, since });
+                }
+                Err(e) if e.code().retry() == Retry::Never => findings.push(e),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(found)
     }
 
     /// Footers of listed segments, concurrently, in order.

@@ -4,7 +4,7 @@
 
 use crate::{
     catalog::schema::{BoundaryDocument, KeptManifests, OpenRun},
-    ids::{Boundary, ContentHash, ManifestNumber, ManifestNumbers, Ordinal, RunningHash},
+    ids::{Boundary, ContentHash, ManifestNumber, ManifestNumbers, Ordinal, Ordinals, RunningHash},
 };
 
 /// Segments that follow one another; what lies before them was deleted.
@@ -20,6 +20,8 @@ pub struct KeptRange<'a> {
     pub end: Option<(Ordinal, Boundary, RunningHash)>,
     /// The run that goes on where they begin.
     pub run: Option<&'a OpenRun>,
+    /// The last ordinal of the first segment, where it is a merged one.
+    pub head: Option<Ordinal>,
 }
 
 impl BoundaryDocument {
@@ -31,6 +33,7 @@ impl BoundaryDocument {
             hash_before: kept.hash_before,
             end: Some((kept.to, kept.end, kept.hash_after)),
             run: kept.run.as_ref(),
+            head: kept.head,
         });
         kept.chain([KeptRange {
             from: self.ordinal,
@@ -38,6 +41,7 @@ impl BoundaryDocument {
             hash_before: self.hash_before,
             end: None,
             run: self.run.as_ref(),
+            head: self.head,
         }])
     }
 
@@ -47,6 +51,31 @@ impl BoundaryDocument {
             let after = self.kept.partition_point(|kept| kept.from <= ordinal);
             after.checked_sub(1).and_then(|index| self.kept.get(index)).is_some_and(|kept| ordinal < kept.to)
         }
+    }
+
+    /// Whether any of a segment's ordinals is still part of the archive.
+    pub fn keeps_any(&self, ordinals: Ordinals) -> bool {
+        ordinals.last() >= self.ordinal || {
+            let after = self.kept.partition_point(|kept| kept.from <= ordinals.last());
+            after.checked_sub(1).and_then(|index| self.kept.get(index)).is_some_and(|kept| ordinals.first() < kept.to)
+        }
+    }
+
+    /// Whether a merged segment can stand for its ordinals: deletion cut nowhere inside it, and where it begins a range that is
+    /// kept, the statement says that the range begins with it. A prune that did not know of it looked at the segment that lay
+    /// there before, and its parts stay in use: what is kept is then exactly what was stated, whoever was faster.
+    pub fn admits(&self, ordinals: Ordinals) -> bool {
+        let (from, to, head) = if ordinals.first() >= self.ordinal {
+            (self.ordinal, None, self.head)
+        } else {
+            let after = self.kept.partition_point(|kept| kept.from <= ordinals.first());
+            match after.checked_sub(1).and_then(|index| self.kept.get(index)) {
+                Some(kept) => (kept.from, Some(kept.to), kept.head),
+                None => return false,
+            }
+        };
+        let inside = to.is_none_or(|to| ordinals.last() < to);
+        inside && (from != ordinals.first() || head == Some(ordinals.last()))
     }
 
     /// Whether a manifest is still part of the archive.
@@ -141,6 +170,7 @@ mod tests {
             end: at(to).0,
             hash_after: at(to).1,
             run: None,
+            head: None,
         };
         BoundaryDocument {
             version: DOCUMENT_VERSION,
@@ -151,6 +181,7 @@ mod tests {
             hash_before: at(20).1,
             revision: 0,
             run: None,
+            head: Some(Ordinal::new(22)),
             kept: vec![kept(2, 4), kept(7, 8)],
             manifests,
             unlogged: Vec::new(),
@@ -182,6 +213,30 @@ mod tests {
         }
         let cuts: Vec<u64> = (0..300).filter(|n| boundary.cuts_at(Boundary::new(*n))).collect();
         assert_eq!(cuts, [20, 40, 70, 80, 200]);
+    }
+
+    #[test]
+    fn a_merged_segment_counts_where_nothing_was_cut_inside_it_and_no_range_begins_with_another() {
+        let boundary = boundary(Vec::new());
+        let merged = |first, last| Ordinals::new(Ordinal::new(first), Ordinal::new(last)).unwrap();
+        // Inside what is kept; with the first segment of a range; out of a range; before all.
+        for (first, last, admitted, any) in [
+            (3, 3, true, true),
+            (2, 3, false, true),
+            (3, 4, false, true),
+            (1, 2, false, true),
+            (4, 6, false, false),
+            (0, 1, false, false),
+            (0, 30, false, true),
+            (18, 19, false, false),
+            (19, 20, false, true),
+            (20, 21, false, true),
+            (20, 22, true, true),
+            (21, 25, true, true),
+        ] {
+            assert_eq!(boundary.admits(merged(first, last)), admitted, "{first}-{last}");
+            assert_eq!(boundary.keeps_any(merged(first, last)), any, "{first}-{last}");
+        }
     }
 
     #[test]

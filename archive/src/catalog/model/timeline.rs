@@ -36,6 +36,8 @@ pub struct Timeline {
     segments: Vec<SegmentSummary>,
     history: History,
     lost_end: Option<String>,
+    /// Since when merged segments count, by their first ordinals.
+    merged_since: BTreeMap<Ordinal, Micros>,
 }
 
 impl Timeline {
@@ -49,7 +51,8 @@ impl Timeline {
         if let Some(deleted) = &deleted {
             segments.retain(|s| deleted.keeps(s.ordinal));
         }
-        let mut timeline = Self { document, manifests, deleted, segments, history: History::default(), lost_end: None };
+        let (history, merged_since) = (History::default(), BTreeMap::new());
+        let mut timeline = Self { document, manifests, deleted, segments, history, lost_end: None, merged_since };
         // The events that began these runs were deleted.
         let ranges = timeline.deleted.iter().flat_map(BoundaryDocument::ranges);
         let open: BTreeMap<Ordinal, PlacedEvent> = ranges
@@ -73,7 +76,18 @@ impl Timeline {
         let manifests = self.manifests.iter().filter(|m| deleted.keeps_manifest(m.number)).cloned().collect();
         // Of a million, those that stay.
         let segments = self.segments.iter().filter(|s| deleted.keeps(s.ordinal)).cloned().collect();
-        Self::new(self.document.clone(), manifests, Some(deleted), segments)
+        Self::new(self.document.clone(), manifests, Some(deleted), segments).merged(self.merged_since.clone())
+    }
+
+    /// With what is known about merged segments.
+    #[must_use]
+    pub(crate) fn merged(self, since: BTreeMap<Ordinal, Micros>) -> Self {
+        Self { merged_since: since, ..self }
+    }
+
+    /// Since when the merged segment that begins at an ordinal counts.
+    pub fn merged_since(&self, ordinal: Ordinal) -> Option<Micros> {
+        self.merged_since.get(&ordinal).copied()
     }
 
     /// The same with other entries for the same segments.

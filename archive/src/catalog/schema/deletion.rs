@@ -35,6 +35,9 @@ pub struct BoundaryDocument {
     /// The run that goes on there, unless it begins there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<OpenRun>,
+    /// The last ordinal of the segment there, where it is a merged one. No other merged segment counts there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Ordinal>,
     /// Segments below `ordinal` that are kept all the same, in order, none next to another.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<KeptSegments>,
@@ -100,6 +103,9 @@ pub struct KeptSegments {
     /// The run that goes on where they begin, unless it begins there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<OpenRun>,
+    /// The last ordinal of the first of them, where it is a merged one. No other merged segment counts there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Ordinal>,
 }
 
 /// Manifests that are kept.

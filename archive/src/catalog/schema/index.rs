@@ -62,6 +62,9 @@ pub struct IndexedManifest {
     /// It was rebuilt by reading segments.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rebuilt: bool,
+    /// It names merged segments, which stand for segments of other manifests: the whole catalog tells which.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub merges: bool,
     /// When it was written.
     pub created: Micros,
     /// Its writer.

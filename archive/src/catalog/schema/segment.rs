@@ -147,6 +147,9 @@ pub struct SegmentSummary {
     /// In memory only: this is no segment, it stands for all those of a manifest that was not read (`catalog::outline`).
     #[serde(skip)]
     pub rolled_up: Option<Box<RolledUp>>,
+    /// What a merged segment stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<Merged>,
 }
 
 /// What is known of the segments that a [`SegmentSummary`] stands for which is none itself.
@@ -160,6 +163,18 @@ pub struct RolledUp {
     pub latest: Option<Micros>,
     /// Sequence numbers only grow from segment to segment, without a session, run or barrier between.
     pub ascending: bool,
+}
+
+/// What a merged segment stands for: the account of what its entries have cost the store, and what its numbers do not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merged {
+    /// Stored bytes of the segments as archivers wrote them.
+    pub original_bytes: u64,
+    /// Stored bytes of everything that was ever written for these entries before this segment.
+    pub written_bytes: u64,
+    /// Sequence numbers do not only grow from one of the parts to the next: lowest and highest do not tell what is in between.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub numbers_repeat: bool,
 }
 
 /// An event and where it lies in the stream.
@@ -199,6 +214,9 @@ pub struct ManifestDocument {
     /// Ranges of boundaries whose segments were deleted by retention.
     #[serde(default)]
     pub pruned: Vec<(Boundary, Boundary)>,
+    /// Merged segments, each in the place of those that it stands for. In the order in which they count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<SegmentSummary>,
     /// When it was written.
     pub created: Micros,
     /// The writer.
@@ -214,5 +232,15 @@ impl SegmentSummary {
     /// The ordinals that it stands for.
     pub fn ordinals(&self) -> Ordinals {
         self.last_ordinal.and_then(|last| Ordinals::new(self.ordinal, last)).unwrap_or_else(|| self.ordinal.into())
+    }
+
+    /// Stored bytes of the segments as archivers wrote them.
+    pub fn original_bytes(&self) -> u64 {
+        self.merged.map_or(self.object_bytes, |merged| merged.original_bytes)
+    }
+
+    /// Stored bytes of everything that was ever written for its entries, itself included.
+    pub fn written_bytes(&self) -> u64 {
+        self.merged.map_or(0, |merged| merged.written_bytes).saturating_add(self.object_bytes)
     }
 }

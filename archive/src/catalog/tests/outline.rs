@@ -181,6 +181,7 @@ async fn of_what_deletion_left_an_outline_has_that_and_no_more() {
         hash_before: rest.hash_before,
         revision: 0,
         run: Some(run.clone()),
+        head: None,
         kept: vec![KeptSegments {
             from: island.ordinal,
             to: behind.ordinal,
@@ -189,6 +190,7 @@ async fn of_what_deletion_left_an_outline_has_that_and_no_more() {
             end: island.end,
             hash_after: island.hash_after,
             run: Some(run),
+            head: None,
         }],
         manifests: Vec::new(),
         unlogged: Vec::new(),

@@ -230,6 +230,10 @@ fn show_footer(sheet: &mut Sheet<'_>, reader: &SegmentReader) -> Result<()> {
             format!("{:06} at {}, session {}", m.point.file.get(), m.point.offset, m.session),
         ));
     }
+    if let Some(merged) = s.merged {
+        let (first, before) = (text::bytes(merged.original_bytes), text::bytes(merged.written_bytes));
+        facts.push(("merged from", format!("{first} as archivers wrote it; {before} were written before this")));
+    }
     let text = table::facts(sheet.out, &facts);
     sheet.lines.text("")?;
     sheet.lines.text(&text)

@@ -151,7 +151,8 @@ impl Walk {
         let quiet = s.events.iter().all(|e| {
             !matches!(e.event, Event::RunStarted { .. } | Event::SessionStarted { .. } | Event::Barrier { .. })
         });
-        if !quiet || !piece.is_whole() || stream.touches_withdrawn(s.first, s.end) {
+        let repeat = s.merged.is_some_and(|merged| merged.numbers_repeat);
+        if !quiet || repeat || !piece.is_whole() || stream.touches_withdrawn(s.first, s.end) {
             return false;
         }
         // A segment without records changes nothing.

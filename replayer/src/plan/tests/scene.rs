@@ -302,6 +302,7 @@ impl Scene {
             plain_bytes: 100,
             events: open.events,
             object_bytes: 50,
+            merged: None,
         });
         let content = Content { entries: open.entries, samples: open.samples, manifest: self.manifest };
         self.contents.insert((self.timeline, ordinal), content);

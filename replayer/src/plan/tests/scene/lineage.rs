@@ -98,6 +98,7 @@ fn timeline(id: TimelineId, parent: Option<Position>, segments: &[SegmentSummary
         hash_before: first.hash_before,
         revision: 0,
         run: run.last(),
+        head: None,
         kept: Vec::new(),
         manifests: Vec::new(),
         unlogged: Vec::new(),
