@@ -81,7 +81,7 @@ impl Site {
     async fn new(key: Option<MasterKey>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let db = DB::open(&options(), dir.path().join("db")).unwrap();
-        let store = Arc::new(LocalStore::open(&dir.path().join("archive"), &SystemClock).unwrap());
+        let store = Arc::new(LocalStore::open(dir.path().join("archive"), &SystemClock).unwrap());
         let (clock, random) = (ManualClock::new(START), Arc::new(SeededRandom::new(1)));
         let (state, states, tags) = (State::new(), BTreeMap::new(), BTreeMap::new());
         let mut site = Self { dir, db, store, key, clock, random, archiver: None, state, states, tags };

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use pitr_archive::clock::{Clock as _, SystemClock};
 use rand::{Rng, rngs::StdRng};
 
 /// So much younger than the end of its window a target is that retention must keep.
@@ -85,7 +86,7 @@ impl Sample {
         }
         // What was answered before is older than what is written now.
         self.tags.iter_mut().filter(|tag| tag.most.is_none()).for_each(|tag| tag.most = Some(written + 1));
-        self.moments.push(Moment { at: Utc::now(), seen: Instant::now(), written, acknowledged });
+        self.moments.push(Moment { at: SystemClock.now().to_datetime(), seen: Instant::now(), written, acknowledged });
     }
 
     /// A tag was answered, for which `least` batches were written when it was asked for.

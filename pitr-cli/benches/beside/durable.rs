@@ -66,9 +66,9 @@ pub fn run(settings: &Settings) -> Table {
     let mut delays = Vec::new();
     for segment in listed["segments"].as_array().expect("segments") {
         let number = |name: &str| segment[name].as_u64().expect("a number") as usize;
-        for record in number("first")..number("end") {
-            delays.push((appeared[number("ordinal")] - commits[record]).as_secs_f64() * 1000.0);
-        }
+        let at = appeared[number("ordinal")];
+        let of_segment = &commits[number("first")..number("end")];
+        delays.extend(of_segment.iter().map(|commit| (at - *commit).as_secs_f64() * 1000.0));
     }
     assert_eq!(delays.len(), commits.len(), "one commit is one record");
 

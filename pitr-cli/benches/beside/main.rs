@@ -47,9 +47,10 @@ fn main() {
         watch: Duration::from_secs(number("WATCH_SECONDS", 30).max(5)),
         tags: usize::try_from(number("TAGS", 100)).expect("a few").max(1),
     };
+    type Part = fn(&Settings) -> table::Table;
     // cargo bench adds `--bench`.
     let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let parts: [(&str, fn(&Settings) -> table::Table); 4] =
+    let parts: [(&str, Part); 4] =
         [("writer", writer::run), ("durable", durable::run), ("requests", requests::run), ("many", many::run)];
     assert!(named.iter().all(|n| parts.iter().any(|(part, _)| part == n)), "parts are writer, durable, requests, many");
     let wanted = parts.iter().filter(|(part, _)| named.is_empty() || named.iter().any(|n| n == part));

@@ -83,7 +83,7 @@ fn timeline(id: TimelineId, parent: Option<Position>, segments: &[SegmentSummary
     }
     let first = whole.segment(from).unwrap();
     let before = segments.iter().filter(|segment| segment.ordinal < from).flat_map(|segment| &segment.events);
-    let run = before.filter_map(|placed| match &placed.event {
+    let mut run = before.filter_map(|placed| match &placed.event {
         Event::RunStarted { run, first_wal, db_id } => {
             Some(OpenRun { run: *run, start: placed.at, first_wal: *first_wal, db_id: db_id.clone() })
         }
@@ -97,7 +97,7 @@ fn timeline(id: TimelineId, parent: Option<Position>, segments: &[SegmentSummary
         first: first.first,
         hash_before: first.hash_before,
         revision: 0,
-        run: run.last(),
+        run: run.next_back(),
         head: None,
         kept: Vec::new(),
         manifests: Vec::new(),
