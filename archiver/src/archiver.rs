@@ -14,7 +14,7 @@
 //!
 //! The steps are methods, so that tests and one-shot commands drive them; [`Archiver::run`] drives them as a daemon.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{cmp::Ordering, collections::VecDeque, sync::Arc, time::Duration};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -85,6 +85,15 @@ enum Haste {
     Asked,
     /// The archiver, which is behind.
     ByItself,
+}
+
+/// Where a segment lies that was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// It is the archive's last.
+    End,
+    /// An earlier process has gone on beyond it: what it holds must follow that one's segments.
+    Past,
 }
 
 /// What the archive has acknowledged.
@@ -359,10 +368,13 @@ impl Archiver {
     /// Notes what became of the pending shipment.
     pub(crate) async fn delivered(&mut self, delivered: Delivered) -> Result<()> {
         let Some(shipment) = self.pending.clone() else { return Ok(()) };
-        match delivered {
-            Delivered::Acknowledged => {
+        let place = match delivered {
+            Delivered::Acknowledged => self.place_of(&shipment).await?,
+            Delivered::JoinBehind => Place::Past,
+        };
+        match place {
+            Place::End => {
                 debug_assert!(shipment.position.boundary >= self.acknowledged.position.boundary);
-                self.refuse_the_past(&shipment).await?;
                 if shipment.segment.summary.ordinal == Ordinal::new(0) {
                     // Whoever claimed the archive before this one was there took the timeline for left, and opened another.
                     self.refuse_second_place().await?;
@@ -376,7 +388,7 @@ impl Archiver {
                 self.joined_behind = 0;
                 self.engine.release(&shipment.state, shipment.manifest)
             }
-            Delivered::JoinBehind => {
+            Place::Past => {
                 // A dead process can have a few requests under way; one that goes on and on is alive, and was first.
                 if self.joined_behind >= JOINS_IN_A_ROW && self.config.rival == Rival::Leave {
                     return Err(Error::new(Code::Fenced, "shipping the segment")
@@ -408,23 +420,29 @@ impl Archiver {
         }
     }
 
-    /// A segment that was created where another writer's had been deleted, by retention or because it was merged, is not in
-    /// the archive: after a pause, the place where deletion stopped is looked at, and whether others have written manifests.
-    async fn refuse_the_past(&self, shipment: &Shipment) -> Result<()> {
+    /// Where a segment lies that was just created. One in the place of another writer's that had been deleted, by retention
+    /// or because it was merged, is not in the archive: after a pause, the place where deletion stopped is looked at, and
+    /// whether others have written manifests. An earlier writer that did not notice our claim may have gone on all the while.
+    async fn place_of(&self, shipment: &Shipment) -> Result<Place> {
         if self.head_known.ago(&*self.parts.clock) < PAUSE {
-            return Ok(());
+            return Ok(Place::End);
         }
         let summary = &shipment.segment.summary;
         // What is merged is in a manifest before: where the newest one is ours, no ordinal of ours has become free by that.
         let newest = self.archive.list_manifests(self.timeline).await?.last().copied();
         if let Some(newest) = newest.filter(|newest| *newest >= self.roll_up.number)
             && let Some((other, _)) = self.archive.get_manifest(self.timeline, newest).await?
-            && other.epoch > self.claim.epoch()
         {
-            return Err(Error::new(Code::Fenced, "shipping the segment after a pause")
-                .on(&shipment.segment.key)
-                .with("our epoch", self.claim.epoch())
-                .with("epoch of the newest manifest", other.epoch));
+            match other.epoch.cmp(&self.claim.epoch()) {
+                Ordering::Less => return Ok(Place::Past),
+                Ordering::Equal => {}
+                Ordering::Greater => {
+                    return Err(Error::new(Code::Fenced, "shipping the segment after a pause")
+                        .on(&shipment.segment.key)
+                        .with("our epoch", self.claim.epoch())
+                        .with("epoch of the newest manifest", other.epoch));
+                }
+            }
         }
         match self.archive.deletion_boundary(self.timeline).await? {
             Some(deleted) if summary.ordinal < deleted.ordinal => {
@@ -432,7 +450,7 @@ impl Archiver {
                     .on(&shipment.segment.key)
                     .with("the archive now begins with ordinal", deleted.ordinal))
             }
-            _ => Ok(()),
+            _ => Ok(Place::End),
         }
     }
 

@@ -16,7 +16,7 @@ use pitr_archive::{
     catalog::{
         archive::Archive,
         model::{Barrier, Catalog, Run as StreamRun, Timeline},
-        schema::BaseDocument,
+        schema::{BaseDocument, SegmentSummary},
     },
     clock::{Clock, Micros},
     ids::{Boundary, Nonce, SequenceNumber},
@@ -46,12 +46,33 @@ pub fn load(run: &Run<'_>) -> Option<(Archive, Catalog)> {
             Err(e) if e.code() == Code::NotAnArchive => return None,
             Err(e) => panic!("opening the archive: {e}"),
         };
-        let catalog = archive.load_catalog().await.unwrap_or_else(|e| {
-            let keys: Vec<_> = run.memory.contents().into_iter().map(|(key, _)| key.to_string()).collect();
-            panic!("the catalog: {e}\n{}", keys.join("\n"))
-        });
+        let catalog = match archive.load_catalog().await {
+            Ok(catalog) => catalog,
+            Err(e) => {
+                let keys: Vec<_> = run.memory.contents().into_iter().map(|(key, _)| key.to_string()).collect();
+                panic!("the catalog: {e}\n{}\n{}", keys.join("\n"), manifests(&archive).await)
+            }
+        };
         Some((archive, catalog))
     })
+}
+
+/// What the manifests say of segments, for whoever looks for a fault.
+async fn manifests(archive: &Archive) -> String {
+    let mut text = String::new();
+    let range = |s: &SegmentSummary| format!(" {}:{}..{}", s.ordinals(), s.first, s.end);
+    for timeline in archive.timelines().await.unwrap_or_default() {
+        let timeline = timeline.timeline;
+        for number in archive.list_manifests(timeline).await.unwrap_or_default() {
+            let Ok(Some((manifest, _))) = archive.get_manifest(timeline, number).await else { continue };
+            let segments: String = manifest.segments.iter().map(range).collect();
+            let merged: String = manifest.merged.iter().map(range).collect();
+            let (epoch, at) = (manifest.epoch, manifest.created);
+            text +=
+                &format!("timeline {timeline} manifest {number} epoch {epoch} at {at}:{segments}; merged{merged}\n");
+        }
+    }
+    text
 }
 
 /// What a target must be restored to.

@@ -17,7 +17,10 @@ use pitr_archive::{
     random::Random,
     store::faulty::Schedule,
 };
-use pitr_archiver::merge::{Merging, Policy, policy::LEAST_GRACE};
+use pitr_archiver::{
+    crash::MERGE_POINTS,
+    merge::{Merging, Policy, policy::LEAST_GRACE},
+};
 use pitr_replayer::{
     hold::Hold,
     plan::{PlanOptions, RestorePlan, plan},
@@ -96,8 +99,12 @@ pub fn merge(run: &mut Run<'_>) {
 /// Merges or deletes what is due, perhaps dying on the way.
 fn deed(run: &mut Run<'_>, which: usize) {
     if run.profile.has(Feature::Deaths) && run.merge_rng.random_ratio(1, 3) {
-        let effects = run.merge_rng.random_range(1..12);
-        process::die_after(Some(effects));
+        if run.merge_rng.random_ratio(1, 2) {
+            let effects = run.merge_rng.random_range(1..12);
+            process::die_after(Some(effects));
+        } else {
+            process::die_at(MERGE_POINTS.choose(&mut run.merge_rng).expect("names"));
+        }
     }
     let counted = |run: &Run<'_>| run.hosts[which].archiver().map(|a| a.metrics().counts().superseded_deleted);
     let before = counted(run);

@@ -16,12 +16,20 @@ use pitr_archiver::crash;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Death(pub &'static str);
 
+/// When a process ends.
+#[derive(Clone, Copy, Debug)]
+enum Doom {
+    /// Behind so many effects.
+    After(u32),
+    /// At the next effect of this name.
+    At(&'static str),
+}
+
 #[derive(Debug, Default)]
 struct Fate {
     /// The state directory of the archiver that runs.
     state: Option<PathBuf>,
-    /// Effects that it still survives.
-    left: Option<u32>,
+    doom: Option<Doom>,
 }
 
 thread_local! {
@@ -31,12 +39,18 @@ thread_local! {
 
 /// Chooses the effect, counted from now, at which the next archiver that gets there dies. `None`: none does.
 pub fn die_after(effects: Option<u32>) {
-    FATE.with_borrow_mut(|fate| fate.left = effects);
+    FATE.with_borrow_mut(|fate| fate.doom = effects.map(Doom::After));
+}
+
+/// The next archiver that has an effect of this name dies there. Counting alone hardly ever ends at an effect that few
+/// processes have.
+pub fn die_at(name: &'static str) {
+    FATE.with_borrow_mut(|fate| fate.doom = Some(Doom::At(name)));
 }
 
 /// Whether an archiver will die.
 pub fn is_doomed() -> bool {
-    FATE.with_borrow(|fate| fate.left.is_some())
+    FATE.with_borrow(|fate| fate.doom.is_some())
 }
 
 fn aside(state: &Path) -> PathBuf {
@@ -48,13 +62,17 @@ pub fn effect(name: &'static str) {
     PASSED.set(PASSED.get() + 1);
     let dies = FATE.with_borrow_mut(|fate| {
         let state = fate.state.clone()?;
-        let left = fate.left.as_mut()?;
-        *left = left.saturating_sub(1);
-        if *left > 0 {
-            return None;
-        }
-        fate.left = None;
-        Some(state)
+        let dies = match fate.doom.as_mut()? {
+            Doom::At(wanted) => *wanted == name,
+            Doom::After(left) => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+        };
+        dies.then(|| {
+            fate.doom = None;
+            state
+        })
     });
     if let Some(state) = dies {
         fs::rename(&state, aside(&state)).expect("the state directory, out of reach");

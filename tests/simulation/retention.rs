@@ -18,14 +18,17 @@ use pitr_archive::{
     random::Random,
     store::{Store, faulty::Schedule},
 };
-use pitr_archiver::retention::{self, Floor, Mode, Policy, PruneReport, Request, policy};
+use pitr_archiver::{
+    crash::PRUNE_POINTS,
+    retention::{self, Floor, Mode, Policy, PruneReport, Request, policy},
+};
 use pitr_replayer::{
     plan::{PlanOptions, plan},
     progress::Silent,
     target::Target,
     verify::verify,
 };
-use rand::Rng;
+use rand::{Rng, seq::IndexedRandom};
 
 use crate::{judge, process, run::Run};
 
@@ -124,7 +127,11 @@ fn perform(run: &mut Run<'_>, request: &Request) -> Option<PruneReport> {
     if run.rng.random_ratio(1, 2) {
         let effects = run.rng.random_range(1..20);
         if run.profile.has(crate::profile::Feature::Deaths) && run.rng.random_ratio(1, 2) {
-            process::die_after(Some(effects));
+            if run.rng.random_ratio(1, 3) {
+                process::die_after(Some(effects));
+            } else {
+                process::die_at(PRUNE_POINTS.choose(&mut run.rng).expect("names"));
+            }
         }
         match attempt(run, request) {
             Ok(Ok(report)) => {
