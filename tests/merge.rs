@@ -93,7 +93,7 @@ impl Site {
         let levels = [10, 60, 600].map(Duration::from_secs).to_vec();
         let config = ArchiverConfig {
             file_events: FileEvents::Scanned,
-            merge: merge::Policy { merging: merge::Merging::On, levels, grace: GRACE, ..merge::Policy::default() },
+            merge: merge::Policy { levels, grace: GRACE, ..merge::Policy::default() },
             ..ArchiverConfig::new(self.dir.path().join("db"))
         };
         let parts = Parts { clock: Arc::new(self.clock.clone()), random: self.random.clone(), ..Parts::system() };

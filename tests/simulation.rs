@@ -4,7 +4,6 @@
 //! The promise: whatever fails, dies, stalls or arrives late, and wherever it does, the archive stays valid, what it
 //! accepts as a target is restored exactly, and nothing is refused that nothing explains.
 //!
-//! `PITR_MERGING=1` lets archivers merge segments, too.
 //! `PITR_PROGRAMS=N` runs N seeds, `PITR_FIRST=S` from seed S on; `PITR_SEED=S` runs only that one and tells what happens.
 
 #![allow(clippy::unwrap_used, missing_docs)] // a test fails by panicking
@@ -111,14 +110,13 @@ fn whatever_fails_every_archive_is_valid_and_every_restore_exact_or_refused() {
     }
     assert!(!failed.load(Ordering::SeqCst), "a run failed: its seed is above");
     if count >= ENOUGH {
-        let merging = std::env::var_os("PITR_MERGING").is_some();
         let never: Vec<_> = KINDS
             .iter()
             .chain(crash::POINTS)
             .chain(crash::PRUNE_POINTS)
             .chain(crash::INDEX_POINTS)
             .chain(crash::MERGE_POINTS)
-            .filter(|kind| (merging || !kind.contains("merg")) && coverage.count(kind) == 0)
+            .filter(|kind| coverage.count(kind) == 0)
             .collect();
         assert!(never.is_empty(), "no run met {never:?}");
     }

@@ -76,7 +76,7 @@ pub struct ArchiverConfig {
     pub budget: Budget,
     /// What happens where another archiver still writes into the archive. Default: it is left to it.
     pub rival: Rival,
-    /// How segments are merged in the background. Default: not at all.
+    /// How segments are merged in the background. Default: to minutes, hours and days.
     pub merge: merge::Policy,
 }
 

@@ -63,7 +63,7 @@ fn the_service_merges_by_itself_and_every_tag_restores() {
     db.put("n", "0").expect("a write");
     let file = path(dir.path(), "pitr.toml");
     let text = format!(
-        "[tuning]\ninterval = \"100ms\"\nmanifest_interval = \"1s\"\n[merge]\nenabled = true\nlevels = [\"1s\", \"4s\"]\n\
+        "[tuning]\ninterval = \"100ms\"\nmanifest_interval = \"1s\"\n[merge]\nlevels = [\"1s\", \"4s\"]\n\
          [databases.one]\ndb = \"{db_path}\"\narchive.url = \"{to}\"\n"
     );
     fs::write(&file, text).expect("a file");

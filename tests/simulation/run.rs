@@ -116,8 +116,7 @@ impl<'r> Run<'r> {
     fn new(seed: u64, runtime: &'r Runtime, telling: Telling) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut merge_rng = StdRng::seed_from_u64(seed ^ 0x3E16_E000);
-        // Off by default, as in the program; its crash points are only asked for where it is on.
-        let merging = std::env::var_os("PITR_MERGING").is_some() && merge_rng.random_ratio(35, 100);
+        let merging = merge_rng.random_ratio(35, 100);
         let profile = Profile::draw(&mut rng).with(Feature::Merging, merging);
         let max_size = *[64 << 20, 20_000, 6000].choose(&mut merge_rng).expect("sizes");
         let root = scratch::directory();

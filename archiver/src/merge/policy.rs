@@ -21,7 +21,7 @@ pub enum Merging {
 /// How segments are merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether. Default: off, for as long as the simulation still finds stories in which it goes wrong.
+    /// Whether. Default: on.
     pub merging: Merging,
     /// What becomes one segment: calendar periods in UTC, shortest first. Default: a minute, an hour, a day.
     pub levels: Vec<Duration>,
@@ -35,7 +35,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            merging: Merging::Off,
+            merging: Merging::On,
             levels: vec![Duration::from_secs(60), Duration::from_secs(3600), Duration::from_secs(24 * 3600)],
             max_size: 64 << 20,
             grace: Duration::from_secs(24 * 3600),

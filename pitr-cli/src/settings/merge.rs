@@ -13,7 +13,7 @@ use super::file::{Period, Size};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Merge {
-    /// true: segments are merged, which is experimental: see the README. Default: false
+    /// false: they stay as they are. Default: true
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     /// Calendar periods, in UTC, of which each becomes one segment, shortest first. Default: ["1m", "1h", "1d"]
@@ -54,9 +54,8 @@ impl Merge {
         let default = Policy::default();
         let policy = Policy {
             merging: match self.enabled {
-                Some(true) => Merging::On,
                 Some(false) => Merging::Off,
-                None => default.merging,
+                Some(true) | None => default.merging,
             },
             levels: self.levels.as_ref().map_or(default.levels, |levels| levels.iter().map(|level| level.0).collect()),
             max_size: self.max_size.map_or(default.max_size, |v| v.0),
@@ -88,10 +87,9 @@ mod tests {
     fn what_is_not_said_has_its_default_and_what_cannot_be_is_refused() {
         let read = |text: &str| toml::from_str::<Merge>(text).unwrap();
         assert_eq!(read("").policy("a").unwrap(), Policy::default());
-        assert_eq!(Policy::default().merging, Merging::Off);
-        let own = read("levels = [\"10s\", \"5m\"]").or(&read("enabled = true\nlevels = [\"1h\"]\ngrace = \"2h\""));
+        let own = read("levels = [\"10s\", \"5m\"]").or(&read("enabled = false\nlevels = [\"1h\"]\ngrace = \"2h\""));
         let policy = own.policy("a").unwrap();
-        assert_eq!(policy.merging, Merging::On);
+        assert_eq!(policy.merging, Merging::Off);
         assert_eq!(policy.levels.iter().map(|level| level.as_secs()).collect::<Vec<_>>(), [10, 300]);
         assert_eq!((policy.grace.as_secs(), policy.max_size), (7200, 64 << 20));
         for text in [
