@@ -150,6 +150,8 @@ pub struct Archiver {
     last_scan: Micros,
     /// When the archive's end was last known to be ours.
     pub(crate) head_known: Moment,
+    /// Where what is delivered next lies, as far as it is known before.
+    next_place: Place,
     timeline: TimelineId,
     pub(crate) source: Source,
     /// What is held back, as it was last measured, and what was done about it.
@@ -224,6 +226,7 @@ impl Archiver {
             last_base_attempt: None,
             last_scan: Micros(0),
             head_known,
+            next_place: Place::End,
             timeline,
             source,
             held_back,
@@ -408,6 +411,7 @@ impl Archiver {
                 let joined =
                     join(&self.archive, &self.claim, &timeline, &self.config, &self.parts, &self.source).await?;
                 self.head_known = head_known;
+                self.next_place = Place::End;
                 self.pending = None;
                 self.joined_behind += 1;
                 self.joins += 1;
@@ -424,6 +428,9 @@ impl Archiver {
     /// or because it was merged, is not in the archive: after a pause, the place where deletion stopped is looked at, and
     /// whether others have written manifests. An earlier writer that did not notice our claim may have gone on all the while.
     async fn place_of(&self, shipment: &Shipment) -> Result<Place> {
+        if self.next_place == Place::Past {
+            return Ok(Place::Past);
+        }
         if self.head_known.ago(&*self.parts.clock) < PAUSE {
             return Ok(Place::End);
         }

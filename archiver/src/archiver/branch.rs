@@ -17,7 +17,7 @@ use pitr_archive::{
     ids::TimelineId,
 };
 
-use super::{Archiver, Heartbeat, join::join};
+use super::{Archiver, Heartbeat, Place, join::join};
 use crate::{
     config::Parts,
     elapsed::Moment,
@@ -190,6 +190,7 @@ impl Archiver {
         let head_known = Moment::now(&*self.parts.clock);
         let joined = join(&self.archive, &self.claim, timeline, &self.config, &self.parts, &self.source).await?;
         self.head_known = head_known;
+        self.next_place = Place::End;
         self.joins += 1;
         self.branches += 1;
         self.left = false;

@@ -10,7 +10,7 @@ use pitr_archive::{
     },
 };
 
-use super::{Archiver, JOINS_IN_A_ROW};
+use super::{Archiver, JOINS_IN_A_ROW, Place};
 use crate::elapsed::elapsed;
 
 /// So long a manifest that names merged segments is sent again as it was. Prunes leave alone for longer what nobody names.
@@ -62,6 +62,13 @@ impl Archiver {
                 PutDocument::Conflict(other) if other.epoch < self.claim.epoch() => {
                     tracing::warn!(number = %document.number, "an earlier process wrote this manifest; going on behind it");
                     let tail = self.archive.tail(self.timeline).await?;
+                    // It has not noticed our claim, and has gone on: its segments are not to be met by chance, where some of
+                    // them are merged and deleted by now.
+                    let next = self.engine.stream.next_ordinal();
+                    let next = self.pending.as_ref().map_or(next, |pending| pending.segment.summary.ordinal);
+                    if tail.head.as_ref().is_some_and(|head| head.summary.ordinals().last() >= next) {
+                        self.next_place = Place::Past;
+                    }
                     self.roll_up.go_on_behind(tail.next_manifest, tail.previous_manifest, tail.segments);
                 }
                 PutDocument::Conflict(_) => break,
