@@ -60,6 +60,7 @@ pub const KINDS: &[&str] = &[
     "check: fork",
     "check: latest",
     "check: planned on an outline",
+    "check: planned on an outline with merged segments",
     "check: refused target.behind-barrier",
     "check: refused target.before-start",
     "check: refused target.inside-event",

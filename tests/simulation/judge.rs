@@ -187,16 +187,21 @@ impl Judge<'_> {
     /// The plan, which is the same on the whole catalog and on its outline.
     fn plan(&self, run: &mut Run<'_>, target: &Target) -> Result<RestorePlan, Error> {
         let options = PlanOptions { timeline: Some(self.timeline.id()), ..PlanOptions::default() };
-        let (planned, outlined, rolled_up) = run.place.runtime.block_on(async {
+        let (planned, outlined, rolled_up, merged) = run.place.runtime.block_on(async {
             let planned = plan(self.archive, self.catalog, target, &options).await;
             let mut outline = self.archive.load_outline().await.expect("an outline");
             let findings = outline.take_findings();
             assert!(findings.is_empty(), "findings: {findings:?}");
             let rolled_up = outline.catalog().timelines().flat_map(Timeline::segments).any(|s| s.rolled_up.is_some());
-            (planned, outlined::plan(self.archive, &mut outline, target, &options).await, rolled_up)
+            let merges = |timeline: &Timeline| timeline.manifests().iter().any(|manifest| !manifest.merged.is_empty());
+            let merged = rolled_up && outline.catalog().timelines().any(merges);
+            (planned, outlined::plan(self.archive, &mut outline, target, &options).await, rolled_up, merged)
         });
         if rolled_up {
             run.coverage.note("check: planned on an outline");
+        }
+        if merged {
+            run.coverage.note("check: planned on an outline with merged segments");
         }
         let told = |planned: &Result<RestorePlan, Error>| planned.as_ref().map_err(ToString::to_string).cloned();
         assert_eq!(told(&outlined), told(&planned), "{target} on the outline and on the whole catalog");

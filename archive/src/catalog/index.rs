@@ -16,7 +16,7 @@ use crate::{
         schema::{BaseDocument, IndexedManifest, IndexedSegments, ManifestDocument, RolledUp, SegmentSummary, WalSpan},
     },
     clock::Micros,
-    ids::{ContentHash, ManifestNumber, ManifestNumbers, Ordinal, SequenceNumber, TimelineId},
+    ids::{ContentHash, ManifestNumber, ManifestNumbers, Ordinal, Ordinals, SequenceNumber, TimelineId},
     segment::entry::Event,
 };
 
@@ -104,7 +104,7 @@ pub fn indexed(document: &ManifestDocument, hash: ContentHash) -> IndexedManifes
         tags: document.tags.clone(),
         pruned: document.pruned.clone(),
         rebuilt: document.rebuilt,
-        merges: !document.merged.is_empty(),
+        merged: document.merged.iter().map(|s| (s.ordinal, s.ordinals().last())).collect(),
         created: document.created,
         epoch: document.epoch,
     }
@@ -189,7 +189,7 @@ impl IndexedManifest {
             tags: self.tags,
             pruned: self.pruned,
             rebuilt: self.rebuilt,
-            merged: Vec::new(),
+            merged: self.merged.into_iter().map(|(first, last)| Ordinals::new(first, last)).collect::<Option<_>>()?,
             created: self.created,
             epoch: self.epoch,
         };

@@ -16,6 +16,7 @@ use crate::{
     object_key::ObjectKey,
 };
 
+mod counting;
 mod history;
 mod kept;
 mod merged;
@@ -27,6 +28,7 @@ pub use history::{Barrier, ColumnFamilyEvent, History, Run, Session, Wal};
 pub use merged::{Entries, Manifests, NamedMerge};
 pub use timeline::{Named, Timeline};
 
+pub(crate) use counting::{Counted, Counting, covers};
 pub(crate) use merged::{holes, in_place};
 
 /// All that an archive says about itself.

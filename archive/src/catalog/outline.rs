@@ -12,30 +12,32 @@
 //! manifests name, can be read. What of them is used is read in the end. A tag that was deleted and made again since counts
 //! as the one that a manifest names; it is a target by its own document.
 
+mod each;
+mod merged;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+use self::merged::Opening;
 use crate::{
     catalog::{
         archive::{Archive, CONCURRENCY},
         index::{Part, cover, indexed, slim},
         invariants,
         load::{Survey, absent_manifest, is_finding, keep, without_manifest},
-        model::{Catalog, Manifest, Outlined, Timeline},
+        model::{Catalog, Counting, Entries, Manifest, Manifests, NamedMerge, Outlined, Timeline},
         schema::{
             BaseDocument, BoundaryDocument, CondemnedDocument, IndexDocument, SegmentSummary, TagDocument,
             TimelineDocument,
         },
     },
+    clock::Micros,
     error::{Error, Result},
     ids::{BaseId, ContentHash, Epoch, ManifestNumber, ManifestNumbers, Ordinal, TimelineId},
     object_key::{ObjectKey, prefix},
     tag,
 };
-
-/// Manifests that are read ahead of being shown.
-const AHEAD: usize = 4;
 
 /// A catalog of which most was not read.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub struct Outline {
     epochs: HashSet<Epoch>,
     /// Bases that are known without their files.
     slim: BTreeSet<BaseId>,
+    /// The merged segments of each timeline. Over entries that stand for manifests they are not in place.
+    counting: BTreeMap<TimelineId, Counting>,
     /// What is not as it should be.
     findings: Vec<Error>,
 }
@@ -117,7 +121,9 @@ impl Archive {
         bases.extend(keep(read, &mut damage)?.into_iter().map(|base: BaseDocument| (base.id.clone(), base)));
         let tags = keep(self.tags_that_no_manifest_names(&rolled_up).await?, &mut damage)?;
         let mut timelines = Vec::with_capacity(rolled_up.len());
-        for timeline in rolled_up {
+        let mut counting = BTreeMap::new();
+        for mut timeline in rolled_up {
+            counting.insert(timeline.document.timeline, std::mem::take(&mut timeline.counting));
             timelines.push(regular!(self.with_tail(timeline).await?));
         }
         let epochs: HashSet<Epoch> = self.list_epochs().await?.into_iter().collect();
@@ -126,7 +132,7 @@ impl Archive {
                 .with_condemned(&condemned);
         catalog.set_tags(tags);
         slim.retain(|id| catalog.base(id).is_some());
-        let outline = Outline { catalog, epochs, slim, findings };
+        let outline = Outline { catalog, epochs, slim, counting, findings };
         Ok(if damage.is_empty() && outline.holds() { Ok(outline) } else { Err(Irregular) })
     }
 
@@ -156,10 +162,6 @@ impl Archive {
         numbers.retain(|number| deleted.as_ref().is_none_or(|deleted| deleted.keeps_manifest(*number)));
         let Covered { told, bases } = self.covered(id, &numbers, &mut indexes, findings).await?;
         let mut entries: BTreeMap<ManifestNumber, (Manifest, Vec<SegmentSummary>)> = BTreeMap::new();
-        // What merged segments stand for, only the manifests of those tell.
-        if told.values().any(|manifest| manifest.merges) {
-            return Ok(Err(Irregular));
-        }
         for (number, manifest) in told {
             let kept = manifest.ordinals().map(|(first, last)| Kept::of(deleted.as_ref(), first, last));
             let Some((outline, segments)) = manifest.outline() else { continue };
@@ -170,11 +172,12 @@ impl Archive {
                 Some(Kept::Some) | None => {}
             }
         }
-        let rest: Vec<_> = numbers.iter().copied().filter(|number| !entries.contains_key(number)).collect();
+        let rest: BTreeSet<_> = numbers.iter().copied().filter(|number| !entries.contains_key(number)).collect();
+        let mut named = Named::new();
         for read in self.read_manifests(id, rest).await {
             match read {
-                Ok(ReadManifest { manifest, .. }) if !manifest.merged.is_empty() => return Ok(Err(Irregular)),
-                Ok(ReadManifest { manifest, segments, .. }) => {
+                Ok(ReadManifest { manifest, segments, merged, .. }) => {
+                    named.insert(manifest.number, merged);
                     entries.insert(manifest.number, (manifest, segments));
                 }
                 Err(e) if is_finding(e.code()) => return Ok(Err(Irregular)),
@@ -186,12 +189,65 @@ impl Archive {
             manifests.push(manifest);
             segments.extend(of_manifest);
         }
-        Ok(Ok((RolledUpTimeline { document, deleted, manifests, segments }, bases)))
+        let Some(counting) = Counting::of(&manifests, deleted.as_ref()) else { return Ok(Err(Irregular)) };
+        let Some(opening) = Opening::first(&counting, &segments) else { return Ok(Err(Irregular)) };
+        let known = Known { timeline: id, deleted: deleted.as_ref(), manifests: &manifests, segments: &segments };
+        let (segments, since) = regular!(self.opened(known, &opening, named).await?);
+        Ok(Ok((RolledUpTimeline { document, deleted, manifests, segments, since, counting }, bases)))
+    }
+
+    /// Reads what must be known exactly, as far as it is not in `named`, compares it with what was known, and puts it into
+    /// its place.
+    async fn opened(
+        &self,
+        known: Known<'_>,
+        opening: &Opening,
+        mut named: Named,
+    ) -> Regular<(Vec<SegmentSummary>, BTreeMap<Ordinal, Micros>)> {
+        let missing = opening.reads().into_iter().filter(|number| !named.contains_key(number)).collect();
+        let mut inside: BTreeMap<ManifestNumber, Vec<SegmentSummary>> = BTreeMap::new();
+        for read in self.read_manifests(known.timeline, missing).await {
+            let ReadManifest { segments, merged, told, .. } = match read {
+                Err(e) if is_finding(e.code()) => return Ok(Err(Irregular)),
+                read => read?,
+            };
+            let Some((manifest, summary)) = told else { return Ok(Err(Irregular)) };
+            if !known.tells(&manifest) {
+                return Ok(Err(Irregular));
+            }
+            named.insert(manifest.number, merged);
+            if opening.manifests.contains(&manifest.number) {
+                if !known.segments.contains(&summary) {
+                    return Ok(Err(Irregular));
+                }
+                inside.insert(manifest.number, segments);
+            }
+        }
+        let mut segments = Vec::with_capacity(known.segments.len());
+        for entry in known.segments {
+            match entry.rolled_up.as_ref().and_then(|rolled_up| inside.remove(&rolled_up.manifest)) {
+                Some(inside) => segments.extend(inside),
+                None => segments.push(entry.clone()),
+            }
+        }
+        if opening.merged.is_empty() {
+            return Ok(Ok((segments, BTreeMap::new())));
+        }
+        let mut entries = Entries::new(segments);
+        for counted in &opening.merged {
+            let by = named.get(&counted.by).into_iter().flatten();
+            let Some(merge) = by.clone().find(|merge| merge.summary.ordinals() == counted.ordinals) else {
+                return Ok(Err(Irregular));
+            };
+            let applied = entries.apply(known.timeline, merge.clone(), known.deleted, Manifests::All);
+            let Ok(Some(_)) = applied else { return Ok(Err(Irregular)) };
+        }
+        Ok(Ok(entries.into_parts()))
     }
 
     /// With the segments that no manifest has. All manifests are there, or the check finds that they are not.
     async fn with_tail(&self, timeline: RolledUpTimeline) -> Regular<Timeline> {
-        let RolledUpTimeline { document, deleted, manifests, mut segments } = timeline;
+        let RolledUpTimeline { document, deleted, manifests, mut segments, since, .. } = timeline;
         let id = document.timeline;
         let last = manifests.iter().rev().find(|manifest| manifest.segments.end > manifest.segments.start);
         let rolled_up = last.and_then(|last| last.segments.end.get().checked_sub(1)).map(Ordinal::new);
@@ -204,7 +260,7 @@ impl Archive {
                 Err(e) => return Err(e),
             }
         }
-        Ok(Ok(Timeline::new(document, manifests, deleted, segments)))
+        Ok(Ok(Timeline::new(document, manifests, deleted, segments).merged(since)))
     }
 
     /// What the fewest indexes say of these manifests. One that cannot be read is passed over.
@@ -257,48 +313,22 @@ impl Archive {
     }
 
     /// Manifests, each with its segments and what an index must say of it, in order.
-    async fn read_manifests(&self, timeline: TimelineId, numbers: Vec<ManifestNumber>) -> Vec<Result<ReadManifest>> {
+    async fn read_manifests(
+        &self,
+        timeline: TimelineId,
+        numbers: BTreeSet<ManifestNumber>,
+    ) -> Vec<Result<ReadManifest>> {
         stream::iter(numbers)
             .map(|number| async move {
                 let found = self.get_manifest(timeline, number).await?;
                 let (document, hash) = found.ok_or_else(|| absent_manifest(timeline, number))?;
                 let told = indexed(&document, hash).outline();
-                let Outlined { manifest, segments, .. } = Manifest::outline(document, hash);
-                Ok(ReadManifest { manifest, segments, told })
+                let Outlined { manifest, segments, merged } = Manifest::outline(document, hash);
+                Ok(ReadManifest { manifest, segments, merged, told })
             })
             .buffered(CONCURRENCY)
             .collect()
             .await
-    }
-}
-
-impl Archive {
-    /// The segments of a manifest; where it is damaged or lost, as they say themselves.
-    async fn segments_of(
-        &self,
-        timeline: TimelineId,
-        number: ManifestNumber,
-        told: &SegmentSummary,
-    ) -> Result<Vec<SegmentSummary>> {
-        let lost = match self.get_manifest(timeline, number).await {
-            Ok(Some((document, _))) => return Ok(document.segments),
-            Ok(None) => absent_manifest(timeline, number),
-            Err(e) if is_finding(e.code()) => e,
-            Err(e) => return Err(e),
-        };
-        tracing::warn!(code = lost.code().name(), "damaged: {lost}");
-        let (first, last) = (told.ordinals().first(), told.ordinals().last());
-        let mut listed = self.list_segments(timeline, first.get().checked_sub(1).map(Ordinal::new)).await?;
-        listed.retain(|(ordinal, _)| *ordinal <= last);
-        let mut segments = Vec::with_capacity(listed.len());
-        for (_, footer) in self.footers(timeline, listed).await {
-            match footer {
-                Ok(footer) => segments.push(footer.summary),
-                Err(e) if is_finding(e.code()) => tracing::warn!(code = e.code().name(), "damaged: {e}"),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(segments)
     }
 }
 
@@ -308,12 +338,36 @@ struct RolledUpTimeline {
     deleted: Option<BoundaryDocument>,
     manifests: Vec<Manifest>,
     segments: Vec<SegmentSummary>,
+    /// Since when merged segments among them count.
+    since: BTreeMap<Ordinal, Micros>,
+    counting: Counting,
+}
+
+/// The merged segments that manifests name.
+type Named = BTreeMap<ManifestNumber, Vec<NamedMerge>>;
+
+/// What is known of a timeline.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    timeline: TimelineId,
+    deleted: Option<&'a BoundaryDocument>,
+    manifests: &'a [Manifest],
+    segments: &'a [SegmentSummary],
+}
+
+impl Known<'_> {
+    /// Whether a manifest is what is known of it.
+    fn tells(&self, manifest: &Manifest) -> bool {
+        let found = self.manifests.binary_search_by_key(&manifest.number, |known| known.number);
+        found.ok().and_then(|index| self.manifests.get(index)) == Some(manifest)
+    }
 }
 
 /// A manifest that was read.
 struct ReadManifest {
     manifest: Manifest,
     segments: Vec<SegmentSummary>,
+    merged: Vec<NamedMerge>,
     /// What an index must say of it, and of its segments as one.
     told: Option<(Manifest, SegmentSummary)>,
 }
@@ -354,7 +408,7 @@ impl Outline {
     async fn whole(archive: &Archive) -> Result<Self> {
         let Survey { catalog, findings } = archive.load_what_is_sound().await?;
         let epochs = catalog.epochs().map(|epoch| epoch.epoch).collect();
-        Ok(Self { catalog, epochs, slim: BTreeSet::new(), findings })
+        Ok(Self { catalog, epochs, slim: BTreeSet::new(), counting: BTreeMap::new(), findings })
     }
 
     /// What is known. Entries that stand for a manifest's segments are among its segments: nobody but a plan that says what
@@ -426,28 +480,6 @@ impl Outline {
         if wanted.is_empty() { Ok(()) } else { self.expand(archive, &wanted).await }
     }
 
-    /// Shows every segment of a timeline, in order. A few manifests at a time are in memory.
-    pub async fn each_segment(
-        &self,
-        archive: &Archive,
-        timeline: &Timeline,
-        mut visit: impl FnMut(&SegmentSummary) -> Result<()>,
-    ) -> Result<()> {
-        let id = timeline.id();
-        let mut read = stream::iter(timeline.segments())
-            .map(|entry| async move {
-                match &entry.rolled_up {
-                    None => Ok(vec![entry.clone()]),
-                    Some(inside) => archive.segments_of(id, inside.manifest, entry).await,
-                }
-            })
-            .buffered(AHEAD);
-        while let Some(segments) = read.try_next().await? {
-            segments.iter().try_for_each(&mut visit)?;
-        }
-        Ok(())
-    }
-
     /// Reads what is wanted, and compares it with what was known. Where they contradict one another, the whole catalog is
     /// read.
     pub async fn expand(&mut self, archive: &Archive, wanted: &Wanted) -> Result<()> {
@@ -469,33 +501,25 @@ impl Outline {
     }
 
     async fn expanded(&self, archive: &Archive, wanted: &Wanted) -> Regular<(Vec<Timeline>, Vec<BaseDocument>)> {
-        let mut by_timeline: BTreeMap<TimelineId, Vec<ManifestNumber>> = BTreeMap::new();
+        let mut by_timeline: BTreeMap<TimelineId, BTreeSet<ManifestNumber>> = BTreeMap::new();
         for (timeline, number) in &wanted.manifests {
-            by_timeline.entry(*timeline).or_default().push(*number);
+            by_timeline.entry(*timeline).or_default().insert(*number);
         }
-        let mut timelines = Vec::new();
+        let (mut timelines, none) = (Vec::new(), Counting::default());
         for (id, numbers) in by_timeline {
             let Some(timeline) = self.catalog.timeline(id) else { return Ok(Err(Irregular)) };
-            let mut inside: BTreeMap<ManifestNumber, Vec<SegmentSummary>> = BTreeMap::new();
-            for read in archive.read_manifests(id, numbers).await {
-                let ReadManifest { segments, told, .. } = match read {
-                    Err(e) if is_finding(e.code()) => return Ok(Err(Irregular)),
-                    read => read?,
-                };
-                let Some((manifest, summary)) = told else { return Ok(Err(Irregular)) };
-                if !timeline.manifests().contains(&manifest) || !timeline.segments().contains(&summary) {
-                    return Ok(Err(Irregular));
-                }
-                inside.insert(manifest.number, segments);
-            }
-            let mut segments = Vec::with_capacity(timeline.segments().len());
-            for entry in timeline.segments() {
-                match entry.rolled_up.as_ref().and_then(|rolled_up| inside.remove(&rolled_up.manifest)) {
-                    Some(inside) => segments.extend(inside),
-                    None => segments.push(entry.clone()),
-                }
-            }
-            timelines.push(timeline.with_segments(segments));
+            let counting = self.counting.get(&id).unwrap_or(&none);
+            let Some(opening) = Opening::of(counting, timeline.segments(), &numbers) else {
+                return Ok(Err(Irregular));
+            };
+            let known = Known {
+                timeline: id,
+                deleted: timeline.deleted(),
+                manifests: timeline.manifests(),
+                segments: timeline.segments(),
+            };
+            let (segments, since) = regular!(archive.opened(known, &opening, Named::new()).await?);
+            timelines.push(timeline.with_segments(segments, since));
         }
         let bases: Vec<_> = stream::iter(&wanted.bases)
             .map(|id| async move { archive.get_base(id).await })

@@ -42,6 +42,8 @@ pub struct Superseded {
 pub struct Ledger {
     timeline: TimelineId,
     entries: Entries,
+    /// The first ordinal of every manifest's segments, as far back as entries go.
+    borders: BTreeSet<Ordinal>,
     /// The ordinals of the last manifest's segments: the next writer reads them.
     last: Option<Ordinals>,
     next: ManifestNumber,
@@ -56,6 +58,7 @@ impl Ledger {
         Self {
             timeline,
             entries: Entries::default(),
+            borders: BTreeSet::new(),
             last: None,
             next,
             deleted,
@@ -70,6 +73,7 @@ impl Ledger {
         if self.last.is_none() {
             self.note_last(document);
         }
+        self.borders.extend(document.segments.first().map(|s| s.ordinal));
         for summary in document.merged.iter().rev() {
             let ordinals = summary.ordinals();
             if self.deleted.as_ref().is_some_and(|deleted| !deleted.admits(ordinals)) || self.note_superseded(ordinals)
@@ -112,6 +116,7 @@ impl Ledger {
             }
         }
         self.note_last(document);
+        self.borders.extend(document.segments.first().map(|s| s.ordinal));
         self.next = document.number.next().unwrap_or(document.number);
         let mut wrong = Vec::new();
         for summary in &document.merged {
@@ -135,6 +140,9 @@ impl Ledger {
         }
         let beyond = self.entries.len().saturating_sub(MOST);
         self.entries.forget_first(beyond);
+        if let Some(first) = self.entries.iter().next().map(|s| s.ordinal) {
+            self.borders = self.borders.split_off(&first);
+        }
         wrong
     }
 
@@ -210,6 +218,11 @@ impl Ledger {
         // A restore from a base behind it relies on what the first segment of a range itself says (`retention::ranges`).
         let begins = self.deleted.iter().flat_map(BoundaryDocument::ranges).any(|range| range.from == first);
         self.is_settled(entry) && !begins && !self.left_alone.contains(&first)
+    }
+
+    /// Whether a manifest's segments begin with this ordinal.
+    pub fn is_border(&self, ordinal: Ordinal) -> bool {
+        self.borders.contains(&ordinal)
     }
 
     /// Whether two entries are neighbours of which neither was cut from the other by deletion.

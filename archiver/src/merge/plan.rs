@@ -5,10 +5,17 @@
 //! A group is neighbours whose last looks lie in one calendar period, when that period is over and something behind it shows
 //! that nothing more comes into it. It never crosses: the beginning of a run, a look that is earlier than one before it, what
 //! deletion cut, and what an archiver or a prune relies on (`Ledger::may_be_merged`).
+//! It lies inside one manifest or is over whole ones: an index tells of manifests as of one entry each, and neither entry
+//! nor merged segment then ends in the midst of the other.
 
 use std::time::Duration;
 
-use pitr_archive::{catalog::schema::SegmentSummary, clock::Micros, ids::Ordinals, segment::entry::Event};
+use pitr_archive::{
+    catalog::schema::SegmentSummary,
+    clock::Micros,
+    ids::{Ordinal, Ordinals},
+    segment::entry::Event,
+};
 
 use super::{ledger::Ledger, policy::Policy};
 
@@ -107,8 +114,14 @@ fn level_groups(ledger: &Ledger, policy: &Policy, level: Duration, now: Micros) 
             let over = last.and_then(|last| last.period).is_some_and(|period| {
                 period.checked_add(1).and_then(|next| next.checked_mul(length)).is_some_and(|end| end <= now.0)
             });
-            if open.len() > 1 && over && !more {
-                groups.push(Group { parts: open.iter().map(|filed| filed.entry.clone()).collect(), level });
+            if over && !more {
+                let next = last.and_then(|last| last.entry.ordinals().next());
+                let pieces = along_manifests(ledger, &open, next);
+                let several = pieces.into_iter().filter(|piece| piece.len() > 1);
+                groups.extend(several.map(|piece| {
+                    let parts = piece.iter().map(|filed| filed.entry.clone()).collect();
+                    Group { parts, level }
+                }));
             }
             open.clear();
             size = Size::default();
@@ -121,6 +134,20 @@ fn level_groups(ledger: &Ledger, policy: &Policy, level: Duration, now: Micros) 
     }
     // What is open here ends with the newest entry, which may not be merged.
     groups
+}
+
+/// A run of entries that ends before `next`, cut where it would otherwise be over a part of a manifest and more: what lies in
+/// the manifest that it begins in, the whole manifests, what lies in the one that it ends in.
+fn along_manifests<'a, 'b>(ledger: &Ledger, run: &'b [Filed<'a>], next: Option<Ordinal>) -> Vec<&'b [Filed<'a>]> {
+    let is_border = |filed: &Filed<'_>| ledger.is_border(filed.entry.ordinal);
+    let first = run.iter().position(is_border).unwrap_or(run.len());
+    let (before, rest) = run.split_at(first);
+    if next.is_some_and(|next| ledger.is_border(next)) {
+        return vec![before, rest];
+    }
+    let last = rest.iter().rposition(is_border).unwrap_or(0);
+    let (whole, behind) = rest.split_at(last);
+    vec![before, whole, behind]
 }
 
 /// What a group has so far.

@@ -83,8 +83,9 @@ impl Entries {
                 .with("first", summary.first)
                 .with("end", summary.end));
         }
-        // Named twice: the manifest of a dead process came late.
-        if self.entries.get(&ordinals.first()).is_some_and(|known| known.ordinals() == ordinals) {
+        // Named twice: the manifest of a dead process came late. An entry that stands for a whole manifest is not it.
+        let same = |known: &SegmentSummary| known.ordinals() == ordinals && known.rolled_up.is_none();
+        if self.entries.get(&ordinals.first()).is_some_and(same) {
             return Ok(Some(Vec::new()));
         }
         let inside: Vec<Ordinal> =

@@ -90,9 +90,10 @@ impl Timeline {
         self.merged_since.get(&ordinal).copied()
     }
 
-    /// The same with other entries for the same segments.
-    pub(crate) fn with_segments(&self, segments: Vec<SegmentSummary>) -> Self {
-        Self::new(self.document.clone(), self.manifests.clone(), self.deleted.clone(), segments)
+    /// The same with other entries for the same segments, and since when those of them count that were merged.
+    pub(crate) fn with_segments(&self, segments: Vec<SegmentSummary>, since: BTreeMap<Ordinal, Micros>) -> Self {
+        let since = self.merged_since.iter().map(|(ordinal, at)| (*ordinal, *at)).chain(since).collect();
+        Self::new(self.document.clone(), self.manifests.clone(), self.deleted.clone(), segments).merged(since)
     }
 
     /// An object that shows that the archive went on behind the last segment that can be read, if there is one.

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{BaseDocument, Extra, Position, SegmentSummary};
 use crate::{
     clock::Micros,
-    ids::{ArchiveId, BaseId, Boundary, ContentHash, Epoch, ManifestNumber, ManifestNumbers, Nonce, TimelineId},
+    ids::{
+        ArchiveId, BaseId, Boundary, ContentHash, Epoch, ManifestNumber, ManifestNumbers, Nonce, Ordinal, TimelineId,
+    },
 };
 
 /// A roll-up over manifests. All of it follows from them: where it is lost, they are read; where it contradicts them, they
@@ -62,9 +64,9 @@ pub struct IndexedManifest {
     /// It was rebuilt by reading segments.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rebuilt: bool,
-    /// It names merged segments, which stand for segments of other manifests: the whole catalog tells which.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub merges: bool,
+    /// The first and the last ordinal of each merged segment that it names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<(Ordinal, Ordinal)>,
     /// When it was written.
     pub created: Micros,
     /// Its writer.

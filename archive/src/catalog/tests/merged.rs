@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Scene {
-    async fn merge(&self, first: u64, last: u64) -> SegmentSummary {
+    pub(super) async fn merge(&self, first: u64, last: u64) -> SegmentSummary {
         let catalog = self.archive.load_catalog().await.unwrap();
         let timeline = catalog.current_timeline().unwrap();
         let (first, last) = (Ordinal::new(first), Ordinal::new(last));
@@ -35,7 +35,7 @@ impl Scene {
         names.collect::<Vec<_>>().join(" ")
     }
 
-    async fn manifest_with_merges(&mut self, merged: Vec<SegmentSummary>) {
+    pub(super) async fn manifest_with_merges(&mut self, merged: Vec<SegmentSummary>) {
         self.merged = merged;
         self.manifest().await;
     }

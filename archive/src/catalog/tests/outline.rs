@@ -56,6 +56,9 @@ async fn is_the_catalog(archive: &Archive, mut outline: Outline) {
     }
     let (whole, outlined) = (catalog.timeline(TIMELINE).unwrap(), outline.catalog().timeline(TIMELINE).unwrap());
     assert_eq!(outlined.segments(), whole.segments());
+    for s in whole.segments() {
+        assert_eq!(outlined.merged_since(s.ordinal), whole.merged_since(s.ordinal));
+    }
     assert_eq!(outlined.manifests(), whole.manifests());
     assert_eq!(outlined.lost_end(), whole.lost_end());
     assert_eq!(outlined.runs(), whole.runs());
@@ -204,4 +207,104 @@ async fn of_what_deletion_left_an_outline_has_that_and_no_more() {
     let outline = archive.load_outline().await.unwrap();
     assert_eq!(rolled_up(&outline), [5, 6, 7], "what is left in part is read");
     is_the_catalog(&archive, outline).await;
+}
+
+/// Twelve manifests of two segments each, indexed by two and by four. Some name merged segments: inside one manifest, over whole
+/// ones, over one that is merged already, and over what no index tells of yet.
+async fn merged_scene(seed: u64) -> Scene {
+    let mut scene = Scene::new(false, seed).await;
+    let shape = Shape::new(2, 2).unwrap();
+    for n in 0..11 {
+        scene.ship(3).await;
+        scene.ship(n % 2).await;
+        let merges: &[(u64, u64)] = match n {
+            4 => &[(0, 1), (2, 5)],
+            6 => &[(8, 9)],
+            9 => &[(0, 7), (10, 13)],
+            10 => &[(16, 17)],
+            _ => &[],
+        };
+        let mut merged = Vec::new();
+        for (first, last) in merges {
+            merged.push(scene.merge(*first, *last).await);
+        }
+        let number = ManifestNumber::new(scene.manifests);
+        scene.manifest_with_merges(merged).await;
+        let Scene { archive, claim, clock, random, .. } = &scene;
+        for group in shape.completed_by(number) {
+            archive.write_index(TIMELINE, group, &IndexWriting { shape, claim, clock, random }).await.unwrap();
+        }
+        is_the_catalog(&scene.archive, scene.archive.load_outline().await.unwrap()).await;
+    }
+    scene
+}
+
+#[tokio::test]
+async fn merged_segments_are_told_by_indexes_and_put_in_place_where_they_are_wanted() {
+    let scene = merged_scene(6).await;
+    for ordinal in (0..14).chain(16..18) {
+        scene.store.delete(&ObjectKey::segment(TIMELINE, Ordinal::new(ordinal))).await.unwrap();
+    }
+    let names = |outline: &Outline| {
+        let segments = outline.catalog().timeline(TIMELINE).unwrap().segments().iter();
+        let name = |s: &SegmentSummary| match &s.rolled_up {
+            Some(inside) => format!("m{}", inside.manifest.get()),
+            None => s.ordinals().to_string(),
+        };
+        segments.map(name).collect::<Vec<_>>().join(" ")
+    };
+    let mut outline = scene.archive.load_outline().await.unwrap();
+    assert_eq!(names(&outline), "m0 m1 m2 m3 m4 m5 m6 m7 m8 m9 20 21");
+    let mut all = Vec::new();
+    let timeline = outline.catalog().timeline(TIMELINE).unwrap();
+    let visit = |s: &SegmentSummary| {
+        all.push(s.clone());
+        Ok(())
+    };
+    outline.each_segment(&scene.archive, timeline, visit).await.unwrap();
+    assert_eq!(all, scene.archive.load_catalog().await.unwrap().timeline(TIMELINE).unwrap().segments());
+    for (wanted, now) in [
+        (2, "0-7 m4 m5 m6 m7 m8 m9 20 21"),
+        (4, "0-7 8-9 m5 m6 m7 m8 m9 20 21"),
+        (7, "0-7 8-9 m5 m6 14 15 m8 m9 20 21"),
+        (6, "0-7 8-9 10-13 14 15 m8 m9 20 21"),
+        (8, "0-7 8-9 10-13 14 15 16-17 m9 20 21"),
+    ] {
+        let manifests = [(TIMELINE, ManifestNumber::new(wanted))].into();
+        outline.expand(&scene.archive, &Wanted { manifests, ..Wanted::default() }).await.unwrap();
+        assert_eq!(names(&outline), now);
+    }
+    assert_eq!(outline.take_findings().len(), 0);
+    is_the_catalog(&scene.archive, outline).await;
+    assert_eq!(scene.archive.contradicting_indexes(TIMELINE).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn a_manifest_that_names_merged_segments_and_is_lost_or_contradicted_sends_readers_to_the_whole_catalog() {
+    let scene = merged_scene(7).await;
+    for number in [4, 6, 9, 10].map(ManifestNumber::new) {
+        let store = scene.store.fork();
+        store.delete(&ObjectKey::manifest(TIMELINE, number)).await.unwrap();
+        let archive = Archive::open(Arc::new(store.clone()), None).await.unwrap();
+        is_the_catalog(&archive, archive.load_outline().await.unwrap()).await;
+        // What a merged segment is over is not read: it may as well be damaged.
+        if number >= ManifestNumber::new(9) {
+            store.overwrite(&ObjectKey::manifest(TIMELINE, number), Bytes::from_static(b"no manifest"));
+            is_the_catalog(&archive, archive.load_outline().await.unwrap()).await;
+        }
+    }
+    let whole = ManifestNumbers::new(ManifestNumber::new(4), ManifestNumber::new(7)).unwrap();
+    let honest = scene.archive.get_index(TIMELINE, whole).await.unwrap().unwrap();
+    let other = |first, last| vec![(Ordinal::new(first), Ordinal::new(last))];
+    // That it leaves one out is found by whoever compares, and by plans where they then read parts that are gone.
+    for lie in [other(8, 10), other(7, 9), other(3, 2), other(0, 900)] {
+        let store = scene.store.fork();
+        let archive = Archive::open(Arc::new(store.clone()), None).await.unwrap();
+        let mut index = honest.clone();
+        index.manifests[2].merged = lie;
+        store.delete(&ObjectKey::index(TIMELINE, whole)).await.unwrap();
+        created(archive.put_index(&index, &scene.claim, &scene.random).await);
+        is_the_catalog(&archive, archive.load_outline().await.unwrap()).await;
+        assert_eq!(archive.contradicting_indexes(TIMELINE).await.unwrap().len(), 1);
+    }
 }

@@ -103,7 +103,28 @@ fn the_seconds_of_a_minute_become_one_segment_once_the_minute_is_over() {
     ledger.manifest(&manifest(1, seconds(100, 130), Vec::new()));
     assert_eq!(planned(&ledger, &minutes_only(), LATE), ["0-59"]);
     ledger.manifest(&manifest(2, seconds(130, 140), Vec::new()));
-    assert_eq!(planned(&ledger, &minutes_only(), LATE), ["0-59", "60-119"]);
+    assert_eq!(planned(&ledger, &minutes_only(), LATE), ["0-59", "60-99", "100-119"]);
+}
+
+#[test]
+fn a_group_lies_in_one_manifest_or_is_over_whole_ones() {
+    // The last manifest is of another minute.
+    let second = |n: u64| i64::try_from(if n < 40 { n } else { n + 60 }).unwrap() * 1_000_000;
+    let ten = |manifest: u64| (manifest * 10..manifest * 10 + 10).map(|n| plain(n, second(n)));
+    let manifests = |segments: [Vec<SegmentSummary>; 5]| {
+        let mut ledger = Ledger::new(TimelineId::FIRST, None, ManifestNumber::new(0));
+        for (segments, number) in segments.into_iter().zip(0..) {
+            ledger.manifest(&manifest(number, segments, Vec::new()));
+        }
+        ledger
+    };
+    let all: [Vec<_>; 5] = [0, 1, 2, 3, 4].map(|n| ten(n).collect());
+    assert_eq!(planned(&manifests(all.clone()), &minutes_only(), LATE), ["0-39"]);
+    let mut run = all.clone();
+    run[1][4] = begins_run(run[1][4].clone());
+    assert_eq!(planned(&manifests(run.clone()), &minutes_only(), LATE), ["0-9", "10-13", "14-19", "20-39"]);
+    run[3][4] = begins_run(run[3][4].clone());
+    assert_eq!(planned(&manifests(run), &minutes_only(), LATE), ["0-9", "10-13", "14-19", "20-29", "30-33", "34-39"]);
 }
 
 #[test]
@@ -230,11 +251,18 @@ fn whatever_the_history_is_merging_ends_and_keeps_borders_and_account() {
         let begun: BTreeSet<u64> = segments.iter().filter(|s| !s.events.is_empty()).map(|s| s.ordinal.get()).collect();
         let mut originals = std::collections::BTreeMap::new();
         originals.extend(segments.iter().map(|s| (s.ordinal, s.object_bytes)));
-        let mut manifests = vec![manifest(0, segments.clone(), Vec::new())];
-        let mut ledger = ledger_with(segments, deleted.clone());
-        let newest: Vec<_> = ledger.entries().filter(|s| s.ordinal.get() >= count).cloned().collect();
-        manifests.push(manifest(1, newest, Vec::new()));
-        let (mut number, mut next) = (2, count + 2);
+        let latest = segments.iter().filter_map(|s| s.observed).map(|(_, last)| last.at.0).max().unwrap_or(0);
+        let (mut manifests, mut rest) = (Vec::new(), segments);
+        while !rest.is_empty() {
+            let behind = rest.split_off(rng.random_range(1..40).min(rest.len()));
+            manifests.push(manifest(manifests.len() as u64, std::mem::replace(&mut rest, behind), Vec::new()));
+        }
+        let newest = (0..2).map(|n| plain(count + n, latest + 1440 * MINUTE)).collect();
+        manifests.push(manifest(manifests.len() as u64, newest, Vec::new()));
+        let borders: BTreeSet<u64> = manifests.iter().map(|m| m.segments[0].ordinal.get()).collect();
+        let mut ledger = Ledger::new(TimelineId::FIRST, deleted.clone(), ManifestNumber::new(0));
+        assert!(manifests.iter().all(|document| ledger.manifest(document).is_empty()));
+        let (mut number, mut next) = (manifests.len() as u64, count + 2);
         for round in 0.. {
             assert!(round < 20, "seed {seed}: merging does not end");
             let found = groups(&ledger, &policy(), &[], Micros(LATE * 9));
@@ -248,6 +276,9 @@ fn whatever_the_history_is_merging_ends_and_keeps_borders_and_account() {
                     let (first, last) = (ordinals.first().get(), ordinals.last().get());
                     assert!(group.parts.len() > 1);
                     assert!(begun.range(first + 1..=last).next().is_none(), "seed {seed}: {ordinals} crosses a run");
+                    let whole = borders.contains(&first) && borders.contains(&(last + 1));
+                    let across = borders.range(first + 1..=last).next().is_some();
+                    assert!(whole || !across, "seed {seed}: {ordinals} ends in the midst of a manifest");
                     assert!(
                         deleted.as_ref().is_none_or(|d| d.admits(ordinals)),
                         "seed {seed}: {ordinals} crosses a cut"
