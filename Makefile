@@ -24,7 +24,7 @@ ENV = . ./.env.make;
 FEATURES = --features pitr-archiver/embedded
 
 hunt: setup
-	@$(ENV) PITR_PROGRAMS=$${PITR_PROGRAMS:-3000} cargo test --release -p pitr-cli $(FEATURES) --test property -- --nocapture
+	@$(ENV) PITR_PROGRAMS=$${PITR_PROGRAMS:-3000} cargo test --release --workspace $(FEATURES) --test property -- --nocapture
 
 .PHONY: hunt setup tools build demo test lint deny features unit bench fuzz soak clean
 
@@ -49,8 +49,8 @@ lint: setup
 	@./scripts/test.sh lint
 
 bench: build
-	@$(ENV) cargo bench --package pitr-archive --bench sequence_model
-	@failed=0; $(ENV) cargo bench --package pitr-cli $(FEATURES) --bench beside || failed=$$?; \
+	@$(ENV) cargo bench --workspace $(FEATURES) --bench sequence_model
+	@failed=0; $(ENV) cargo bench --workspace $(FEATURES) --bench beside || failed=$$?; \
 	./scripts/bench.sh || failed=$$?; exit $$failed
 
 fuzz: setup

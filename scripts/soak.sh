@@ -21,7 +21,7 @@ soak_minutes=${SOAK_MINUTES:-60}
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 property() {
-  cargo test --quiet --release -p pitr-cli -p pitr-archiver --features pitr-archiver/embedded --test property "$@"
+  cargo test --quiet --release --workspace --features pitr-archiver/embedded --test property "$@"
 }
 property --no-run
 
@@ -34,7 +34,7 @@ echo "fuzzed $minutes $commit" >>"$log"
 # A seed of their own each time, so that runs add up.
 crashes=$(awk '$1 == "crashes" { n++ } END { print n + 2 }' "$log" 2>/dev/null || echo 2)
 crash() {
-  PITR_SEED=$crashes cargo test --quiet --release -p pitr-cli --features pitr-archiver/embedded --test "$@" -- --nocapture
+  PITR_SEED=$crashes cargo test --quiet --release --workspace --features pitr-archiver/embedded --test "$@" -- --nocapture
 }
 if ! PITR_KILLS=1000 crash kills || ! PITR_POWER_CUTS=20 crash power_loss ||
   ! PITR_SOAK_MINUTES=$soak_minutes crash soak; then

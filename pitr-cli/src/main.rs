@@ -57,11 +57,14 @@ fn main() -> ExitCode {
 fn start(cli: Cli) -> Result<Verdict> {
     let mut context = Context::resolve(&cli)?;
     let limits = match &cli.command {
-        Command::Run(args) => cmd::run::resources(args)?,
+        Command::Run(args) => {
+            let limits = cmd::run::resources(args)?;
+            // Before there are threads: they inherit it. Whoever restores is in a hurry.
+            limits.be_nice()?;
+            limits
+        }
         _ => ResourceLimits::default(),
     };
-    // Before there are threads: they inherit it.
-    limits.be_nice()?;
     context.rates = Rates::new(limits);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.enable_all().worker_threads(limits.threads.unwrap_or(cli.command.workers()));

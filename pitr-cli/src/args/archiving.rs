@@ -121,7 +121,7 @@ pub struct LimitArgs {
     /// Read at most so many bytes a second for bases, and from the log while the archiver is behind (not with --once)
     #[arg(long, value_name = "SIZE", value_parser = values::speed)]
     pub read_rate: Option<NonZeroU64>,
-    /// Let other processes go first: added to the nice value, 0 to 19; the disk's priority follows
+    /// Let other processes go first: added to the nice value, 0 to 19; the disk's priority follows [default: 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
     pub nice: Option<i32>,
     /// Threads that send to stores, 1 to 64; one more than that read files. Each database's log has one of its own

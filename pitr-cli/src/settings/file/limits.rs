@@ -15,7 +15,7 @@ pub struct Limits {
     /// Bytes a second that are read for bases, and from the log while the archiver is behind; default: no limit
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_rate: Option<Speed>,
-    /// Added to the process's nice value, 0 to 19: others go first; default: 0
+    /// Added to the process's nice value, 0 to 19: others go first; default: 10
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nice: Option<Nice>,
     /// Threads that send to stores, 1 to 64; one more than that read files. Default: 2, and as many as it takes
