@@ -14,7 +14,7 @@
 //!
 //! The steps are methods, so that tests and one-shot commands drive them; [`Archiver::run`] drives them as a daemon.
 
-use std::{cmp::Ordering, collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -42,8 +42,9 @@ use crate::{
     engine::{BaseReason, Engine, Polled},
     layout::Layout,
     metrics::Metrics,
+    retention::policy::YOUNG,
     roll_up::RollUp,
-    ship::{self, Delivered, Reach, Shipment},
+    ship::{self, Answered, Delivered, Reach, Shipment},
     source::{Presence, Source},
     standby::Standby,
     state::StateDir,
@@ -89,7 +90,7 @@ enum Haste {
 
 /// Where a segment lies that was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     /// It is the archive's last.
     End,
     /// An earlier process has gone on beyond it: what it holds must follow that one's segments.
@@ -362,16 +363,16 @@ impl Archiver {
         }
         self.cut(heartbeat)?;
         let Some(shipment) = self.pending.clone() else { return Ok(None) };
-        let delivered = ship::deliver(&self.archive, self.claim.epoch(), &shipment).await?;
-        self.delivered(delivered).await?;
+        let answer = ship::deliver(&self.archive, self.claim.epoch(), &shipment, &*self.parts.clock).await?;
+        let place = self.delivered(answer).await?;
         self.branch_if_forked().await?;
-        Ok((delivered == Delivered::Acknowledged).then(|| shipment.segment.summary.clone()))
+        Ok((place == Place::End).then(|| shipment.segment.summary.clone()))
     }
 
-    /// Notes what became of the pending shipment.
-    pub(crate) async fn delivered(&mut self, delivered: Delivered) -> Result<()> {
-        let Some(shipment) = self.pending.clone() else { return Ok(()) };
-        let place = match delivered {
+    /// Notes what became of the pending shipment; answers where it lies.
+    pub(crate) async fn delivered(&mut self, answer: Answered) -> Result<Place> {
+        let Some(shipment) = self.pending.clone() else { return Ok(Place::End) };
+        let place = match answer.delivered {
             Delivered::Acknowledged => self.place_of(&shipment).await?,
             Delivered::JoinBehind => Place::Past,
         };
@@ -383,13 +384,14 @@ impl Archiver {
                     self.refuse_second_place().await?;
                 }
                 let now = self.parts.clock.now();
-                self.head_known = Moment::now(&*self.parts.clock);
+                // Not now: since that was asked this process may have slept.
+                self.head_known = answer.asked;
                 self.pending = None;
                 self.acknowledged = Acknowledged { position: shipment.position, at: Some(now) };
                 self.parts.metrics.acknowledged(&shipment, now);
                 self.roll_up.segment(shipment.segment.summary.clone(), now);
                 self.joined_behind = 0;
-                self.engine.release(&shipment.state, shipment.manifest)
+                self.engine.release(&shipment.state, shipment.manifest)?;
             }
             Place::Past => {
                 // A dead process can have a few requests under way; one that goes on and on is alive, and was first.
@@ -419,44 +421,50 @@ impl Archiver {
                 self.roll_up = joined.roll_up;
                 self.pending_manifest = None;
                 self.acknowledged.position = joined.position;
-                self.learn_bases().await
+                self.left = false;
+                self.learn_bases().await?;
             }
         }
+        Ok(place)
     }
 
     /// Where a segment lies that was just created. One in the place of another writer's that had been deleted, by retention
-    /// or because it was merged, is not in the archive: after a pause, the place where deletion stopped is looked at, and
-    /// whether others have written manifests. An earlier writer that did not notice our claim may have gone on all the while.
+    /// or because it was merged, is not in the archive. An earlier writer that did not notice our claim may have gone on all
+    /// the while.
+    ///
+    /// Only what a manifest names is ever merged or pruned, and no manifest is pruned while it is young. Where the next one is
+    /// not there, nobody has named anything since ours: of a pause between two signs of life one small request tells that.
     async fn place_of(&self, shipment: &Shipment) -> Result<Place> {
         if self.next_place == Place::Past {
             return Ok(Place::Past);
         }
-        if self.head_known.ago(&*self.parts.clock) < PAUSE {
+        let pause = self.head_known.ago(&*self.parts.clock);
+        if pause < PAUSE
+            || pause < YOUNG && self.archive.get_manifest(self.timeline, self.roll_up.number).await?.is_none()
+        {
             return Ok(Place::End);
         }
-        let summary = &shipment.segment.summary;
-        // What is merged is in a manifest before: where the newest one is ours, no ordinal of ours has become free by that.
+        const DOING: &str = "shipping the segment after a pause";
+        let ordinal = shipment.segment.summary.ordinal;
         let newest = self.archive.list_manifests(self.timeline).await?.last().copied();
-        if let Some(newest) = newest.filter(|newest| *newest >= self.roll_up.number)
+        if let Some(newest) = newest
             && let Some((other, _)) = self.archive.get_manifest(self.timeline, newest).await?
         {
-            match other.epoch.cmp(&self.claim.epoch()) {
-                Ordering::Less => return Ok(Place::Past),
-                Ordering::Equal => {}
-                Ordering::Greater => {
-                    return Err(Error::new(Code::Fenced, "shipping the segment after a pause")
-                        .on(&shipment.segment.key)
-                        .with("our epoch", self.claim.epoch())
-                        .with("epoch of the newest manifest", other.epoch));
-                }
+            if other.epoch > self.claim.epoch() {
+                return Err(Error::new(Code::Fenced, DOING)
+                    .on(&shipment.segment.key)
+                    .with("our epoch", self.claim.epoch())
+                    .with("epoch of the newest manifest", other.epoch));
+            }
+            // A dead process's manifest that came late names nothing from here on.
+            if other.segments.last().is_some_and(|last| last.ordinals().last() >= ordinal) {
+                return Ok(Place::Past);
             }
         }
         match self.archive.deletion_boundary(self.timeline).await? {
-            Some(deleted) if summary.ordinal < deleted.ordinal => {
-                Err(Error::new(Code::Fenced, "shipping the segment after a pause")
-                    .on(&shipment.segment.key)
-                    .with("the archive now begins with ordinal", deleted.ordinal))
-            }
+            Some(deleted) if ordinal < deleted.ordinal => Err(Error::new(Code::Fenced, DOING)
+                .on(&shipment.segment.key)
+                .with("the archive now begins with ordinal", deleted.ordinal)),
             _ => Ok(Place::End),
         }
     }

@@ -39,7 +39,7 @@ use crate::{
     observer::Linking,
     quiet::{Ahead, Sentry},
     requests::Requests,
-    ship::{self, Backoff, Delivered, Reach},
+    ship::{self, Answered, Backoff, Reach},
 };
 
 /// Control requests waiting; more requesters wait at the socket.
@@ -69,7 +69,7 @@ enum Next {
 
 struct Daemon {
     archiver: Archiver,
-    delivery: Option<JoinHandle<Result<Delivered>>>,
+    delivery: Option<JoinHandle<Result<Answered>>>,
     base: Option<BaseJob>,
     base_waiters: Vec<oneshot::Sender<Result<Answer>>>,
     requests: Requests,

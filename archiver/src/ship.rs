@@ -19,7 +19,7 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::archive::{Archive, PutSegment},
     catalog::schema::Position,
-    clock::Micros,
+    clock::{Clock, Micros},
     code::{Exit, Retry},
     ids::Epoch,
     random::Random,
@@ -28,7 +28,7 @@ use pitr_archive::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Parts, engine::EngineState};
+use crate::{config::Parts, elapsed::Moment, engine::EngineState};
 
 /// A segment on its way, with what its acknowledgement allows.
 #[derive(Clone, Debug)]
@@ -54,20 +54,33 @@ pub enum Delivered {
     JoinBehind,
 }
 
+/// What became of it, and when that was asked: whatever the answer tells was true at that moment or later.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    pub delivered: Delivered,
+    pub asked: Moment,
+}
+
 /// Tries once.
 ///
 /// # Errors
 /// `writer.fenced` when another archiver has the archive.
-pub async fn deliver(archive: &Archive, epoch: Epoch, shipment: &Shipment) -> Result<Delivered> {
+pub(crate) async fn deliver(
+    archive: &Archive,
+    epoch: Epoch,
+    shipment: &Shipment,
+    clock: &dyn Clock,
+) -> Result<Answered> {
+    let asked = Moment::now(clock);
     crate::crash::point("before-put");
     let put = archive.put_segment(&shipment.segment).await?;
     crate::crash::point("after-put");
     match put {
-        PutSegment::Created => Ok(Delivered::Acknowledged),
+        PutSegment::Created => Ok(Answered { delivered: Delivered::Acknowledged, asked }),
         PutSegment::Conflict(other)
             if other.epoch < epoch && other.hash_before == shipment.segment.summary.hash_before =>
         {
-            Ok(Delivered::JoinBehind)
+            Ok(Answered { delivered: Delivered::JoinBehind, asked })
         }
         PutSegment::Conflict(other) => Err(Error::new(Code::Fenced, "shipping")
             .on(&shipment.segment.key)
@@ -77,16 +90,16 @@ pub async fn deliver(archive: &Archive, epoch: Epoch, shipment: &Shipment) -> Re
 }
 
 /// Tries until it is delivered or cannot be; `reach` tells meanwhile how that goes.
-pub async fn deliver_patiently(
+pub(crate) async fn deliver_patiently(
     archive: Arc<Archive>,
     epoch: Epoch,
     shipment: Arc<Shipment>,
     parts: Parts,
     reach: Arc<Reach>,
-) -> Result<Delivered> {
+) -> Result<Answered> {
     let mut backoff = Backoff::default();
     loop {
-        match deliver(&archive, epoch, &shipment).await {
+        match deliver(&archive, epoch, &shipment, &*parts.clock).await {
             Err(e) if passes(e.code()) => {
                 let wait = backoff.next(&*parts.random);
                 tracing::warn!(error = %e, wait_ms = wait.as_millis(), "the archive is not reachable; trying again");

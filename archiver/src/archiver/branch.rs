@@ -24,7 +24,7 @@ use crate::{
     engine::{Evidence, Fork},
     fork,
     lineage::Lineage,
-    ship::{self, Delivered},
+    ship,
     source::{OldPins, Source},
 };
 
@@ -144,9 +144,8 @@ impl Archiver {
                 // Whoever still writes into this timeline under an older claim meets this segment, and stops.
                 self.cut(Heartbeat::Yes)?;
                 let Some(shipment) = self.pending.clone() else { continue };
-                let delivered = ship::deliver(&self.archive, self.claim.epoch(), &shipment).await?;
-                self.delivered(delivered).await?;
-                self.left = delivered == Delivered::Acknowledged;
+                let answer = ship::deliver(&self.archive, self.claim.epoch(), &shipment, &*self.parts.clock).await?;
+                self.left = self.delivered(answer).await? == Place::End;
                 continue;
             }
             self.close_manifest().await?;

@@ -6,8 +6,9 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::{
         archive::PutDocument,
-        schema::{DOCUMENT_VERSION, Extra, ManifestDocument},
+        schema::{DOCUMENT_VERSION, Extra, ManifestDocument, SegmentSummary},
     },
+    clock::Micros,
 };
 
 use super::{Archiver, JOINS_IN_A_ROW, Place};
@@ -50,31 +51,35 @@ impl Archiver {
                         .next()
                         .ok_or_else(|| Error::new(Code::Internal, "numbering the next manifest").on(document.number))?;
                     self.roll_up.written(&document, hash, next);
-                    self.merging.written(&document, &self.parts.metrics);
+                    self.merging.written(&document, self.parts.clock.now(), &self.parts.metrics);
                     self.manifest_is_written(document.timeline, document.number);
                     return Ok(());
                 }
                 PutDocument::Conflict(other) if Some(other.nonce) == self.given_up_manifest => {
                     tracing::info!(number = %document.number, "a manifest that was given up arrived; going on behind it");
-                    let tail = self.archive.tail(self.timeline).await?;
-                    self.roll_up.go_on_behind(tail.next_manifest, tail.previous_manifest, tail.segments);
+                    self.go_on_behind().await?;
                 }
                 PutDocument::Conflict(other) if other.epoch < self.claim.epoch() => {
                     tracing::warn!(number = %document.number, "an earlier process wrote this manifest; going on behind it");
-                    let tail = self.archive.tail(self.timeline).await?;
-                    // It has not noticed our claim, and has gone on: its segments are not to be met by chance, where some of
-                    // them are merged and deleted by now.
-                    let next = self.engine.stream.next_ordinal();
-                    let next = self.pending.as_ref().map_or(next, |pending| pending.segment.summary.ordinal);
-                    if tail.head.as_ref().is_some_and(|head| head.summary.ordinals().last() >= next) {
-                        self.next_place = Place::Past;
-                    }
-                    self.roll_up.go_on_behind(tail.next_manifest, tail.previous_manifest, tail.segments);
+                    self.go_on_behind().await?;
                 }
                 PutDocument::Conflict(_) => break,
             }
         }
         Err(Error::new(Code::Fenced, "writing the manifest").on(self.roll_up.number))
+    }
+
+    /// Goes on behind the newest manifest. An earlier writer that has not noticed our claim, and has gone on, may have merged and
+    /// deleted what our next segment would otherwise meet: it is not left to chance.
+    async fn go_on_behind(&mut self) -> Result<()> {
+        let tail = self.archive.tail(self.timeline).await?;
+        let next = self.engine.stream.next_ordinal();
+        let next = self.pending.as_ref().map_or(next, |pending| pending.segment.summary.ordinal);
+        if tail.head.as_ref().is_some_and(|head| head.summary.ordinals().last() >= next) {
+            self.next_place = Place::Past;
+        }
+        self.roll_up.go_on_behind(tail.next_manifest, tail.previous_manifest, tail.segments);
+        Ok(())
     }
 
     /// Whether a document whose reply was lost may be sent again as it was. What it says of merged segments is true for a
@@ -106,10 +111,17 @@ impl Archiver {
             tags: self.roll_up.tags.clone(),
             pruned: Vec::new(),
             merged: self.roll_up.merged.clone(),
-            created: self.parts.clock.now(),
+            created: self.newest_time(),
             epoch: self.claim.epoch(),
             nonce: self.parts.random.nonce()?,
             extra: Extra::new(),
         })
+    }
+    /// Now, and not before what the segments were seen at: by a clock that went back, merged parts would seem to have waited
+    /// since long ago.
+    fn newest_time(&self) -> Micros {
+        let seen = |s: &SegmentSummary| s.observed_through.max(s.observed.map(|(_, last)| last.at));
+        let seen = self.roll_up.segments.iter().filter_map(seen).max();
+        seen.into_iter().fold(self.parts.clock.now(), Micros::max)
     }
 }

@@ -46,7 +46,7 @@ pub(crate) struct Merges {
 
 impl Merges {
     /// A manifest of ours was written.
-    pub fn written(&mut self, document: &ManifestDocument, metrics: &Metrics) {
+    pub fn written(&mut self, document: &ManifestDocument, now: Micros, metrics: &Metrics) {
         for summary in &document.merged {
             metrics.merged(summary.object_bytes);
         }
@@ -55,7 +55,9 @@ impl Merges {
             self.ledger = None;
             return;
         }
-        for wrong in ledger.manifest(document) {
+        // From now on at the earliest: it may have been made long ago, by a process that slept since.
+        let since = document.created.max(now);
+        for wrong in ledger.manifest(document, since) {
             tracing::warn!(error = %wrong, "a merged segment does not fit; its parts stay in use");
         }
     }
@@ -110,7 +112,11 @@ impl Archiver {
         }
         match (done, &mut self.merging.ledger) {
             (Ok(Done::Learned(ledger)), _) => self.merging.ledger = Some(*ledger),
-            (Ok(Done::Merged(summary)), _) => self.roll_up.merged.push(*summary),
+            // Another process's manifest may have come between, which names other ones: it is as if it had not been made.
+            (Ok(Done::Merged(summary)), Some(ledger)) if ledger.next() == number && ledger.has_room_for(&summary) => {
+                self.roll_up.merged.push(*summary);
+            }
+            (Ok(Done::Merged(_)), _) => self.merging.ledger = None,
             (Ok(Done::LeftAlone(ordinals)), Some(ledger)) => ledger.leave_alone(ordinals),
             (Ok(Done::Deleted(gone)), Some(ledger)) => {
                 self.parts.metrics.superseded_deleted(gone.len() as u64);

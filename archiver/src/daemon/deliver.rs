@@ -11,7 +11,7 @@ use super::{Daemon, wait};
 use crate::{
     archiver::Heartbeat,
     elapsed::elapsed,
-    ship::{self, Backoff, Delivered},
+    ship::{self, Answered, Backoff},
 };
 
 /// How often it is said how things are while the loop waits for the store.
@@ -53,8 +53,8 @@ impl Daemon {
         }
     }
 
-    pub(super) async fn delivered(&mut self, delivered: Result<Delivered>) -> Result<()> {
-        match self.archiver.delivered(delivered?).await {
+    pub(super) async fn delivered(&mut self, answer: Result<Answered>) -> Result<()> {
+        match self.archiver.delivered(answer?).await.map(drop) {
             // What it takes to be sure could not be read: the shipment stays pending, and meets itself in the archive.
             Err(e) if ship::passes(e.code()) => {
                 self.archiver.reach.failed(&e, self.archiver.parts.clock.now());
@@ -71,7 +71,7 @@ impl Daemon {
     }
 
     /// Waits for the delivery under way, for as long as the store may be away: the loop turns meanwhile.
-    pub(super) async fn wait_for_delivery(&mut self) -> Result<Delivered> {
+    pub(super) async fn wait_for_delivery(&mut self) -> Result<Answered> {
         loop {
             tokio::select! {
                 delivered = wait(&mut self.delivery) => return delivered,

@@ -33,6 +33,8 @@ pub struct Superseded {
     pub ordinals: Ordinals,
     /// The larger one.
     pub by: Ordinals,
+    /// The length of its object.
+    pub by_bytes: u64,
     /// Since when.
     pub since: Micros,
 }
@@ -42,8 +44,10 @@ pub struct Superseded {
 pub struct Ledger {
     timeline: TimelineId,
     entries: Entries,
-    /// The first ordinal of every manifest's segments, as far back as entries go.
+    /// The first ordinal of every manifest's segments, as far back as manifests are known.
     borders: BTreeSet<Ordinal>,
+    /// Where that begins: of a merged segment before it, it is not known which manifests it is over.
+    known_from: Option<Ordinal>,
     /// The ordinals of the last manifest's segments: the next writer reads them.
     last: Option<Ordinals>,
     next: ManifestNumber,
@@ -59,6 +63,7 @@ impl Ledger {
             timeline,
             entries: Entries::default(),
             borders: BTreeSet::new(),
+            known_from: None,
             last: None,
             next,
             deleted,
@@ -73,7 +78,7 @@ impl Ledger {
         if self.last.is_none() {
             self.note_last(document);
         }
-        self.borders.extend(document.segments.first().map(|s| s.ordinal));
+        self.note_border(document);
         for summary in document.merged.iter().rev() {
             let ordinals = summary.ordinals();
             if self.deleted.as_ref().is_some_and(|deleted| !deleted.admits(ordinals)) || self.note_superseded(ordinals)
@@ -92,12 +97,21 @@ impl Ledger {
 
     /// Whether a segment is in a larger one, or known already.
     fn note_superseded(&mut self, ordinals: Ordinals) -> bool {
-        let Some(by) = self.entries.at(ordinals.first()).map(SegmentSummary::ordinals) else { return false };
-        if by != ordinals {
+        let Some((by, by_bytes)) = self.entries.at(ordinals.first()).map(|s| (s.ordinals(), s.object_bytes)) else {
+            return false;
+        };
+        // One that reaches beyond what lies here is damage: whoever reads all manifests in order finds it, and needs it all.
+        if by != ordinals && by.contains(ordinals.last()) {
             let since = self.entries.since(by.first()).unwrap_or(Micros(i64::MAX));
-            self.superseded.push(Superseded { ordinals, by, since });
+            self.superseded.push(Superseded { ordinals, by, by_bytes, since });
         }
         true
+    }
+
+    fn note_border(&mut self, document: &ManifestDocument) {
+        let first = document.segments.first().map(|s| s.ordinal);
+        self.borders.extend(first);
+        self.known_from = self.known_from.into_iter().chain(first).min();
     }
 
     fn note_last(&mut self, document: &ManifestDocument) {
@@ -108,15 +122,15 @@ impl Ledger {
         }
     }
 
-    /// Takes in the next manifest; answers what does not fit in it.
-    pub fn manifest(&mut self, document: &ManifestDocument) -> Vec<Error> {
+    /// Takes in the next manifest, which counts since `since`; answers what does not fit in it.
+    pub fn manifest(&mut self, document: &ManifestDocument, since: Micros) -> Vec<Error> {
         for summary in &document.segments {
             if self.deleted.as_ref().is_none_or(|deleted| deleted.keeps_any(summary.ordinals())) {
                 self.entries.push(lean(summary));
             }
         }
         self.note_last(document);
-        self.borders.extend(document.segments.first().map(|s| s.ordinal));
+        self.note_border(document);
         self.next = document.number.next().unwrap_or(document.number);
         let mut wrong = Vec::new();
         for summary in &document.merged {
@@ -125,15 +139,16 @@ impl Ledger {
             if self.entries.iter().next().is_none_or(|first| by.first() < first.ordinal) {
                 continue;
             }
-            let since = document.created;
             let merge = NamedMerge { summary: lean(summary), since };
             match self.entries.apply(self.timeline, merge, self.deleted.as_ref(), Manifests::All) {
                 Ok(None) => {}
                 Ok(Some(replaced)) => {
                     // What waited below stays due when it was.
                     let below = self.superseded.iter_mut().filter(|s| by.contains(s.ordinals.first()));
-                    below.for_each(|superseded| superseded.by = by);
-                    self.superseded.extend(replaced.iter().map(|s| Superseded { ordinals: s.ordinals(), by, since }));
+                    let by_bytes = summary.object_bytes;
+                    below.for_each(|superseded| (superseded.by, superseded.by_bytes) = (by, by_bytes));
+                    let replaced = replaced.iter().map(|s| Superseded { ordinals: s.ordinals(), by, by_bytes, since });
+                    self.superseded.extend(replaced);
                 }
                 Err(e) => wrong.push(e),
             }
@@ -217,7 +232,19 @@ impl Ledger {
         let first = entry.ordinal;
         // A restore from a base behind it relies on what the first segment of a range itself says (`retention::ranges`).
         let begins = self.deleted.iter().flat_map(BoundaryDocument::ranges).any(|range| range.from == first);
-        self.is_settled(entry) && !begins && !self.left_alone.contains(&first)
+        let known = self.known_from.is_some_and(|from| from <= first);
+        self.is_settled(entry) && known && !begins && !self.left_alone.contains(&first)
+    }
+
+    /// Whether a merged segment begins and ends where entries do, and stands for several of them.
+    pub fn has_room_for(&self, merged: &SegmentSummary) -> bool {
+        let ends =
+            |ordinal| self.entries.at(ordinal).map(|s| (s.ordinals(), s.first, s.hash_before, s.end, s.hash_after));
+        let ordinals = merged.ordinals();
+        let (Some(first), Some(last)) = (ends(ordinals.first()), ends(ordinals.last())) else { return false };
+        (first.0.first(), first.1, first.2) == (ordinals.first(), merged.first, merged.hash_before)
+            && (last.0.last(), last.3, last.4) == (ordinals.last(), merged.end, merged.hash_after)
+            && first.0 != last.0
     }
 
     /// Whether a manifest's segments begin with this ordinal.

@@ -216,6 +216,7 @@ impl Deed {
         let admitted = |by: Ordinals| self.deleted.as_ref().is_none_or(|deleted| deleted.admits(by));
         let free: Vec<Superseded> =
             superseded.iter().filter(|s| !held(s.ordinals) && admitted(s.by)).copied().collect();
+        self.there(&free).await?;
         crate::crash::point("merge-before-delete");
         let deletions: Vec<_> = free
             .iter()
@@ -228,6 +229,26 @@ impl Deed {
         stream::iter(deletions).buffer_unordered(CONCURRENCY).try_collect::<()>().await?;
         crate::crash::point("merge-after-delete");
         Ok(free)
+    }
+}
+
+impl Deed {
+    /// Nothing is deleted for the sake of what is lost: the larger segments must be there, as long as they were.
+    async fn there(&self, free: &[Superseded]) -> Result<()> {
+        let larger: BTreeSet<(Ordinals, u64)> = free.iter().map(|s| (s.by, s.by_bytes)).collect();
+        for (by, bytes) in larger {
+            let key = ObjectKey::segment(self.timeline, by);
+            let found = self.archive.store().size(&key).await?;
+            if found != Some(bytes) {
+                let code = if found.is_some() { Code::SegmentDamaged } else { Code::SegmentMissing };
+                return Err(Error::new(code, "deleting what was merged into")
+                    .on(&key)
+                    .with("bytes", bytes)
+                    .with("found", found.map_or_else(|| "nothing".to_owned(), |found| found.to_string()))
+                    .hint("its parts are kept; pitr verify tells what is lost"));
+            }
+        }
+        Ok(())
     }
 }
 
