@@ -40,6 +40,7 @@ use crate::{
     control::Status,
     elapsed::{Moment, elapsed},
     engine::{BaseReason, Engine, Polled},
+    known_archive,
     layout::Layout,
     metrics::Metrics,
     retention::policy::YOUNG,
@@ -189,13 +190,14 @@ impl Archiver {
     }
 
     async fn claim_and_join(standby: &Standby, archive: &Arc<Archive>) -> Result<Claimed> {
-        let Standby { config, parts, source, .. } = standby;
+        let Standby { config, parts, source, state_dir, .. } = standby;
         crate::crash::point("epoch-before-put");
         let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
         crate::crash::point("epoch-after-put");
         let head_known = Moment::now(&*parts.clock);
         let timeline = timeline_for(archive, &claim, source, parts).await?;
         let joined = join(archive, &claim, &timeline, config, parts, source).await?;
+        known_archive::note(state_dir, archive)?;
         Ok(Claimed { claim, head_known, timeline: timeline.timeline, joined })
     }
 

@@ -47,6 +47,7 @@ mod elapsed;
 pub mod embedded;
 pub mod engine;
 mod fork;
+pub mod known_archive;
 pub mod layout;
 pub mod lineage;
 pub mod manifest_tail;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use pitr_archive::{
+    Code,
     catalog::archive::Archive,
     clock::SystemClock,
     random::OsRandom,
@@ -17,7 +18,7 @@ use pitr_archive::{
     segment::entry::{BarrierReason, Entry, Event},
     store::memory::MemoryStore,
 };
-use pitr_archiver::{Archiver, ArchiverConfig, Parts};
+use pitr_archiver::{Archiver, ArchiverConfig, Parts, known_archive};
 use rocksdb::{DB, Options};
 
 /// What happens to a file.
@@ -222,4 +223,34 @@ async fn pins_of_nobody_knows_what_are_never_taken_for_the_database_s() {
     let mut two = archiver(dir.path(), &store).await.unwrap();
     two.catch_up().await.unwrap();
     assert_eq!(story(&store).await, (2, (1..=7).collect(), vec![]));
+}
+
+#[tokio::test]
+async fn where_an_archive_was_no_new_one_is_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let store = MemoryStore::new();
+    let mut archiver = archiver(dir.path(), &store).await.unwrap();
+    archiver.catch_up().await.unwrap();
+    archiver.close().await.unwrap();
+    let state = ArchiverConfig::new(dir.path().join("db")).state;
+    let open = async |store: &MemoryStore| {
+        let store = Arc::new(store.clone());
+        known_archive::open_or_create(&state, store, None, &SystemClock, &OsRandom).await.map(|archive| archive.id())
+    };
+    let own = open(&store).await.unwrap();
+    // A disk that is not mounted: a place as before, with nothing in it. Then one that is another archive's.
+    let other = MemoryStore::new();
+    let e = open(&other).await.unwrap_err();
+    assert_eq!(e.code(), Code::ArchiveGone, "{e}");
+    assert!(other.contents().is_empty(), "nothing was written there");
+    Archive::open_or_create(Arc::new(other.clone()), None, &SystemClock, &OsRandom).await.unwrap();
+    assert_eq!(open(&other).await.unwrap_err().code(), Code::ArchiveGone);
+    assert_eq!(open(&store).await.unwrap(), own);
+    // Whoever wants to begin anew says so.
+    fs::write(state.join("archive.json"), b"{").unwrap();
+    assert_ne!(open(&other).await.unwrap(), own);
+    fs::remove_file(state.join("archive.json")).unwrap();
+    assert_ne!(open(&MemoryStore::new()).await.unwrap(), own);
 }

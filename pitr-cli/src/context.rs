@@ -3,7 +3,10 @@
 //! Owns: the clock, randomness, the local time zone, the output mode, and opening stores, keys and archives from their
 //! options. After this, commands see values, not options of the process.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use indicatif::MultiProgress;
 use pitr_archive::{
@@ -19,7 +22,7 @@ use pitr_archive::{
     },
     time_text::LocalZone,
 };
-use pitr_archiver::state::StateDir;
+use pitr_archiver::{known_archive, state::StateDir};
 use pitr_replayer::{
     plan::{PlanOptions, RestorePlan, outlined},
     target::Target,
@@ -123,9 +126,9 @@ impl Context {
         planned
     }
 
-    /// Opens an archive, or creates it; encrypted exactly when a key is given.
-    pub async fn archive_or_new(&self, store: Arc<dyn Store>, key: Option<MasterKey>) -> Result<Archive> {
-        Archive::open_or_create(store, key, &*self.clock, &*self.random).await
+    /// Opens the archive of a state directory, or creates it; encrypted exactly when a key is given.
+    pub async fn archive_or_new(&self, state: &Path, store: Arc<dyn Store>, key: Option<MasterKey>) -> Result<Archive> {
+        known_archive::open_or_create(state, store, key, &*self.clock, &*self.random).await
     }
 
     /// The key, if a key file was named.

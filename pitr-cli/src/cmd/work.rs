@@ -191,6 +191,6 @@ pub fn refuse_no_database(config: &ArchiverConfig) -> Result<()> {
 pub async fn open(context: &Context, config: ArchiverConfig, archive: &ArchiveArgs) -> Result<Archiver> {
     refuse_no_database(&config)?;
     let store = context.store(&archive.archive).await?;
-    let archive = context.archive_or_new(store, context.key(archive)?).await?;
+    let archive = context.archive_or_new(&config.state, store, context.key(archive)?).await?;
     Archiver::open(config, archive, Parts::system()).await
 }

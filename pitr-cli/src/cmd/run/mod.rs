@@ -196,7 +196,7 @@ async fn open_measured(context: &Context, job: &Job, panel: &Panel) -> Result<Ar
     let store: Arc<dyn Store> = Arc::new(store);
     refuse_unfit(&*store).await?;
     let key = key(job).await?;
-    context.archive_or_new(context.limited(store), key).await
+    context.archive_or_new(&job.config.state, context.limited(store), key).await
 }
 
 /// Opens a job's archive to read it.
