@@ -207,17 +207,16 @@ impl Archive {
         let missing = opening.reads().into_iter().filter(|number| !named.contains_key(number)).collect();
         let mut inside: BTreeMap<ManifestNumber, Vec<SegmentSummary>> = BTreeMap::new();
         for read in self.read_manifests(known.timeline, missing).await {
-            let ReadManifest { segments, merged, told, .. } = match read {
+            let ReadManifest { manifest, segments, merged, told } = match read {
                 Err(e) if is_finding(e.code()) => return Ok(Err(Irregular)),
                 read => read?,
             };
-            let Some((manifest, summary)) = told else { return Ok(Err(Irregular)) };
             if !known.tells(&manifest) {
                 return Ok(Err(Irregular));
             }
             named.insert(manifest.number, merged);
             if opening.manifests.contains(&manifest.number) {
-                if !known.segments.contains(&summary) {
+                if !told.is_some_and(|(_, summary)| known.segments.contains(&summary)) {
                     return Ok(Err(Irregular));
                 }
                 inside.insert(manifest.number, segments);
