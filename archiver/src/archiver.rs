@@ -254,8 +254,11 @@ impl Archiver {
     pub fn poll(&mut self) -> Result<Polled> {
         self.presence()?;
         // File events arrive a moment after the files: a WAL that is there already must not be missed by a tag.
-        self.engine.registry().scan()?;
-        self.last_scan = self.parts.clock.now();
+        if self.lists_again() {
+            self.note_what_is_there()?
+        } else {
+            self.engine.registry().scan()?
+        }
         self.presence()?;
         self.read(Haste::Asked)
     }
@@ -264,18 +267,33 @@ impl Archiver {
     pub(crate) fn look(&mut self) -> Result<Polled> {
         // Before the directories are listed: what is found there now may be another database's.
         self.presence()?;
-        let now = self.parts.clock.now();
-        if elapsed(self.last_scan, now) >= SCAN_INTERVAL {
-            self.engine.registry().scan()?;
-            self.source.note_watches(&self.state_dir);
-            self.last_scan = now;
+        if self.lists_again() {
+            self.note_what_is_there()?;
         }
         self.read(Haste::ByItself)
     }
 
+    fn lists_again(&self) -> bool {
+        elapsed(self.last_scan, self.parts.clock.now()) >= SCAN_INTERVAL
+    }
+
+    /// Lists the directories, and notes for a later process what the watch has shown: in a backlog, of WALs that nothing
+    /// here will read for a while, too. That process could not tell that there was none between two that are only pinned.
+    pub(crate) fn note_what_is_there(&mut self) -> Result<()> {
+        if self.engine.is_behind() {
+            self.engine.registry().scan_settled()?;
+        } else {
+            self.engine.registry().scan()?;
+        }
+        self.source.note_watches(&self.state_dir);
+        self.last_scan = self.parts.clock.now();
+        Ok(())
+    }
+
     /// How the files of a base are read.
     pub(crate) fn reading(&self) -> Reading {
-        Reading { at_once: self.config.uploads, rate: self.parts.read_rate.clone() }
+        let (rate, clock) = (self.parts.read_rate.clone(), self.parts.clock.clone());
+        Reading { at_once: self.config.uploads, rate, clock }
     }
 
     fn read(&mut self, haste: Haste) -> Result<Polled> {

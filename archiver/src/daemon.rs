@@ -388,10 +388,15 @@ impl Daemon {
         }
         self.requests.refuse(|| Error::new(Code::ControlUnavailable, "asking the archiver").with("state", "stopping"));
         let reach = self.archiver.reach.clone();
-        tokio::select! {
-            drained = self.drain() => drained?,
-            e = stays_away(reach) => return Err(e),
+        let ended = tokio::select! {
+            drained = self.drain() => drained,
+            e = stays_away(reach) => Err(e),
+        };
+        if ended.is_err() {
+            // What is pinned is all that the next process has.
+            self.archiver.note_what_is_there()?;
         }
+        ended?;
         self.archiver.close().await
     }
 }

@@ -69,7 +69,9 @@ impl Standby {
     /// Those of the local file system.
     pub fn keep_within_limits(&mut self) -> Result<()> {
         let registry = &self.source.registry;
-        registry.scan()?;
+        registry.scan_settled()?;
+        self.source.note_watches(&self.state_dir);
+        let registry = &self.source.registry;
         let holding = held_by_pins(registry)?;
         let now = self.parts.clock.now();
         if let Act::GiveUp(limit) = self.held_back.decide(&self.config.budget, &holding, Backlog::Stuck, now) {

@@ -4,16 +4,16 @@
 //! that holds. Refuses: to stand in the way of a restore. Where none can be written (a read-only store), the restore relies
 //! on the grace period alone, and its caller says so.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use pitr_archive::{
     Code, Error, Result,
     catalog::{
         archive::{Archive, EpochClaim, PutDocument},
-        schema::{DOCUMENT_VERSION, Extra, HoldDocument},
+        schema::{DOCUMENT_VERSION, Extra, HeldSegments, HoldDocument},
     },
     clock::{Clock, Micros},
-    ids::BaseId,
+    ids::{BaseId, TimelineId},
     object_key::ObjectKey,
     random::Random,
 };
@@ -53,15 +53,12 @@ impl<'a> Hold<'a> {
     ) -> Result<Self> {
         let claim = archive.newest_claim().await?;
         let claim = claim.ok_or_else(|| Error::new(Code::ObjectMissing, DOING).on("epochs"))?;
-        let of_run = plan.segments.iter().filter(|s| s.timeline == plan.base.floor.timeline);
-        let ordinals = of_run.clone().map(|s| s.ordinal).min().zip(of_run.filter_map(|s| s.ordinals().next()).max());
         let document = HoldDocument {
             version: DOCUMENT_VERSION,
             archive: archive.id(),
             id: name(clock.now(), random)?,
             base: plan.base.id.clone(),
-            timeline: plan.base.floor.timeline,
-            segments: ordinals,
+            segments: held(plan),
             created: clock.now(),
             expires: expiry(clock.now()),
             holder: holder.to_owned(),
@@ -130,6 +127,17 @@ impl<'a> Hold<'a> {
         }
         Ok(())
     }
+}
+
+/// What is read of every timeline on the way: a plan that crosses a fork reads the parent's segments, and the child's.
+fn held(plan: &RestorePlan) -> Vec<HeldSegments> {
+    let mut held: BTreeMap<TimelineId, HeldSegments> = BTreeMap::new();
+    for s in &plan.segments {
+        let (from, to) = (s.ordinal, s.ordinals().next().unwrap_or(s.ordinal));
+        let all = held.entry(s.timeline).or_insert(HeldSegments { timeline: s.timeline, from, to });
+        (all.from, all.to) = (all.from.min(from), all.to.max(to));
+    }
+    held.into_values().collect()
 }
 
 fn name(now: Micros, random: &dyn Random) -> Result<BaseId> {

@@ -176,3 +176,46 @@ async fn that_a_column_family_lacks_unlogged_writes_is_said_also_where_the_place
         site.day(8).await;
     }
 }
+
+#[tokio::test]
+async fn a_base_whose_upload_takes_longer_than_the_time_between_two_prunes_is_published_and_stays() {
+    let mut site = Site::new(None).await;
+    site.day(0).await;
+    for (n, key) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        site.db().put(key, n.to_string()).unwrap();
+        site.db().flush().unwrap();
+        site.state.insert(key.into(), n.to_string().into());
+    }
+    // Every file takes an hour, and every hour somebody prunes: what no base names yet is condemned.
+    let (store, clock) = (site.store.clone(), site.clock.clone());
+    let prunes = Rc::new(Cell::new(0));
+    let counted = prunes.clone();
+    let telling = crash::tell(move |here| {
+        if here == "base-uploaded-one" {
+            counted.set(counted.get() + 1);
+            clock.advance(micros(DAY / 24));
+            let (store, clock) = (store.clone(), clock.clone());
+            let other = std::thread::spawn(move || {
+                runtime().block_on(async {
+                    let archive = Archive::open(Arc::new(store), None).await.unwrap();
+                    let request = Request { policy: window(9), floor: Floor::Respected, mode: Mode::Act };
+                    prune(&archive, &request, &clock, &OsRandom).await.unwrap();
+                });
+            });
+            other.join().unwrap();
+        }
+    });
+    site.day(1).await;
+    drop(telling);
+    assert!(prunes.get() > 1, "{} files", prunes.get());
+    let bases = site.archive().await.bases().await.unwrap();
+    let named = |key: &ObjectKey| bases.iter().flat_map(|base| &base.files).any(|f| ObjectKey::file(&f.object) == *key);
+    let again = site.keys("files/").iter().filter(|key| !named(key)).count();
+    assert_eq!(again, 0, "nothing was sent twice");
+    // What was condemned and is needed stays.
+    for _ in 0..3 {
+        site.prune_fully(window(9)).await;
+    }
+    site.exact(&Target::Latest).await;
+    site.clean().await;
+}

@@ -18,8 +18,8 @@ mod segment;
 
 pub use base::{BaseColumnFamily, BaseDocument, BaseFile, DatabasePaths, InlineFile};
 pub use deletion::{
-    BoundaryDocument, Condemnation, CondemnedDocument, CondemnedObject, HoldDocument, KeptManifests, KeptSegments,
-    OpenRun, UnloggedRun,
+    BoundaryDocument, Condemnation, CondemnedDocument, CondemnedObject, HeldSegments, HoldDocument, KeptManifests,
+    KeptSegments, OpenRun, UnloggedRun,
 };
 pub use index::{IndexDocument, IndexedManifest, IndexedSegments};
 pub use segment::{

@@ -262,7 +262,8 @@ impl Archiver {
         // What is condemned later than this look is deleted a grace period after it at the earliest. By then the base is
         // published, and found.
         let mut looked = Moment::now(&*self.parts.clock);
-        while upload::any_condemned(&files, &self.archive.condemned_keys().await?) {
+        let clock = self.parts.clock.clone();
+        while upload::any_condemned(&files, &self.archive.condemned_before_long(clock.now()).await?) {
             files = self.upload(&collected, &floor).await?;
             looked = Moment::now(&*self.parts.clock);
         }
@@ -284,7 +285,7 @@ impl Archiver {
         }
         crate::crash::point("base-after-publish");
         if looked.ago(&*self.parts.clock) >= PAUSE
-            && upload::any_condemned(&document.files, &self.archive.condemned_keys().await?)
+            && upload::any_condemned(&document.files, &self.archive.condemned_before_long(clock.now()).await?)
         {
             // The process was stalled in between.
             self.archive.withdraw_base(&document.id).await?;

@@ -20,6 +20,7 @@ use pitr_archive::{
         archive::{Archive, EpochClaim},
         schema::BaseFile,
     },
+    clock::Clock,
     error,
     ids::{ContentHash, TimelineId},
     object_key::{ObjectKey, prefix},
@@ -90,6 +91,8 @@ pub struct Reading {
     pub at_once: usize,
     /// No faster than this, all together.
     pub rate: Option<Arc<Rate>>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// How often files are sent again because they were condemned meanwhile.
@@ -103,7 +106,7 @@ pub fn any_condemned(files: &[BaseFile], condemned: &HashSet<ObjectKey>) -> bool
 }
 
 /// Uploads what the archive does not have; answers the base's files in the order given. None of
-/// them was condemned when the last of them was there.
+/// them was about to be deleted when the last of them was there.
 ///
 /// # Errors
 /// `base.unobtainable` where files go on being condemned as fast as they are sent.
@@ -133,10 +136,11 @@ pub async fn upload(
         };
         let uploads: Vec<_> = files.iter().map(|file| one(&context, file).boxed()).collect();
         let sent: Vec<BaseFile> = stream::iter(uploads).buffered(reading.at_once.max(1)).try_collect().await?;
-        condemned = archive.condemned_keys().await?;
-        if !any_condemned(&sent, &condemned) {
+        // What was condemned meanwhile, by a prune that saw files which no base names yet, is needed as soon as one does.
+        if !any_condemned(&sent, &archive.condemned_before_long(reading.clock.now()).await?) {
             return Ok(sent);
         }
+        condemned = archive.condemned_keys().await?;
     }
     Err(Error::new(Code::BaseUnobtainable, "uploading files that are condemned meanwhile").with("attempts", ATTEMPTS))
 }
@@ -280,7 +284,7 @@ mod tests {
         let archive =
             Archive::open_or_create(Arc::new(MemoryStore::new()), None, &SystemClock, &OsRandom).await.unwrap();
         let claim = archive.claim_epoch("test", &SystemClock, &OsRandom).await.unwrap();
-        let reading = Reading { at_once: 1, rate: None };
+        let reading = Reading { at_once: 1, rate: None, clock: Arc::new(SystemClock) };
         // With an id it is read once, without one it is hashed before.
         for (id, warm) in
             [(Some(SstUniqueId(1, 2)), false), (None, false), (Some(SstUniqueId(3, 4)), true), (None, true)]
@@ -345,7 +349,7 @@ mod tests {
             held: Held::Link(path.clone()),
         }];
         let mut known = KnownFiles::default();
-        let (run, reading) = ((TimelineId::FIRST, 0), Reading { at_once: 1, rate: None });
+        let (run, reading) = ((TimelineId::FIRST, 0), Reading { at_once: 1, rate: None, clock: Arc::new(SystemClock) });
         let first = upload(&archive, &claim, &OsRandom, &files, &known.clone(), run, &reading).await.unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(upload(&archive, &claim, &OsRandom, &files, &known, run, &reading).await.unwrap(), first);

@@ -138,6 +138,11 @@ impl Engine {
     }
 
     /// The WAL being read, or the last one that was.
+    /// Whether there is a WAL behind the one that is being read.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.registry.wals_from(self.present_wal()).len() > 1
+    }
+
     fn present_wal(&self) -> FileNumber {
         match &self.place {
             Place::In(tail) => tail.wal(),

@@ -209,10 +209,8 @@ impl Deed {
     async fn delete(&self, superseded: &[Superseded]) -> Result<Vec<Superseded>> {
         let now = self.parts.clock.now();
         let holds = self.archive.holds().await?;
-        let held = |ordinals: Ordinals| {
-            let mut here = holds.iter().filter(|h| h.timeline == self.timeline && h.expires > now);
-            here.any(|h| h.segments.is_some_and(|(from, to)| ordinals.first() < to && from <= ordinals.last()))
-        };
+        let held =
+            |ordinals: Ordinals| holds.iter().any(|hold| hold.expires > now && hold.holds(self.timeline, ordinals));
         let admitted = |by: Ordinals| self.deleted.as_ref().is_none_or(|deleted| deleted.admits(by));
         let free: Vec<Superseded> =
             superseded.iter().filter(|s| !held(s.ordinals) && admitted(s.by)).copied().collect();

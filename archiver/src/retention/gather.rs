@@ -92,6 +92,19 @@ pub(super) fn condemned_since(documents: &[CondemnedDocument], now: Micros) -> B
     since
 }
 
+/// Before when nothing condemned is deleted. What a clock said that was ahead does not count.
+pub(super) fn condemned_until(documents: &[CondemnedDocument], now: Micros) -> BTreeMap<&ObjectKey, Micros> {
+    let mut until: BTreeMap<&ObjectKey, Micros> = BTreeMap::new();
+    for document in documents.iter().filter(|document| document.created <= now) {
+        let Some(at) = document.until else { continue };
+        for object in &document.objects {
+            let last = until.entry(&object.key).or_insert(at);
+            *last = at.max(*last);
+        }
+    }
+    until
+}
+
 /// The files that are needed: of these bases, and captured ones.
 pub(super) fn referenced<'a>(
     bases: impl Iterator<Item = &'a BaseDocument>,

@@ -157,7 +157,7 @@ async fn attempt(
     crate::crash::point("prune-before-turn");
     let Some(turn) = Turn::take(archive, &claim, &gathered, clock, random).await? else { return Ok(None) };
     crate::crash::point("prune-after-turn");
-    let stated = state(archive, &claim, &turn, (catalog, condemned, futures), created, clock, random).await;
+    let stated = state(archive, &claim, &turn, (catalog, condemned, futures), (created, grace), clock, random).await;
     let slept = turn.is_over(clock);
     turn.release().await?;
     stated?;
@@ -174,7 +174,7 @@ async fn state(
     claim: &EpochClaim,
     turn: &Turn<'_>,
     (known, condemned, futures): (&Catalog, Vec<CondemnedObject>, Vec<Future>),
-    observed: Micros,
+    (observed, grace): (Micros, i64),
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<()> {
@@ -188,6 +188,7 @@ async fn state(
             id: BaseId::new(created.to_datetime(), u32::from_le_bytes(random_part)),
             objects: condemned,
             created,
+            until: Some(Micros(created.0.saturating_add(grace))),
             epoch: claim.epoch(),
             nonce: random.nonce()?,
             extra: Extra::new(),

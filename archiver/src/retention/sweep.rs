@@ -21,7 +21,7 @@ use pitr_archive::{
 
 use super::{
     decide::TagDecision,
-    gather::{Gathered, condemned_since, referenced},
+    gather::{Gathered, condemned_since, condemned_until, referenced},
     prune::tag_key,
     report::{Tallies, Tally},
 };
@@ -110,6 +110,7 @@ fn condemned(
     let tags = kept.tags.iter().filter(|tag| !tag.expired);
     needed.extend(tags.filter_map(|tag| tag_key(archive, &tag.name)));
     let since = condemned_since(&gathered.condemned, now);
+    let until = condemned_until(&gathered.condemned, now);
     let fresh: BTreeSet<&ObjectKey> = kept.condemned.iter().map(|object| &object.key).collect();
     let named: BTreeSet<ObjectKey> =
         after.timelines().flat_map(|t| t.manifests()).flat_map(|m| &m.bases).map(ObjectKey::base).collect();
@@ -141,8 +142,10 @@ fn condemned(
                 continue;
             }
             let since = since.get(&object.key).copied().unwrap_or(document.created);
-            if since > before(now, grace) {
-                due.wait(bytes, since, grace);
+            // Whoever was about to name it counts on that, whatever this prune was told.
+            let until = until.get(&object.key).copied().unwrap_or(document.created);
+            if since > before(now, grace) || until > now {
+                due.wait(bytes, since.max(before(until, grace)), grace);
                 continue;
             }
             let tallies = &mut due.tallies;
@@ -222,8 +225,7 @@ pub(super) fn superseded_since(timeline: &Timeline, ordinals: Ordinals) -> Optio
 }
 
 fn holds_any(holds: &[&HoldDocument], timeline: TimelineId, ordinals: Ordinals) -> bool {
-    let held = holds.iter().filter(|hold| hold.timeline == timeline).filter_map(|hold| hold.segments);
-    held.into_iter().any(|(from, to)| from <= ordinals.last() && ordinals.first() < to)
+    holds.iter().any(|hold| hold.holds(timeline, ordinals))
 }
 
 async fn deleted(

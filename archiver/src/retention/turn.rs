@@ -54,6 +54,7 @@ impl<'a> Turn<'a> {
             id: BaseId::new(now.to_datetime(), u32::from_le_bytes(part)),
             objects: Vec::new(),
             created: now,
+            until: None,
             epoch: claim.epoch(),
             nonce: random.nonce()?,
             extra: Extra::new(),

@@ -7,8 +7,8 @@ use super::Extra;
 use crate::{
     clock::Micros,
     ids::{
-        ArchiveId, BaseId, Boundary, ContentHash, Epoch, FileNumber, ManifestNumber, Nonce, Ordinal, RunningHash,
-        TimelineId,
+        ArchiveId, BaseId, Boundary, ContentHash, Epoch, FileNumber, ManifestNumber, Nonce, Ordinal, Ordinals,
+        RunningHash, TimelineId,
     },
     object_key::ObjectKey,
 };
@@ -135,6 +135,9 @@ pub struct CondemnedDocument {
     pub objects: Vec<CondemnedObject>,
     /// When it was written: the grace period begins here.
     pub created: Micros,
+    /// Nothing of it is deleted before, whatever grace period a later prune is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Micros>,
     /// The writer.
     pub epoch: Epoch,
     /// The writer's nonce.
@@ -142,6 +145,16 @@ pub struct CondemnedDocument {
     /// Unknown fields.
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+impl CondemnedDocument {
+    /// Whether at `now` so much of the grace period is left that what names an object of it now is there long before it could
+    /// be deleted: half of it, so that clocks which differ do not matter.
+    pub fn leaves_time(&self, now: Micros) -> bool {
+        let left = self.until.map_or(0, |until| until.0.saturating_sub(now.0));
+        let whole = self.until.map_or(0, |until| until.0.saturating_sub(self.created.0));
+        left > 0 && left >= whole / 2
+    }
 }
 
 /// An object that is no longer part of the archive.
@@ -173,6 +186,25 @@ pub enum Condemnation {
     Leftover,
 }
 
+/// Segments that a restore reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldSegments {
+    /// Of this timeline.
+    pub timeline: TimelineId,
+    /// The first of them.
+    pub from: Ordinal,
+    /// The first behind them.
+    pub to: Ordinal,
+}
+
+impl HoldDocument {
+    /// Whether it is read what stands for any of these ordinals.
+    pub fn holds(&self, timeline: TimelineId, ordinals: Ordinals) -> bool {
+        let shares = |held: &HeldSegments| held.from <= ordinals.last() && ordinals.first() < held.to;
+        self.segments.iter().any(|held| held.timeline == timeline && shares(held))
+    }
+}
+
 /// A restore that reads a base and what follows it: nothing of that is deleted before this has expired.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldDocument {
@@ -184,11 +216,9 @@ pub struct HoldDocument {
     pub id: BaseId,
     /// The base.
     pub base: BaseId,
-    /// The timeline of its records.
-    pub timeline: TimelineId,
-    /// The segments, from the first to before the second; absent where none is read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub segments: Option<(Ordinal, Ordinal)>,
+    /// The segments, of every timeline on the way; empty where none is read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<HeldSegments>,
     /// When it was written.
     pub created: Micros,
     /// From when on it holds nothing.
