@@ -304,7 +304,9 @@ impl Archiver {
         while self.engine.stream.plain_bytes() < full && rate.as_ref().is_none_or(|rate| rate.is_paid(Class::Rest)) {
             let room = full - self.engine.stream.plain_bytes();
             let room = if rate.is_some() { room.min(SLICE) } else { room };
-            let polled = self.engine.poll(room)?;
+            let polled = self.engine.poll(room);
+            self.source.note_proofs(&self.state_dir);
+            let polled = polled?;
             total.records += polled.records;
             total.bytes += polled.bytes;
             total.caught_up = polled.caught_up;

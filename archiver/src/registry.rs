@@ -52,6 +52,11 @@ struct Inner {
     shown: Option<Watched>,
     /// What watches of earlier processes have shown.
     inherited: Vec<Watched>,
+    /// What was proven in another way, of WALs that follow one another: a later process could not prove it again, once
+    /// RocksDB's MANIFEST has gone on.
+    proven: Option<Watched>,
+    /// How often something was proven.
+    proofs: u64,
     /// How long WALs that appeared since the watch began waited for their pins.
     delays: Delays,
     events: Option<Arc<Events>>,
@@ -157,6 +162,7 @@ impl Registry {
                 if pinned == Pinned::Replaced {
                     // What was seen of this number was another file.
                     inner.inherited.retain(|watched| !watched.wals.contains(&number));
+                    inner.proven.take_if(|watched| watched.wals.contains(&number));
                 }
                 inner.lost.remove(&number);
                 inner.wals.insert(number, seen);
@@ -264,12 +270,27 @@ impl Registry {
         let inner = self.lock();
         let below = inner.wals_below;
         let needed = |watched: &&Watched| watched.wals.last().is_some_and(|last| *last >= below);
-        inner.inherited.iter().chain(&inner.shown).filter(needed).cloned().collect()
+        inner.inherited.iter().chain(&inner.proven).chain(&inner.shown).filter(needed).cloned().collect()
     }
 
     /// What watches of earlier processes have shown of the same directory, whose pins are still there.
     pub fn inherit(&self, watches: Vec<Watched>) {
         self.lock().inherited = watches;
+    }
+
+    /// It was proven that no record lies in a WAL between two.
+    pub fn proven_between(&self, after: FileNumber, before: FileNumber) {
+        let mut inner = self.lock();
+        let proven = inner.proven.take().filter(|watched| watched.wals.last() == Some(&after));
+        let mut proven = proven.unwrap_or(Watched { from: after, wals: BTreeSet::new() });
+        proven.wals.insert(before);
+        inner.proven = Some(proven.bounded());
+        inner.proofs += 1;
+    }
+
+    /// How often something was proven.
+    pub fn proofs(&self) -> u64 {
+        self.lock().proofs
     }
 
     /// WALs that can be read, from `from` on, in order.
@@ -289,7 +310,7 @@ impl Registry {
         let lost = after < before && inner.lost.range(after..before).any(|n| *n > after);
         let here = || inner.watching_from.is_some_and(|from| from <= after);
         let earlier = |watched: &Watched| watched.shows_all_between(after, before, |wal| inner.wals.contains_key(&wal));
-        !lost && (here() || inner.inherited.iter().any(earlier))
+        !lost && (here() || inner.inherited.iter().chain(&inner.proven).any(earlier))
     }
 
     /// Whether every WAL that was created after `after` is known.

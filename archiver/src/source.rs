@@ -36,6 +36,8 @@ pub(crate) struct Source {
     identity: (u64, u64),
     /// What was noted last of what watches have shown.
     noted: Vec<Watched>,
+    /// How much was proven by then.
+    proofs: u64,
     _watch: Option<Watch>,
 }
 
@@ -102,7 +104,16 @@ impl Source {
             FileEvents::Watched => Some(Watch::start(registry.clone(), changed.clone())?),
             FileEvents::Scanned => registry.scan().map(|()| None)?,
         };
-        Ok(Self { layout, lineage, registry, path: config.db.clone(), identity, noted: Vec::new(), _watch: watch })
+        Ok(Self {
+            layout,
+            lineage,
+            registry,
+            path: config.db.clone(),
+            identity,
+            noted: Vec::new(),
+            proofs: 0,
+            _watch: watch,
+        })
     }
 
     /// Notes what the watch has shown, for a process that finds its pins.
@@ -110,15 +121,23 @@ impl Source {
     /// A file system that does not take the note ends nothing: what is not noted is not proven to a later process, which can
     /// cost it a barrier, and a full disk is emptied by going on.
     pub fn note_watches(&mut self, state: &StateDir) {
+        self.proofs = self.registry.proofs();
         let watches = self.registry.watches();
         let Some(boot) = boot_id().filter(|_| watches != self.noted) else { return };
         let noted = serde_json::to_vec(&Note::new(boot, watches.clone()))
             .map_err(|e| Error::new(Code::Internal, "noting what was watched").on(state.root().display()).because(e))
-            .and_then(|text| state.replace(StateDir::WATCHED, &text));
+            .and_then(|text| state.replace_for_this_boot(StateDir::WATCHED, &text));
         if let Err(error) = noted {
             tracing::warn!(%error, "what was watched is not noted: a restart before the archive has it can cost a barrier");
         }
         self.noted = watches;
+    }
+
+    /// Notes it if something was proven since: before anything that follows from it can be all that is left.
+    pub fn note_proofs(&mut self, state: &StateDir) {
+        if self.registry.proofs() != self.proofs {
+            self.note_watches(state);
+        }
     }
 
     /// What is in its place now.

@@ -123,6 +123,15 @@ impl StateDir {
         Ok(())
     }
 
+    /// Replaces a file of the directory that only counts until the machine is started anew: a process that is killed leaves
+    /// it as it is, and nothing waits for the disk.
+    pub(crate) fn replace_for_this_boot(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (path, aside) = (self.root.join(name), self.root.join(format!("{name}.new")));
+        let written = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside);
+        written.and_then(|mut file| file.write_all(bytes)).map_err(|e| error::io("writing", &aside, e))?;
+        fs::rename(&aside, &path).map_err(|e| error::io("renaming", &aside, e))
+    }
+
     /// Removes what a process that died left of a base.
     pub(crate) fn clear_staging(&self) -> Result<()> {
         let staging = self.staging();

@@ -113,6 +113,7 @@ impl Engine {
             self.end_run(BarrierReason::RecordsMissing, detail)?;
             return Ok(Advance::Moved);
         }
+        self.registry.proven_between(present, next);
         while let Some(session) = self.state.pending_session.take_if(|_| entering) {
             if next < session.first_wal {
                 self.state.pending_session = Some(session);
