@@ -184,7 +184,7 @@ async fn a_base_whose_upload_takes_longer_than_the_time_between_two_prunes_is_pu
     for (n, key) in ["a", "b", "c", "d"].into_iter().enumerate() {
         site.db().put(key, n.to_string()).unwrap();
         site.db().flush().unwrap();
-        site.state.insert(key.into(), n.to_string().into());
+        site.state.insert(key.into(), n.to_string());
     }
     // Every file takes an hour, and every hour somebody prunes: what no base names yet is condemned.
     let (store, clock) = (site.store.clone(), site.clock.clone());
