@@ -138,7 +138,7 @@ codes! {
     ObjectUnsupported = "archive.unsupported-version", Usage, Error, Never, "the object was written by a newer pitr", "use the version of pitr that wrote it, or a newer one";
     ObjectMissing = "archive.object-missing", Integrity, Critical, Never, "an object that the archive names is not there", "somebody deleted it, or the store lost it";
     NotAnArchive = "archive.not-found", Usage, Error, Never, "there is no archive at this place", "check the URL; pitr run --db DIR --archive URL creates one";
-    ArchiveGone = "archive.gone", Store, Critical, Later, "the archive that this state directory belongs to is not there", "is its disk mounted, and the bucket the one it was? To begin a new archive at this place, delete archive.json from the state directory";
+    ArchiveGone = "archive.gone", Store, Critical, Later, "the archive that this state directory belongs to is not there", "is its disk mounted, and the bucket the one it was? To begin a new archive at this place, delete known-archive.json from the state directory";
     WrongArchive = "archive.wrong-identity", Integrity, Critical, Never, "the object belongs to another archive", "check that the URL names the archive that this state directory belongs to";
     // Keys.
     KeyRequired = "key.required", Integrity, Error, Never, "the archive is encrypted and no key was given", "give --key-file";

@@ -8,8 +8,8 @@
 use std::{fs::File, io::ErrorKind, io::Read as _, path::Path, sync::Arc};
 
 use pitr_archive::{
-    Code, Error, Result, catalog::archive::Archive, clock::Clock, ids::ArchiveId, keyring::MasterKey, random::Random,
-    store::Store,
+    Code, Error, Result, catalog::archive::Archive, clock::Clock, ids::ArchiveId, keyring::MasterKey,
+    object_key::prefix, random::Random, store::Store,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ use crate::state::StateDir;
 /// The version of the note that this program writes, and the only one that it reads.
 const VERSION: u32 = 1;
 /// Where it is, in the state directory.
-const NAME: &str = "archive.json";
+const NAME: &str = "known-archive.json";
 /// It names one place.
 const MAX_BYTES: u64 = 64 << 10;
 
@@ -66,10 +66,14 @@ pub async fn open_or_create(
             .with("found", found)
             .with("noted in", state.join(NAME).display())
     };
-    match Archive::open(store, key).await {
+    match Archive::open(store.clone(), key.clone()).await {
         Ok(archive) if archive.id() == known.archive => Ok(archive),
         Ok(archive) => Err(gone(archive.id().to_string())),
-        Err(e) if e.code() == Code::NotAnArchive => Err(gone("nothing".to_owned())),
+        Err(e) if e.code() == Code::NotAnArchive => match store.list(prefix::EPOCHS, None).await?.is_empty() {
+            true => Err(gone("nothing".to_owned())),
+            // Only its first document is lost.
+            false => Archive::open_or_create(store, key, clock, random).await,
+        },
         Err(e) => Err(e),
     }
 }

@@ -126,6 +126,9 @@ impl Registry {
                 "file events were missed; the directories are listed instead until the watch is complete again"
             );
         }
+        // What it had shown until then stays true.
+        let shown = inner.shown.take();
+        inner.inherited.extend(shown);
         inner.lapses += 1;
     }
 

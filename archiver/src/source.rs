@@ -93,6 +93,8 @@ impl Source {
         let from = PinnedFrom { version: PINNED_FROM_VERSION, db_id, restore_marker, inode };
         if old == OldPins::GiveUp || !made_of(state, &from)? {
             pins.release_all()?;
+            // What was shown of them is of other files than those that are pinned from here on.
+            state.remove(StateDir::WATCHED)?;
             // After the pins are gone: where a crash lost this, they are given up once more.
             note(state, &from)?;
         } else if let (Some(boot), Some(bytes)) = (boot_id(), state.read(StateDir::WATCHED)?) {
@@ -127,10 +129,12 @@ impl Source {
         let noted = serde_json::to_vec(&Note::new(boot, watches.clone()))
             .map_err(|e| Error::new(Code::Internal, "noting what was watched").on(state.root().display()).because(e))
             .and_then(|text| state.replace_for_this_boot(StateDir::WATCHED, &text));
-        if let Err(error) = noted {
-            tracing::warn!(%error, "what was watched is not noted: a restart before the archive has it can cost a barrier");
+        match noted {
+            Ok(()) => self.noted = watches,
+            Err(error) => {
+                tracing::warn!(%error, "what was watched is not noted: a restart before the archive has it can cost a barrier");
+            }
         }
-        self.noted = watches;
     }
 
     /// Notes it if something was proven since: before anything that follows from it can be all that is left.

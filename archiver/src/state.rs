@@ -15,7 +15,7 @@ use std::{
 use pitr_archive::{Code, Error, Result, error};
 
 /// No file of the directory is longer.
-const MAX_FILE: u64 = 64 << 10;
+const MAX_FILE: u64 = 1 << 20;
 
 /// A locked state directory; the lock ends with the process.
 #[derive(Debug)]
@@ -121,6 +121,18 @@ impl StateDir {
         synced.map_err(|e| error::io("making durable", &self.root, e))?;
         crate::crash::point("state-replaced");
         Ok(())
+    }
+
+    /// Removes a file of the directory, durably.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let path = self.root.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(error::io("removing", &path, e)),
+        }
+        let synced = File::open(&self.root).and_then(|directory| directory.sync_all());
+        synced.map_err(|e| error::io("making durable", &self.root, e))
     }
 
     /// Replaces a file of the directory that only counts until the machine is started anew: a process that is killed leaves

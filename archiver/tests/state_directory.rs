@@ -249,8 +249,26 @@ async fn where_an_archive_was_no_new_one_is_begun() {
     assert_eq!(open(&other).await.unwrap_err().code(), Code::ArchiveGone);
     assert_eq!(open(&store).await.unwrap(), own);
     // Whoever wants to begin anew says so.
-    fs::write(state.join("archive.json"), b"{").unwrap();
+    fs::write(state.join("known-archive.json"), b"{").unwrap();
     assert_ne!(open(&other).await.unwrap(), own);
-    fs::remove_file(state.join("archive.json")).unwrap();
+    fs::remove_file(state.join("known-archive.json")).unwrap();
     assert_ne!(open(&MemoryStore::new()).await.unwrap(), own);
+}
+
+#[tokio::test]
+async fn what_was_shown_of_pins_that_are_given_up_is_not_believed_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = DB::open(&options(), dir.path().join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let store = MemoryStore::new();
+    archiver(dir.path(), &store).await.unwrap().close().await.unwrap();
+    let state = ArchiverConfig::new(dir.path().join("db")).state;
+    fs::write(state.join("watched.json"), b"{}").unwrap();
+    // Nobody knows what the pins were made of.
+    fs::remove_file(state.join("pinned-from.json")).unwrap();
+    let archiver = archiver(dir.path(), &store).await.unwrap();
+    assert!(
+        fs::read(state.join("watched.json")).is_ok_and(|bytes| bytes != b"{}") || !state.join("watched.json").exists()
+    );
+    drop(archiver);
 }

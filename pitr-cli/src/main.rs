@@ -61,6 +61,7 @@ fn start(cli: Cli) -> Result<Verdict> {
             let limits = cmd::run::resources(args)?;
             // Before there are threads: they inherit it. Whoever restores is in a hurry.
             limits.be_nice()?;
+            memory::keep_few_arenas();
             limits
         }
         _ => ResourceLimits::default(),

@@ -17,7 +17,7 @@ use crate::{
             TimelineDocument,
         },
     },
-    clock::{Clock, Micros},
+    clock::Clock,
     code::Code,
     error::{Error, Result},
     ids::{ArchiveId, BaseId, ContentHash, Epoch, ManifestNumber, Nonce, TimelineId},
@@ -404,14 +404,6 @@ impl Archive {
     pub async fn condemned_keys(&self) -> Result<std::collections::HashSet<ObjectKey>> {
         let objects = self.condemned().await?.into_iter().flat_map(|document| document.objects);
         Ok(objects.map(|object| object.key).collect())
-    }
-
-    /// Those that may be deleted before long: a base that is published at `now` must not name any of them. Of what was
-    /// condemned a short while ago it may, and then it is needed: a base that takes longer than the time between two prunes
-    /// would otherwise never be published.
-    pub async fn condemned_before_long(&self, now: Micros) -> Result<std::collections::HashSet<ObjectKey>> {
-        let soon = self.condemned().await?.into_iter().filter(|document| !document.leaves_time(now));
-        Ok(soon.flat_map(|document| document.objects).map(|object| object.key).collect())
     }
 
     /// States that a restore reads a base and what follows it.

@@ -4,7 +4,7 @@
 //! acknowledged, base published, naming nothing that retention has condemned. The daemon drives the same steps beside the log; [`Archiver::take_base`] drives them in
 //! one go.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -16,6 +16,7 @@ use pitr_archive::{
     clock::Micros,
     code::Exit,
     ids::BaseId,
+    object_key::ObjectKey,
 };
 
 use super::{Archiver, PAUSE};
@@ -60,6 +61,7 @@ impl Archiver {
             };
             has_base |= base.run == run && base.floor.timeline == self.timeline;
             self.known_files.learn(&base.files, (base.floor.timeline, base.run), (self.timeline, run));
+            self.known_files.lives(&id, &base.files);
             self.last_base = self.last_base.take().max(Some(id));
         }
         if !has_base && self.engine.wanted_base().is_none() {
@@ -144,6 +146,10 @@ impl Archiver {
                     ));
             }
         }
+    }
+
+    async fn condemned_before_long(&self) -> Result<HashSet<ObjectKey>> {
+        self.known_files.condemned_before_long(&self.archive, self.parts.clock.now()).await
     }
 
     async fn upload(&self, collected: &Collected, floor: &Floor) -> Result<Vec<BaseFile>> {
@@ -262,8 +268,7 @@ impl Archiver {
         // What is condemned later than this look is deleted a grace period after it at the earliest. By then the base is
         // published, and found.
         let mut looked = Moment::now(&*self.parts.clock);
-        let clock = self.parts.clock.clone();
-        while upload::any_condemned(&files, &self.archive.condemned_before_long(clock.now()).await?) {
+        while upload::any_condemned(&files, &self.condemned_before_long().await?) {
             files = self.upload(&collected, &floor).await?;
             looked = Moment::now(&*self.parts.clock);
         }
@@ -285,7 +290,7 @@ impl Archiver {
         }
         crate::crash::point("base-after-publish");
         if looked.ago(&*self.parts.clock) >= PAUSE
-            && upload::any_condemned(&document.files, &self.archive.condemned_before_long(clock.now()).await?)
+            && upload::any_condemned(&document.files, &self.condemned_before_long().await?)
         {
             // The process was stalled in between.
             self.archive.withdraw_base(&document.id).await?;
@@ -301,6 +306,7 @@ impl Archiver {
         self.parts.metrics.base();
         let run = (self.timeline, document.run);
         self.known_files.published(&document.files, run, (self.timeline, self.engine.run()));
+        self.known_files.lives(&document.id, &document.files);
         tracing::info!(base = %document.id, floor = %document.floor.boundary, files = document.files.len(), "base published");
         Ok(document)
     }

@@ -118,14 +118,14 @@ impl Archiver {
             }
             (Ok(Done::Merged(_)), _) => self.merging.ledger = None,
             (Ok(Done::LeftAlone(ordinals)), Some(ledger)) => ledger.leave_alone(ordinals),
-            (Ok(Done::Deleted(gone)), Some(ledger)) => {
+            (Ok(Done::Deleted { gone, left }), Some(ledger)) => {
                 self.parts.metrics.superseded_deleted(gone.len() as u64);
-                // What was not deleted is held: it is asked for again after a while.
-                self.merging.rest = gone.is_empty().then_some((number, now, AGAIN));
                 ledger.deleted(&gone);
+                // Nothing else waits for what could not be deleted.
+                ledger.postpone(&left, now, self.config.merge.effective_grace().saturating_sub(LATER));
             }
             (Ok(Done::Outdated), _) => self.merging.ledger = None,
-            (Ok(Done::LeftAlone(_) | Done::Deleted(_)), None) => {}
+            (Ok(Done::LeftAlone(_) | Done::Deleted { .. }), None) => {}
             (Err(e), _) => self.merge_failed(&e, now),
         }
     }

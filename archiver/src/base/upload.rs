@@ -18,11 +18,11 @@ use pitr_archive::{
     base::FileIdentity,
     catalog::{
         archive::{Archive, EpochClaim},
-        schema::BaseFile,
+        schema::{BaseFile, CondemnedDocument},
     },
-    clock::Clock,
+    clock::{Clock, Micros},
     error,
-    ids::{ContentHash, TimelineId},
+    ids::{BaseId, ContentHash, TimelineId},
     object_key::{ObjectKey, prefix},
     random::Random,
     rate::{Class, Rate},
@@ -45,6 +45,8 @@ pub struct KnownFiles {
     run: Option<RunName>,
     /// Objects of the base that was published last.
     newest: Option<HashSet<String>>,
+    /// A base of the archive, the newest that is known, and the objects that it names.
+    living: Option<(BaseId, HashSet<ObjectKey>)>,
 }
 
 /// A run of a timeline.
@@ -62,6 +64,35 @@ impl KnownFiles {
             self.by_object.retain(|_, file| is_recent(file));
             self.by_name.retain(|_, file| is_recent(file));
         }
+    }
+
+    /// The newest base of the archive: what it names is needed for as long as it is not condemned itself, and from then on
+    /// has a grace period of its own.
+    pub fn lives(&mut self, id: &BaseId, files: &[BaseFile]) {
+        if self.living.as_ref().is_none_or(|(known, _)| known <= id) {
+            self.living = Some((id.clone(), files.iter().map(|file| ObjectKey::file(&file.object)).collect()));
+        }
+    }
+
+    /// What of these condemned objects cannot be counted on.
+    fn lost(&self, condemned: HashSet<ObjectKey>, all: &HashSet<ObjectKey>) -> HashSet<ObjectKey> {
+        let living = self.living.as_ref().filter(|(id, _)| !all.contains(&ObjectKey::base(id)));
+        let Some((_, named)) = living else { return condemned };
+        condemned.into_iter().filter(|key| !named.contains(key)).collect()
+    }
+
+    /// What was condemned, however long ago, and no base needs.
+    async fn condemned(&self, archive: &Archive) -> Result<HashSet<ObjectKey>> {
+        let all = archive.condemned_keys().await?;
+        Ok(self.lost(all.clone(), &all))
+    }
+
+    /// What a base that is published at `now` must not name.
+    pub async fn condemned_before_long(&self, archive: &Archive, now: Micros) -> Result<HashSet<ObjectKey>> {
+        let documents = archive.condemned().await?;
+        let keys = |document: &CondemnedDocument| document.objects.iter().map(|o| o.key.clone()).collect::<Vec<_>>();
+        let all = documents.iter().flat_map(keys).collect();
+        Ok(self.lost(documents.iter().filter(|d| !d.leaves_time(now)).flat_map(keys).collect(), &all))
     }
 
     // A panic while the lock is held leaves a plain map that is still true: what it holds was sent.
@@ -120,7 +151,7 @@ pub async fn upload(
     reading: &Reading,
 ) -> Result<Vec<BaseFile>> {
     // In this order: what was deleted since is in one or missing in the other.
-    let mut condemned = archive.condemned_keys().await?;
+    let mut condemned = known.condemned(archive).await?;
     let there = archive.store().list(prefix::FILES, None).await?;
     let there: HashSet<ObjectKey> = there.into_iter().map(|listed| listed.key).collect();
     for _ in 0..ATTEMPTS {
@@ -137,10 +168,10 @@ pub async fn upload(
         let uploads: Vec<_> = files.iter().map(|file| one(&context, file).boxed()).collect();
         let sent: Vec<BaseFile> = stream::iter(uploads).buffered(reading.at_once.max(1)).try_collect().await?;
         // What was condemned meanwhile, by a prune that saw files which no base names yet, is needed as soon as one does.
-        if !any_condemned(&sent, &archive.condemned_before_long(reading.clock.now()).await?) {
+        if !any_condemned(&sent, &known.condemned_before_long(archive, reading.clock.now()).await?) {
             return Ok(sent);
         }
-        condemned = archive.condemned_keys().await?;
+        condemned = known.condemned(archive).await?;
     }
     Err(Error::new(Code::BaseUnobtainable, "uploading files that are condemned meanwhile").with("attempts", ATTEMPTS))
 }

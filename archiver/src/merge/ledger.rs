@@ -171,6 +171,13 @@ impl Ledger {
         self.superseded.retain(|superseded| !gone.contains(superseded));
     }
 
+    /// These could not be deleted: they count as superseded for `age` only.
+    pub fn postpone(&mut self, left: &[Superseded], now: Micros, age: Duration) {
+        let since = Micros(now.0.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX)));
+        let left = |superseded: &&mut Superseded| left.contains(superseded);
+        self.superseded.iter_mut().filter(left).for_each(|superseded| superseded.since = since);
+    }
+
     /// These parts are never tried again.
     pub fn leave_alone(&mut self, ordinals: Ordinals) {
         let inside = self.entries.iter().filter(|s| ordinals.contains(s.ordinal));

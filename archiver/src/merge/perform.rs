@@ -66,8 +66,11 @@ pub(crate) enum Done {
     Merged(Box<SegmentSummary>),
     /// These cannot be merged.
     LeftAlone(Ordinals),
-    /// These are gone.
-    Deleted(Vec<Superseded>),
+    /// These are gone, and these were left: they are held, or what they were merged into is lost.
+    Deleted {
+        gone: Vec<Superseded>,
+        left: Vec<Superseded>,
+    },
     /// What it was planned on is not the newest any more.
     Outdated,
 }
@@ -83,7 +86,11 @@ impl Deed {
         }
         match &self.task {
             Task::Merge(group) => self.merge(group).await,
-            Task::Delete(superseded) => self.delete(superseded).await.map(Done::Deleted),
+            Task::Delete(superseded) => {
+                let gone = self.delete(superseded).await?;
+                let left = superseded.iter().filter(|s| !gone.contains(s)).copied().collect();
+                Ok(Done::Deleted { gone, left })
+            }
             Task::Learn { .. } => Ok(Done::Outdated),
         }
     }
@@ -214,7 +221,8 @@ impl Deed {
         let admitted = |by: Ordinals| self.deleted.as_ref().is_none_or(|deleted| deleted.admits(by));
         let free: Vec<Superseded> =
             superseded.iter().filter(|s| !held(s.ordinals) && admitted(s.by)).copied().collect();
-        self.there(&free).await?;
+        let lost = self.lost(&free).await?;
+        let free: Vec<Superseded> = free.into_iter().filter(|s| !lost.contains(&s.by)).collect();
         crate::crash::point("merge-before-delete");
         let deletions: Vec<_> = free
             .iter()
@@ -231,22 +239,19 @@ impl Deed {
 }
 
 impl Deed {
-    /// Nothing is deleted for the sake of what is lost: the larger segments must be there, as long as they were.
-    async fn there(&self, free: &[Superseded]) -> Result<()> {
+    /// Larger segments that are not there as long as they were: nothing is deleted for the sake of what is lost.
+    async fn lost(&self, free: &[Superseded]) -> Result<BTreeSet<Ordinals>> {
         let larger: BTreeSet<(Ordinals, u64)> = free.iter().map(|s| (s.by, s.by_bytes)).collect();
+        let mut lost = BTreeSet::new();
         for (by, bytes) in larger {
             let key = ObjectKey::segment(self.timeline, by);
             let found = self.archive.store().size(&key).await?;
             if found != Some(bytes) {
-                let code = if found.is_some() { Code::SegmentDamaged } else { Code::SegmentMissing };
-                return Err(Error::new(code, "deleting what was merged into")
-                    .on(&key)
-                    .with("bytes", bytes)
-                    .with("found", found.map_or_else(|| "nothing".to_owned(), |found| found.to_string()))
-                    .hint("its parts are kept; pitr verify tells what is lost"));
+                tracing::error!(%key, bytes, found, "a merged segment is lost or damaged; its parts are kept: pitr verify tells more");
+                lost.insert(by);
             }
         }
-        Ok(())
+        Ok(lost)
     }
 }
 

@@ -202,14 +202,14 @@ fn superseded(
     let listed: BTreeMap<Ordinals, u64> = segments.iter().copied().collect();
     for (ordinals, bytes) in segments {
         let Some(since) = superseded_since(timeline, *ordinals) else { continue };
+        if since > before(now, grace) || holds_any(holds, timeline.id(), *ordinals) {
+            due.wait(*bytes, since, grace);
+            continue;
+        }
         // Nothing is deleted for the sake of what is lost.
         let larger = timeline.segment(ordinals.first()).filter(|s| listed.get(&s.ordinals()) == Some(&s.object_bytes));
         if larger.is_none() {
             tracing::warn!(%ordinals, "the segment that it was merged into is lost or damaged; it is kept");
-            continue;
-        }
-        if since > before(now, grace) || holds_any(holds, timeline.id(), *ordinals) {
-            due.wait(*bytes, since, grace);
         } else {
             due.tallies.segments.add(*bytes);
             due.data.push(ObjectKey::segment(timeline.id(), *ordinals));

@@ -47,9 +47,17 @@ impl ResourceLimits {
         if nice <= 0 {
             return Ok(());
         }
-        rustix::process::nice(nice)
-            .map(drop)
-            .map_err(|e| Error::new(Code::Internal, "lowering the priority of this process").because(e))
+        match rustix::process::nice(nice) {
+            Ok(_) => Ok(()),
+            Err(e) if self.nice.is_some() => {
+                Err(Error::new(Code::Internal, "lowering the priority of this process").because(e))
+            }
+            // Nobody asked for it, and a sandbox may not allow it.
+            Err(error) => {
+                tracing::warn!(%error, "the priority of this process stays as it is");
+                Ok(())
+            }
+        }
     }
 }
 

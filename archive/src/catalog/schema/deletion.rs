@@ -149,11 +149,12 @@ pub struct CondemnedDocument {
 
 impl CondemnedDocument {
     /// Whether at `now` so much of the grace period is left that what names an object of it now is there long before it could
-    /// be deleted: half of it, so that clocks which differ do not matter.
+    /// be deleted: half of it and an hour, so that clocks which differ do not matter.
     pub fn leaves_time(&self, now: Micros) -> bool {
+        const LEAST: i64 = 3_600_000_000;
         let left = self.until.map_or(0, |until| until.0.saturating_sub(now.0));
         let whole = self.until.map_or(0, |until| until.0.saturating_sub(self.created.0));
-        left > 0 && left >= whole / 2
+        self.created <= now && left >= LEAST && left >= whole / 2
     }
 }
 
