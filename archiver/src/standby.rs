@@ -14,6 +14,7 @@ use crate::{
     Archiver,
     archiver::{Act, Backlog, Held, held_by_pins},
     config::{ArchiverConfig, Parts},
+    engine::prove_what_is_known,
     layout::Layout,
     source::{OldPins, Source},
     state::StateDir,
@@ -42,7 +43,12 @@ impl Standby {
         // Links of a base that was under way when a process died hold what the server has deleted since, for nothing.
         state_dir.clear_staging()?;
         let changed = Arc::new(Notify::new());
-        let source = Source::follow(&config, &state_dir, &changed, OldPins::IfOfThisDirectory)?;
+        let mut source = Source::follow(&config, &state_dir, &changed, OldPins::IfOfThisDirectory)?;
+        // Whoever joins proves it again, and says what is wrong with the database: the archive may not be reached for long.
+        if let Err(error) = prove_what_is_known(&source.registry, &source.layout) {
+            tracing::warn!(%error, "whether a log was missed before this start is not known yet");
+        }
+        source.note_watches(&state_dir);
         Ok(Self { config, parts, state_dir, changed, source, held_back: Held::default() })
     }
 

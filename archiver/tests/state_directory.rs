@@ -225,16 +225,19 @@ async fn pins_of_nobody_knows_what_are_never_taken_for_the_database_s() {
     assert_eq!(story(&store).await, (2, (1..=7).collect(), vec![]));
 }
 
+/// A database in use, archived by an archiver that ended in order: the store, and the state directory that was left.
+async fn archived_in_order(dir: &Path) -> (DB, MemoryStore, PathBuf) {
+    let db = DB::open(&options(), dir.join("db")).unwrap();
+    db.put("a", "1").unwrap();
+    let store = MemoryStore::new();
+    archiver(dir, &store).await.unwrap().close().await.unwrap();
+    (db, store, ArchiverConfig::new(dir.join("db")).state)
+}
+
 #[tokio::test]
 async fn where_an_archive_was_no_new_one_is_begun() {
     let dir = tempfile::tempdir().unwrap();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
-    db.put("a", "1").unwrap();
-    let store = MemoryStore::new();
-    let mut archiver = archiver(dir.path(), &store).await.unwrap();
-    archiver.catch_up().await.unwrap();
-    archiver.close().await.unwrap();
-    let state = ArchiverConfig::new(dir.path().join("db")).state;
+    let (_db, store, state) = archived_in_order(dir.path()).await;
     let open = async |store: &MemoryStore| {
         let store = Arc::new(store.clone());
         known_archive::open_or_create(&state, store, None, &SystemClock, &OsRandom).await.map(|archive| archive.id())
@@ -258,11 +261,7 @@ async fn where_an_archive_was_no_new_one_is_begun() {
 #[tokio::test]
 async fn what_was_shown_of_pins_that_are_given_up_is_not_believed_of_others() {
     let dir = tempfile::tempdir().unwrap();
-    let db = DB::open(&options(), dir.path().join("db")).unwrap();
-    db.put("a", "1").unwrap();
-    let store = MemoryStore::new();
-    archiver(dir.path(), &store).await.unwrap().close().await.unwrap();
-    let state = ArchiverConfig::new(dir.path().join("db")).state;
+    let (_db, store, state) = archived_in_order(dir.path()).await;
     fs::write(state.join("watched.json"), b"{}").unwrap();
     // Nobody knows what the pins were made of.
     fs::remove_file(state.join("pinned-from.json")).unwrap();

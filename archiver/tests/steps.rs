@@ -22,7 +22,7 @@ use pitr_archive::{
     store::{local::LocalStore, memory::MemoryStore},
 };
 use pitr_archiver::{
-    Archiver, ArchiverConfig, Parts,
+    Archiver, ArchiverConfig, Parts, Standby,
     control::{TagRequest, Unflushed},
     owner::Done,
 };
@@ -36,6 +36,12 @@ fn options() -> Options {
 
 fn database(dir: &Path) -> DB {
     DB::open(&options(), dir.join("db")).unwrap()
+}
+
+fn with_families() -> Options {
+    let mut options = options();
+    options.create_missing_column_families(true);
+    options
 }
 
 /// The server ends in order and opens its database again.
@@ -123,6 +129,33 @@ async fn every_write_is_archived_in_order_through_flushes_and_restarts_of_the_ar
     let bases = archive.bases().await.unwrap();
     assert_eq!(bases.len(), 1);
     assert_eq!(bases[0].floor.boundary.get(), 1);
+}
+
+/// The server begins a new log while no archiver runs, and deletes it and the one before while the next archiver waits for
+/// its archive: by then RocksDB's MANIFEST does not tell any more that there was none between.
+#[tokio::test]
+async fn a_log_that_began_while_nobody_looked_is_joined_however_long_the_archive_is_away_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let mut db = DB::open_cf(&with_families(), dir.path().join("db"), ["default", "other"]).unwrap();
+    let put = |db: &DB, family: &str, key: &str| db.put_cf(&db.cf_handle(family).unwrap(), key, "1").unwrap();
+    put(&db, "other", "a");
+    let mut first = archiver(dir.path(), &store).await;
+    first.catch_up().await.unwrap();
+    drop(first);
+    // The other family needs the old log still.
+    put(&db, "default", "b");
+    db.flush_cf(&db.cf_handle("default").unwrap()).unwrap();
+    put(&db, "default", "c");
+    let waiting = Standby::begin(ArchiverConfig::new(dir.path().join("db")), Parts::system()).unwrap();
+    drop(db);
+    db = DB::open_cf(&with_families(), dir.path().join("db"), ["default", "other"]).unwrap();
+    put(&db, "other", "d");
+    let mut second = waiting.join(archive(&store).await).await.map_err(|(_, e)| e).unwrap();
+    second.catch_up().await.unwrap();
+    let entries = entries(&store).await;
+    assert_eq!(barriers(&entries), []);
+    assert_eq!(sequences(&entries), [1, 2, 3, 4]);
 }
 
 #[tokio::test]

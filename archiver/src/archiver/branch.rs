@@ -17,10 +17,9 @@ use pitr_archive::{
     ids::TimelineId,
 };
 
-use super::{Archiver, Heartbeat, Place, join::join};
+use super::{Archiver, Heartbeat, delivery::Place};
 use crate::{
     config::Parts,
-    elapsed::Moment,
     engine::{Evidence, Fork},
     fork,
     lineage::Lineage,
@@ -186,18 +185,8 @@ impl Archiver {
     /// Begins to follow the directory for `timeline`.
     async fn follow_anew(&mut self, timeline: &TimelineDocument) -> Result<()> {
         self.source = Source::follow(&self.config, &self.state_dir, &self.changed, OldPins::GiveUp)?;
-        let head_known = Moment::now(&*self.parts.clock);
-        let joined = join(&self.archive, &self.claim, timeline, &self.config, &self.parts, &self.source).await?;
-        self.head_known = head_known;
-        self.next_place = Place::End;
-        self.joins += 1;
+        self.join_anew(timeline).await?;
         self.branches += 1;
-        self.left = false;
-        self.timeline = timeline.timeline;
-        self.engine = joined.engine;
-        self.roll_up = joined.roll_up;
-        self.pending_manifest = None;
-        self.acknowledged.position = joined.position;
         self.learn_bases().await
     }
 }

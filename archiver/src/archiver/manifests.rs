@@ -11,7 +11,10 @@ use pitr_archive::{
     clock::Micros,
 };
 
-use super::{Archiver, JOINS_IN_A_ROW, Place};
+use super::{
+    Archiver,
+    delivery::{JOINS_IN_A_ROW, Place},
+};
 use crate::elapsed::elapsed;
 
 /// So long a manifest that names merged segments is sent again as it was. Prunes leave alone for longer what nobody names.

@@ -48,6 +48,7 @@ use pitr_archive::{
 pub use self::bases::max_file_sequence;
 pub use self::capture::PendingCapture;
 pub use self::fork::{Before, Evidence, Fork};
+pub(crate) use self::run::prove_what_is_known;
 pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
 use self::types::{Deferred, InfoLog, Item, OpenInterval, PendingSession, Place, Waiting};
 use crate::{
