@@ -8,11 +8,13 @@
 //!
 //! - `deliver`: segments are cut, sent, and waited for.
 //! - `base_job`: a base on its way.
+//! - `patience`: the loop is seen to turn while it waits for the store.
 //! - `serve`: requests of the control socket.
 //! - `tell`: what observers and metrics are told.
 
 mod base_job;
 mod deliver;
+mod patience;
 mod serve;
 mod tell;
 
@@ -27,6 +29,7 @@ use tracing::Instrument as _;
 
 use self::{
     base_job::{AtRest, BaseJob},
+    patience::attended,
     tell::Told,
 };
 use crate::{
@@ -138,11 +141,12 @@ impl Archiver {
             away: None,
             last_beat,
         };
+        let (metrics, clock) = (daemon.archiver.parts.metrics.clone(), daemon.archiver.parts.clock.clone());
         tokio::pin!(shutdown);
         loop {
             daemon.tell();
             let (waits_in, ahead) = (daemon.waits_in(), daemon.ahead());
-            let next = daemon.step().await?;
+            let next = attended(&metrics, &*clock, daemon.step()).await?;
             let idle = next != Next::AtOnce;
             let quiet = ahead.filter(|_| next == Next::Nothing && daemon.waits_in() == waits_in);
             let pause = if quiet.is_some() { daemon.rest() } else { daemon.archiver.config.poll };
@@ -154,7 +158,9 @@ impl Archiver {
                     daemon.command(command);
                 }
                 Ok(()) = settings.changed() => daemon.archiver.adopt(&settings.borrow_and_update()),
-                delivered = wait(&mut daemon.delivery) => daemon.delivered(delivered).await?,
+                delivered = wait(&mut daemon.delivery) => {
+                    attended(&metrics, &*clock, daemon.delivered(delivered)).await?;
+                }
                 () = daemon.archiver.changed.notified(), if idle => {}
                 () = tokio::time::sleep(pause), if idle => {}
                 () = std::future::ready(()), if !idle => {}

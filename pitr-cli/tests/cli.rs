@@ -406,7 +406,21 @@ fn a_whole_story_in_json() {
     assert_eq!((&pruned["dry_run"], &pruned["bases"][0]["drop"]), (&Value::Bool(true), &Value::Null), "{pruned}");
     let shown = run(&scene.with(&["prune", "--dry-run"]));
     assert!(stdout(&shown).contains("Nothing was changed.") && stdout(&shown).contains("tag before"), "{shown:?}");
-    refused(&scene.with(&["prune", "--grace", "1m"]), "config.contradictory", 2);
+    refused(&scene.with(&["prune", "--keep-last", "1", "--grace", "1m"]), "config.contradictory", 2);
+    // What a configuration keeps.
+    let config = scene.path("pitr.toml");
+    let named = format!("[databases.app]\ndb = {:?}\narchive.url = {:?}\n", scene.db, scene.archive);
+    std::fs::write(&config, &named).expect("a file");
+    refused(&scene.with(&["prune", "--config", &config]), "config.contradictory", 2);
+    std::fs::write(&config, named + "[retention]\nwindow = \"90d\"\n").expect("a file");
+    let pruned = json(&scene.with(&["prune", "--config", &config, "--json"]));
+    assert_eq!(pruned["window_seconds"], 90 * 86_400, "{pruned}");
+    let other = format!("file:{}", scene.path("other"));
+    refused(&["prune", "--archive", &other, "--config", &config], "config.contradictory", 2);
+    // What is deleted is never a default's doing.
+    let said = run(&scene.with(&["prune"]));
+    assert_eq!(said.status.code(), Some(2), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("--keep-window"), "{said:?}");
 
     let deleted = json(&scene.with(&["tag", "delete", "before", "--json"]));
     assert_eq!(deleted["deleted"], true);

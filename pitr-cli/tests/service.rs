@@ -276,6 +276,30 @@ fn commands_are_told_before_and_after_a_base_of_barriers_and_of_verifications_an
 }
 
 #[test]
+fn whoever_is_told_of_failures_is_told_of_scheduled_ones_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let _db = database(dir.path(), "one");
+    let told = || fs::read_to_string(dir.path().join("told")).unwrap_or_default();
+    let ok = hook(dir.path(), "ok", "");
+    let more = format!(
+        "[tuning]\ninterval = \"50ms\"\n[hooks]\non_failure = [\"{ok}\"]\n[retention]\nwindow = \"2d\"\n\
+         [schedule]\nverify = \"* * * * * *\"\nprune = \"* * * * * *\"\n"
+    );
+    let file = configuration(dir.path(), &["one"], &more);
+    let service = Service::start(&["run", "--config", &file]);
+    let bases = path(dir.path(), "one-archive/bases");
+    let base = until("a base", || fs::read_dir(&bases).ok()?.flatten().next().map(|entry| entry.path()));
+    assert_eq!(told(), "");
+    fs::write(&base, b"{").expect("damage");
+    until("the verification", || told().contains("verification-failed one").then_some(()));
+    until("the pruning", || told().contains("schedule-failed one").then_some(()));
+    assert!(told().contains("\"chore\":\"prune\"") && told().contains("\"hint\":"), "{}", told());
+    let ended = service.stop();
+    let log = String::from_utf8_lossy(&ended.stderr);
+    assert!(log.contains("what was due failed"), "{log}");
+}
+
+#[test]
 fn a_server_that_is_being_brought_to_rest_when_the_service_ends_is_told_to_go_on() {
     let dir = tempfile::tempdir().expect("a directory");
     let _db = database(dir.path(), "one");

@@ -1,8 +1,8 @@
 //! Options of the commands that keep an archive small: prune.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::{common::ArchiveArgs, values};
 
@@ -19,11 +19,18 @@ use super::{common::ArchiveArgs, values};
         go the same way. So run it regularly, from any machine, also while the archiver runs and restores are under way; \
         several at once do no harm. An archive with damage is not pruned.\n\n\
         The window ends with the last look at the database that is archived, not with this machine's clock, if that is \
-        later. It is never shorter than --keep-at-least, unless --force is given.",
+        later. It is never shorter than --keep-at-least, unless --force is given.\n\n\
+        Nothing is deleted by defaults alone: either at least one --keep option is given, and the defaults stand for the \
+        others, or the policy is that of a configuration's [retention] (--config).",
+    group = ArgGroup::new("policy").required(true).multiple(true).args([
+        "dry_run", "config", "keep_window", "keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly",
+        "keep_yearly",
+    ]),
     after_help = "Examples:\n  \
         pitr prune --archive s3://bucket/app --dry-run                 what would go, what would stay, and why\n  \
         pitr prune --archive s3://bucket/app --keep-window 30d --keep-monthly 24\n  \
-        pitr prune --archive file:/var/backups/app --key-file /etc/pitr.key --json | jq .deleted"
+        pitr prune --archive s3://bucket/app --config /etc/pitr/pitr.toml        what its [retention] keeps\n  \
+        pitr prune --archive file:/var/backups/app --key-file /etc/pitr.key --keep-last 5 --json | jq .deleted"
 )]
 pub struct PruneArgs {
     /// The archive.
@@ -32,6 +39,12 @@ pub struct PruneArgs {
     /// Change nothing: show every decision with its reason, and what can be restored before and after
     #[arg(long)]
     pub dry_run: bool,
+    /// Keep what this configuration says of the archive
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "keep_window", "keep_last", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly",
+        "keep_at_least", "grace",
+    ])]
+    pub config: Option<PathBuf>,
     /// Let the window be shorter than --keep-at-least
     #[arg(long)]
     pub force: bool,

@@ -2,9 +2,9 @@
 //!
 //! Owns: showing the decisions. They are the archiver crate's.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use pitr_archive::{Result, catalog::windows::Window, ids::TimelineId};
+use pitr_archive::{Code, Error, Result, catalog::windows::Window, ids::TimelineId, store::url};
 use pitr_archiver::retention::{
     Floor, Mode, Policy, PruneReport, Request,
     decide::{BaseDecision, Drop, Keep, TagDecision},
@@ -20,6 +20,7 @@ use crate::{
         table::{self, Align, Table},
         text,
     },
+    settings::{jobs, sources},
 };
 
 /// So many tags are shown; `--json` has all.
@@ -27,12 +28,15 @@ const SHOWN_TAGS: usize = 50;
 
 /// Prunes, or says what would be pruned.
 pub async fn run(context: &Context, args: &PruneArgs) -> Result<Verdict> {
-    let archive = context.archive(&args.archive).await?;
     let request = Request {
-        policy: policy(args),
+        policy: match &args.config {
+            Some(file) => configured(file, &args.archive.archive)?,
+            None => policy(args),
+        },
         floor: if args.force { Floor::Ignored } else { Floor::Respected },
         mode: if args.dry_run { Mode::DryRun } else { Mode::Act },
     };
+    let archive = context.archive(&args.archive).await?;
     let bars = context.bars();
     let waiting = bars.spinner("reading the archive");
     let report = prune(&archive, &request, &*context.clock, &*context.random).await?;
@@ -44,6 +48,21 @@ pub async fn run(context: &Context, args: &PruneArgs) -> Result<Verdict> {
         show(out, &report, &request.policy)?;
     }
     Ok(Verdict::Done)
+}
+
+/// What a configuration keeps of this archive.
+fn configured(file: &Path, wanted: &str) -> Result<Policy> {
+    let refused = || Error::new(Code::ConfigContradictory, "reading what is kept").on(file.display());
+    let jobs = jobs::of(&sources::load(file, std::env::vars())?.file)?;
+    let wanted = url::redacted(wanted);
+    let Some(job) = jobs.iter().find(|job| url::redacted(&job.url) == wanted) else {
+        let known: Vec<_> = jobs.iter().map(|job| url::redacted(&job.url)).collect();
+        let e = refused().with("archive", wanted).with("archives there", known.join(", "));
+        return Err(e.hint("name the archive as the configuration does"));
+    };
+    let e =
+        || refused().with("archive", wanted).with("[retention]", "none").hint("without one nothing is ever deleted");
+    job.retention.ok_or_else(e)
 }
 
 fn policy(args: &PruneArgs) -> Policy {

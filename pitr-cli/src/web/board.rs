@@ -10,7 +10,7 @@ use std::{
 };
 
 use pitr_archive::{
-    Code, Error,
+    Code, Error, Result,
     catalog::archive::Archive,
     clock::{Clock, Micros},
     store::{
@@ -24,6 +24,7 @@ use pitr_archiver::{
 };
 
 use super::{
+    chores::{Chore, Chores},
     lags::{Lags, Sample},
     overview::Overview,
 };
@@ -121,12 +122,19 @@ struct Changing {
     opened: Option<Arc<Archive>>,
     overview: Option<Arc<Overview>>,
     lags: Lags,
+    chores: Chores,
 }
 
 impl Panel {
     /// Of an archiver that is not opened yet.
     pub fn new(job: &Job, clock: Arc<dyn Clock>) -> Self {
-        let changing = Changing { state: State::Opening, opened: None, overview: None, lags: Lags::default() };
+        let changing = Changing {
+            state: State::Opening,
+            opened: None,
+            overview: None,
+            lags: Lags::default(),
+            chores: Chores::default(),
+        };
         // Where a database has several archives, metrics are summed up by its name.
         let named = job.config.archive_name.as_ref().and_then(|archive| job.name.strip_suffix(&format!("/{archive}")));
         Self {
@@ -153,6 +161,11 @@ impl Panel {
         let mut changing = self.changing();
         changing.state = State::Running;
         changing.opened = Some(archive);
+    }
+
+    /// How something that was due by the clock went.
+    pub fn done(&self, chore: Chore, now: Micros, result: Result<(), &Error>) {
+        self.changing().chores.note(chore, now, result);
     }
 
     /// Says so where a thread ends without having said how.
@@ -190,6 +203,7 @@ impl Panel {
             store,
             overview: changing.overview.clone(),
             lags: changing.lags.since_a_day(now),
+            chores: changing.chores.clone(),
         }
     }
 }
@@ -267,6 +281,8 @@ pub struct PanelLook {
     pub overview: Option<Arc<Overview>>,
     /// The lag of the last day, a sample for every minute in which it was known, in order.
     pub lags: Vec<Sample>,
+    /// How what was due by the clock went.
+    pub chores: Chores,
 }
 
 impl PanelLook {

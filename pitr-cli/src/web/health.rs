@@ -5,13 +5,16 @@
 
 use std::time::Duration;
 
+use pitr_archive::Code;
 use serde::Serialize;
 
-use super::board::{Look, PanelLook, State, ago};
+use super::{
+    board::{Look, PanelLook, State, ago},
+    chores::Chore,
+};
 use crate::output::text;
 
-/// A loop that has not turned for so long hangs. Longer than everything that one turn waits for together: requests to a store
-/// have time limits of their own, and are repeated.
+/// A loop that has not turned for so long hangs. One that waits for its store counts as turning, for an hour.
 const HANGS: Duration = Duration::from_secs(600);
 
 /// Why something is wrong.
@@ -21,7 +24,7 @@ pub struct Reason {
     pub database: String,
     /// Into which archive.
     pub archive: String,
-    /// A stable name: `state`, `store`, `lag`, `limit`, `gap`, `no-base`, `base-age`, `waiting`, `hangs`, `died`.
+    /// A stable name: `state`, `store`, `lag`, `limit`, `gap`, `no-base`, `base-age`, `waiting`, `damage`, `hangs`, `died`.
     pub reason: &'static str,
     /// In words.
     pub text: String,
@@ -52,6 +55,9 @@ fn of(panel: &PanelLook, look: &Look) -> Vec<Reason> {
     if let Some((since, error)) = away.or(panel.store.failing.as_ref().map(|f| (f.since, &f.message))) {
         let since = text::duration(ago(since, now));
         say("store", format!("the store has not taken anything for {since}: {error}"));
+    }
+    if panel.chores.of(Chore::Verify).trouble.as_ref().is_some_and(|(_, t)| t.code == Code::VerifyFailed) {
+        say("damage", "the last scheduled verification found damage: pitr verify lists it".to_owned());
     }
     let Some(figures) = &panel.figures else {
         if panel.state == State::Running {

@@ -20,6 +20,7 @@ use prometheus_client::{
 
 use super::{
     board::{Look, PanelLook, State, ago},
+    chores::{Chore, Outcomes},
     health,
 };
 use crate::output::text::name;
@@ -149,6 +150,7 @@ fn families(look: &Look) -> Vec<Family<'_>> {
     ];
     all.extend(archiver(look));
     all.extend(shipping(look));
+    all.extend(chores(look));
     all.extend(store(look));
     all.extend(archive(look));
     all
@@ -250,6 +252,23 @@ fn shipping(look: &Look) -> Vec<Family<'_>> {
         each(look, ("barriers_noted", "Barriers that this process has recorded, by reason"), |p| {
             let noted = p.counts.barriers.iter();
             noted.map(|(reason, n)| ([("reason", name(reason).into())], Value::Counter(*n))).collect()
+        }),
+    ]
+}
+
+/// What was due by the clock.
+fn chores(look: &Look) -> Vec<Family<'_>> {
+    let label = |chore: Chore| ("chore", Cow::from(chore.name()));
+    vec![
+        each(look, ("scheduled", "What was done by the clock, and how it went"), |p| {
+            let both = |(it, o): (Chore, &Outcomes)| {
+                [("succeeded", o.succeeded), ("failed", o.failed)]
+                    .map(|(outcome, n)| ([label(it), ("outcome", outcome.into())], Value::Counter(n)))
+            };
+            p.chores.known().flat_map(both).collect()
+        }),
+        each(look, ("scheduled_success_timestamp_seconds", "When that last went well"), |p| {
+            p.chores.known().filter_map(|(it, o)| Some(([label(it)], time(o.success?)))).collect()
         }),
     ]
 }

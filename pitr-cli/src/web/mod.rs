@@ -2,6 +2,7 @@
 //!
 //! - [`board`]: one [`board::Panel`] for every archiver, into which it tells how it is doing, and the [`board::Look`]: one
 //!   consistent picture of all of them, which everything else here is made from.
+//! - [`chores`]: how what is due by the clock went.
 //! - [`overview`]: what can be restored, from the catalog; [`lags`]: the lag of the last day; [`background`] keeps both.
 //! - [`health`]: what is wrong with a picture, by the operator's limits.
 //! - [`metrics`], [`status`], [`page`] (with [`timeline`], [`lag_chart`], [`axis`] and [`markup`]): pictures as text; pure.
@@ -15,6 +16,7 @@
 mod axis;
 mod background;
 pub mod board;
+pub mod chores;
 mod health;
 mod lag_chart;
 mod lags;

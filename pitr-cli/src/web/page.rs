@@ -99,6 +99,10 @@ fn section(out: &mut String, panel: &PanelLook, look: &Look, reasons: &[Reason])
         }
         out.push_str("</ul>");
     }
+    for (chore, at, trouble) in panel.chores.troubles() {
+        let (name, ago) = (chore.name(), text::ago(at, now));
+        write!(out, "<p class=\"bad\">The scheduled {name} failed {ago}: {}</p>", Text(&trouble.message))?;
+    }
     facts(out, panel, now)?;
     if let Some(overview) = &panel.overview {
         let restorable_to = panel.restorable(now).map(|(_, to)| to);

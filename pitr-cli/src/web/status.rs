@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::{
     board::{Look, PanelLook, Trouble, ago},
+    chores::{Chore, Outcomes},
     health::{self, Reason},
     overview::Overview,
 };
@@ -46,6 +47,18 @@ struct ShownPanel<'a> {
     counted: ShownCounts,
     store: ShownStore<'a>,
     catalog: Option<ShownCatalog<'a>>,
+    scheduled: Vec<ShownChore<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownChore<'a> {
+    chore: &'static str,
+    succeeded: u64,
+    failed: u64,
+    last_success: Option<DateTime<Utc>>,
+    last_failure: Option<DateTime<Utc>>,
+    /// Absent where it went well since.
+    error: Option<ShownTrouble<'a>>,
 }
 
 #[derive(Serialize)]
@@ -233,6 +246,19 @@ fn shown(panel: &PanelLook, now: Micros) -> ShownPanel<'_> {
             }),
         },
         catalog: panel.overview.as_deref().map(catalog),
+        scheduled: panel.chores.known().map(chore).collect(),
+    }
+}
+
+fn chore((chore, outcomes): (Chore, &Outcomes)) -> ShownChore<'_> {
+    let trouble = outcomes.trouble.as_ref();
+    ShownChore {
+        chore: chore.name(),
+        succeeded: outcomes.succeeded,
+        failed: outcomes.failed,
+        last_success: outcomes.success.map(Micros::to_datetime),
+        last_failure: trouble.map(|(at, _)| at.to_datetime()),
+        error: trouble.map(|(_, trouble)| trouble.into()),
     }
 }
 

@@ -18,6 +18,7 @@ use quick_xml::{Reader, events::Event};
 
 use super::{
     board::{Board, Limits, Look, PanelLook, State, Trouble},
+    chores::{Chore, Chores},
     health,
     lags::{Lags, Sample},
     metrics,
@@ -93,6 +94,7 @@ fn panel(database: &str, figures: Option<Figures>, overview: Option<Overview>, l
         store: meter.read(),
         overview: overview.map(Arc::new),
         lags,
+        chores: Chores::default(),
     }
 }
 
@@ -209,6 +211,9 @@ fn troubled() -> Look {
     let message = "creating the object segments/1/12: the object store did not answer as it should: connection refused";
     let failing = Failing { since: before(41 * MINUTE), code: Code::StoreUnavailable, message: message.to_owned() };
     lagging.store.failing = Some(failing);
+    let unreachable = pitr_archive::Error::new(Code::StoreUnavailable, "listing manifests");
+    lagging.chores.note(Chore::Prune, before(30 * MINUTE), Err(&unreachable));
+    lagging.chores.note(Chore::Verify, before(DAY), Ok(()));
     let mut given_up = panel("sessions", None, None, Vec::new());
     let trouble = pitr_archive::Error::new(Code::KeyRequired, "opening the archive");
     given_up.state = State::GivenUp(Trouble::from(&trouble));
@@ -292,9 +297,15 @@ fn the_page_is_well_formed_and_shows_every_base_tag_barrier_and_window() {
 #[test]
 fn the_page_says_first_what_is_wrong() {
     let words = well_formed(&page::render(&troubled()).unwrap());
-    for part in
-        ["4 problems in 3 archives", "connection refused", "key.required", "given up", "Disk full in", "opening"]
-    {
+    for part in [
+        "4 problems in 3 archives",
+        "connection refused",
+        "key.required",
+        "given up",
+        "Disk full in",
+        "opening",
+        "scheduled prune failed 30 min ago",
+    ] {
         assert!(words.contains(part), "{part}: {words}");
     }
     let words = well_formed(&page::render(&fresh()).unwrap());
@@ -327,6 +338,14 @@ fn readiness_has_a_reason_for_everything_that_is_not_protected() {
     assert_eq!(reasons(&bare), ["orders limit", "orders waiting", "orders no-base"]);
     bare.panels[0].figures = None;
     assert_eq!(reasons(&bare), ["orders state"]);
+
+    // One that could not be made is no damage.
+    let mut damaged = fresh();
+    for (code, expected) in [(Code::StoreUnavailable, &[][..]), (Code::VerifyFailed, &["orders damage"])] {
+        let e = pitr_archive::Error::new(code, "verifying the archive");
+        damaged.panels[0].chores.note(Chore::Verify, now(), Err(&e));
+        assert_eq!(reasons(&damaged), expected);
+    }
 }
 
 #[test]
@@ -435,6 +454,12 @@ fn metrics_are_what_prometheus_reads_and_have_both_labels() {
     assert_eq!(value(format!("pitr_lag_seconds{{{labels}}}")), Some(2_520.0));
     assert_eq!(value(format!("pitr_store_failing_seconds{{{labels}}}")), Some(2_460.0));
     assert_eq!(value(format!("pitr_time_to_full_seconds{{{labels}}}")), Some(20_159.5));
+    let scheduled =
+        |chore, outcome| value(format!("pitr_scheduled_total{{{labels},chore=\"{chore}\",outcome=\"{outcome}\"}}"));
+    assert_eq!((scheduled("prune", "failed"), scheduled("verify", "succeeded")), (Some(1.0), Some(1.0)));
+    assert_eq!(scheduled("base", "failed"), None, "it was never due");
+    let at = value(format!("pitr_scheduled_success_timestamp_seconds{{{labels},chore=\"verify\"}}"));
+    assert_eq!(at, Some(before(DAY).0 as f64 / 1e6));
 }
 
 #[test]
@@ -449,6 +474,10 @@ fn the_json_holds_the_same() {
     assert_eq!(json["archivers"][1]["error"]["code"], "key.required");
     assert_eq!(json["archivers"][0]["store"]["failing"]["code"], "store.unavailable");
     assert_eq!(json["reasons"].as_array().map(Vec::len), Some(4));
+    let scheduled = &json["archivers"][0]["scheduled"];
+    assert_eq!((&scheduled[0]["chore"], &scheduled[0]["failed"]), (&"prune".into(), &1.into()));
+    assert_eq!(scheduled[0]["error"]["code"], "store.unavailable");
+    assert_eq!(scheduled[1]["error"], serde_json::Value::Null);
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     context::Context,
     settings::{file::Schedule, jobs::Job, schedule::Cron},
+    web::{board::Panel, chores::Chore},
 };
 
 /// The clock can be set while one waits for it.
@@ -39,28 +40,26 @@ pub struct Due {
     pub retention: Option<retention::Policy>,
 }
 
-/// Something that is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Chore {
-    Base,
-    Prune,
-    Verify,
-}
-
-impl Chore {
-    const ALL: [Self; 3] = [Self::Base, Self::Prune, Self::Verify];
-
-    fn schedule(self, schedule: &Schedule) -> Option<&Cron> {
-        match self {
-            Self::Base => schedule.base.as_ref(),
-            Self::Prune => schedule.prune.as_ref(),
-            Self::Verify => schedule.verify.as_ref(),
-        }
+fn cron(chore: Chore, schedule: &Schedule) -> Option<&Cron> {
+    match chore {
+        Chore::Base => schedule.base.as_ref(),
+        Chore::Prune => schedule.prune.as_ref(),
+        Chore::Verify => schedule.verify.as_ref(),
     }
 }
 
+/// For whom it is done, and who sees how it went.
+#[derive(Clone, Debug)]
+pub struct Clockwork {
+    pub context: Context,
+    pub job: Job,
+    pub panel: Arc<Panel>,
+    pub hooked: Arc<Hooked>,
+}
+
 /// Does what is due for one archive, until nobody changes its schedule any more: then the archiver is gone.
-pub async fn run(context: Context, job: Job, mut given: watch::Receiver<Due>, hooked: Arc<Hooked>) {
+pub async fn run(clockwork: Clockwork, mut given: watch::Receiver<Due>) {
+    let Clockwork { context, panel, hooked, .. } = &clockwork;
     let mut since = context.clock.now().to_datetime();
     loop {
         let now = context.clock.now().to_datetime();
@@ -70,9 +69,12 @@ pub async fn run(context: Context, job: Job, mut given: watch::Receiver<Due>, ho
         since = now;
         let retention = given.borrow().retention;
         for chore in due {
-            if let Err(e) = perform(&context, &job, chore, retention, &hooked).await {
-                tracing::warn!(?chore, hint = e.hint_text(), "what was due could not be done: {e}");
+            let done = perform(&clockwork, chore, retention).await;
+            if let Err(e) = &done {
+                tracing::error!(chore = chore.name(), hint = e.hint_text(), "what was due failed: {e}");
+                hooked.failed(chore, e);
             }
+            panel.done(chore, context.clock.now(), done.as_ref().copied());
         }
         let next = next_after(&given.borrow().schedule, context.clock.now().to_datetime());
         let wait =
@@ -86,24 +88,23 @@ pub async fn run(context: Context, job: Job, mut given: watch::Receiver<Due>, ho
 
 /// Whether a time of its schedule lies behind `since` and not behind `now`.
 fn is_due(chore: Chore, schedule: &Schedule, since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
-    chore.schedule(schedule).and_then(|cron| cron.after(since)).is_some_and(|at| at <= now)
+    cron(chore, schedule).and_then(|cron| cron.after(since)).is_some_and(|at| at <= now)
 }
 
 fn next_after(schedule: &Schedule, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    Chore::ALL.into_iter().filter_map(|chore| chore.schedule(schedule)?.after(now)).min()
+    Chore::ALL.into_iter().filter_map(|chore| cron(chore, schedule)?.after(now)).min()
 }
 
-async fn perform(
-    context: &Context,
-    job: &Job,
-    chore: Chore,
-    retention: Option<retention::Policy>,
-    hooked: &Hooked,
-) -> Result<()> {
+async fn perform(clockwork: &Clockwork, chore: Chore, retention: Option<retention::Policy>) -> Result<()> {
+    let Clockwork { context, job, hooked, .. } = clockwork;
     match chore {
         Chore::Base => match control::ask(&job.config.state, &Request::Base).await? {
             Some(_) => tracing::info!("the base that was due is taken"),
-            None => tracing::warn!("a base was due while the archiver does not run"),
+            None => {
+                return Err(Error::new(Code::ControlUnavailable, "taking the base that was due")
+                    .on(job.config.state.display())
+                    .hint("the archiver is being opened, or was given up: pitr status tells which"));
+            }
         },
         Chore::Prune => {
             let Some(policy) = retention else { return Ok(()) };
@@ -134,13 +135,14 @@ async fn perform(
             let report =
                 checked.await.map_err(|e| Error::new(Code::Internal, "verifying the archive").because(e))??;
             let (ok, count) = (report.findings.is_empty(), report.findings.len());
-            if ok {
-                tracing::info!(segments = report.segments, bases = report.bases, "the archive is whole");
-            } else {
-                tracing::error!(findings = count, "the archive is not whole: pitr verify lists what is wrong");
-            }
             let findings = report.findings.iter().take(TOLD).map(|finding| finding.text.clone()).collect();
             hooked.verified(Verified { event: "verified", ok, findings, count });
+            if !ok {
+                return Err(Error::new(Code::VerifyFailed, "verifying the archive")
+                    .with("findings", count)
+                    .hint("pitr verify lists what is wrong"));
+            }
+            tracing::info!(segments = report.segments, bases = report.bases, "the archive is whole");
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use pitr_archive::{Code, Error, Result, clock::Clock};
 use pitr_archiver::{
     control::{Answer, Reloaded},
-    observer::{Linking, Notice, Observer},
+    observer::{Failure, Linking, Notice, Observer},
 };
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
@@ -25,7 +25,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
-use crate::settings::file::{Command, Hooks};
+use crate::{
+    settings::file::{Command, Hooks},
+    web::chores::Chore,
+};
 
 /// Notices that wait for the command of the one before.
 const QUEUE: usize = 256;
@@ -93,6 +96,12 @@ enum What {
         linking: Option<Linking>,
     },
     Verified(Verified),
+    Failed {
+        event: &'static str,
+        chore: &'static str,
+        #[serde(flatten)]
+        failure: Failure,
+    },
 }
 
 /// How a verification ended.
@@ -190,6 +199,14 @@ impl Hooked {
         // The sender lives as long as this.
         if tokio::time::timeout(patience, open.wait_for(|open| *open == 0)).await.is_err() {
             tracing::warn!(database = self.who.database, "commands that still run or wait are ended");
+        }
+    }
+
+    /// Something that was due by the clock could not be done. Damage that a verification found is told by itself.
+    pub fn failed(&self, chore: Chore, e: &Error) {
+        if e.code() != Code::VerifyFailed {
+            let event = "schedule-failed";
+            self.tell(event, What::Failed { event, chore: chore.name(), failure: e.into() });
         }
     }
 

@@ -29,7 +29,7 @@ use tokio::{
 use tracing::Instrument as _;
 
 use super::{
-    clockwork::{self, Due},
+    clockwork::{self, Clockwork, Due},
     hooks::{Hooked, ReloadRequest, reloaded},
     open_measured,
     reload::{self, OfProcess},
@@ -142,9 +142,15 @@ fn begin(
     let (settings, follows) = watch::channel(job.config.clone());
     let (due, given) = watch::channel(Due { schedule: job.schedule.clone(), retention: job.retention });
     let span = tracing::info_span!("clockwork", database = job.name);
-    tokio::spawn(clockwork::run(context.clone(), job.clone(), given, Arc::clone(&hooked)).instrument(span));
-    let keeper =
-        Keeper { context: context.clone(), job: job.clone(), panel, observer: hooked.clone(), settings: follows };
+    let (context, job) = (context.clone(), job.clone());
+    let clockwork = Clockwork {
+        context: context.clone(),
+        job: job.clone(),
+        panel: Arc::clone(&panel),
+        hooked: Arc::clone(&hooked),
+    };
+    tokio::spawn(clockwork::run(clockwork, given).instrument(span));
+    let keeper = Keeper { context, job, panel, observer: hooked.clone(), settings: follows };
     Ok((on_a_thread(keeper, stopping)?, Levers { settings, due, hooked }))
 }
 
