@@ -58,13 +58,28 @@ impl Site {
         url(&self.path("archive"))
     }
 
-    /// `pitr run`, with its log kept beside.
-    fn run(&mut self, state: &str, more: &[&str], crash: Option<&str>) -> Child {
-        self.starts += 1;
+    /// `pitr run` as on another machine, which knows nothing of what runs on this one: all that they share is the archive.
+    fn run_elsewhere(&mut self, state: &str) -> Child {
+        let here = self.command(state);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--map-root-user", "--net", "--"]).arg(here.get_program()).args(here.get_args());
         let log = File::create(self.path(&format!("log-{}", self.starts))).expect("a log");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("starting pitr run elsewhere")
+    }
+
+    fn command(&mut self, state: &str) -> std::process::Command {
+        self.starts += 1;
         let (db, state, archive) = (self.load.dir.clone(), self.path(state), self.archive());
         let mut command = pitr(["run", "--db", text(&db), "--archive", &archive, "--state", text(&state)]);
-        command.args(["--interval", "20ms", "--poll", "2ms", "--segment-size", "64KiB"]).args(more);
+        command.args(["--interval", "20ms", "--poll", "2ms", "--segment-size", "64KiB"]);
+        command
+    }
+
+    /// `pitr run`, with its log kept beside.
+    fn run(&mut self, state: &str, more: &[&str], crash: Option<&str>) -> Child {
+        let mut command = self.command(state);
+        let log = File::create(self.path(&format!("log-{}", self.starts))).expect("a log");
+        command.args(more);
         if let Some(crash) = crash {
             command.env("PITR_CRASH_AT", crash);
         }
@@ -288,7 +303,7 @@ fn of_two_archivers_racing_on_one_archive_exactly_one_survives() {
         let (a, b) = (format!("state-a-{round}"), format!("state-b-{round}"));
         let mut first = site.run(&a, &[], None);
         std::thread::sleep(Duration::from_millis(rng.random_range(0..300)));
-        let mut second = site.run(&b, &[], None);
+        let mut second = site.run_elsewhere(&b);
         // One of them meets the other's segment or claim as soon as both ship.
         let start = std::time::Instant::now();
         let (loser, survivor, name) = loop {

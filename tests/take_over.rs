@@ -53,6 +53,9 @@ fn who_comes_second_ends_and_takes_over_when_it_is_told_to() {
     let mut running = second.start();
     assert_eq!(end_of(&mut running).code(), FENCED, "{}", second.log());
     assert!(second.log().contains("[writer.fenced]"), "{}", second.log());
+    // Known before the archive was touched, and from whom.
+    let first = format!("{}", scene.archiver.child.id());
+    assert!(second.log().contains("archived already by process") && second.log().contains(&first), "{}", second.log());
     let mut archiver = std::mem::replace(&mut scene.archiver, running);
     scene.site.progress(&mut archiver);
 
@@ -60,8 +63,23 @@ fn who_comes_second_ends_and_takes_over_when_it_is_told_to() {
     let mut running = third.start();
     assert_eq!(end_of(&mut archiver).code(), FENCED, "the first finds out:\n{}", scene.site.log());
     third.progress(&mut running);
+    // It contends at once: an archiver that is alive writes in every interval, and would win for ever.
+    assert!(third.log().matches("joining behind").count() < 5, "{}", third.log());
     scene.database_is_well();
     go_on_with(scene, third, running).end(Barriers::Allowed);
+}
+
+#[test]
+fn a_command_that_does_not_find_the_archiver_does_not_end_it() {
+    let root = scratch::directory();
+    let mut scene = Scene::begin(None, None, settings());
+    let other = rival(&scene, &root, &[]);
+    for (verb, args) in [("tag", &["create", "x"][..]), ("flush", &[]), ("base", &[])] {
+        let asked = other.pitr(verb, args).output().unwrap();
+        assert_eq!(asked.status.code(), FENCED, "{verb}: {asked:?}");
+    }
+    scene.site.progress(&mut scene.archiver);
+    scene.end(Barriers::None);
 }
 
 #[test]

@@ -29,7 +29,7 @@ use pitr_archive::{
 };
 use tokio::sync::Notify;
 
-use self::{branch::timeline_for, delivery::Place, holding::HeldBack, join::join, merging::Merges};
+use self::{branch::timeline_for, holding::HeldBack, join::join, merging::Merges};
 use crate::{
     base::{
         pace::Pace,
@@ -61,6 +61,7 @@ pub(crate) mod merging;
 mod tags;
 
 pub(crate) use bases::{Floor, of_another_history};
+pub(crate) use delivery::Place;
 pub(crate) use tags::TagBegun;
 
 pub(crate) use holding::{Act, Backlog, BaseInProgress, HeldBack as Held, held_by_pins};

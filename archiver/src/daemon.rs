@@ -143,6 +143,7 @@ impl Archiver {
         };
         let (metrics, clock) = (daemon.archiver.parts.metrics.clone(), daemon.archiver.parts.clock.clone());
         tokio::pin!(shutdown);
+        daemon.contend()?;
         loop {
             daemon.tell();
             let (waits_in, ahead) = (daemon.waits_in(), daemon.ahead());

@@ -52,6 +52,11 @@ impl Standby {
         Ok(Self { config, parts, state_dir, changed, source, held_back: Held::default() })
     }
 
+    /// Its settings.
+    pub const fn config(&self) -> &ArchiverConfig {
+        &self.config
+    }
+
     /// Claims the archive and joins its end, or begins a run there. With an error the database goes on being followed.
     ///
     /// # Errors

@@ -149,7 +149,7 @@ fn tell(findings: &[Error]) {
 /// What the configuration of a service says about the log. One that cannot be read says nothing: that is told by the command,
 /// in the log that the command line asks for.
 fn configured_log(cli: &Cli) -> logging::Configured {
-    let log = cli.command.configuration().and_then(|path| sources::load(path, std::env::vars()).ok());
+    let log = cli.command.configuration().and_then(|path| sources::load(path, sources::environment()).ok());
     let Some(log) = log.map(|loaded| loaded.file.log) else { return logging::Configured::default() };
     logging::Configured { json: log.format.map(|form| form == LogForm::Json), level: log.level }
 }

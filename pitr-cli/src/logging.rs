@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use indicatif::MultiProgress;
 use pitr_archive::{Code, Error, Result};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
 
 use crate::args::common::{GlobalArgs, LogFormat};
 
@@ -50,12 +50,7 @@ pub fn start(global: &GlobalArgs, service: bool, configured: &Configured, bars: 
         None if service => "info",
         None => "warn",
     };
-    let filter = EnvFilter::try_new(level).map_err(|e| {
-        Error::new(Code::Usage, "reading --log-level")
-            .on(level)
-            .because(e)
-            .hint("use error, warn, info, debug or trace")
-    })?;
+    let filter = filter(level)?;
     let json = match global.log_format {
         LogFormat::Json => true,
         LogFormat::Text => false,
@@ -70,7 +65,34 @@ pub fn start(global: &GlobalArgs, service: bool, configured: &Configured, bars: 
     started.map_err(|e| Error::new(Code::Internal, "starting the log").because(e))
 }
 
+/// A level, or levels of parts. A word that is neither would be taken for the name of a part, and everything else be silent.
+fn filter(level: &str) -> Result<EnvFilter> {
+    let refused = || {
+        Error::new(Code::Usage, "reading the log's level").on(level).hint("use error, warn, info, debug, trace or off")
+    };
+    let directives = level.split(',').map(str::trim);
+    if !directives.clone().all(|one| one.contains('=') || one.parse::<LevelFilter>().is_ok()) {
+        return Err(refused());
+    }
+    EnvFilter::try_new(level).map_err(|e| refused().because(e))
+}
+
 /// Whether to colour what goes to a stream: on terminals, unless `NO_COLOR` is set to anything.
 pub fn colour(terminal: bool) -> bool {
     terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_level_silences_nothing() {
+        for good in ["warn", "INFO", "off", "pitr_archiver=debug", "warn,pitr=trace"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for bad in ["loud", "warn,loud", "x=loud"] {
+            assert!(filter(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -15,6 +15,7 @@
 #![deny(unsafe_code)]
 #![warn(clippy::expect_used)]
 
+mod alone;
 mod args;
 mod cmd;
 mod context;

@@ -417,6 +417,14 @@ fn a_whole_story_in_json() {
     assert_eq!(pruned["window_seconds"], 90 * 86_400, "{pruned}");
     let other = format!("file:{}", scene.path("other"));
     refused(&["prune", "--archive", &other, "--config", &config], "config.contradictory", 2);
+    // Not where an archiver keeps what may be deleted, and also where a path is no text.
+    let state = format!("{}.pitr/copy", scene.db);
+    refused(&scene.with(&["restore", "--to-latest", "--into", &state]), "usage", 2);
+    let odd = scene.dir.path().join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"copy-\xff"));
+    let mut restore = pitr(&scene.with(&["restore", "--to-latest", "--json"]));
+    let restored = restore.arg("--into").arg(&odd).output().expect("the program starts");
+    assert!(restored.status.success() && odd.join("CURRENT").exists(), "{restored:?}");
+    serde_json::from_slice::<Value>(&restored.stdout).expect("JSON");
     // What is deleted is never a default's doing.
     let said = run(&scene.with(&["prune"]));
     assert_eq!(said.status.code(), Some(2), "{said:?}");

@@ -99,8 +99,48 @@ fn a_configuration_is_checked_shown_and_described() {
     fs::write(dir.path().join("conf.d/20.toml"), "[tuning]\n\nintervall = \"1s\"\n").expect("a file");
     let message = refused(&["run", "--config", &file], "config.malformed");
     assert!(message.contains("20.toml") && message.contains("line 3, column 1") && message.contains('^'), "{message}");
+    fs::remove_file(dir.path().join("conf.d/20.toml")).expect("it was there");
+    // A variable that is no text and nobody's business.
+    let mut foreign = pitr(&["config", "check", &file, "--json"]);
+    foreign.env("SECRET", KEY).env("FOO", std::os::unix::ffi::OsStrExt::from_bytes(b"\xff") as &std::ffi::OsStr);
+    json(&foreign.output().expect("the program starts"));
     refused(&["run"], "usage");
     refused(&["run", "--config", &file, "--db", "/x"], "usage");
+}
+
+#[test]
+fn what_would_lose_an_archive_or_end_an_archiver_is_refused_before_anything_begins() {
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(["one", "two"].map(|name| database(dir.path(), name)));
+    let file = path(dir.path(), "pitr.toml");
+    let db = |name: &str| path(dir.path(), name);
+    let entry = |name: &str, url: &str| format!("[databases.{name}]\ndb = \"{}\"\narchive.url = \"{url}\"\n", db(name));
+    let place = path(dir.path(), "archive");
+    let spelled = |other: &str| entry("one", &format!("file:{place}")) + &entry("two", other);
+    let mut wrong = vec![
+        // One archive under two names.
+        spelled(&format!("file:{place}/")),
+        spelled(&format!("{}/x/../archive", dir.path().display())),
+        entry("one", "s3://bucket/p") + &entry("two", "s3://bucket/p/"),
+        // One that goes with the database, or with what may be deleted.
+        entry("one", &format!("file:{}/archive", db("one"))),
+        entry("one", &format!("file:{}.pitr/archive", db("one"))),
+        // One that depends on where the service was started.
+        entry("one", "file:archive"),
+        entry("one", "./archive"),
+        entry("one", &format!("file:{place}")) + "schedule.prune = \"@daily\"\n",
+    ];
+    for text in wrong.drain(..) {
+        fs::write(&file, &text).expect("a file");
+        refused(&["config", "check", &file], "config.contradictory");
+    }
+    fs::write(&file, entry("one", &format!("file:{place}")) + "[log]\nlevel = \"loud\"\n").expect("a file");
+    refused(&["run", "--config", &file], "usage");
+    let inside = format!("file:{}/archive", db("one"));
+    for command in ["run", "flush"] {
+        refused(&[command, "--db", &db("one"), "--archive", &inside], "config.contradictory");
+    }
+    assert!(!dir.path().join("one/archive").exists());
 }
 
 #[test]

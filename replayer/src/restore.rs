@@ -99,6 +99,7 @@ pub enum Finish {
 #[derive(Clone, Debug, Serialize)]
 pub struct RestoreReport {
     /// The restored directory.
+    #[serde(serialize_with = "as_text")]
     pub into: PathBuf,
     /// Where it arrived.
     pub position: PlannedPosition,
@@ -118,6 +119,11 @@ pub struct RestoreReport {
     pub recovered: bool,
     /// The plan's notes.
     pub notes: Vec<Note>,
+}
+
+/// A path as JSON: one that is no text is shown as well as it can be.
+fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// Performs a plan.

@@ -9,7 +9,8 @@ use tracing::Instrument as _;
 
 use super::{Daemon, wait};
 use crate::{
-    archiver::Heartbeat,
+    archiver::{Heartbeat, Place},
+    config::Rival,
     elapsed::elapsed,
     ship::{self, Answered, Backoff},
 };
@@ -53,8 +54,22 @@ impl Daemon {
         }
     }
 
+    /// Who is to take over sends a segment at once, whatever it holds: the first who creates the next one has the archive, and an
+    /// archiver that is alive creates one in every interval.
+    pub(super) fn contend(&mut self) -> Result<()> {
+        if self.archiver.config.rival == Rival::TakeOver && self.archiver.pending.is_none() && self.delivery.is_none() {
+            self.archiver.cut(Heartbeat::Yes)?;
+            self.send_pending(Duration::ZERO);
+        }
+        Ok(())
+    }
+
     pub(super) async fn delivered(&mut self, answer: Result<Answered>) -> Result<()> {
-        match self.archiver.delivered(answer?).await.map(drop) {
+        let place = self.archiver.delivered(answer?).await;
+        if matches!(place, Ok(Place::Past)) {
+            self.contend()?;
+        }
+        match place.map(drop) {
             // What it takes to be sure could not be read: the shipment stays pending, and meets itself in the archive.
             Err(e) if ship::passes(e.code()) => {
                 self.archiver.reach.failed(&e, self.archiver.parts.clock.now());

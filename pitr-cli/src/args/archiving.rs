@@ -40,7 +40,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "db", "state", "db_path", "wal_pins", "archive", "key_file", "interval", "segment_size", "poll", "heartbeat",
         "manifest_interval", "compression_level", "unlogged_tolerate", "barrier_base_spacing",
-        "barrier_base_spacing_max", "capture_limit", "include", "pin_budget", "when_full", "min_free", "take_over",
+        "barrier_base_spacing_max", "capture_limit", "include", "pin_budget", "when_full", "min_free",
     ])]
     pub config: Option<PathBuf>,
     /// Serve a status page, /status (JSON), /metrics (Prometheus), /healthz and /readyz here: a port of loopback, or

@@ -38,7 +38,7 @@ pub async fn run(context: &Context, args: &BaseArgs) -> Result<Verdict> {
     let waiting = bars.spinner("taking a base");
     let out = &context.output;
     let (mut taken, mut missing) = (Vec::new(), Vec::new());
-    for Answered { archive, answer } in work::ask_archivers(&args.database, &Request::Base).await? {
+    for Answered { archive, answer } in work::ask_archivers(&args.database, &args.archive, &Request::Base).await? {
         match answer {
             Ok(Answer::Base { id, floor }) => {
                 if !out.is_json() {
@@ -77,7 +77,7 @@ fn show(out: &Output, archive: Option<&str>, id: &BaseId, floor: &Position, by: 
 
 async fn take_here(context: &Context, args: &BaseArgs) -> Result<(BaseId, Position)> {
     let include = args.include.clone();
-    let mut archiver =
+    let (_alone, mut archiver) =
         work::own_archiver(context, &args.database, &args.archive, |config| config.include = include).await?;
     let base = archiver.take_base().await?;
     archiver.close().await?;

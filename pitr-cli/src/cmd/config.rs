@@ -58,7 +58,7 @@ pub fn run(context: &Context, args: &ConfigArgs) -> Result<Verdict> {
 }
 
 fn check(context: &Context, args: &ConfigFileArgs) -> Result<()> {
-    let Loaded { file, sources } = sources::load(&args.file, std::env::vars())?;
+    let Loaded { file, sources } = sources::load(&args.file, sources::environment())?;
     let mut databases = Vec::new();
     for job in jobs::of(&file)? {
         work::refuse_no_database(&job.config)?;
@@ -87,10 +87,13 @@ fn check(context: &Context, args: &ConfigFileArgs) -> Result<()> {
 }
 
 fn show(context: &Context, args: &ConfigFileArgs) -> Result<()> {
-    let Loaded { mut file, sources } = sources::load(&args.file, std::env::vars())?;
+    let Loaded { mut file, sources } = sources::load(&args.file, sources::environment())?;
     for database in file.databases.values_mut() {
         for archive in database.archive.iter_mut().chain(database.archives.values_mut()) {
-            archive.url = url::redacted(&archive.url);
+            // One that can be read holds no secret: those are refused in it.
+            if url::parse(&archive.url).is_err() {
+                archive.url = url::redacted(&archive.url);
+            }
         }
     }
     if context.output.is_json() {

@@ -37,7 +37,7 @@ pub async fn run(context: &Context, args: &FlushArgs) -> Result<Verdict> {
     let waiting = bars.spinner("archiving");
     let out = &context.output;
     let (mut flushed, mut missing) = (Vec::new(), Vec::new());
-    for Answered { archive, answer } in work::ask_archivers(&args.database, &Request::Flush).await? {
+    for Answered { archive, answer } in work::ask_archivers(&args.database, &args.archive, &Request::Flush).await? {
         match answer {
             Ok(Answer::Flush(position)) => {
                 if !out.is_json() {
@@ -50,7 +50,7 @@ pub async fn run(context: &Context, args: &FlushArgs) -> Result<Verdict> {
         }
     }
     if flushed.is_empty() {
-        let mut archiver = work::own_archiver(context, &args.database, &args.archive, |_| {}).await?;
+        let (_alone, mut archiver) = work::own_archiver(context, &args.database, &args.archive, |_| {}).await?;
         let position = archiver.catch_up().await?;
         let all = archiver.refuse_while_waiting("shipping");
         archiver.close().await?;

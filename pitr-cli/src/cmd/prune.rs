@@ -4,7 +4,12 @@
 
 use std::{path::Path, time::Duration};
 
-use pitr_archive::{Code, Error, Result, catalog::windows::Window, ids::TimelineId, store::url};
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::{archive::Archive, windows::Window},
+    ids::TimelineId,
+    store::url,
+};
 use pitr_archiver::retention::{
     Floor, Mode, Policy, PruneReport, Request,
     decide::{BaseDecision, Drop, Keep, TagDecision},
@@ -20,7 +25,7 @@ use crate::{
         table::{self, Align, Table},
         text,
     },
-    settings::{jobs, sources},
+    settings::{jobs, secret::SecretRef, sources},
 };
 
 /// So many tags are shown; `--json` has all.
@@ -28,15 +33,24 @@ const SHOWN_TAGS: usize = 50;
 
 /// Prunes, or says what would be pruned.
 pub async fn run(context: &Context, args: &PruneArgs) -> Result<Verdict> {
+    let configured = args.config.as_ref().map(|file| configured(file, &args.archive.archive)).transpose()?;
+    let (policy, key) = match configured {
+        Some((policy, key)) => (policy, key),
+        None => (policy(args), None),
+    };
     let request = Request {
-        policy: match &args.config {
-            Some(file) => configured(file, &args.archive.archive)?,
-            None => policy(args),
-        },
+        policy,
         floor: if args.force { Floor::Ignored } else { Floor::Respected },
         mode: if args.dry_run { Mode::DryRun } else { Mode::Act },
     };
-    let archive = context.archive(&args.archive).await?;
+    let archive = match key.filter(|_| args.archive.key_file.is_none()) {
+        None => context.archive(&args.archive).await?,
+        Some(key) => {
+            let key = tokio::task::spawn_blocking(move || key.key(|name| std::env::var(name).ok())).await;
+            let key = key.map_err(|e| Error::new(Code::Internal, "reading the key").because(e))??;
+            Archive::open(context.store(&args.archive.archive).await?, Some(key)).await?
+        }
+    };
     let bars = context.bars();
     let waiting = bars.spinner("reading the archive");
     let report = prune(&archive, &request, &*context.clock, &*context.random).await?;
@@ -50,19 +64,20 @@ pub async fn run(context: &Context, args: &PruneArgs) -> Result<Verdict> {
     Ok(Verdict::Done)
 }
 
-/// What a configuration keeps of this archive.
-fn configured(file: &Path, wanted: &str) -> Result<Policy> {
+/// What a configuration keeps of this archive, and where the archive's key is.
+fn configured(file: &Path, wanted: &str) -> Result<(Policy, Option<SecretRef>)> {
     let refused = || Error::new(Code::ConfigContradictory, "reading what is kept").on(file.display());
-    let jobs = jobs::of(&sources::load(file, std::env::vars())?.file)?;
+    let jobs = jobs::of(&sources::load(file, sources::environment())?.file)?;
+    let place = jobs::place_of(wanted);
     let wanted = url::redacted(wanted);
-    let Some(job) = jobs.iter().find(|job| url::redacted(&job.url) == wanted) else {
+    let Some(job) = jobs.iter().find(|job| jobs::place_of(&job.url) == place) else {
         let known: Vec<_> = jobs.iter().map(|job| url::redacted(&job.url)).collect();
         let e = refused().with("archive", wanted).with("archives there", known.join(", "));
         return Err(e.hint("name the archive as the configuration does"));
     };
     let e =
         || refused().with("archive", wanted).with("[retention]", "none").hint("without one nothing is ever deleted");
-    job.retention.ok_or_else(e)
+    Ok((job.retention.ok_or_else(e)?, job.key.clone()))
 }
 
 fn policy(args: &PruneArgs) -> Policy {

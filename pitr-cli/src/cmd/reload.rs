@@ -19,7 +19,7 @@ use crate::{
 
 /// Asks for it.
 pub async fn run(context: &Context, args: &ReloadArgs) -> Result<Verdict> {
-    let jobs = jobs::of(&sources::load(&args.config, std::env::vars())?.file)?;
+    let jobs = jobs::of(&sources::load(&args.config, sources::environment())?.file)?;
     let mut answer = None;
     for job in &jobs {
         answer = ask(&job.config.state, &Request::Reload).await?;

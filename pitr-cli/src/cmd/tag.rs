@@ -90,7 +90,7 @@ async fn create(context: &Context, args: &TagCreateArgs) -> Result<Verdict> {
     let wanted = TagRequest { name: args.name.clone(), note: args.note.clone(), unflushed, expires };
     let request = Request::Tag(wanted.clone());
     let (mut made, mut missing) = (Vec::new(), Vec::new());
-    for Answered { archive, answer } in work::ask_archivers(&args.database, &request).await? {
+    for Answered { archive, answer } in work::ask_archivers(&args.database, &args.archive, &request).await? {
         match answer {
             Ok(Answer::Tag(document)) => made.push((archive, *document, By::Archiver)),
             Ok(_) => return Err(work::unexpected(&request)),
@@ -137,7 +137,7 @@ fn show(out: &Output, archive: Option<&str>, document: &TagDocument) -> Result<(
 }
 
 async fn make_here(context: &Context, args: &TagCreateArgs, wanted: &TagRequest) -> Result<TagDocument> {
-    let mut archiver = work::own_archiver(context, &args.database, &args.archive, |_| {}).await?;
+    let (_alone, mut archiver) = work::own_archiver(context, &args.database, &args.archive, |_| {}).await?;
     // The first run on an archive has no base yet, and a tag without one could not be restored.
     archiver.catch_up().await?;
     let document = archiver.tag(wanted).await?;

@@ -2,12 +2,16 @@
 //!
 //! Owns: who does it. The control socket is asked first; its silence, and nothing else, means that no archiver runs.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use pitr_archive::{Code, Error, Result, error};
 use pitr_archiver::{
-    Archiver, ArchiverConfig, Parts,
+    Archiver, ArchiverConfig, Parts, Standby,
     control::{Answer, Request, ask},
     layout::Layout,
     pin::ARCHIVES,
@@ -16,6 +20,7 @@ use pitr_archiver::{
 use serde::Serialize;
 
 use crate::{
+    alone::Alone,
     args::common::{ArchiveArgs, DatabaseArgs, OptionalArchiveArgs},
     context::{Context, needed, state_dir},
     output::Output,
@@ -61,12 +66,19 @@ const OTHERS: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The first one's, where none could do it.
-pub async fn ask_archivers(database: &DatabaseArgs, request: &Request) -> Result<Vec<Answered>> {
+pub async fn ask_archivers(
+    database: &DatabaseArgs,
+    archive: &OptionalArchiveArgs,
+    request: &Request,
+) -> Result<Vec<Answered>> {
     let root = state_dir(database);
     let mut states = vec![(None, root.clone())];
     for name in archives_below(&root)? {
         let state = jobs::state_of(&root, &name);
         states.push((Some(name), state));
+    }
+    if let Some(archive) = archive.archive.as_deref().filter(|_| *request != Request::Status) {
+        refuse_another_archive(&states, archive).await?;
     }
     let mut asked: FuturesUnordered<_> = states
         .iter()
@@ -105,6 +117,24 @@ pub async fn ask_archivers(database: &DatabaseArgs, request: &Request) -> Result
         },
         _ => Ok(answered),
     }
+}
+
+/// Who names an archive means that one: where archivers run, one of them must have it.
+async fn refuse_another_archive(states: &[(Option<String>, PathBuf)], archive: &str) -> Result<()> {
+    let mut known = Vec::new();
+    for (_, state) in states {
+        if let Some(Answer::Status(status)) = ask(state, &Request::Status).await? {
+            known.push(status.archive);
+        }
+    }
+    let wanted = jobs::place_of(archive);
+    if known.is_empty() || known.iter().any(|known| jobs::place_of(known) == wanted) {
+        return Ok(());
+    }
+    Err(Error::new(Code::Usage, "asking the running archiver")
+        .with("archive that was named", wanted)
+        .with("it archives into", known.join(", "))
+        .hint("leave --archive out (PITR_ARCHIVE, too), or end that archiver first"))
 }
 
 /// What the archiver says whose state is there. One that runs and does not listen has not reached its archive yet: what was
@@ -166,7 +196,7 @@ pub async fn own_archiver(
     database: &DatabaseArgs,
     archive: &OptionalArchiveArgs,
     adjust: impl FnOnce(&mut ArchiverConfig),
-) -> Result<Archiver> {
+) -> Result<(Alone, Archiver)> {
     let archive = needed(archive, database)?;
     let mut config = config(database);
     adjust(&mut config);
@@ -188,9 +218,10 @@ pub fn refuse_no_database(config: &ArchiverConfig) -> Result<()> {
 }
 
 /// Opens the archive (creating it when there is none) and the archiver on it.
-pub async fn open(context: &Context, config: ArchiverConfig, archive: &ArchiveArgs) -> Result<Archiver> {
+pub async fn open(context: &Context, config: ArchiverConfig, archive: &ArchiveArgs) -> Result<(Alone, Archiver)> {
     refuse_no_database(&config)?;
+    jobs::refuse_inside(&config, &archive.archive)?;
     let store = context.store(&archive.archive).await?;
     let archive = context.archive_or_new(&config.state, store, context.key(archive)?).await?;
-    Archiver::open(config, archive, Parts::system()).await
+    Alone::join(Standby::begin(config, Parts::system())?, archive).await
 }

@@ -8,10 +8,13 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
-use pitr_archive::{Code, Error, Result, store::url};
+use pitr_archive::{
+    Code, Error, Result,
+    store::url::{self, Location},
+};
 use pitr_archiver::{
     ArchiverConfig, budget,
     pin::ARCHIVES,
@@ -64,7 +67,7 @@ pub fn of(file: &File) -> Result<Vec<Job>> {
         let shared = [("db", real(&database.db))].into_iter();
         let single = own
             .iter()
-            .flat_map(|job| [("state", real(&job.config.state)), ("archive.url", url::redacted(&job.url))].into_iter());
+            .flat_map(|job| [("state", real(&job.config.state)), ("archive.url", place_of(&job.url))].into_iter());
         for (what, value) in shared.chain(single) {
             if let Some(other) = taken.insert((what, value.clone()), name.clone()) {
                 return Err(refused(&format!("databases.{name}"))
@@ -83,7 +86,56 @@ fn refused(what: &str) -> Error {
 
 /// The directory itself, also where it is named through a link, as far as it exists.
 fn real(path: &Path) -> String {
-    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+    let existing = path.ancestors().find_map(|above| Some((above, std::fs::canonicalize(above).ok()?)));
+    let whole = existing.and_then(|(above, real)| Some(real.join(path.strip_prefix(above).ok()?)));
+    // A path without its last part joined with nothing would end in a slash.
+    plain(&whole.unwrap_or_else(|| path.to_owned())).display().to_string()
+}
+
+/// The place that a URL names, whatever its spelling: two archivers of one archive would end one another.
+pub fn place_of(archive: &str) -> String {
+    match url::parse(archive) {
+        Ok(Location::Directory(path)) => format!("file:{}", real(&plain(&path))),
+        Ok(cloud) => cloud.to_string(),
+        Err(_) => url::redacted(archive),
+    }
+}
+
+/// Without `.`, `..` and doubled slashes.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => drop(out.pop()),
+            part => out.push(part),
+        }
+    }
+    out
+}
+
+/// An archive inside the database's directory goes with it, and one in the state directory is deleted with what may be.
+///
+/// # Errors
+/// `config.contradictory`.
+pub fn refuse_inside(config: &ArchiverConfig, archive: &str) -> Result<()> {
+    let Ok(Location::Directory(path)) = url::parse(archive) else { return Ok(()) };
+    let path = PathBuf::from(real(&plain(&path)));
+    let own = [("the database's directory", &config.db), ("the state directory", &config.state)];
+    for (what, directory) in
+        own.into_iter().chain(config.db_paths.iter().map(|path| ("a directory of the database", path)))
+    {
+        if path.starts_with(real(&plain(directory))) {
+            return Err(Error::new(Code::ConfigContradictory, "placing the archive")
+                .on(path.display())
+                .with("it lies in", what)
+                .with("namely", directory.display())
+                .hint(
+                    "an archive must outlive the database: put it on another disk, at least into another directory",
+                ));
+        }
+    }
+    Ok(())
 }
 
 fn refuse_name(what: &str, name: &str) -> Result<()> {
@@ -122,6 +174,10 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
         whole = format!("{name}/{archive}");
     }
     url::parse(&given.url)?;
+    let path = given.url.strip_prefix("file:").unwrap_or(&given.url);
+    if path.starts_with('.') || (path.len() < given.url.len() && !path.starts_with('/')) {
+        return Err(refused(&format!("databases.{name}.archive.url")).with("must be absolute", path));
+    }
     let mut config = ArchiverConfig::new(&database.db);
     let beside = || {
         std::fs::canonicalize(&database.db)
@@ -138,6 +194,7 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
     config.unlogged_tolerate.clone_from(&database.unlogged_tolerate);
     tune(&mut config, &given.tuning.or(&database.tuning.or(&file.tuning)));
     config.merge = database.merge.or(&file.merge).policy(name)?;
+    refuse_inside(&config, &given.url)?;
     if config.barrier_base_spacing_max < config.barrier_base_spacing {
         let at = format!("databases.{name}.tuning");
         return Err(refused(&at).with("barrier_base_spacing_max", "is below barrier_base_spacing"));
@@ -147,6 +204,12 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
         return Err(refused(&format!("databases.{name}.retention")).with("grace", "is below 10m"));
     }
     let mut schedule = database.schedule.or(&file.schedule);
+    let kept_somewhere = file.databases.values().any(|database| database.retention.is_some());
+    if retention.is_none() && (database.schedule.prune.is_some() || schedule.prune.is_some() && !kept_somewhere) {
+        return Err(refused(&format!("databases.{name}.schedule.prune"))
+            .with("[retention]", "none")
+            .hint("what is kept must be said, for all databases or for this one: [retention] window = \"30d\""));
+    }
     if retention.is_none() {
         schedule.prune = None;
     } else if schedule.prune.is_none() {
@@ -227,7 +290,10 @@ mod tests {
     fn what_a_retention_does_not_keep_is_deleted_once_a_day_and_nothing_without_one() {
         assert_eq!(jobs(ONE).unwrap()[0].schedule.prune, None);
         let only = format!("schedule.prune = \"@hourly\"\n{ONE}");
-        assert_eq!(jobs(&only).unwrap()[0].schedule.prune, None, "there is nothing that says what to keep");
+        assert!(jobs(&only).is_err(), "there is nothing that says what to keep");
+        let other = "[databases.two]\ndb = \"/db/two\"\narchive.url = \"file:/a/two\"\nretention.window = \"9d\"\n";
+        let found = jobs(&format!("{only}{other}")).unwrap();
+        assert!(found[0].schedule.prune.is_none() && found[1].schedule.prune.is_some());
         let kept = format!("{ONE}retention.window = \"3d\"\n");
         let found = jobs(&kept).unwrap();
         assert_eq!(found[0].schedule.prune, Cron::parse("@daily").ok());

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     io::Read as _,
+    os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc,
@@ -14,6 +15,7 @@ use std::{
 };
 
 use pitr_archive::{Code, Error, Result, error, keyring::MasterKey};
+use rustix::process::{Pid, Signal, kill_process_group};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer, de};
 use zeroize::Zeroizing;
@@ -70,6 +72,8 @@ fn printed(command: &str) -> Result<Zeroizing<String>> {
         .args(["-c", command])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        // With all that it begins.
+        .process_group(0)
         .spawn()
         .map_err(io)?;
     let Some(output) = child.stdout.take() else { return Err(failed()) };
@@ -82,7 +86,8 @@ fn printed(command: &str) -> Result<Zeroizing<String>> {
         let _ = done.send(read);
     });
     let Ok(text) = answer.recv_timeout(PATIENCE) else {
-        child.kill().map_err(io)?;
+        let group = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
+        group.map_or(Ok(()), |group| kill_process_group(group, Signal::KILL)).map_err(|e| io(e.into()))?;
         child.wait().map_err(io)?;
         return Err(failed().with("found", format!("no answer within {} s", PATIENCE.as_secs())));
     };

@@ -32,6 +32,15 @@ pub struct Loaded {
     pub sources: Vec<String>,
 }
 
+/// This process's variables. Of those that are no text, the ones that are not ours are nobody's business here.
+pub fn environment() -> Vec<(String, String)> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os()
+        .map(|(name, value)| (text(name), text(value)))
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .collect()
+}
+
 /// Reads it.
 ///
 /// # Errors

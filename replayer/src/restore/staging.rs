@@ -40,6 +40,9 @@ pub(crate) fn check_free(place: &Path) -> Result<()> {
         let within = match above {
             _ if above.join("CURRENT").is_file() && above.join("IDENTITY").is_file() => "inside a RocksDB database",
             _ if above.join("archive.json").is_file() && above.join("epochs").is_dir() => "inside an archive",
+            _ if above.join("known-archive.json").is_file() && above.join("lock").is_file() => {
+                "inside an archiver's state directory"
+            }
             _ => continue,
         };
         return Err(Error::new(Code::Usage, "checking the destination")

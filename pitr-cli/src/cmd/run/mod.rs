@@ -22,7 +22,7 @@ use pitr_archive::{
     },
 };
 use pitr_archiver::{
-    Archiver, Parts,
+    Archiver, Parts, Standby,
     budget::{self, Budget, Floor},
     config::Rival,
 };
@@ -31,6 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::reload::OfProcess;
 use crate::{
+    alone::Alone,
     args::archiving::{LimitArgs, RunArgs, WhenFull},
     cmd::work,
     context::Context,
@@ -65,16 +66,23 @@ struct AllCaughtUp {
 pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
     let (jobs, process) = match &args.config {
         Some(path) => {
-            let file = sources::load(path, std::env::vars())?.file;
+            let file = sources::load(path, sources::environment())?.file;
             (jobs::of(&file)?, OfProcess::of(&file))
         }
         None => (vec![named(args)?], OfProcess::default()),
     };
+    let mut jobs = jobs;
+    for job in &mut jobs {
+        job.config.rival = if args.take_over { Rival::TakeOver } else { Rival::Leave };
+    }
     let http = &process.http;
     refuse_no_database(&jobs, args)?;
+    for job in &jobs {
+        jobs::refuse_inside(&job.config, &job.url)?;
+    }
     large_files_are_errors()?;
     // Listened for before there is anything to end.
-    let shutdown = shutdown()?;
+    let shutdown = shutdown(if args.config.is_some() && !args.once { Hangup::ReadsAgain } else { Hangup::Ends })?;
     if args.once {
         let named_by = if args.config.is_some() { NamedBy::File } else { NamedBy::Options };
         return catch_up(context, &jobs, named_by, shutdown).await;
@@ -144,7 +152,7 @@ pub fn resources(args: &RunArgs) -> Result<ResourceLimits> {
     let LimitArgs { upload_rate, read_rate, nice, threads } = args.limits;
     let typed = ResourceLimits { upload_rate, read_rate, nice, threads };
     match &args.config {
-        Some(path) => Ok(typed.or(&sources::load(path, std::env::vars())?.file.limits)),
+        Some(path) => Ok(typed.or(&sources::load(path, sources::environment())?.file.limits)),
         None => Ok(typed),
     }
 }
@@ -177,7 +185,6 @@ fn named(args: &RunArgs) -> Result<Job> {
         },
         floor: args.min_free.map_or(Floor::Usual, Floor::Bytes),
     };
-    config.rival = if args.take_over { Rival::TakeOver } else { Rival::Leave };
     let key = archive.key_file.map(SecretRef::File);
     Ok(Job {
         name,
@@ -213,11 +220,11 @@ async fn key(job: &Job) -> Result<Option<MasterKey>> {
 }
 
 /// Opens a job's archive and the archiver on it.
-async fn open(context: &Context, job: &Job, panel: &Panel) -> Result<Archiver> {
+async fn open(context: &Context, job: &Job, panel: &Panel) -> Result<(Alone, Archiver)> {
     let archive = open_measured(context, job, panel).await?;
     let read_rate = context.rates.read.clone();
     let parts = Parts { metrics: Arc::clone(&panel.metrics), read_rate, ..Parts::system() };
-    Archiver::open(job.config.clone(), archive, parts).await
+    Alone::join(Standby::begin(job.config.clone(), parts)?, archive).await
 }
 
 fn told(job: &Job) {
@@ -245,7 +252,7 @@ async fn catch_up(
     let mut all = Vec::new();
     for job in jobs {
         let panel = Panel::new(job, Arc::clone(&context.clock));
-        let mut archiver = open(context, job, &panel).await?;
+        let (_alone, mut archiver) = open(context, job, &panel).await?;
         let position = tokio::select! {
             position = archiver.catch_up() => position?,
             () = &mut shutdown => return Err(Error::new(Code::Interrupted, "catching up")),
@@ -293,13 +300,33 @@ fn large_files_are_errors() -> Result<()> {
     signal(kind).map(drop).map_err(|e| Error::new(Code::Internal, "listening for signals").because(e))
 }
 
+/// What SIGHUP means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hangup {
+    /// The terminal is gone: end in order.
+    Ends,
+    /// Somebody else listens for it.
+    ReadsAgain,
+}
+
 /// Completes at the first SIGTERM or SIGINT. A second one ends the process at once: whoever sends it does not want to
 /// wait for a store that does not answer, and what is not shipped is pinned for the next run.
-fn shutdown() -> Result<impl Future<Output = ()>> {
+fn shutdown(hangup: Hangup) -> Result<impl Future<Output = ()>> {
     let listen = |kind| signal(kind).map_err(|e| Error::new(Code::Internal, "listening for signals").because(e));
     let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hup = match hangup {
+        Hangup::Ends => Some(listen(SignalKind::hangup())?),
+        Hangup::ReadsAgain => None,
+    };
     Ok(async move {
+        let hung_up = async {
+            match &mut hup {
+                Some(hup) => hup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            _ = hung_up => tracing::info!("SIGHUP: shipping the rest"),
             _ = term.recv() => tracing::info!("SIGTERM: shipping the rest"),
             _ = int.recv() => tracing::info!("interrupted: shipping the rest"),
         }

@@ -36,6 +36,7 @@ use super::{
     told,
 };
 use crate::{
+    alone::Alone,
     context::Context,
     settings::{
         file::{File, Hooks},
@@ -196,7 +197,7 @@ async fn read_again(
 
 async fn written(path: PathBuf) -> Result<(OfProcess, Vec<Job>)> {
     let read = tokio::task::spawn_blocking(move || {
-        let file: File = sources::load(&path, std::env::vars())?.file;
+        let file: File = sources::load(&path, sources::environment())?.file;
         Ok((OfProcess::of(&file), jobs::of(&file)?))
     });
     read.await.map_err(|e| Error::new(Code::Internal, "reading the configuration").because(e))?
@@ -311,8 +312,8 @@ impl Keeper {
         let span = tracing::info_span!("archiver", database = job.name, archive = url::redacted(&job.url));
         let run = async {
             tokio::pin!(shutdown);
-            let archiver = tokio::select! {
-                archiver = self.reach(opening) => archiver.map_err(Failed::Opening)?,
+            let (_alone, archiver) = tokio::select! {
+                reached = self.reach(opening) => reached.map_err(Failed::Opening)?,
                 () = &mut shutdown => return Ok(()),
             };
             panel.opened(Arc::clone(archiver.archive()));
@@ -323,7 +324,7 @@ impl Keeper {
     }
 
     /// Pins the database's files, and goes on trying to reach its archive for as long as that can help.
-    async fn reach(&self, opening: Opening) -> Result<Archiver> {
+    async fn reach(&self, opening: Opening) -> Result<(Alone, Archiver)> {
         let Self { context, job, panel, observer, settings } = self;
         let (metrics, read_rate) = (Arc::clone(&panel.metrics), context.rates.read.clone());
         let parts = Parts { metrics, observer: observer.clone(), read_rate, ..Parts::system() };
@@ -344,12 +345,12 @@ impl Keeper {
                 }
             };
             let failed = match opened {
-                Ok(archive) => match standby.join(archive).await {
-                    Ok(archiver) => {
+                Ok(archive) => match Alone::join_or_wait(standby, archive).await {
+                    Ok(joined) => {
                         if let Some(since) = away {
                             observer.notice(Notice::ArchiveBack { since });
                         }
-                        return Ok(archiver);
+                        return Ok(joined);
                     }
                     Err((back, e)) => {
                         standby = *back;

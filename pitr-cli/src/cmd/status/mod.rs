@@ -174,7 +174,7 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
     let archive = args.archive.given();
     let mut archivers = Vec::new();
     if let Some(database) = &database {
-        for Answered { archive, answer } in work::ask_archivers(database, &Request::Status).await? {
+        for Answered { archive, answer } in work::ask_archivers(database, &args.archive, &Request::Status).await? {
             match answer {
                 Ok(Answer::Status(status)) => archivers.push((archive, *status)),
                 Ok(_) => return Err(work::unexpected(&Request::Status)),
