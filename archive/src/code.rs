@@ -177,6 +177,11 @@ codes! {
     TagMalformed = "tag.malformed-name", Usage, Error, Never, "the tag's name cannot be used", "1 to 128 letters, digits, '.', '_', '-', not beginning with '.' or '-'";
     // Restoring.
     DestinationNotEmpty = "restore.destination-not-empty", Usage, Error, Never, "the destination is not empty", "choose a directory that does not exist yet or is empty";
+    DatabaseInUse = "restore.in-use", Usage, Error, Later, "a server has the database open", "stop it first: what it writes would be lost, and it would go on in the directory that was set aside";
+    CannotSwap = "restore.cannot-swap", Usage, Error, Never, "a directory cannot be replaced by another one", "restore with --into beside it, and put the directories in their places by hand while the server is stopped";
+    SwapInterrupted = "restore.swap-interrupted", Usage, Error, Later, "a database was being put in its place when that failed", "nothing is lost: the old and the new database are both there, and the same command goes on from here";
+    NothingAside = "restore.nothing-aside", Usage, Error, Never, "no restore in place has set a database aside here", "pitr restore --in-place does; what was settled is no longer known";
+    SwapRecordDamaged = "restore.record-damaged", Usage, Error, Never, "the file that says what was set aside cannot be read", "the directories DIR.before-TIME and DIR.restored-TIME are whole: with the server stopped, rename them by hand and delete this file";
     DestinationTooSmall = "restore.no-space", Usage, Error, Never, "the destination has too little free space", "the need and what is free are shown above";
     ForeignPath = "restore.foreign-path", Usage, Error, Never, "the database keeps files outside its own directory", "say where they shall go with --map-path OLD=NEW (the paths are shown above)";
     SequenceMismatch = "restore.sequence-mismatch", Integrity, Critical, Never, "the restored database's latest sequence number is not the planned one", "the restored copy is kept aside and must not be used; please report this";

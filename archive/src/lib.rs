@@ -23,6 +23,7 @@ pub mod catalog;
 pub mod cipher;
 pub mod clock;
 pub mod code;
+pub mod crash;
 pub mod error;
 pub mod ids;
 pub mod keyring;

@@ -1,18 +1,12 @@
 //! Named places at which tests stop the process as a power cut would.
 //!
-//! Owns: the names. `PITR_CRASH_AT=NAME` or `NAME:COUNT` ends the process by SIGKILL when the place is reached for the
-//! COUNT-th time. The variable is read once. Only files that perform effects call [`point`], never codecs.
+//! Owns: the names. The environment can ask that the process end at one ([`pitr_archive::crash`]). Only files that perform
+//! effects call [`point`], never codecs.
 //! A simulation that runs many archivers in one process is told instead ([`tell`]) and ends one of them by unwinding.
 
-use std::{
-    cell::RefCell,
-    fmt,
-    rc::Rc,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{cell::RefCell, fmt, rc::Rc};
+
+use pitr_archive::crash::die_if_asked;
 
 /// Every name, in the order in which a start, a segment and a base pass them. Every one of them is met by the simulation
 /// and by `tests/kills.rs`, which fail on a new one until something reaches it.
@@ -60,22 +54,6 @@ pub const INDEX_POINTS: &[&str] = &["index-before-put", "index-after-put"];
 pub const MERGE_POINTS: &[&str] =
     &["merge-before-put", "merge-after-put", "merge-before-delete", "merge-deleted-one", "merge-after-delete"];
 
-struct Armed {
-    name: String,
-    left: AtomicU64,
-}
-
-fn armed() -> Option<&'static Armed> {
-    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
-    ARMED
-        .get_or_init(|| {
-            let text = std::env::var("PITR_CRASH_AT").ok()?;
-            let (name, count) = text.split_once(':').unwrap_or((&text, "1"));
-            Some(Armed { name: name.to_owned(), left: AtomicU64::new(count.parse().unwrap_or(1)) })
-        })
-        .as_ref()
-}
-
 type Listener = Rc<dyn Fn(&'static str)>;
 
 thread_local! {
@@ -113,11 +91,5 @@ pub fn point(name: &'static str) {
     if let Some(listener) = LISTENER.with_borrow(Clone::clone) {
         listener(name);
     }
-    if let Some(armed) = armed()
-        && armed.name == name
-        && armed.left.fetch_sub(1, Ordering::SeqCst) == 1
-    {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        std::process::abort();
-    }
+    die_if_asked(name);
 }

@@ -106,6 +106,8 @@ async fn run(context: &Context, command: &Command) -> Result<Verdict> {
         Command::Log(args) => cmd::log::run(context, args).await,
         Command::Plan(args) => cmd::plan::run(context, args).await,
         Command::Restore(args) => cmd::restore::run(context, args).await,
+        Command::Rollback(args) => cmd::swap::rollback(context, args),
+        Command::Settle(args) => cmd::swap::settle(context, args),
         Command::Verify(args) => cmd::verify::run(context, args).await,
         Command::Prune(args) => cmd::prune::run(context, args).await,
         Command::Check(args) => cmd::check::run(context, args).await,

@@ -1,6 +1,7 @@
 //! Reads an archive: finds what a target means, plans a restore, performs it, checks the archive, shows its records.
 //!
 //! - [`target`]: what was asked for; [`plan`]: what will be done, as a value, with every refusal exact;
+//! - [`in_place`]: a restored database takes the place of the present one, and gives it back;
 //! - [`restore`]: performs a plan; [`finish`]: the only file that opens a restored database;
 //! - [`verify`]: every hash of an archive, and digests of two restores of one position; [`digest`]: those digests;
 //! - [`log`]: the archived records, decoded;
@@ -9,9 +10,11 @@
 //! Order of effects: everything is read and checked before a destination is touched; a restore is built in a staging
 //! directory beside the destination, made durable, and renamed at the very end.
 
+pub mod crash;
 pub mod digest;
 pub mod finish;
 pub mod hold;
+pub mod in_place;
 pub mod log;
 pub mod owner;
 pub mod plan;

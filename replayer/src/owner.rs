@@ -38,6 +38,12 @@ impl Owner {
         Ok(Self { user: known.map(|(id, _)| id), group })
     }
 
+    /// To whom a file belongs.
+    pub fn of(file: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self { user: Some(file.uid()), group: Some(file.gid()) }
+    }
+
     /// Gives `path` to this owner.
     pub fn apply(self, path: &Path) -> Result<()> {
         chown(path, self.user, self.group).map_err(|e| io("changing the owner of", path, e))

@@ -25,7 +25,8 @@ use pitr_archive::{
 use serde::Serialize;
 
 use crate::{
-    finish,
+    crash, finish,
+    in_place::Present,
     owner::Owner,
     plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive},
     progress::{Phase, Progress},
@@ -53,8 +54,10 @@ use wal::WalTotals;
 /// How to restore.
 #[derive(Clone, Debug)]
 pub struct RestoreOptions {
-    /// The directory that the database shall be in: not existing yet, or empty.
+    /// The directory that the database shall be in.
     pub into: PathBuf,
+    /// What may be there.
+    pub destination: Destination,
     /// To whom the files shall belong.
     pub owner: Option<Owner>,
     /// Where directories of the source outside its database directory go.
@@ -72,8 +75,27 @@ pub struct RestoreOptions {
 impl RestoreOptions {
     /// Into `into`, owner unchanged, no paths mapped, recovery left to the server. `marker` must be random.
     pub fn new(into: impl Into<PathBuf>, marker: Nonce, now: Micros) -> Self {
-        Self { into: into.into(), owner: None, map_paths: Vec::new(), finish: Finish::Leave, marker, now, workers: 4 }
+        Self {
+            into: into.into(),
+            destination: Destination::New,
+            owner: None,
+            map_paths: Vec::new(),
+            finish: Finish::Leave,
+            marker,
+            now,
+            workers: 4,
+        }
     }
+}
+
+/// What may be where a database is restored to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Destination {
+    /// Nothing, or an empty directory.
+    #[default]
+    New,
+    /// The present database. It is set aside ([`crate::in_place`]).
+    InPlace,
 }
 
 /// `--map-path OLD=NEW`.
@@ -117,6 +139,12 @@ pub struct RestoreReport {
     pub wal_bytes: u64,
     /// RocksDB recovered it here and reported the planned sequence number.
     pub recovered: bool,
+    /// Where the database is that was there before, its own directory first; in place only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aside: Vec<PathBuf>,
+    /// What lay in its directory, is not RocksDB's and did not come along.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<String>,
     /// The plan's notes.
     pub notes: Vec<Note>,
 }
@@ -140,9 +168,26 @@ pub async fn restore(
 ) -> Result<RestoreReport> {
     let into = std::path::absolute(&options.into).map_err(|e| io("naming the destination", &options.into, e))?;
     let base = base_of(archive, plan).await?;
-    let layout = paths::layout(&base.paths, &into, &options.map_paths)?;
-    for directory in layout.directories() {
-        staging::check_free(directory)?;
+    let maps = match options.destination {
+        Destination::New => options.map_paths.clone(),
+        Destination::InPlace => paths::in_place(&base.paths, &into, &options.map_paths),
+    };
+    let layout = paths::layout(&base.paths, &into, &maps)?;
+    let directories = staging::outermost(&layout.directories());
+    let present = match options.destination {
+        Destination::InPlace => Some(Present::claim(&directories)?),
+        Destination::New => {
+            for directory in layout.directories() {
+                staging::check_free(directory)?;
+            }
+            None
+        }
+    };
+    if let Some(present) = &present
+        && let Some(aside) = present.has_arrived(&plan.position)?
+    {
+        let finish = finish_of(plan, options);
+        return Ok(report(&base, plan, options, (into, finish), Outcome { aside, ..Outcome::default() }));
     }
     let small = SmallFiles::prepare(&base, plan, &layout, options)?;
     let finish = finish_of(plan, options);
@@ -153,27 +198,31 @@ pub async fn restore(
     check_space(&base, plan, &layout)?;
 
     let staging = Staging::create(&layout.directories())?;
-    let work = Work { archive, plan, base: &base, layout: &layout, staging: &staging, options, progress };
+    let work = Work {
+        archive,
+        plan,
+        base: &base,
+        layout: &layout,
+        staging: &staging,
+        options,
+        present: present.as_ref(),
+        progress,
+    };
     let published = match work.fill(small).await {
-        Ok(totals) => staging.publish().map(|()| totals),
+        Ok(totals) => publish(&staging, present.as_ref(), options).map(|aside| (totals, aside)),
         Err(e) => Err(e),
     };
     match published {
-        Ok(totals) => Ok(RestoreReport {
-            into,
-            position: plan.position,
-            base: base.id.clone(),
-            marker: options.marker,
-            files: base.files.len(),
-            file_bytes: base.files.iter().map(|f| f.size).sum(),
-            records: totals.records,
-            wal_bytes: totals.bytes,
-            recovered: finish == Finish::Recover,
-            notes: plan.notes.clone(),
-        }),
+        Ok((totals, aside)) => {
+            let left_behind = present.map(|present| present.left_behind().to_vec()).unwrap_or_default();
+            let files = (base.files.len(), base.files.iter().map(|f| f.size).sum());
+            Ok(report(&base, plan, options, (into, finish), Outcome { files, totals, aside, left_behind }))
+        }
         Err(e) if e.code() == Code::SequenceMismatch && finish == Finish::Recover => {
             Err(e.with("kept in", staging.path(&layout.db)?.display()))
         }
+        // Both databases are there, under names that the record tells.
+        Err(e) if e.code() == Code::SwapInterrupted => Err(e),
         Err(e) => {
             // The error at hand says why; that the staging directory could not be removed would only hide it, and the
             // next restore removes it.
@@ -181,6 +230,49 @@ pub async fn restore(
             Err(e)
         }
     }
+}
+
+/// What a restore did.
+#[derive(Default)]
+struct Outcome {
+    files: (usize, u64),
+    totals: WalTotals,
+    aside: Vec<PathBuf>,
+    left_behind: Vec<String>,
+}
+
+fn report(
+    base: &BaseDocument,
+    plan: &RestorePlan,
+    options: &RestoreOptions,
+    (into, finish): (PathBuf, Finish),
+    outcome: Outcome,
+) -> RestoreReport {
+    RestoreReport {
+        into,
+        position: plan.position,
+        base: base.id.clone(),
+        marker: options.marker,
+        files: outcome.files.0,
+        file_bytes: outcome.files.1,
+        records: outcome.totals.records,
+        wal_bytes: outcome.totals.bytes,
+        recovered: finish == Finish::Recover,
+        aside: outcome.aside,
+        left_behind: outcome.left_behind,
+        notes: plan.notes.clone(),
+    }
+}
+
+/// Gives what was staged its final name; answers where what was there is now.
+fn publish(staging: &Staging, present: Option<&Present>, options: &RestoreOptions) -> Result<Vec<PathBuf>> {
+    let Some(present) = present else {
+        return staging.publish().map(|()| Vec::new());
+    };
+    staging.look_like_places()?;
+    staging.make_durable()?;
+    crash::point("restore-durable");
+    present.replace(staging, options.now).map(|swapped| swapped.aside)
 }
 
 /// Repeating an ingestion is recovering the copy up to it, and behind it.
@@ -239,12 +331,14 @@ struct Work<'a> {
     layout: &'a Layout,
     staging: &'a Staging,
     options: &'a RestoreOptions,
+    present: Option<&'a Present>,
     progress: Arc<dyn Progress>,
 }
 
 impl Work<'_> {
     /// Everything between the first and the last effect that anybody else could see.
     async fn fill(&self, small: SmallFiles) -> Result<WalTotals> {
+        crash::point("restore-staged");
         let source = FromArchive(self.archive);
         let mut jobs = self.jobs()?;
         let captured = ingest::jobs(self.plan, self.layout, self.staging)?;
@@ -259,6 +353,7 @@ impl Work<'_> {
             (Err(e), Err(other)) if e.code() == Code::Interrupted => return Err(other),
             (Err(e), _) | (_, Err(e)) => return Err(e),
         };
+        crash::point("restore-records-written");
         let (families, describing) = (small.families.clone(), small.describing.clone());
         let totals = WalTotals::sum(&stages);
         let last_sequence = stages.first().and_then(|first| first.last_sequence);
@@ -270,7 +365,9 @@ impl Work<'_> {
             move || small.write(&staged, expected, last_sequence, newest)
         })
         .await?;
+        crash::point("restore-small-files-written");
         if finish_of(self.plan, self.options) == Finish::Recover {
+            crash::point("restore-before-recovery");
             self.progress.begin(Phase::Recovery, None);
             if self.plan.ingestions.is_empty() {
                 let spec = recover::spec(self.layout, self.staging, families, self.plan.two_phase())?;
@@ -280,8 +377,10 @@ impl Work<'_> {
                 blocking(move || repeating.perform()).await?;
             }
             self.progress.end(Phase::Recovery);
+            crash::point("restore-after-recovery");
         }
-        if let Some(owner) = self.options.owner {
+        let owner = self.options.owner.or_else(|| self.present.and_then(Present::owner));
+        if let Some(owner) = owner {
             self.staging.give_to(owner)?;
         }
         Ok(totals)

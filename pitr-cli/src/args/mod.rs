@@ -20,7 +20,7 @@ use self::{
     common::GlobalArgs,
     keeping::PruneArgs,
     looking::{ListArgs, LogArgs},
-    restoring::{PlanArgs, RestoreArgs, VerifyArgs},
+    restoring::{PlanArgs, RestoreArgs, RollbackArgs, SettleArgs, VerifyArgs},
     tools::{CheckArgs, CompletionsArgs, DemoArgs, ErrorsArgs, InspectArgs},
 };
 
@@ -80,6 +80,10 @@ pub enum Command {
     Plan(PlanArgs),
     #[command(about = "Rebuild the database as it was at a record, a sequence number, a time or a tag")]
     Restore(RestoreArgs),
+    #[command(about = "Put back the database that a restore in place set aside")]
+    Rollback(RollbackArgs),
+    #[command(about = "End restores in place: delete what they set aside, or keep it for good")]
+    Settle(SettleArgs),
     #[command(about = "Prove that an archive is whole: every hash, no gap")]
     Verify(VerifyArgs),
     #[command(about = "Delete what the retention policy does not keep")]

@@ -1,8 +1,8 @@
-//! Options of the commands that go back: plan, restore, verify.
+//! Options of the commands that go back: plan, restore, rollback, settle, verify.
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use pitr_archive::ids::{BaseId, TimelineId};
 
 use super::{common::ArchiveArgs, values};
@@ -92,6 +92,11 @@ pub struct PlanArgs {
         at the very end; nothing that exists is overwritten. Opening it is left to your server (which recovers the \
         log as after a crash), unless --finish lets RocksDB do it here. `pitr plan` with the same target shows \
         beforehand what will happen.\n\n\
+        With --in-place the restored database takes the place of the present one, by one exchange of their names at the \
+        very end: up to then the present one is there, unchanged, and afterwards it is kept beside it. It is locked as a \
+        server would lock it, so that none can be running or be started meanwhile. The files get the owner and the \
+        directory the mode of what was there. `pitr rollback DIR` exchanges them back, `pitr settle DIR` ends it. Room for \
+        both is needed.\n\n\
         Files that entered the database without the log (ingestion) are barriers: targets behind one are reached from \
         the base that followed it. With --cross-ingest a target between the two is reached, too: the copy is \
         recovered up to the ingestion, the captured files are brought in with the sequence numbers that they had, and \
@@ -100,9 +105,11 @@ pub struct PlanArgs {
     after_help = "Examples:\n  \
         pitr restore --to-tag before-migration --archive file:/var/backups/app --into /var/lib/app/db-restored\n  \
         pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --into ./db --finish\n  \
+        pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --in-place /var/lib/app/db\n  \
         pitr restore --to-record 4711 --archive file:/var/backups/app --into /srv/db --owner app:app\n  \
         pitr restore --to-latest --archive file:/var/backups/app --into /srv/db --map-path /fast/wal=/srv/wal\n  \
-        pitr restore --to-record 4711 --cross-ingest --archive file:/var/backups/app --into /srv/db"
+        pitr restore --to-record 4711 --cross-ingest --archive file:/var/backups/app --into /srv/db",
+    group = ArgGroup::new("destination").required(true).args(["into", "in_place"])
 )]
 pub struct RestoreArgs {
     /// The target.
@@ -113,7 +120,10 @@ pub struct RestoreArgs {
     pub archive: ArchiveArgs,
     /// The directory for the restored database: not existing yet, or empty
     #[arg(long, value_name = "DIR")]
-    pub into: PathBuf,
+    pub into: Option<PathBuf>,
+    /// The directory of the present database, which is set aside as DIR.before-TIME; its server must be stopped
+    #[arg(long, value_name = "DIR")]
+    pub in_place: Option<PathBuf>,
     /// To whom the files shall belong, by names or numbers
     #[arg(long, value_name = "USER[:GROUP]")]
     pub owner: Option<String>,
@@ -129,6 +139,44 @@ pub struct RestoreArgs {
     /// The rest of planning.
     #[command(flatten)]
     pub planning: PlanningArgs,
+}
+
+/// `pitr rollback`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "Put the database back that a restore in place set aside.\n\n\
+        What is in the directory now is set aside in turn, as DIR.restored-TIME, so a second rollback is as none. The server \
+        must be stopped. A swap that was interrupted is ended first.",
+    after_help = "Examples:\n  \
+        pitr rollback /var/lib/app/db\n  \
+        pitr rollback /var/lib/app/db --json | jq -r '.aside[]'"
+)]
+pub struct RollbackArgs {
+    /// The database's directory
+    #[arg(value_name = "DIR")]
+    pub db: PathBuf,
+}
+
+/// `pitr settle`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    long_about = "End restores in place: what they set aside is deleted, or kept for good.\n\n\
+        After either there is nothing to roll back to. The database in the directory is not touched, and its server may run.",
+    after_help = "Examples:\n  \
+        pitr settle /var/lib/app/db --discard     delete what was set aside\n  \
+        pitr settle /var/lib/app/db --keep        leave it where it is, as a plain directory",
+    group = ArgGroup::new("how").required(true).args(["keep", "discard"])
+)]
+pub struct SettleArgs {
+    /// The database's directory
+    #[arg(value_name = "DIR")]
+    pub db: PathBuf,
+    /// Leave the directories that were set aside where they are
+    #[arg(long)]
+    pub keep: bool,
+    /// Delete them
+    #[arg(long)]
+    pub discard: bool,
 }
 
 /// `pitr verify`.

@@ -16,6 +16,7 @@ pub mod reload;
 pub mod restore;
 pub mod run;
 pub mod status;
+pub mod swap;
 pub mod tag;
 pub mod verify;
 pub mod work;

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pitr_archive::Result;
+use pitr_archive::{Code, Error, Result};
 use pitr_replayer::{
     hold::Hold,
     owner::Owner,
-    restore::{Finish, PathMap, RestoreOptions, RestoreReport, restore},
+    restore::{Destination, Finish, PathMap, RestoreOptions, RestoreReport, restore},
 };
 use serde::Serialize;
 
@@ -35,7 +35,13 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     let began = context.clock.now();
     let target = target(context, &args.target)?;
     // What can be refused without reading the archive is refused first.
-    let mut wanted = RestoreOptions::new(&args.into, context.random.nonce()?, began);
+    let (into, destination) = match (&args.into, &args.in_place) {
+        (Some(into), _) => (into, Destination::New),
+        (None, Some(present)) => (present, Destination::InPlace),
+        (None, None) => return Err(Error::new(Code::Usage, "reading the destination")),
+    };
+    let mut wanted = RestoreOptions::new(into, context.random.nonce()?, began);
+    wanted.destination = destination;
     wanted.owner = args.owner.as_deref().map(Owner::parse).transpose()?;
     wanted.map_paths = args.map_path.iter().map(|m| PathMap { old: m.old.clone(), new: m.new.clone() }).collect();
     wanted.finish = if args.finish { Finish::Recover } else { Finish::Leave };
@@ -78,6 +84,15 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
         ),
         ("took", text::duration(Duration::from_secs_f64(seconds))),
     ];
+    if !report.aside.is_empty() {
+        let aside: Vec<_> = report.aside.iter().map(|path| path.display().to_string()).collect();
+        let into = report.into.display();
+        let more = format!("{}\npitr rollback {into} swaps back, pitr settle {into} ends it", aside.join("\n"));
+        facts.push(("set aside", more));
+    }
+    if !report.left_behind.is_empty() {
+        facts.push(("left behind", out.warn(&format!("{}: not RocksDB's", report.left_behind.join(", ")))));
+    }
     if !plan.distance.exact {
         facts.push(("distance", out.warn(&plan.distance.text)));
     }

@@ -23,7 +23,10 @@ use pitr_archive::{
 };
 use tokio::sync::mpsc;
 
-use crate::progress::{Phase, Progress};
+use crate::{
+    crash,
+    progress::{Phase, Progress},
+};
 
 /// Large enough that a system call does not count, small enough that what several workers read stays in the second-level
 /// cache of their core until it is hashed and written: with 512 KiB a restore took a fifth longer.
@@ -93,6 +96,7 @@ pub(crate) async fn lay_down(
     while let Some(outcome) = running.next().await {
         match outcome {
             Ok((file, path, size)) => {
+                crash::point("restore-file-laid");
                 progress.advance(Phase::Base, size);
                 laid.push((file, path));
             }

@@ -31,6 +31,20 @@ pub(crate) struct Layout {
     pub cf_paths: Vec<(pitr_archive::ids::ColumnFamilyId, Vec<PathBuf>)>,
 }
 
+/// The mappings of a restore in place: the database's other directories stay where they are, unless they are mapped. Only for
+/// the directory that the source itself had: on another machine, or for a copy, the same paths can be somebody else's.
+pub(crate) fn in_place(source: &DatabasePaths, into: &Path, maps: &[PathMap]) -> Vec<PathMap> {
+    let mut all = maps.to_vec();
+    if clean(&source.db) == into {
+        for (_, path) in foreign(source) {
+            if !maps.iter().any(|map| clean(path).starts_with(clean(&map.old))) {
+                all.push(PathMap { old: path.to_owned(), new: clean(path) });
+            }
+        }
+    }
+    all
+}
+
 /// Lays out `source` at `into`, which must be absolute.
 pub(crate) fn layout(source: &DatabasePaths, into: &Path, maps: &[PathMap]) -> Result<Layout> {
     for map in maps {

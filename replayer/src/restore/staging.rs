@@ -93,25 +93,27 @@ fn beside(place: &Path) -> Result<PathBuf> {
     Ok(parent(place)?.join(staged))
 }
 
+/// Those that lie in none of the others, in their order.
+pub(crate) fn outermost<'a>(places: &[&'a Path]) -> Vec<&'a Path> {
+    let inside = |place: &Path| places.iter().any(|other| *other != place && place.starts_with(other));
+    places.iter().copied().filter(|place| !inside(place)).collect()
+}
+
 impl Staging {
     /// Staging directories for these final ones. A directory below another is staged inside it. What an interrupted
     /// restore left behind is removed first.
     pub fn create(places: &[&Path]) -> Result<Self> {
         let mut pairs: Vec<Pair> = Vec::new();
-        let mut inside = Vec::new();
-        for place in places {
-            if places.iter().any(|other| other != place && place.starts_with(other)) {
-                inside.push(*place);
-                continue;
-            }
+        let outermost = outermost(places);
+        for place in &outermost {
             let staging = beside(place)?;
             let above = parent(place)?;
             fs::create_dir_all(above).map_err(|e| io("creating", above, e))?;
             let lock = claim(&staging)?;
-            pairs.push(Pair { staging, place: (*place).to_owned(), _lock: lock });
+            pairs.push(Pair { staging, place: place.to_path_buf(), _lock: lock });
         }
         let staging = Self { pairs };
-        for place in inside {
+        for place in places.iter().filter(|place| !outermost.contains(place)) {
             let path = staging.path(place)?;
             fs::create_dir_all(&path).map_err(|e| io("creating", &path, e))?;
         }
@@ -129,6 +131,35 @@ impl Staging {
             .ok_or_else(|| Error::new(Code::Internal, "staging").on(place.display()))
     }
 
+    /// What is staged, and its place: the database's own first.
+    pub fn pairs(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.pairs.iter().map(|pair| (pair.staging.as_path(), pair.place.as_path()))
+    }
+
+    /// Makes every directory durable: then what is staged is complete, whatever happens.
+    pub fn make_durable(&self) -> Result<()> {
+        for pair in &self.pairs {
+            for path in below(&pair.staging)?.iter().rev().filter(|p| p.is_dir()) {
+                sync_directory(path)?;
+            }
+            sync_directory(parent(&pair.staging)?)?;
+        }
+        Ok(())
+    }
+
+    /// Gives every staged directory the mode of what is in its place.
+    pub fn look_like_places(&self) -> Result<()> {
+        for pair in &self.pairs {
+            match fs::metadata(&pair.place) {
+                Ok(there) => fs::set_permissions(&pair.staging, there.permissions())
+                    .map_err(|e| io("setting the mode of", &pair.staging, e))?,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(io("looking at", &pair.place, e)),
+            }
+        }
+        Ok(())
+    }
+
     /// Gives every staged file and directory to `owner`.
     pub fn give_to(&self, owner: Owner) -> Result<()> {
         for pair in &self.pairs {
@@ -142,11 +173,7 @@ impl Staging {
     /// Makes every directory durable and gives all their final names, the database directory (the first) last:
     /// without it nothing looks like a database.
     pub fn publish(&self) -> Result<()> {
-        for pair in &self.pairs {
-            for path in below(&pair.staging)?.iter().rev().filter(|p| p.is_dir()) {
-                sync_directory(path)?;
-            }
-        }
+        self.make_durable()?;
         // The database's own directory last: with it, the restored database is there. Where it cannot be put in its place,
         // the others leave theirs again.
         for (published, pair) in self.pairs.iter().rev().enumerate() {

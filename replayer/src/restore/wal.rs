@@ -20,7 +20,10 @@ use pitr_archive::{
 };
 
 use super::staging::sync_directory;
-use crate::plan::{PlannedWal, WalTimestampSizes, sequence};
+use crate::{
+    crash,
+    plan::{PlannedWal, WalTimestampSizes, sequence},
+};
 
 /// Written in pieces of this many bytes.
 const BUFFER: usize = 1 << 20;
@@ -175,6 +178,7 @@ impl WalFiles {
             open.flush()?;
             open.file.sync_all().map_err(|e| io("making durable", &open.path, e))?;
             self.totals.bytes += open.writer.offset();
+            crash::point("restore-wal-closed");
         }
         Ok(())
     }

@@ -1,0 +1,51 @@
+//! `pitr rollback` and `pitr settle`: what follows a restore in place.
+
+use std::path::PathBuf;
+
+use pitr_archive::Result;
+use pitr_replayer::in_place;
+use serde::Serialize;
+
+use crate::{
+    args::restoring::{RollbackArgs, SettleArgs},
+    context::Context,
+    output::{Verdict, text},
+};
+
+#[derive(Serialize)]
+struct Settled {
+    discarded: bool,
+    directories: Vec<PathBuf>,
+}
+
+/// Swaps back.
+pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<Verdict> {
+    let swapped = in_place::rollback(&args.db)?;
+    let out = &context.output;
+    if out.is_json() {
+        out.json(&swapped)?;
+        return Ok(Verdict::Done);
+    }
+    out.line(format!("{} holds again what was set aside. What it held until now is in:", swapped.db.display()))?;
+    for aside in &swapped.aside {
+        out.line(format!("  {}", aside.display()))?;
+    }
+    out.line("Your server can be started. pitr rollback swaps once more, pitr settle ends it.")?;
+    Ok(Verdict::Done)
+}
+
+/// Ends it.
+pub fn settle(context: &Context, args: &SettleArgs) -> Result<Verdict> {
+    let directories = if args.discard { in_place::discard(&args.db)? } else { in_place::keep(&args.db)? };
+    let out = &context.output;
+    if out.is_json() {
+        out.json(&Settled { discarded: args.discard, directories })?;
+        return Ok(Verdict::Done);
+    }
+    let what = text::count(directories.len() as u64, "directory");
+    out.line(if args.discard { format!("Deleted {what}:") } else { format!("Left {what} where they are:") })?;
+    for directory in &directories {
+        out.line(format!("  {}", directory.display()))?;
+    }
+    Ok(Verdict::Done)
+}

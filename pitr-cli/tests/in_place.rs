@@ -1,0 +1,303 @@
+//! A restore takes the place of a database, and gives it back: whatever ends it on the way, the old database or the new one is
+//! there, whole, or none that a server would open, and one command goes on from there.
+
+#![allow(clippy::expect_used)] // a test fails by panicking
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use pitr_replayer::crash::POINTS;
+use rocksdb::{DB, FlushOptions, Options};
+use serde_json::Value;
+
+fn pitr(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pitr"));
+    command.args(args).env_remove("PITR_ARCHIVE").env_remove("PITR_KEY_FILE");
+    command
+}
+
+fn json(args: &[&str]) -> Value {
+    let output = pitr(args).arg("--json").output().expect("the program starts");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn refused(args: &[&str]) -> Value {
+    let output = pitr(args).arg("--json").output().expect("the program starts");
+    assert!(!output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+    serde_json::from_slice(&output.stderr).expect("JSON")
+}
+
+/// A database that was archived with key `state` being `old` (tag `before`) and is `new` now. `WALs` lie elsewhere, or not.
+struct Scene {
+    dir: tempfile::TempDir,
+    wal_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wals {
+    Inside,
+    Elsewhere,
+}
+
+impl Scene {
+    fn new(wals: Wals) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let wal_dir = (wals == Wals::Elsewhere).then(|| dir.path().join("fast/wals"));
+        fs::create_dir(dir.path().join("fast")).expect("a directory");
+        let scene = Self { dir, wal_dir };
+        let db = scene.open();
+        // Two files, two logs and what is only in a log.
+        for round in 0..2 {
+            for key in 0..50 {
+                db.put(format!("{round}-{key}"), [b'x'; 100]).expect("a write");
+            }
+            let mut at_once = FlushOptions::default();
+            at_once.set_wait(true);
+            db.flush_opt(&at_once).expect("a flush");
+        }
+        db.put("state", "old").expect("a write");
+        scene.archive_and(&["tag", "create", "before", "--db", &scene.db()]);
+        db.flush().expect("a flush");
+        db.put("state", "new").expect("a write");
+        scene.archive_and(&["run", "--once", "--db", &scene.db()]);
+        drop(db);
+        scene
+    }
+
+    fn options(&self) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        if let Some(dir) = &self.wal_dir {
+            options.set_wal_dir(dir);
+        }
+        options
+    }
+
+    fn open(&self) -> DB {
+        DB::open(&self.options(), self.db()).expect("the database opens")
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn db(&self) -> String {
+        self.path("db")
+    }
+
+    fn archive(&self) -> String {
+        format!("file:{}", self.path("archive"))
+    }
+
+    fn archive_and(&self, args: &[&str]) -> Value {
+        let archive = self.archive();
+        json(&[args, &["--archive", &archive]].concat())
+    }
+
+    fn in_place(&self) -> Vec<String> {
+        ["restore", "--to-tag", "before", "--in-place", &self.db(), "--archive", &self.archive()]
+            .map(str::to_owned)
+            .to_vec()
+    }
+
+    fn restore(&self) -> Value {
+        json(&self.in_place().iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// What a server would find that opens the database now; it is changed by nothing. `None` if it does not open.
+    fn state(&self) -> Option<String> {
+        state_of(&self.options(), Path::new(&self.db()))
+    }
+
+    /// What lies beside the database and is none of its own directories.
+    fn beside(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for directory in [Some(self.dir.path()), self.wal_dir.as_deref().and_then(Path::parent)].into_iter().flatten() {
+            let names = fs::read_dir(directory).expect("the directory").flatten();
+            all.extend(names.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        }
+        all.retain(|name| !["db", "db.pitr", "archive", "fast", "wals"].contains(&name.as_str()));
+        all.sort();
+        all
+    }
+}
+
+fn state_of(options: &Options, db: &Path) -> Option<String> {
+    let mut options = options.clone();
+    options.create_if_missing(false);
+    options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::AbsoluteConsistency);
+    let db = DB::open_for_read_only(&options, db, false).ok()?;
+    for key in 0..50 {
+        for round in 0..2 {
+            assert!(db.get(format!("{round}-{key}")).expect("a read").is_some(), "{round}-{key}");
+        }
+    }
+    let state = db.get("state").expect("a read").expect("its state");
+    Some(String::from_utf8(state).expect("text"))
+}
+
+#[test]
+fn the_database_that_was_there_is_kept_and_comes_back_until_that_is_settled() {
+    for wals in [Wals::Inside, Wals::Elsewhere] {
+        let scene = Scene::new(wals);
+        fs::write(scene.dir.path().join("db/server.conf"), b"own").expect("a file");
+        let restored = scene.restore();
+        assert_eq!(scene.state().as_deref(), Some("old"), "{wals:?}");
+        assert_eq!(restored["left_behind"][0], "server.conf");
+        let aside = PathBuf::from(restored["aside"][0].as_str().expect("a path"));
+        assert!(aside.display().to_string().contains("/db.before-20"), "{restored}");
+        assert!(aside.join("server.conf").exists());
+        assert_eq!(restored["aside"].as_array().map(Vec::len), Some(if wals == Wals::Inside { 1 } else { 2 }));
+
+        let back = json(&["rollback", &scene.db()]);
+        assert_eq!(scene.state().as_deref(), Some("new"), "{wals:?}");
+        assert!(back["aside"][0].as_str().is_some_and(|path| path.contains("/db.restored-20")), "{back}");
+        json(&["rollback", &scene.db()]);
+        assert_eq!(scene.state().as_deref(), Some("old"));
+        assert!(aside.exists(), "the same name as at first");
+
+        let settled = json(&["settle", &scene.db(), "--discard"]);
+        assert_eq!(settled["directories"].as_array().map(Vec::len), restored["aside"].as_array().map(Vec::len));
+        assert_eq!(scene.state().as_deref(), Some("old"));
+        assert_eq!(scene.beside(), [""; 0]);
+        for args in [&["rollback", &scene.db()][..], &["settle", &scene.db(), "--keep"]] {
+            assert_eq!(refused(args)["code"], "restore.nothing-aside");
+        }
+    }
+}
+
+#[test]
+fn what_was_set_aside_can_be_kept_for_good() {
+    let scene = Scene::new(Wals::Inside);
+    let first = scene.restore();
+    let second = scene.restore();
+    let aside = [&first, &second].map(|r| PathBuf::from(r["aside"][0].as_str().expect("a path")));
+    assert_eq!(state_of(&scene.options(), &aside[0]).as_deref(), Some("new"));
+    assert_eq!(state_of(&scene.options(), &aside[1]).as_deref(), Some("old"));
+    json(&["settle", &scene.db(), "--keep"]);
+    assert!(aside.iter().all(|path| path.exists()));
+    assert_eq!(refused(&["rollback", &scene.db()])["code"], "restore.nothing-aside");
+}
+
+#[test]
+fn a_database_that_a_server_has_open_is_neither_replaced_nor_given_back() {
+    let scene = Scene::new(Wals::Inside);
+    let args = scene.in_place();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let server = scene.open();
+    let e = refused(&args);
+    assert_eq!(e["code"], "restore.in-use");
+    assert!(e["message"].as_str().is_some_and(|m| m.contains(&std::process::id().to_string())), "{e}");
+    drop(server);
+    scene.restore();
+    let server = scene.open();
+    assert_eq!(refused(&["rollback", &scene.db()])["code"], "restore.in-use");
+    json(&["settle", &scene.db(), "--keep"]);
+    drop(server);
+}
+
+#[test]
+fn what_cannot_be_replaced_is_refused_before_anything_is_fetched() {
+    let scene = Scene::new(Wals::Elsewhere);
+    let args = scene.in_place();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    let wals = scene.wal_dir.clone().expect("a directory");
+    fs::write(wals.join("notes.txt"), b"precious").expect("a file");
+    let e = refused(&args);
+    assert_eq!(e["code"], "restore.cannot-swap");
+    assert!(e["message"].as_str().is_some_and(|m| m.contains("notes.txt")), "{e}");
+    assert_eq!(scene.beside(), [""; 0]);
+    let empty = scene.path("empty");
+    fs::create_dir(&empty).expect("a directory");
+    let archive = scene.archive();
+    for (place, code) in [(empty.as_str(), "restore.cannot-swap"), ("/proc/nothing", "file.not-found")] {
+        // Where the source's other directories are not known to be this database's, they are mapped or refused.
+        let map = format!("{}={}", wals.display(), scene.path("other-wals"));
+        let e =
+            refused(&["restore", "--to-tag", "before", "--in-place", place, "--archive", &archive, "--map-path", &map]);
+        assert_eq!(e["code"], code, "{e}");
+    }
+    let e = refused(&["restore", "--to-tag", "before", "--in-place", &empty, "--archive", &archive]);
+    assert_eq!(e["code"], "restore.foreign-path", "{e}");
+}
+
+#[test]
+fn killed_at_any_effect_the_old_or_the_new_database_is_there_and_the_same_command_goes_on() {
+    let mut met = BTreeSet::new();
+    for wals in [Wals::Inside, Wals::Elsewhere] {
+        let scene = Scene::new(wals);
+        for (point, finish) in POINTS.iter().flat_map(|point| [(point, false), (point, true)]) {
+            for count in 1..=3 {
+                let mut args = scene.in_place();
+                args.extend(finish.then(|| "--finish".to_owned()));
+                let args: Vec<_> = args.iter().map(String::as_str).collect();
+                let crash = format!("{point}:{count}");
+                let killed: Output = pitr(&args).env("PITR_CRASH_AT", &crash).output().expect("the program starts");
+                let died = std::os::unix::process::ExitStatusExt::signal(&killed.status) == Some(9);
+                assert!(died || killed.status.success(), "{crash}: {}", String::from_utf8_lossy(&killed.stderr));
+                if !died {
+                    assert_eq!(scene.state().as_deref(), Some("old"));
+                } else {
+                    met.insert(*point);
+                    let swapping = point.starts_with("swap-") && wals == Wals::Elsewhere;
+                    match scene.state().as_deref() {
+                        Some("old" | "new") => {}
+                        // Several directories cannot be exchanged at once: meanwhile nothing opens.
+                        None if swapping => {}
+                        other => panic!("{wals:?} {crash} {finish}: {other:?}"),
+                    }
+                    // Either way on.
+                    if count == 2 && swapping {
+                        let settled = pitr(&["rollback", &scene.db()]).output().expect("the program starts");
+                        let said = String::from_utf8_lossy(&settled.stderr).into_owned();
+                        assert!(settled.status.success() || said.contains("restore.nothing-aside"), "{crash}: {said}");
+                        assert_eq!(scene.state().as_deref(), Some("new"), "{crash}");
+                    }
+                    json(&args);
+                    assert_eq!(scene.state().as_deref(), Some("old"), "{wals:?} {crash} {finish}");
+                }
+                // Back to the beginning: the first that was set aside is the one from before.
+                json(&["rollback", &scene.db()]);
+                assert_eq!(scene.state().as_deref(), Some("new"), "{wals:?} {crash} {finish}");
+                json(&["settle", &scene.db(), "--discard"]);
+                assert_eq!(scene.beside(), [""; 0], "{wals:?} {crash} {finish}");
+                if !died {
+                    break;
+                }
+            }
+        }
+    }
+    let missed: Vec<_> = POINTS.iter().filter(|point| !met.contains(*point)).collect();
+    assert!(missed.is_empty(), "nothing was killed at {missed:?}");
+}
+
+#[test]
+fn the_archive_goes_on_with_the_restored_database_and_with_the_one_that_came_back() {
+    let scene = Scene::new(Wals::Inside);
+    let restored = |target: &[&str], name: &str| {
+        let into = scene.path(name);
+        scene.archive_and(&[&["restore", "--into", &into], target].concat());
+        state_of(&scene.options(), Path::new(&into))
+    };
+    scene.restore();
+    let db = scene.open();
+    db.put("state", "restored and changed").expect("a write");
+    scene.archive_and(&["tag", "create", "branch", "--db", &scene.db()]);
+    drop(db);
+    assert_eq!(restored(&["--to-tag", "branch"], "copy-1").as_deref(), Some("restored and changed"));
+
+    json(&["rollback", &scene.db()]);
+    let db = scene.open();
+    db.put("state", "back and changed").expect("a write");
+    scene.archive_and(&["tag", "create", "back", "--db", &scene.db()]);
+    drop(db);
+    for (tag, state) in [("before", "old"), ("branch", "restored and changed"), ("back", "back and changed")] {
+        assert_eq!(restored(&["--to-tag", tag], &format!("copy-{tag}")).as_deref(), Some(state));
+    }
+    assert_eq!(scene.archive_and(&["verify"])["ok"], true);
+}

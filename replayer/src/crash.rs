@@ -1,0 +1,28 @@
+//! Named places at which tests stop a restore as a power cut would ([`pitr_archive::crash`]).
+//!
+//! Owns: the names. Only files that perform effects call [`point`].
+
+/// Every name, in the order in which a restore in place passes them. Every one of them is met by `tests/in_place.rs`, which
+/// fails on a new one until something reaches it.
+pub const POINTS: &[&str] = &[
+    "restore-staged",
+    "restore-file-laid",
+    "restore-wal-closed",
+    "restore-records-written",
+    "restore-small-files-written",
+    "restore-before-recovery",
+    "restore-after-recovery",
+    "restore-durable",
+    "swap-recorded",
+    "swap-barred",
+    "swap-between",
+    "swap-exchanged",
+    "swap-aside",
+    "swap-before-record",
+];
+
+/// Ends the process here if the environment asks for it.
+pub(crate) fn point(name: &'static str) {
+    debug_assert!(POINTS.contains(&name), "{name} is not in the list");
+    pitr_archive::crash::die_if_asked(name);
+}

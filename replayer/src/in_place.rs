@@ -1,0 +1,279 @@
+//! A database takes the place of another one, which is kept beside it.
+//!
+//! - [`lock`]: that no server has the present database open;
+//! - [`record`]: what was swapped with what, beside the database, durable: by it a swap is ended, taken back or settled;
+//! - [`swap`]: the only place where directories change their names.
+//!
+//! Owns: what is checked before a restore begins, so that it cannot fail for that at its end ([`Present::claim`]), and the
+//! three things that a person asks for afterwards: [`rollback`], [`keep`] and [`discard`].
+//! Refuses: a database that a server holds open; directories that are mount points or hold what is not RocksDB's; file
+//! systems that cannot exchange two names at once.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use pitr_archive::{
+    Code, Error, Result,
+    clock::Micros,
+    error::io,
+    restore_marker::{self, RestoreMarker},
+    rocks::file_name::{self, FileKind},
+};
+use serde::Serialize;
+
+use crate::{
+    owner::Owner,
+    plan::PlannedPosition,
+    restore::staging::{Staging, parent},
+};
+
+pub mod lock;
+pub mod record;
+pub mod swap;
+
+use lock::ServerLock;
+use record::{Aside, Place, Record};
+use swap::{Ended, Move, Swap};
+
+/// A present database that is going to be replaced. No server can open it as long as this lives.
+#[derive(Debug)]
+pub struct Present {
+    db: PathBuf,
+    _lock: ServerLock,
+    owner: Owner,
+    ended: Ended,
+    left_behind: Vec<String>,
+}
+
+/// What a swap did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Swapped {
+    /// The directory whose database changed.
+    pub db: PathBuf,
+    /// Where what was there is now: each directory of the database, its own first.
+    pub aside: Vec<PathBuf>,
+}
+
+impl Present {
+    /// Checks that the databases' directories (its own first) can be replaced, and locks it.
+    ///
+    /// # Errors
+    /// `restore.in-use`, `restore.cannot-swap`, `file.*`.
+    pub fn claim(directories: &[&Path]) -> Result<Self> {
+        let db = directories.first().ok_or_else(|| Error::new(Code::Internal, "replacing a database"))?;
+        let what = fs::symlink_metadata(db).map_err(|e| io("looking at the database", db, e))?;
+        if !what.is_dir() {
+            return Err(refused(db)
+                .with("it is", "not a directory")
+                .hint("name the directory itself, not a link to it"));
+        }
+        let names = fs::read_dir(db).map_err(|e| io("reading", db, e))?;
+        let is_database = names.flatten().any(|entry| {
+            let kind = file_name::parse(&entry.file_name().to_string_lossy());
+            matches!(kind, Some(FileKind::Current | FileKind::Manifest(_) | FileKind::Sst(_)))
+        });
+        if !is_database {
+            return Err(refused(db)
+                .with("it holds", "no database")
+                .hint("restore with --into where there is none yet"));
+        }
+        let (lock, ended) = locked(db)?;
+        let left_behind = foreign_entries(db)?;
+        for place in directories {
+            check_place(place, db)?;
+        }
+        Ok(Self { db: (*db).to_owned(), _lock: lock, owner: Owner::of(&what), ended, left_behind })
+    }
+
+    /// Where what was replaced is, if the database that is here now is what this restore would bring: an earlier one had come
+    /// so far that it could only be ended, and [`Present::claim`] has done that.
+    ///
+    /// # Errors
+    /// `restore.record-damaged`, `file.*`.
+    pub fn has_arrived(&self, position: &PlannedPosition) -> Result<Option<Vec<PathBuf>>> {
+        if self.ended == Ended::Nothing {
+            return Ok(None);
+        }
+        let path = self.db.join(restore_marker::FILE_NAME);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io("reading", &path, e)),
+        };
+        let Ok(marker) = serde_json::from_slice::<RestoreMarker>(&bytes) else { return Ok(None) };
+        let same =
+            (marker.timeline, marker.boundary, marker.hash) == (position.timeline, position.boundary, position.hash);
+        let last = Record::read(&self.db)?.asides.pop().filter(|_| same);
+        Ok(last.map(|aside| aside.places.into_iter().map(|place| place.aside).collect()))
+    }
+
+    /// To whom the present database belongs; only root can give files away.
+    pub fn owner(&self) -> Option<Owner> {
+        rustix::process::geteuid().is_root().then_some(self.owner)
+    }
+
+    /// What lies in the database's directory and is not RocksDB's: it does not come along.
+    pub fn left_behind(&self) -> &[String] {
+        &self.left_behind
+    }
+
+    /// Puts what was staged, which must be durable, in the place of what is there.
+    ///
+    /// # Errors
+    /// Then the present database is there as before, or, behind the point of no return, `restore.swap-interrupted`: the same
+    /// command, `pitr rollback` or `pitr settle` go on from there.
+    pub(crate) fn replace(&self, staging: &Staging, now: Micros) -> Result<Swapped> {
+        let stamp = stamp(now);
+        let moves = staging.pairs().map(|(staged, place)| Move::new(place, staged, aside(place, "before", &stamp)));
+        let moves = moves.collect::<Result<Vec<_>>>()?;
+        let mut record = Record::read(&self.db)?;
+        Swap::begin(&mut record, stamp, moves)?.perform(&mut record)
+    }
+}
+
+/// Puts the database that was set aside last back in its place, and sets aside what is there now. Twice is as not at all.
+///
+/// # Errors
+/// `restore.nothing-aside`, `restore.in-use`, `restore.cannot-swap`.
+pub fn rollback(db: &Path) -> Result<Swapped> {
+    let db = absolute(db)?;
+    let (_lock, _) = locked(&db)?;
+    let mut record = Record::read(&db)?;
+    let last = record.asides.last().cloned().ok_or_else(|| nothing_aside(&db))?;
+    let name = if last.restored { "before" } else { "restored" };
+    let moves = last.places.iter().map(|p| Move::new(&p.place, &p.aside, aside(&p.place, name, &last.id)));
+    let moves = moves.collect::<Result<Vec<_>>>()?;
+    for place in moves.iter().map(|m| m.place.as_path()) {
+        check_place(place, &db)?;
+    }
+    Swap::begin(&mut record, last.id, moves)?.perform(&mut record)
+}
+
+/// Forgets every database that was set aside, and leaves it where it is: it can no longer be rolled back to.
+///
+/// # Errors
+/// `restore.nothing-aside`, `file.*`.
+pub fn keep(db: &Path) -> Result<Vec<PathBuf>> {
+    settle(db, |_| Ok(()))
+}
+
+/// Deletes every database that was set aside.
+///
+/// # Errors
+/// `restore.nothing-aside`, `file.*`: what is deleted already stays deleted, and the rest can still be settled.
+pub fn discard(db: &Path) -> Result<Vec<PathBuf>> {
+    settle(db, |aside| {
+        for place in aside.places.iter().rev() {
+            match fs::remove_dir_all(&place.aside) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("deleting", &place.aside, e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Everything that was set aside of a database, the oldest first.
+///
+/// # Errors
+/// `state.damaged`, `file.*`.
+pub fn asides(db: &Path) -> Result<Vec<Aside>> {
+    Ok(Record::read(&absolute(db)?)?.asides)
+}
+
+fn settle(db: &Path, each: impl Fn(&Aside) -> Result<()>) -> Result<Vec<PathBuf>> {
+    let db = absolute(db)?;
+    if Record::read(&db)?.under_way.is_some() {
+        drop(locked(&db)?);
+    }
+    let mut record = Record::read(&db)?;
+    if record.asides.is_empty() {
+        return Err(nothing_aside(&db));
+    }
+    let mut settled = Vec::new();
+    while let Some(oldest) = record.asides.first().cloned() {
+        each(&oldest)?;
+        settled.extend(oldest.places.into_iter().map(|place: Place| place.aside));
+        record.asides.remove(0);
+        // One after another: what was not settled can still be.
+        record.write()?;
+    }
+    Ok(settled)
+}
+
+/// Locks the database, and ends a swap that was interrupted: then another directory is in its place, with a lock of its own.
+fn locked(db: &Path) -> Result<(ServerLock, Ended)> {
+    let lock = ServerLock::take(db)?;
+    match swap::end_interrupted(db)? {
+        Ended::Nothing => Ok((lock, Ended::Nothing)),
+        Ended::TheSwap => Ok((ServerLock::take(db)?, Ended::TheSwap)),
+    }
+}
+
+fn absolute(db: &Path) -> Result<PathBuf> {
+    std::path::absolute(db).map_err(|e| io("naming the database", db, e))
+}
+
+fn nothing_aside(db: &Path) -> Error {
+    Error::new(Code::NothingAside, "looking for what was set aside of").on(db.display())
+}
+
+fn refused(place: &Path) -> Error {
+    Error::new(Code::CannotSwap, "replacing").on(place.display())
+}
+
+/// `20261121T235959.123456Z`.
+fn stamp(now: Micros) -> String {
+    now.to_datetime().format("%Y%m%dT%H%M%S%.6fZ").to_string()
+}
+
+/// `/a/db` is set aside as `/a/db.before-TIME`.
+fn aside(place: &Path, what: &str, stamp: &str) -> PathBuf {
+    let mut name = place.as_os_str().to_owned();
+    name.push(format!(".{what}-{stamp}"));
+    PathBuf::from(name)
+}
+
+/// Whether a directory can be exchanged with another one beside it, and may be.
+fn check_place(place: &Path, db: &Path) -> Result<()> {
+    let above = parent(place)?;
+    let outer = fs::metadata(above).map_err(|e| io("looking at the directory above", above, e))?;
+    match fs::symlink_metadata(place) {
+        Ok(own) if !own.is_dir() => return Err(refused(place).with("it is", "not a directory")),
+        Ok(own) if own.dev() != outer.dev() => {
+            return Err(refused(place)
+                .with("it is", "a mount point")
+                .hint("a mount point cannot change its name: restore with --into into a directory below it"));
+        }
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return swap::probe(above),
+        Err(e) => return Err(io("looking at", place, e)),
+    }
+    if place != db {
+        let strangers = foreign_entries(place)?;
+        if let Some(first) = strangers.first() {
+            return Err(refused(place)
+                .with("it also holds", first)
+                .with("of such", strangers.len())
+                .hint("a directory beside the database is only replaced if nothing but RocksDB's files is in it"));
+        }
+    }
+    swap::probe(above)
+}
+
+/// What in a directory is not RocksDB's.
+fn foreign_entries(directory: &Path) -> Result<Vec<String>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|e| io("reading", directory, e))? {
+        let name = entry.map_err(|e| io("reading", directory, e))?.file_name().to_string_lossy().into_owned();
+        let ours = name == restore_marker::FILE_NAME || name == "archive";
+        if file_name::parse(&name).is_none() && !ours {
+            all.push(name);
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
+}

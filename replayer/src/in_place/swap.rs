@@ -1,0 +1,289 @@
+//! Directories change their names.
+//!
+//! Owns: the order of effects. Where the database is one directory, one exchange of two names (`RENAME_EXCHANGE`) is all: at
+//! every moment the old or the new one is there, whole. Where it has several (WALs or data elsewhere), no system call exchanges
+//! all of them; between the first and the last of them a directory stands in the database's place that no server opens (its
+//! CURRENT names a MANIFEST that is not there). What is going to happen is durable before it begins, and told by the
+//! directories' inode numbers afterwards: whoever comes next undoes what nobody can have seen, and ends everything else.
+//! Refuses: to replace a name that somebody else took.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use pitr_archive::{Code, Error, Result, error::io};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Swapped,
+    record::{Aside, Place, Record},
+    refused,
+};
+use crate::{
+    crash,
+    restore::staging::{parent, sync_directory},
+};
+
+/// Which directory, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inode {
+    device: u64,
+    number: u64,
+}
+
+impl Inode {
+    fn of(path: &Path) -> Result<Option<Self>> {
+        match fs::symlink_metadata(path) {
+            Ok(m) => Ok(Some(Self { device: m.dev(), number: m.ino() })),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io("looking at", path, e)),
+        }
+    }
+}
+
+/// One directory of the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// Its place.
+    pub place: PathBuf,
+    /// What comes there.
+    incoming: PathBuf,
+    /// Where what is there goes.
+    aside: PathBuf,
+    /// What is there, if anything.
+    old: Option<Inode>,
+    /// What comes.
+    new: Inode,
+}
+
+impl Move {
+    /// `incoming` comes to `place`, and what is there goes to `aside`.
+    ///
+    /// # Errors
+    /// `restore.cannot-swap` where that name is taken, `file.*`.
+    pub fn new(place: &Path, incoming: &Path, aside: PathBuf) -> Result<Self> {
+        let new = Inode::of(incoming)?.ok_or_else(|| {
+            Error::new(Code::FileNotFound, "putting in its place").on(incoming.display()).with("place", place.display())
+        })?;
+        if fs::symlink_metadata(&aside).is_ok() {
+            return Err(refused(place).with("there is already", aside.display()));
+        }
+        Ok(Self { place: place.to_owned(), incoming: incoming.to_owned(), aside, old: Inode::of(place)?, new })
+    }
+}
+
+/// What stands in the database's place meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Barred {
+    path: PathBuf,
+    inode: Inode,
+}
+
+/// A swap as it was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swap {
+    id: String,
+    /// Whether what goes aside is what a restore had brought.
+    restored_goes: bool,
+    /// The database's own directory first.
+    moves: Vec<Move>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    barred: Option<Barred>,
+}
+
+impl Swap {
+    /// States durably what is going to happen. Nothing that anybody sees has happened then.
+    ///
+    /// # Errors
+    /// `file.*`.
+    pub fn begin(record: &mut Record, id: String, moves: Vec<Move>) -> Result<Self> {
+        let barred = match moves.as_slice() {
+            [first, _, ..] => Some(bar(&first.place, &id)?),
+            _ => None,
+        };
+        let restored_goes = record.asides.last().is_some_and(|last| last.id == id && !last.restored);
+        let swap = Self { id, restored_goes, moves, barred };
+        record.under_way = Some(swap.clone());
+        record.write()?;
+        crash::point("swap-recorded");
+        Ok(swap)
+    }
+
+    /// Does what is left of it.
+    ///
+    /// # Errors
+    /// `restore.swap-interrupted`.
+    pub fn perform(self, record: &mut Record) -> Result<Swapped> {
+        self.exchange_all().map_err(|e| {
+            Error::new(Code::SwapInterrupted, "putting the database in its place")
+                .on(self.moves.first().map_or(Path::new(""), |m| &m.place).display())
+                .because(e)
+        })?;
+        let places: Vec<_> = self
+            .moves
+            .iter()
+            .filter(|m| m.old.is_some())
+            .map(|m| Place { place: m.place.clone(), aside: m.aside.clone() })
+            .collect();
+        let swapped = Swapped {
+            db: self.moves.first().map(|m| m.place.clone()).unwrap_or_default(),
+            aside: places.iter().map(|place| place.aside.clone()).collect(),
+        };
+        crash::point("swap-before-record");
+        record.asides.retain(|aside| aside.id != self.id);
+        record.asides.push(Aside { id: self.id, restored: self.restored_goes, places });
+        record.under_way = None;
+        record.write()?;
+        Ok(swapped)
+    }
+
+    /// Whether anybody can have seen something of it.
+    fn has_begun(&self) -> Result<bool> {
+        for m in &self.moves {
+            if Inode::of(&m.place)? != m.old {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn exchange_all(&self) -> Result<()> {
+        let Some((first, others)) = self.moves.split_first() else { return Ok(()) };
+        if let Some(barred) = &self.barred
+            && Inode::of(&first.place)? == first.old
+        {
+            exchange(&first.place, &barred.path)?;
+        }
+        crash::point("swap-barred");
+        for m in others {
+            come(m)?;
+            crash::point("swap-between");
+        }
+        if Inode::of(&first.place)? != Some(first.new) {
+            exchange(&first.place, &first.incoming)?;
+        }
+        crash::point("swap-exchanged");
+        for m in &self.moves {
+            let from = match &self.barred {
+                Some(barred) if m.place == first.place => &barred.path,
+                _ => &m.incoming,
+            };
+            if m.old.is_some() && Inode::of(from)? == m.old {
+                rename_new(from, &m.aside)?;
+            }
+            crash::point("swap-aside");
+        }
+        if let Some(barred) = &self.barred
+            && Inode::of(&first.incoming)? == Some(barred.inode)
+        {
+            fs::remove_dir_all(&first.incoming).map_err(|e| io("removing", &first.incoming, e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what stands ready and was never used.
+    fn forget(&self) -> Result<()> {
+        match &self.barred {
+            Some(barred) if Inode::of(&barred.path)? == Some(barred.inode) => {
+                fs::remove_dir_all(&barred.path).map_err(|e| io("removing", &barred.path, e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Ends a swap that a process began and did not end: forwards, or, where nobody can have seen anything of it, backwards. The
+/// database must be locked, or not be there.
+///
+/// # Errors
+/// `restore.swap-interrupted`, `file.*`.
+pub fn end_interrupted(db: &Path) -> Result<Ended> {
+    let mut record = Record::read(db)?;
+    let Some(swap) = record.under_way.clone() else { return Ok(Ended::Nothing) };
+    if swap.has_begun()? {
+        tracing::warn!(db = %db.display(), "ending a swap that was interrupted");
+        swap.perform(&mut record)?;
+        return Ok(Ended::TheSwap);
+    }
+    swap.forget()?;
+    record.under_way = None;
+    record.write()?;
+    Ok(Ended::Nothing)
+}
+
+/// What had to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nothing that anybody saw: the database's directory is the one that it was.
+    Nothing,
+    /// Another database is in the place now.
+    TheSwap,
+}
+
+/// Whether names can be exchanged in a directory: known before hours of work, not after them.
+///
+/// # Errors
+/// `restore.cannot-swap`, `file.*`.
+pub fn probe(directory: &Path) -> Result<()> {
+    let [one, two] = ["a", "b"].map(|name| directory.join(format!(".pitr-probe-{}-{name}", std::process::id())));
+    let make = |path: &Path| fs::create_dir(path).map_err(|e| io("creating", path, e));
+    let tried = make(&one).and_then(|()| make(&two)).and_then(|()| exchange(&one, &two));
+    for path in [&one, &two] {
+        match fs::remove_dir(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("removing", path, e)),
+            _ => {}
+        }
+    }
+    tried
+}
+
+/// Comes to its place, and what was there to where it came from.
+fn come(m: &Move) -> Result<()> {
+    match Inode::of(&m.place)? {
+        Some(there) if there == m.new => Ok(()),
+        there if there == m.old => match there {
+            Some(_) => exchange(&m.place, &m.incoming),
+            None => rename_new(&m.incoming, &m.place),
+        },
+        _ => Err(refused(&m.place).with("found there", "another directory than when this began")),
+    }
+}
+
+fn exchange(one: &Path, other: &Path) -> Result<()> {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(|e| {
+        refused(one)
+            .with("exchanged with", other.display())
+            .hint("this file system cannot exchange two directories: restore with --into, and swap them by hand")
+            .because(std::io::Error::from(e))
+    })?;
+    sync_directory(parent(one)?)?;
+    if parent(one)? != parent(other)? { sync_directory(parent(other)?) } else { Ok(()) }
+}
+
+fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).map_err(|e| io("renaming to", to, e.into()))?;
+    sync_directory(parent(to)?)?;
+    if parent(from)? != parent(to)? { sync_directory(parent(from)?) } else { Ok(()) }
+}
+
+/// A directory that looks like a database and opens with no RocksDB.
+fn bar(db: &Path, id: &str) -> Result<Barred> {
+    let name = db.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let path = parent(db)?.join(format!(".{name}.pitr-barred-{id}"));
+    match fs::remove_dir_all(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("removing", &path, e)),
+        _ => {}
+    }
+    fs::create_dir(&path).map_err(|e| io("creating", &path, e))?;
+    crate::restore::small_files::put(
+        &path.join("CURRENT"),
+        b"MANIFEST-000000-pitr-rollback-or-settle-ends-the-swap\n",
+    )?;
+    sync_directory(&path)?;
+    sync_directory(parent(db)?)?;
+    let inode = Inode::of(&path)?.ok_or_else(|| Error::new(Code::Internal, "looking at").on(path.display()))?;
+    Ok(Barred { path, inode })
+}
