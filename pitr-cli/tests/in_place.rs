@@ -127,6 +127,33 @@ impl Scene {
     }
 }
 
+/// An archive that gives neither a base's files nor the records of these segments, as long as this lives.
+struct Withheld(Vec<(PathBuf, Vec<u8>)>);
+
+impl Withheld {
+    fn take(archive: &Path, segments: &[u64]) -> Self {
+        let files = fs::read_dir(archive.join("files")).expect("objects").flatten().map(|entry| entry.path());
+        let segment = |ordinal| archive.join(format!("segments/0000000001/{ordinal:020}.seg"));
+        let all = files.chain(segments.iter().map(segment));
+        let kept: Vec<_> = all.map(|path| (path.clone(), fs::read(path).expect("an object"))).collect();
+        for (path, bytes) in &kept {
+            let mut damaged = bytes.clone();
+            damaged[bytes.len() / 5] ^= 1;
+            fs::write(path, damaged).expect("damage");
+        }
+        assert!(kept.len() > segments.len(), "there are files");
+        Self(kept)
+    }
+}
+
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        for (path, bytes) in &self.0 {
+            fs::write(path, bytes).expect("what was there");
+        }
+    }
+}
+
 fn state_of(options: &Options, db: &Path) -> Option<String> {
     let mut options = options.clone();
     options.create_if_missing(false);
@@ -274,6 +301,80 @@ fn killed_at_any_effect_the_old_or_the_new_database_is_there_and_the_same_comman
     }
     let missed: Vec<_> = POINTS.iter().filter(|point| !met.contains(*point)).collect();
     assert!(missed.is_empty(), "nothing was killed at {missed:?}");
+}
+
+/// What is there already must not be needed again: it is taken out of the archive before the restore goes on.
+#[test]
+fn an_interrupted_restore_goes_on_and_fetches_nothing_twice() {
+    let scene = Scene::new(Wals::Inside);
+    let db = scene.open();
+    for log in 0..4 {
+        for key in 0..30 {
+            db.put(format!("later-{log}-{key}"), [b'y'; 200]).expect("a write");
+        }
+        db.flush().expect("a flush");
+        scene.archive_and(&["run", "--once", "--db", &scene.db()]);
+    }
+    drop(db);
+    let (archive, into) = (scene.archive(), scene.path("copy"));
+    let args = ["restore", "--to-latest", "--into", &into, "--archive", &archive];
+    let all = json(&args);
+    assert_eq!((&all["reused_file_bytes"], &all["reused_records"]), (&0.into(), &0.into()));
+    fs::remove_dir_all(&into).expect("the first copy");
+
+    // So one that needs them is refused.
+    let plan = json(&["plan", "--to-latest", "--archive", &archive]);
+    let planned = plan["segments"].as_array().expect("segments").iter().filter_map(|one| one["ordinal"].as_u64());
+    let planned: Vec<_> = planned.collect();
+    assert!(planned.len() > 3, "{plan}");
+    // Planning looks at the first one itself.
+    let older = &planned[1..planned.len() - 1];
+    let withheld = Withheld::take(&scene.dir.path().join("archive"), older);
+    refused(&args);
+    drop(withheld);
+    let mut reused = Vec::new();
+    for crash in
+        ["restore-file-laid:2", "restore-wal-closed:2", "restore-records-written", "restore-small-files-written"]
+    {
+        let killed = pitr(&args).env("PITR_CRASH_AT", crash).output().expect("the program starts");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9), "{crash}");
+        assert!(!Path::new(&into).exists(), "{crash}");
+        let withheld =
+            (crash == "restore-records-written").then(|| Withheld::take(&scene.dir.path().join("archive"), older));
+        let restored = json(&args);
+        drop(withheld);
+        assert_eq!(state_of(&scene.options(), Path::new(&into)).as_deref(), Some("new"), "{crash}");
+        let copy = DB::open_for_read_only(&Options::default(), &into, false).expect("the copy opens");
+        for (log, key) in (0..4).flat_map(|log| (0..30).map(move |key| (log, key))) {
+            assert!(copy.get(format!("later-{log}-{key}")).expect("a read").is_some(), "{crash} {log} {key}");
+        }
+        drop(copy);
+        assert_eq!((&restored["records"], &restored["wal_bytes"]), (&all["records"], &all["wal_bytes"]), "{crash}");
+        reused.push((restored["reused_file_bytes"].as_u64(), restored["reused_records"].as_u64()));
+        fs::remove_dir_all(&into).expect("the copy");
+    }
+    assert!(reused[0].0 > Some(0), "{reused:?}");
+    assert!(reused[1].1 > Some(0) && reused[2].1 > reused[1].1, "{reused:?}");
+    assert_eq!(reused[2].0, all["file_bytes"].as_u64());
+    // Its directory was becoming a database: nothing of that is gone on with.
+    assert_eq!(reused[3], (Some(0), Some(0)));
+
+    // A byte of what was there is wrong: it is fetched again.
+    let killed = pitr(&args).env("PITR_CRASH_AT", "restore-records-written").output().expect("the program starts");
+    assert!(!killed.status.success());
+    let staged = scene.dir.path().join(".copy.pitr-restoring");
+    for entry in fs::read_dir(&staged).expect("what was staged").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".sst") || name.ends_with(".log") {
+            let mut bytes = fs::read(entry.path()).expect("a file");
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(entry.path(), bytes).expect("damage");
+        }
+    }
+    let restored = json(&args);
+    assert_eq!((&restored["reused_file_bytes"], &restored["reused_records"]), (&0.into(), &0.into()));
+    assert_eq!(state_of(&scene.options(), Path::new(&into)).as_deref(), Some("new"));
 }
 
 #[test]

@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use crate::{
     owner::Owner,
+    path_text,
     plan::PlannedPosition,
     restore::staging::{Staging, parent},
 };
@@ -52,8 +53,10 @@ pub struct Present {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Swapped {
     /// The directory whose database changed.
+    #[serde(serialize_with = "path_text::shown")]
     pub db: PathBuf,
     /// Where what was there is now: each directory of the database, its own first.
+    #[serde(serialize_with = "path_text::all_shown")]
     pub aside: Vec<PathBuf>,
 }
 

@@ -17,6 +17,7 @@ pub mod hold;
 pub mod in_place;
 pub mod log;
 pub mod owner;
+pub mod path_text;
 pub mod plan;
 pub mod progress;
 pub mod restore;

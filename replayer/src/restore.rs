@@ -2,8 +2,9 @@
 //!
 //! Owns: the order of effects. (1) Everything that can be refused is refused before anything is touched. (2) A staging
 //! directory beside the destination is filled, every byte verified. (3) Files, then directories are made durable.
-//! (4) The staging directory is renamed to the destination, and the directory above it made durable. An interruption
-//! leaves the staging directory and nothing else; the next run replaces it. An error removes it, but for one: when the
+//! (4) The staging directory is renamed to the destination, or exchanged with it ([`crate::in_place`]), and the directory
+//! above it made durable. An interruption, or an error that passes, leaves the staging directory and nothing else; the same
+//! restore goes on with it ([`resume`]), another one replaces it. An error that stays removes it, but for one: when the
 //! recovered database has another sequence number than planned, the copy is kept there for whoever looks into it.
 //! Refuses: destinations that hold anything; paths of the source that nobody mapped.
 
@@ -18,6 +19,7 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::{archive::Archive, schema::BaseDocument},
     clock::Micros,
+    code::Retry,
     error::io,
     ids::{BaseId, Nonce},
     object_key::ObjectKey,
@@ -28,6 +30,7 @@ use crate::{
     crash, finish,
     in_place::Present,
     owner::Owner,
+    path_text,
     plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive},
     progress::{Phase, Progress},
 };
@@ -39,6 +42,7 @@ pub(crate) mod options;
 pub(crate) mod paths;
 pub(crate) mod recover;
 pub(crate) mod replay;
+pub(crate) mod resume;
 pub(crate) mod small_files;
 pub(crate) mod stages;
 pub(crate) mod staging;
@@ -47,6 +51,7 @@ pub(crate) mod wal;
 use files::{GiveUp, Job, blocking};
 use ingest::Repeating;
 use paths::Layout;
+use resume::{Checkpoint, Found, Key};
 use small_files::SmallFiles;
 use staging::Staging;
 use wal::WalTotals;
@@ -121,7 +126,7 @@ pub enum Finish {
 #[derive(Clone, Debug, Serialize)]
 pub struct RestoreReport {
     /// The restored directory.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "path_text::shown")]
     pub into: PathBuf,
     /// Where it arrived.
     pub position: PlannedPosition,
@@ -133,6 +138,10 @@ pub struct RestoreReport {
     pub files: usize,
     /// Their bytes.
     pub file_bytes: u64,
+    /// How many of them an interrupted restore had laid down already.
+    pub reused_file_bytes: u64,
+    /// Records that it had written already, in logs that are complete.
+    pub reused_records: u64,
     /// Records written.
     pub records: u64,
     /// Bytes of the WAL files written.
@@ -140,18 +149,13 @@ pub struct RestoreReport {
     /// RocksDB recovered it here and reported the planned sequence number.
     pub recovered: bool,
     /// Where the database is that was there before, its own directory first; in place only.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(serialize_with = "path_text::all_shown", skip_serializing_if = "Vec::is_empty")]
     pub aside: Vec<PathBuf>,
     /// What lay in its directory, is not RocksDB's and did not come along.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_behind: Vec<String>,
     /// The plan's notes.
     pub notes: Vec<Note>,
-}
-
-/// A path as JSON: one that is no text is shown as well as it can be.
-fn as_text<S: serde::Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_str(&path.display())
 }
 
 /// Performs a plan.
@@ -197,32 +201,38 @@ pub async fn restore(
     }
     check_space(&base, plan, &layout)?;
 
-    let staging = Staging::create(&layout.directories())?;
+    let key = Key::of(plan, &layout.directories());
+    let (staging, found) = Staging::create(&layout.directories(), &key)?;
     let work = Work {
         archive,
         plan,
         base: &base,
         layout: &layout,
         staging: &staging,
+        found,
         options,
         present: present.as_ref(),
         progress,
     };
     let published = match work.fill(small).await {
-        Ok(totals) => publish(&staging, present.as_ref(), options).map(|aside| (totals, aside)),
+        Ok((totals, reused)) => publish(&staging, present.as_ref(), options).map(|aside| (totals, reused, aside)),
         Err(e) => Err(e),
     };
     match published {
-        Ok((totals, aside)) => {
+        Ok((totals, reused, aside)) => {
             let left_behind = present.map(|present| present.left_behind().to_vec()).unwrap_or_default();
             let files = (base.files.len(), base.files.iter().map(|f| f.size).sum());
-            Ok(report(&base, plan, options, (into, finish), Outcome { files, totals, aside, left_behind }))
+            Ok(report(&base, plan, options, (into, finish), Outcome { files, reused, totals, aside, left_behind }))
         }
         Err(e) if e.code() == Code::SequenceMismatch && finish == Finish::Recover => {
             Err(e.with("kept in", staging.path(&layout.db)?.display()))
         }
         // Both databases are there, under names that the record tells.
         Err(e) if e.code() == Code::SwapInterrupted => Err(e),
+        // What passes: the same command goes on from here.
+        Err(e) if e.code().retry() == Retry::Later => {
+            Err(e.with("what was fetched is kept in", staging.path(&layout.db)?.display()))
+        }
         Err(e) => {
             // The error at hand says why; that the staging directory could not be removed would only hide it, and the
             // next restore removes it.
@@ -232,10 +242,18 @@ pub async fn restore(
     }
 }
 
+/// What an interrupted restore had done already.
+#[derive(Clone, Copy, Default)]
+struct Reused {
+    file_bytes: u64,
+    records: u64,
+}
+
 /// What a restore did.
 #[derive(Default)]
 struct Outcome {
     files: (usize, u64),
+    reused: Reused,
     totals: WalTotals,
     aside: Vec<PathBuf>,
     left_behind: Vec<String>,
@@ -255,6 +273,8 @@ fn report(
         marker: options.marker,
         files: outcome.files.0,
         file_bytes: outcome.files.1,
+        reused_file_bytes: outcome.reused.file_bytes,
+        reused_records: outcome.reused.records,
         records: outcome.totals.records,
         wal_bytes: outcome.totals.bytes,
         recovered: finish == Finish::Recover,
@@ -330,6 +350,7 @@ struct Work<'a> {
     base: &'a BaseDocument,
     layout: &'a Layout,
     staging: &'a Staging,
+    found: Found,
     options: &'a RestoreOptions,
     present: Option<&'a Present>,
     progress: Arc<dyn Progress>,
@@ -337,23 +358,25 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Everything between the first and the last effect that anybody else could see.
-    async fn fill(&self, small: SmallFiles) -> Result<WalTotals> {
+    async fn fill(&self, small: SmallFiles) -> Result<(WalTotals, Reused)> {
         crash::point("restore-staged");
         let source = FromArchive(self.archive);
         let mut jobs = self.jobs()?;
         let captured = ingest::jobs(self.plan, self.layout, self.staging)?;
         jobs.extend(captured.iter().flatten().flatten().cloned());
         let give_up = GiveUp::default();
-        let files = files::lay_down(&source, jobs, self.options.workers, &give_up, &*self.progress);
-        let wals = self.staging.path(&self.layout.wal)?;
-        let records = replay::replay(&source, self.plan, wals, &give_up, self.progress.clone());
-        let stages = match futures::join!(files, records) {
-            (Ok(()), Ok(stages)) => stages,
+        let into = self.go_on(&jobs).await?;
+        let records = into.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.totals.records);
+        let files = files::lay_down(&source, jobs, self.options.workers, self.found, &give_up, &*self.progress);
+        let replayed = replay::replay(&source, self.plan, into, &give_up, self.progress.clone());
+        let (file_bytes, stages) = match futures::join!(files, replayed) {
+            (Ok(reused), Ok(stages)) => (reused, stages),
             // The one that failed first says why; the other only gave up.
             (Err(e), Err(other)) if e.code() == Code::Interrupted => return Err(other),
             (Err(e), _) | (_, Err(e)) => return Err(e),
         };
         crash::point("restore-records-written");
+        self.staging.end_resuming()?;
         let (families, describing) = (small.families.clone(), small.describing.clone());
         let totals = WalTotals::sum(&stages);
         let last_sequence = stages.first().and_then(|first| first.last_sequence);
@@ -383,7 +406,25 @@ impl Work<'_> {
         if let Some(owner) = owner {
             self.staging.give_to(owner)?;
         }
-        Ok(totals)
+        Ok((totals, Reused { file_bytes, records }))
+    }
+
+    /// Removes what is left of an interrupted restore and cannot be gone on with; answers where the records go on.
+    async fn go_on(&self, jobs: &[Job]) -> Result<replay::Into> {
+        let (notes, wals) = (self.staging.path(&self.layout.db)?, self.staging.path(&self.layout.wal)?);
+        if self.found == Found::Nothing {
+            return Ok(replay::Into { wals, notes, checkpoint: None });
+        }
+        let read = {
+            let (notes, wals) = (notes.clone(), wals.clone());
+            blocking(move || Checkpoint::read(&notes, &wals)).await?
+        };
+        let checkpoint = read.filter(|_| self.plan.ingestions.is_empty());
+        let kept = checkpoint.iter().flat_map(|checkpoint| checkpoint.files(&wals));
+        let keep = jobs.iter().map(|job| job.to.clone()).chain(kept).collect();
+        self.staging.keep_only(&keep, &self.layout.directories())?;
+        tracing::info!(staging = %notes.display(), "going on with a restore that was interrupted");
+        Ok(replay::Into { wals, notes, checkpoint })
     }
 
     fn jobs(&self) -> Result<Vec<Job>> {

@@ -84,6 +84,10 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
         ),
         ("took", text::duration(Duration::from_secs_f64(seconds))),
     ];
+    if report.reused_file_bytes + report.reused_records > 0 {
+        let (bytes, records) = (text::bytes(report.reused_file_bytes), text::count(report.reused_records, "record"));
+        facts.push(("of that", format!("{bytes} and {records} were there from an interrupted restore")));
+    }
     if !report.aside.is_empty() {
         let aside: Vec<_> = report.aside.iter().map(|path| path.display().to_string()).collect();
         let into = report.into.display();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pitr_archive::Result;
-use pitr_replayer::in_place;
+use pitr_replayer::{in_place, path_text};
 use serde::Serialize;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
 #[derive(Serialize)]
 struct Settled {
     discarded: bool,
+    #[serde(serialize_with = "path_text::all_shown")]
     directories: Vec<PathBuf>,
 }
 

@@ -14,9 +14,12 @@ use pitr_archive::{Code, Error, Result, error::io};
 use serde::{Deserialize, Serialize};
 
 use super::swap::Swap;
-use crate::restore::{
-    small_files::put,
-    staging::{parent, sync_directory},
+use crate::{
+    path_text,
+    restore::{
+        small_files::replace,
+        staging::{parent, sync_directory},
+    },
 };
 
 const VERSION: u32 = 1;
@@ -46,8 +49,10 @@ pub struct Aside {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Its place in use.
+    #[serde(with = "path_text")]
     pub place: PathBuf,
     /// Where it is.
+    #[serde(with = "path_text")]
     pub aside: PathBuf,
 }
 
@@ -97,14 +102,7 @@ impl Record {
         let document = Document { version: VERSION, under_way: self.under_way.clone(), asides: self.asides.clone() };
         let bytes = serde_json::to_vec_pretty(&document)
             .map_err(|e| Error::new(Code::Internal, "writing").on(self.path.display()).because(e))?;
-        let temporary = self.path.with_extension("json.new");
-        match fs::remove_file(&temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("deleting", &temporary, e)),
-            _ => {}
-        }
-        put(&temporary, &bytes)?;
-        fs::rename(&temporary, &self.path).map_err(|e| io("replacing", &self.path, e))?;
-        sync_directory(above)
+        replace(&self.path, &bytes)
     }
 }
 

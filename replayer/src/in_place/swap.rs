@@ -23,7 +23,7 @@ use super::{
     refused,
 };
 use crate::{
-    crash,
+    crash, path_text,
     restore::staging::{parent, sync_directory},
 };
 
@@ -48,10 +48,13 @@ impl Inode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
     /// Its place.
+    #[serde(with = "path_text")]
     pub place: PathBuf,
     /// What comes there.
+    #[serde(with = "path_text")]
     incoming: PathBuf,
     /// Where what is there goes.
+    #[serde(with = "path_text")]
     aside: PathBuf,
     /// What is there, if anything.
     old: Option<Inode>,
@@ -78,6 +81,7 @@ impl Move {
 /// What stands in the database's place meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Barred {
+    #[serde(with = "path_text")]
     path: PathBuf,
     inode: Inode,
 }

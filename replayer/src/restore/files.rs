@@ -23,6 +23,7 @@ use pitr_archive::{
 };
 use tokio::sync::mpsc;
 
+use super::resume::{self, Found};
 use crate::{
     crash,
     progress::{Phase, Progress},
@@ -77,25 +78,28 @@ pub(crate) struct Job {
     pub to: PathBuf,
 }
 
-/// Lays down every file, `workers` at a time, verified and durable. Directory entries are made durable by the caller.
+/// Lays down every file, `workers` at a time, verified and durable; answers how many bytes were there already. Directory
+/// entries are made durable by the caller.
 pub(crate) async fn lay_down(
     source: &dyn FileSource,
     mut jobs: Vec<Job>,
     workers: usize,
+    found: Found,
     give_up: &GiveUp,
     progress: &dyn Progress,
-) -> Result<()> {
+) -> Result<u64> {
     // The largest first: the last one alone would otherwise keep one worker busy while the others wait.
     jobs.sort_by(|a, b| b.file.size.cmp(&a.file.size).then_with(|| a.file.name.cmp(&b.file.name)));
     let workers = workers.max(1);
     progress.begin(Phase::Base, Some(jobs.iter().map(|j| j.file.size).sum()));
     let mut laid: Vec<(File, PathBuf)> = Vec::new();
     let mut running =
-        futures::stream::iter(jobs.into_iter().map(|job| one(source, job, give_up))).buffer_unordered(workers);
-    let mut failed = None;
+        futures::stream::iter(jobs.into_iter().map(|job| one(source, job, found, give_up))).buffer_unordered(workers);
+    let (mut failed, mut reused) = (None, 0);
     while let Some(outcome) = running.next().await {
         match outcome {
-            Ok((file, path, size)) => {
+            Ok(Laid { file, path, size, reused: already }) => {
+                reused += if already { size } else { 0 };
                 crash::point("restore-file-laid");
                 progress.advance(Phase::Base, size);
                 laid.push((file, path));
@@ -114,12 +118,27 @@ pub(crate) async fn lay_down(
     }
     sync_all(laid, workers).await?;
     progress.end(Phase::Base);
-    Ok(())
+    Ok(reused)
 }
 
-async fn one(source: &dyn FileSource, job: Job, give_up: &GiveUp) -> Result<(File, PathBuf, u64)> {
+/// A file in its place, not yet durable.
+struct Laid {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    /// It was there already.
+    reused: bool,
+}
+
+async fn one(source: &dyn FileSource, job: Job, found: Found, give_up: &GiveUp) -> Result<Laid> {
     give_up.check()?;
     let size = job.file.size;
+    if found == Found::Files {
+        let job = job.clone();
+        if let Some((file, path)) = blocking(move || already_there(&job)).await? {
+            return Ok(Laid { file, path, size, reused: true });
+        }
+    }
     let (file, path) = match source.local(&job.file) {
         Some(from) => {
             let give_up = give_up.clone();
@@ -146,7 +165,19 @@ async fn one(source: &dyn FileSource, job: Job, give_up: &GiveUp) -> Result<(Fil
             written?
         }
     };
-    Ok((file, path, size))
+    Ok(Laid { file, path, size, reused: false })
+}
+
+/// A file that an interrupted restore has laid down, if every byte of it is right. Another one is removed.
+fn already_there(job: &Job) -> Result<Option<(File, PathBuf)>> {
+    if resume::is(&job.to, job.file.size, job.file.hash)? {
+        let file = File::open(&job.to).map_err(|e| io("opening", &job.to, e))?;
+        return Ok(Some((file, job.to.clone())));
+    }
+    match std::fs::remove_file(&job.to) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(io("removing", &job.to, e)),
+        _ => Ok(None),
+    }
 }
 
 /// Runs what blocks on a thread of its own.

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{
     files::{GiveUp, blocking},
+    resume::Checkpoint,
     stages::StagedWals,
     wal::WalTotals,
 };
@@ -39,11 +40,22 @@ pub(crate) trait SegmentSource: Send + Sync {
     async fn segment(&self, timeline: TimelineId, ordinals: Ordinals) -> Result<SegmentReader>;
 }
 
-/// Writes the plan's WALs into `directory`; answers what each stage of them holds.
+/// Where a replay writes.
+#[derive(Debug)]
+pub(crate) struct Into {
+    /// The WALs.
+    pub wals: PathBuf,
+    /// Notes of how far it has come; it begins behind the one that is there.
+    pub notes: PathBuf,
+    /// The one that is there.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// Writes the plan's WALs; answers what each stage of them holds.
 pub(crate) async fn replay(
     source: &dyn SegmentSource,
     plan: &RestorePlan,
-    directory: PathBuf,
+    into: Into,
     give_up: &GiveUp,
     progress: Arc<dyn Progress>,
 ) -> Result<Vec<WalTotals>> {
@@ -51,17 +63,20 @@ pub(crate) async fn replay(
     let total = range.1.get().saturating_sub(range.0.get());
     progress.begin(Phase::Records, Some(total));
     let (sender, receiver) = mpsc::channel::<(PlannedSegment, SegmentReader)>(1);
-    let worker = Worker {
-        files: StagedWals::new(&directory, &plan.wals, plan.write_policy, &plan.ingestions),
+    let mut worker = Worker {
+        files: StagedWals::new(&into.wals, &plan.wals, plan.write_policy, &plan.ingestions),
         proof: Proof::of(plan),
         range,
         withdrawn: plan.withdrawn.clone(),
+        notes: into.notes,
+        goes_on_at: None,
         progress: progress.clone(),
     };
+    let from = into.checkpoint.and_then(|checkpoint| worker.go_on(plan, &checkpoint)).unwrap_or_default();
     let first_wal = plan.base.first_wal;
     let writing = blocking(move || worker.run(receiver)?.finish(first_wal));
     let reading = async move {
-        let mut segments = futures::stream::iter(plan.segments.iter().copied())
+        let mut segments = futures::stream::iter(plan.segments.iter().skip(from).copied())
             .map(|planned| async move {
                 Ok::<_, Error>((planned, source.segment(planned.timeline, planned.ordinals()).await?))
             })
@@ -88,10 +103,38 @@ struct Worker {
     proof: Proof,
     range: (Boundary, Boundary),
     withdrawn: Vec<(Boundary, Boundary)>,
+    notes: PathBuf,
+    /// The hash that the stream must have where this goes on.
+    goes_on_at: Option<(Boundary, RunningHash)>,
     progress: Arc<dyn Progress>,
 }
 
 impl Worker {
+    /// Begins behind what is complete; answers with which segment, or `None` if this cannot be gone on with.
+    fn go_on(&mut self, plan: &RestorePlan, checkpoint: &Checkpoint) -> Option<usize> {
+        let at = checkpoint.boundary;
+        let from =
+            plan.segments.iter().position(|s| s.timeline == checkpoint.timeline && s.first <= at && at < s.end)?;
+        self.files.single()?.go_on(checkpoint);
+        self.proof.go_on(&checkpoint.seen);
+        self.progress.advance(Phase::Records, at.get().saturating_sub(self.range.0.get()));
+        self.range.0 = at;
+        self.goes_on_at = Some((at, checkpoint.hash));
+        Some(from)
+    }
+
+    /// Notes that a WAL is complete, before the first record of the next one.
+    fn note(&mut self, at: Boundary, record: &Record) -> Result<()> {
+        let Some((timeline, hash)) = self.proof.at() else { return Ok(()) };
+        let seen = self.proof.seen();
+        let Some(files) = self.files.single() else { return Ok(()) };
+        if !files.end_before(record)? {
+            return Ok(());
+        }
+        let (transactions, totals, wals) = files.state();
+        Checkpoint::new((timeline, at, hash), transactions, totals, wals, seen).put(&self.notes)
+    }
+
     fn run(mut self, mut segments: mpsc::Receiver<(PlannedSegment, SegmentReader)>) -> Result<StagedWals> {
         while let Some((planned, reader)) = segments.blocking_recv() {
             self.proof.begin(&planned, &reader)?;
@@ -121,11 +164,19 @@ impl Worker {
         if at < self.range.0 || at >= self.range.1 {
             return Ok(false);
         }
+        if let Some((boundary, hash)) = self.goes_on_at.take()
+            && (boundary != at || self.proof.at().is_none_or(|(_, here)| here != hash))
+        {
+            return Err(Error::new(Code::ChainBroken, "going on with an interrupted restore")
+                .with("boundary", boundary)
+                .hint("remove the staging directory, so that it begins anew"));
+        }
         // What the server took back never was.
         if !self.withdrawn.iter().any(|(from, to)| *from <= at && at < *to) {
             if at.next() == Some(self.range.1) {
                 refuse_uncounted(at, record)?;
             }
+            self.note(at, record)?;
             self.files.record(at, record)?;
         }
         Ok(true)
@@ -210,6 +261,23 @@ impl Proof {
         self.here.1.push(hash);
         for (_, at, expected, seen) in &mut self.expected {
             *seen |= *at == boundary && *expected == hash;
+        }
+    }
+
+    /// The timeline that is read, and the running hash here.
+    fn at(&self) -> Option<(TimelineId, RunningHash)> {
+        Some((self.last?.0, *self.here.1.last()?))
+    }
+
+    /// The places that were passed as they must be.
+    fn seen(&self) -> Vec<String> {
+        self.expected.iter().filter(|(.., seen)| *seen).map(|(what, ..)| (*what).to_owned()).collect()
+    }
+
+    /// Those were, before an interruption.
+    fn go_on(&mut self, before: &[String]) {
+        for (what, .., seen) in &mut self.expected {
+            *seen |= before.iter().any(|passed| passed == *what);
         }
     }
 

@@ -25,7 +25,13 @@ use pitr_archive::{
     segment::entry::CapturedSettings,
 };
 
-use super::{RestoreOptions, manifest::Manifest, options, paths::Layout, staging::Staging};
+use super::{
+    RestoreOptions,
+    manifest::Manifest,
+    options,
+    paths::Layout,
+    staging::{Staging, parent, sync_directory},
+};
 use crate::{finish::FamilySpec, plan::RestorePlan};
 
 /// The small files, ready to be written.
@@ -137,6 +143,20 @@ pub(crate) fn put(path: &Path, content: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| io("creating", path, e))?;
     file.write_all(content).map_err(|e| io("writing", path, e))?;
     file.sync_all().map_err(|e| io("making durable", path, e))
+}
+
+/// A file with this content in place of the one that may be there, durable: at every moment the old or the new one.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("deleting", &temporary, e)),
+        _ => {}
+    }
+    put(&temporary, content)?;
+    fs::rename(&temporary, path).map_err(|e| io("replacing", path, e))?;
+    sync_directory(parent(path)?)
 }
 
 /// Whether the server that a base was taken from keeps committed writes in its own memory. What cannot be read says no:

@@ -41,6 +41,11 @@ impl StagedWals {
         Self { current: WalFiles::new(wals, planned, policy), next, done: Vec::new() }
     }
 
+    /// The only stage, where there is one alone: then it can be gone on with after an interruption.
+    pub fn single(&mut self) -> Option<&mut WalFiles> {
+        (self.next.is_empty() && self.done.is_empty()).then_some(&mut self.current)
+    }
+
     /// The record after boundary `at`.
     pub fn record(&mut self, at: Boundary, record: &Record) -> Result<()> {
         while self.next.front().is_some_and(|(begins, _)| *begins <= at) {

@@ -6,6 +6,7 @@
 //! Refuses: a final directory that holds anything.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs::{self, File, TryLockError},
     os::unix::fs::MetadataExt,
@@ -14,6 +15,7 @@ use std::{
 
 use pitr_archive::{Code, Error, Result, error::io};
 
+use super::resume::{self, Found, Key};
 use crate::owner::Owner;
 
 /// One directory being filled.
@@ -100,24 +102,59 @@ pub(crate) fn outermost<'a>(places: &[&'a Path]) -> Vec<&'a Path> {
 }
 
 impl Staging {
-    /// Staging directories for these final ones. A directory below another is staged inside it. What an interrupted
-    /// restore left behind is removed first.
-    pub fn create(places: &[&Path]) -> Result<Self> {
+    /// Staging directories for these final ones. A directory below another is staged inside it. What another restore left
+    /// behind is removed first; what this one left is found.
+    pub fn create(places: &[&Path], key: &Key) -> Result<(Self, Found)> {
         let mut pairs: Vec<Pair> = Vec::new();
         let outermost = outermost(places);
+        let mut found = Found::Files;
         for place in &outermost {
             let staging = beside(place)?;
             let above = parent(place)?;
             fs::create_dir_all(above).map_err(|e| io("creating", above, e))?;
-            let lock = claim(&staging)?;
+            let lock = claim(&staging, key, &mut found)?;
             pairs.push(Pair { staging, place: place.to_path_buf(), _lock: lock });
         }
         let staging = Self { pairs };
-        for place in places.iter().filter(|place| !outermost.contains(place)) {
-            let path = staging.path(place)?;
+        staging.make_inner(places)?;
+        for pair in &staging.pairs {
+            key.put(&pair.staging)?;
+        }
+        Ok((staging, found))
+    }
+
+    fn make_inner(&self, places: &[&Path]) -> Result<()> {
+        for place in places {
+            let path = self.path(place)?;
             fs::create_dir_all(&path).map_err(|e| io("creating", &path, e))?;
         }
-        Ok(staging)
+        Ok(())
+    }
+
+    /// Removes everything but these files, and makes the staged `places` anew.
+    pub fn keep_only(&self, keep: &BTreeSet<PathBuf>, places: &[&Path]) -> Result<()> {
+        for pair in &self.pairs {
+            let own = resume::own_files(&pair.staging);
+            for path in below(&pair.staging)?.iter().skip(1).rev() {
+                let kind = fs::symlink_metadata(path).map_err(|e| io("looking at", path, e))?;
+                if kind.is_dir() {
+                    match fs::remove_dir(path) {
+                        Err(e) if e.kind() != std::io::ErrorKind::DirectoryNotEmpty => {
+                            return Err(io("removing", path, e));
+                        }
+                        _ => {}
+                    }
+                } else if !keep.contains(path) && !own.contains(path) {
+                    fs::remove_file(path).map_err(|e| io("removing", path, e))?;
+                }
+            }
+        }
+        self.make_inner(places)
+    }
+
+    /// From here on an interruption means to begin anew.
+    pub fn end_resuming(&self) -> Result<()> {
+        self.pairs.iter().try_for_each(|pair| resume::end(&pair.staging))
     }
 
     /// Where a final path is while it is staged.
@@ -215,14 +252,20 @@ impl Staging {
     }
 }
 
-/// A fresh directory of this name, locked.
-fn claim(staging: &Path) -> Result<File> {
+/// A directory of this name, locked: a fresh one, or what was left of this very restore.
+fn claim(staging: &Path, key: &Key, found: &mut Found) -> Result<File> {
     loop {
         match fs::create_dir(staging) {
-            Ok(()) => return lock(staging),
+            Ok(()) => {
+                *found = Found::Nothing;
+                return lock(staging);
+            }
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 // Whoever left it is gone, or its lock would be held.
-                let _stale = lock(staging)?;
+                let stale = lock(staging)?;
+                if key.is_of(staging) {
+                    return Ok(stale);
+                }
                 fs::remove_dir_all(staging).map_err(|e| io("removing what an interrupted restore left", staging, e))?;
             }
             Err(e) => return Err(io("creating the staging directory", staging, e)),
@@ -276,12 +319,20 @@ pub(crate) fn free_bytes(place: &Path) -> Result<u64> {
 mod tests {
     use super::*;
 
+    fn key(of: &str) -> Key {
+        Key::named(of)
+    }
+
+    fn created(places: &[&Path], of: &str) -> Staging {
+        Staging::create(places, &key(of)).unwrap().0
+    }
+
     #[test]
     fn nothing_has_its_final_name_before_publish_and_everything_after() {
         let dir = tempfile::tempdir().unwrap();
         let (db, wal) = (dir.path().join("db"), dir.path().join("wals/fast"));
         let inner = db.join("cold");
-        let staging = Staging::create(&[&db, &wal, &inner]).unwrap();
+        let staging = created(&[&db, &wal, &inner], "a");
         fs::write(staging.path(&db).unwrap().join("CURRENT"), b"x").unwrap();
         fs::write(staging.path(&inner).unwrap().join("1"), b"y").unwrap();
         fs::write(staging.path(&wal).unwrap().join("2"), b"z").unwrap();
@@ -312,7 +363,7 @@ mod tests {
     fn when_one_directory_cannot_be_put_in_its_place_none_is() {
         let dir = tempfile::tempdir().unwrap();
         let (db, wal) = (dir.path().join("db"), dir.path().join("wal"));
-        let staging = Staging::create(&[&db, &wal]).unwrap();
+        let staging = created(&[&db, &wal], "a");
         fs::create_dir_all(db.join("somebody came first")).unwrap();
         assert_eq!(staging.publish().unwrap_err().code(), Code::DestinationNotEmpty);
         assert!(!wal.exists());
@@ -322,20 +373,44 @@ mod tests {
     fn what_an_interrupted_restore_left_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("db");
-        let first = Staging::create(&[&db]).unwrap();
+        let first = created(&[&db], "a");
         fs::write(first.path(&db).unwrap().join("half"), b"x").unwrap();
         drop(first);
-        let second = Staging::create(&[&db]).unwrap();
-        assert_eq!(fs::read_dir(second.path(&db).unwrap()).unwrap().count(), 0);
+        let second = created(&[&db], "b");
+        let left = fs::read_dir(second.path(&db).unwrap()).unwrap().flatten().map(|entry| entry.file_name());
+        assert!(left.eq(["pitr-resume.json"]));
+    }
+
+    #[test]
+    fn the_same_restore_goes_on_with_what_it_wants_to_keep() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let first = created(&[&db], "a");
+        let staged = first.path(&db).unwrap();
+        for name in ["kept", "half"] {
+            fs::write(staged.join(name), b"x").unwrap();
+        }
+        fs::create_dir(staged.join("pitr-stage-1")).unwrap();
+        fs::write(staged.join("pitr-stage-1/000009.log"), b"x").unwrap();
+        drop(first);
+        let (second, found) = Staging::create(&[&db], &key("a")).unwrap();
+        assert_eq!(found, Found::Files);
+        second.keep_only(&BTreeSet::from([staged.join("kept")]), &[&db]).unwrap();
+        let mut left: Vec<_> = fs::read_dir(&staged).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["kept", "pitr-resume.json"]);
+        second.end_resuming().unwrap();
+        drop(second);
+        assert_eq!(Staging::create(&[&db], &key("a")).unwrap().1, Found::Nothing, "its end had begun");
     }
 
     #[test]
     fn two_restores_into_one_place_do_not_mix() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("db");
-        let first = Staging::create(&[&db]).unwrap();
+        let first = created(&[&db], "a");
         fs::write(first.path(&db).unwrap().join("file"), b"x").unwrap();
-        assert_eq!(Staging::create(&[&db]).unwrap_err().code(), Code::Usage);
+        assert_eq!(Staging::create(&[&db], &key("a")).unwrap_err().code(), Code::Usage);
         assert!(first.path(&db).unwrap().join("file").exists());
     }
 
@@ -356,7 +431,7 @@ mod tests {
     fn a_destination_filled_meanwhile_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("db");
-        let staging = Staging::create(&[&db]).unwrap();
+        let staging = created(&[&db], "a");
         fs::create_dir(&db).unwrap();
         fs::write(db.join("precious"), b"x").unwrap();
         assert_eq!(staging.publish().unwrap_err().code(), Code::DestinationNotEmpty);

@@ -14,12 +14,17 @@ use std::{
 use pitr_archive::{
     Code, Error, Result,
     error::io,
-    ids::{FileNumber, RecordNumber, SequenceNumber},
+    ids::{ContentHash, FileNumber, RecordNumber, SequenceNumber},
     rocks::{file_name, log_writer::LogWriter, transactions::Transactions, write_batch::WritePolicy},
     segment::entry::Record,
 };
 
-use super::staging::sync_directory;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    resume::{Checkpoint, WrittenWal},
+    staging::sync_directory,
+};
 use crate::{
     crash,
     plan::{PlannedWal, WalTimestampSizes, sequence},
@@ -38,10 +43,12 @@ pub(crate) struct WalFiles {
     transactions: Transactions,
     /// The latest sequence number of an earlier stage.
     before: Option<SequenceNumber>,
+    /// Those that are complete.
+    written: Vec<WrittenWal>,
 }
 
 /// What was written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WalTotals {
     pub files: usize,
     pub records: u64,
@@ -68,6 +75,7 @@ struct Open {
     file: File,
     writer: LogWriter,
     buffer: Vec<u8>,
+    hasher: blake3::Hasher,
     /// Announcements still to be made, in the order of their offsets.
     sizes: std::vec::IntoIter<WalTimestampSizes>,
     next_sizes: Option<WalTimestampSizes>,
@@ -84,7 +92,31 @@ impl WalFiles {
             totals: WalTotals::default(),
             transactions: Transactions::recovering(policy),
             before: None,
+            written: Vec::new(),
         }
+    }
+
+    /// Goes on behind WALs that are complete.
+    pub fn go_on(&mut self, checkpoint: &Checkpoint) {
+        self.transactions = checkpoint.transactions.clone();
+        self.totals = checkpoint.totals;
+        self.written = checkpoint.wals.clone();
+    }
+
+    /// Ends the present WAL if the next record belongs to another one; answers whether it did.
+    pub fn end_before(&mut self, record: &Record) -> Result<bool> {
+        if self.open.as_ref().is_none_or(|open| open.number == record.wal) {
+            return Ok(false);
+        }
+        self.close()?;
+        // Its name, too: a checkpoint tells of it.
+        sync_directory(&self.directory)?;
+        Ok(true)
+    }
+
+    /// What is known behind the WALs that are complete.
+    pub fn state(&self) -> (Transactions, WalTotals, Vec<WrittenWal>) {
+        (self.transactions.clone(), self.totals, self.written.clone())
     }
 
     /// Ends a stage; what follows goes into another directory, also where it goes on in the same WAL.
@@ -157,7 +189,7 @@ impl WalFiles {
     }
 
     fn switch_to(&mut self, number: RecordNumber, record: &Record) -> Result<()> {
-        let before = self.open.as_ref().map(|open| open.number);
+        let before = self.open.as_ref().map(|open| open.number).or_else(|| self.written.last().map(|wal| wal.number));
         let planned = self.planned.iter().find(|wal| wal.number == record.wal);
         let Some(planned) = planned.filter(|_| before.is_none_or(|before| before < record.wal)) else {
             return Err(Error::new(Code::SegmentDamaged, "writing record")
@@ -178,6 +210,8 @@ impl WalFiles {
             open.flush()?;
             open.file.sync_all().map_err(|e| io("making durable", &open.path, e))?;
             self.totals.bytes += open.writer.offset();
+            let (size, hash) = (open.writer.offset(), ContentHash(*open.hasher.finalize().as_bytes()));
+            self.written.push(WrittenWal { number: open.number, size, hash });
             crash::point("restore-wal-closed");
         }
         Ok(())
@@ -210,10 +244,21 @@ impl Open {
         let mut sizes = sizes.into_iter();
         let next_sizes = sizes.next();
         let buffer = Vec::with_capacity(BUFFER + (1 << 16));
-        Ok(Self { number, path, file, writer: LogWriter::new(0), buffer, sizes, next_sizes, source_end: 0 })
+        Ok(Self {
+            number,
+            path,
+            file,
+            writer: LogWriter::new(0),
+            buffer,
+            hasher: blake3::Hasher::new(),
+            sizes,
+            next_sizes,
+            source_end: 0,
+        })
     }
 
     fn flush(&mut self) -> Result<()> {
+        self.hasher.update(&self.buffer);
         self.file.write_all(&self.buffer).map_err(|e| io("writing the WAL", &self.path, e))?;
         self.buffer.clear();
         Ok(())

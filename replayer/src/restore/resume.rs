@@ -1,0 +1,186 @@
+//! What an interrupted restore left is gone on with.
+//!
+//! Owns: the two small files in a staging directory that tell what it is. The [`Key`] names the restore: only the same one goes
+//! on. The [`Checkpoint`] says which WALs are complete, and all that must be known to write the next one. Neither is believed
+//! of bytes: every file that is kept is hashed again. Both are gone before anything else than files is made of the directory.
+//! Refuses: to go on where RocksDB has opened the copy, or with ingestions to repeat.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use pitr_archive::{
+    Code, Error, Result,
+    error::io,
+    ids::{ArchiveId, BaseId, Boundary, ContentHash, FileNumber, RunningHash, TimelineId},
+    rocks::{file_name, transactions::Transactions},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{small_files::replace, staging::sync_directory, wal::WalTotals};
+use crate::{path_text, plan::RestorePlan};
+
+const VERSION: u32 = 1;
+const KEY: &str = "pitr-resume.json";
+const CHECKPOINT: &str = "pitr-resume-wal.json";
+
+/// Which restore a staging directory is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Key {
+    version: u32,
+    archive: ArchiveId,
+    base: BaseId,
+    timeline: TimelineId,
+    boundary: Boundary,
+    hash: RunningHash,
+    ingestions: usize,
+    places: Vec<String>,
+}
+
+/// What was found where a staging directory shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing, or what another restore left.
+    Nothing,
+    /// Files of the same restore.
+    Files,
+}
+
+impl Key {
+    pub fn of(plan: &RestorePlan, places: &[&Path]) -> Self {
+        Self {
+            version: VERSION,
+            archive: plan.archive,
+            base: plan.base.id.clone(),
+            timeline: plan.position.timeline,
+            boundary: plan.position.boundary,
+            hash: plan.position.hash,
+            ingestions: plan.ingestions.len(),
+            places: places.iter().map(|place| path_text::text(place)).collect(),
+        }
+    }
+
+    /// One of some restore.
+    #[cfg(test)]
+    pub fn named(base: &str) -> Self {
+        let (timeline, boundary, hash) = (TimelineId::FIRST, Boundary::START, RunningHash::ZERO);
+        let id = BaseId::new(chrono::DateTime::UNIX_EPOCH, base.bytes().map(u32::from).sum());
+        let archive = ArchiveId(*b"0123456789abcdef");
+        Self { version: VERSION, archive, base: id, timeline, boundary, hash, ingestions: 0, places: Vec::new() }
+    }
+
+    /// Whether a staging directory is of this restore. One that cannot be read is of none.
+    pub fn is_of(&self, staging: &Path) -> bool {
+        fs::read(staging.join(KEY))
+            .is_ok_and(|bytes| serde_json::from_slice::<Self>(&bytes).is_ok_and(|key| key == *self))
+    }
+
+    pub fn put(&self, staging: &Path) -> Result<()> {
+        write(&staging.join(KEY), self)
+    }
+}
+
+/// From here on a staging directory is not gone on with.
+pub(crate) fn end(staging: &Path) -> Result<()> {
+    for name in [KEY, CHECKPOINT] {
+        let path = staging.join(name);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("deleting", &path, e)),
+            _ => {}
+        }
+    }
+    sync_directory(staging)
+}
+
+/// A WAL that is complete and durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WrittenWal {
+    pub number: FileNumber,
+    pub size: u64,
+    pub hash: ContentHash,
+}
+
+/// What is known where a WAL ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    version: u32,
+    /// Of the first record of the next WAL.
+    pub timeline: TimelineId,
+    pub boundary: Boundary,
+    pub hash: RunningHash,
+    pub transactions: Transactions,
+    pub totals: WalTotals,
+    pub wals: Vec<WrittenWal>,
+    /// The places that were passed with the hash that they must have.
+    pub seen: Vec<String>,
+}
+
+impl Checkpoint {
+    pub fn new(
+        (timeline, boundary, hash): (TimelineId, Boundary, RunningHash),
+        transactions: Transactions,
+        totals: WalTotals,
+        wals: Vec<WrittenWal>,
+        seen: Vec<String>,
+    ) -> Self {
+        Self { version: VERSION, timeline, boundary, hash, transactions, totals, wals, seen }
+    }
+
+    /// Makes it durable in place of the one before.
+    pub fn put(&self, staging: &Path) -> Result<()> {
+        write(&staging.join(CHECKPOINT), self)
+    }
+
+    /// The one of a staging directory whose WALs are in `wals`, if all of them are there as they were written.
+    pub fn read(staging: &Path, wals: &Path) -> Result<Option<Self>> {
+        let Ok(bytes) = fs::read(staging.join(CHECKPOINT)) else { return Ok(None) };
+        let read: Option<Self> = serde_json::from_slice(&bytes).ok().filter(|read: &Self| read.version == VERSION);
+        let Some(read) = read else { return Ok(None) };
+        for wal in &read.wals {
+            if !is(&wals.join(file_name::wal(wal.number)), wal.size, wal.hash)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(read))
+    }
+
+    /// What of a staging directory it stands for.
+    pub fn files(&self, wals: &Path) -> Vec<PathBuf> {
+        self.wals.iter().map(|wal| wals.join(file_name::wal(wal.number))).collect()
+    }
+}
+
+/// The files of this kind in a staging directory.
+pub(crate) fn own_files(staging: &Path) -> [PathBuf; 2] {
+    [staging.join(KEY), staging.join(CHECKPOINT)]
+}
+
+/// Whether a file is there with this size and hash.
+pub(crate) fn is(path: &Path, size: u64, hash: ContentHash) -> Result<bool> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(io("opening", path, e)),
+    };
+    if file.metadata().map_err(|e| io("looking at", path, e))?.len() != size {
+        return Ok(false);
+    }
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(ContentHash(*hasher.finalize().as_bytes()) == hash),
+            Ok(n) => drop(hasher.update(buffer.get(..n).unwrap_or_default())),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(io("reading", path, e)),
+        }
+    }
+}
+
+fn write(path: &Path, content: &impl Serialize) -> Result<()> {
+    let bytes =
+        serde_json::to_vec(content).map_err(|e| Error::new(Code::Internal, "writing").on(path.display()).because(e))?;
+    replace(path, &bytes)
+}
