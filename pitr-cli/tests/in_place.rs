@@ -303,6 +303,71 @@ fn killed_at_any_effect_the_old_or_the_new_database_is_there_and_the_same_comman
     assert!(missed.is_empty(), "nothing was killed at {missed:?}");
 }
 
+/// The archiver runs all the while, and the directories change their names under it.
+#[test]
+fn an_archiver_beside_the_database_goes_on_by_itself() {
+    for wals in [Wals::Inside, Wals::Elsewhere] {
+        let scene = Scene::new(wals);
+        let archive = scene.archive();
+        let log = fs::File::create(scene.path("log")).expect("a log");
+        let mut archiver = pitr(&["run", "--db", &scene.db(), "--archive", &archive, "--interval", "50ms"])
+            .stdout(std::process::Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let until_done = |args: &[&str]| {
+            let began = std::time::Instant::now();
+            loop {
+                let asked = pitr(args).arg("--json").output().expect("the program starts");
+                if asked.status.success() {
+                    break;
+                }
+                let log = || fs::read_to_string(scene.path("log")).unwrap_or_default();
+                assert!(began.elapsed().as_secs() < 60, "{args:?}: {asked:?}\n{}", log());
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        };
+        until_done(&["tag", "create", "running", "--db", &scene.db()]);
+        scene.restore();
+        let db = scene.open();
+        // It takes one by itself: the server may have written and deleted a log before it looked.
+        until_done(&["base", "--db", &scene.db()]);
+        db.put("state", "restored and changed").expect("a write");
+        until_done(&["tag", "create", "branch", "--db", &scene.db()]);
+        drop(db);
+        json(&["rollback", &scene.db()]);
+        // A server that is started before the archiver has looked deletes the MANIFEST with which it could go on: then it takes a
+        // barrier and a base.
+        let began = std::time::Instant::now();
+        while json(&["status", "--db", &scene.db()])["archiver"]["acknowledged"]["timeline"] != 1 {
+            assert!(began.elapsed().as_secs() < 60, "{}", fs::read_to_string(scene.path("log")).unwrap_or_default());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let db = scene.open();
+        db.put("state", "back and changed").expect("a write");
+        until_done(&["tag", "create", "back", "--db", &scene.db()]);
+        assert!(archiver.try_wait().expect("waiting").is_none(), "it has not ended");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&archiver), rustix::process::Signal::TERM)
+            .expect("a signal");
+        assert!(archiver.wait().expect("waiting").success());
+        drop(db);
+        let map = scene.wal_dir.as_ref().map(|dir| format!("{}={}", dir.display(), scene.path("copied-wals")));
+        for (tag, state) in [("before", "old"), ("branch", "restored and changed"), ("back", "back and changed")] {
+            let into = scene.path(&format!("copy-{tag}"));
+            let mut args = vec!["restore", "--finish", "--to-tag", tag, "--into", &into, "--archive", &archive];
+            args.extend(map.iter().flat_map(|map| ["--map-path", map.as_str()]));
+            json(&args);
+            let copy = DB::open_for_read_only(&Options::default(), &into, false).expect("the copy opens");
+            assert_eq!(copy.get("state").expect("a read").as_deref(), Some(state.as_bytes()), "{wals:?} {tag}");
+            drop(copy);
+            for directory in [into, scene.path("copied-wals")] {
+                // The second is there only where WALs lie elsewhere.
+                let _ = fs::remove_dir_all(directory);
+            }
+        }
+    }
+}
+
 /// What is there already must not be needed again: it is taken out of the archive before the restore goes on.
 #[test]
 fn an_interrupted_restore_goes_on_and_fetches_nothing_twice() {
