@@ -1,6 +1,6 @@
 //! Named places at which tests stop a restore as a power cut would ([`pitr_archive::crash`]).
 //!
-//! Owns: the names. Only files that perform effects call [`point`].
+//! Owns: the names. Only files that perform effects call it.
 
 /// Every name, in the order in which a restore in place passes them. Every one of them is met by `tests/in_place.rs`, which
 /// fails on a new one until something reaches it.

@@ -4,7 +4,7 @@
 //! directory beside the destination is filled, every byte verified. (3) Files, then directories are made durable.
 //! (4) The staging directory is renamed to the destination, or exchanged with it ([`crate::in_place`]), and the directory
 //! above it made durable. An interruption, or an error that passes, leaves the staging directory and nothing else; the same
-//! restore goes on with it ([`resume`]), another one replaces it. An error that stays removes it, but for one: when the
+//! restore goes on with it (`resume`), another one replaces it. An error that stays removes it, but for one: when the
 //! recovered database has another sequence number than planned, the copy is kept there for whoever looks into it.
 //! Refuses: destinations that hold anything; paths of the source that nobody mapped.
 

@@ -61,6 +61,9 @@ pub struct Answered {
 /// not hold up a script.
 const OTHERS: Duration = Duration::from_secs(10);
 
+/// Whoever waits longer is told what for.
+const SOON: Duration = Duration::from_secs(5);
+
 /// Asks the running archivers of a database, all at once; nobody where none runs. What they answer, in the order of the
 /// archives' names.
 ///
@@ -140,13 +143,30 @@ async fn refuse_another_archive(states: &[(Option<String>, PathBuf)], archive: &
 /// What the archiver says whose state is there. One that runs and does not listen has not reached its archive yet: what was
 /// asked for is not done there, which is something else than that nobody writes that archive.
 async fn asked(state: &Path, request: &Request) -> Result<Option<Answer>> {
-    let answer = ask(state, request).await?;
+    let answer = patiently(state, request).await?;
     if answer.is_none() && *request != Request::Status && StateDir::is_taken(state)? {
         return Err(Error::new(Code::ControlUnavailable, "asking the running archiver")
             .on(state.display())
             .hint("it has not reached its archive yet, or is ending: pitr's log tells"));
     }
     Ok(answer)
+}
+
+/// Waits for the answer, and says why where that takes long: in an outage what was asked for is done when the archive is back.
+async fn patiently(state: &Path, request: &Request) -> Result<Option<Answer>> {
+    let asked = ask(state, request);
+    tokio::pin!(asked);
+    tokio::select! {
+        answer = &mut asked => return answer,
+        () = tokio::time::sleep(SOON) => {}
+    }
+    if let Ok(Some(Answer::Status(status))) = ask(state, &Request::Status).await
+        && let Some(away) = status.away
+    {
+        let since = away.since.to_datetime();
+        tracing::warn!(%since, "the archive does not answer; it is done when it does, also if this command is ended: {}", away.error);
+    }
+    asked.await
 }
 
 /// Names of the further archives that have had an archiver here.

@@ -16,9 +16,9 @@
 //! | `config check` | `sources` (files and variables, in their order), `databases`: each `name`, `db`, `archive`, `key` (its id, or null), `state`, `interval_ms` |
 //! | `config show` | `sources`, `config`: all of it, as the file is written, without what may be secret |
 //! | `config schema` | the JSON schema of the file, also without `--json` |
-//! | `base` | `id`, `floor`: a position, `by`: `archiver` or `this process` |
-//! | `flush` | `position`, `by` |
-//! | `tag create` | `name`, `note`, `position`, `created`, `observed_only`, `expires` (null: never), `by` |
+//! | `base` | `id`, `floor`: a position, `by`: `archiver` or `this process`; where a database has several archives also `archive` (its name), `archives`: the same of the others, `missing`: names of those in which it was not done |
+//! | `flush` | `position`, `by`; `archive`, `archives`, `missing` as for `base` |
+//! | `tag create` | `name`, `note`, `position`, `created`, `observed_only`, `expires` (null: never), `by`; `archive`, `archives`, `missing` as for `base` |
 //! | `tag list` | `tags`: each `name`, `note`, `position`, `created`, `observed_only`, `expires` |
 //! | `prune` | `dry_run`, `at`, `window_from`, `window_to` (null while nothing was observed), `window_seconds`, `window_widened`, `condemned` (no longer part of the archive from now on) and `deleted`: `bases`, `files`, `unreferenced`, `tags`, `segments`, `manifests`, `leftovers`, each `{objects, bytes}`; `waiting`: `{objects, bytes}`, `due` (when the first of it is deleted), `holds` |
 //! | ... `.bases[]` | `id`, `timeline`, `created`, `floor` (a boundary), `bytes`, `keep`: the rules, each `{rule}` (`window`, `newest`, `last`, `hourly`, `daily`, `weekly`, `monthly`, `yearly`, `tag` with `name` and `tags`, `hold`), `drop` (absent, or `no-rule`, `serves-nothing`, `left-branch`) |

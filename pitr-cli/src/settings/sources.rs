@@ -69,7 +69,10 @@ pub fn load(path: &Path, variables: impl IntoIterator<Item = (String, String)>) 
         sources.push(name);
     }
     let file = all.try_into().map_err(|e: toml::de::Error| {
-        Error::new(Code::ConfigMalformed, DOING).on(path.display()).because(e.message().to_owned())
+        let e = Error::new(Code::ConfigMalformed, DOING).on(path.display()).because(e.message().to_owned());
+        // It can be any of them, and only together they are wrong.
+        let others: Vec<_> = sources.iter().skip(1).map(String::as_str).collect();
+        if others.is_empty() { e } else { e.with("together with", others.join(", ")) }
     })?;
     Ok(Loaded { file, sources })
 }
