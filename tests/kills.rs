@@ -275,7 +275,8 @@ fn a_hundred_kills_of_the_archiver_lose_nothing_and_make_no_barrier() {
         }
         // What the kill left is exact, and so is what the next process makes of it: that one is killed, too, or catches up.
         compared += u64::from(site.check(1, &mut rng));
-        if rng.random_ratio(1, 3) {
+        // What the first archiver of an archive passes, nobody passes after it.
+        if kills >= 2 && rng.random_ratio(1, 3) {
             site.catch_up();
             assert!(site.check(2, &mut rng), "an archive that has caught up can be restored");
         }

@@ -253,6 +253,36 @@ fn what_cannot_be_replaced_is_refused_before_anything_is_fetched() {
     assert_eq!(e["code"], "restore.foreign-path", "{e}");
 }
 
+/// The server reads its log where its own settings say: with the old one there, or without the restored one, it would open.
+#[test]
+fn a_server_whose_log_lies_elsewhere_by_now_is_not_given_a_database_without_it() {
+    let mut scene = Scene::new(Wals::Inside);
+    scene.wal_dir = Some(scene.dir.path().join("fast/wals"));
+    drop(scene.open());
+    let args = scene.in_place();
+    let e = refused(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(e["code"], "restore.cannot-swap", "{e}");
+    assert!(e["message"].as_str().is_some_and(|m| m.contains("fast/wals")), "{e}");
+    assert_eq!(scene.state().as_deref(), Some("new"));
+}
+
+/// Whatever was moved or copied by hand meanwhile, nothing is deleted or put anywhere by what the record says of another place.
+#[test]
+fn a_record_that_was_copied_with_its_directory_is_not_believed() {
+    let scene = Scene::new(Wals::Inside);
+    scene.restore();
+    let copy = scene.path("copied");
+    let copied = Command::new("cp").args(["-r", "--no-target-directory", &scene.path(""), &copy]).status();
+    // The copy lies inside what is copied: that one entry is refused, the rest is there.
+    assert!(copied.is_ok() && Path::new(&copy).join("db/CURRENT").exists());
+    let db = format!("{copy}/db");
+    for args in [&["rollback", &db][..], &["settle", &db, "--discard"]] {
+        assert_eq!(refused(args)["code"], "restore.record-damaged");
+    }
+    json(&["rollback", &scene.db()]);
+    assert_eq!(scene.state().as_deref(), Some("new"));
+}
+
 #[test]
 fn killed_at_any_effect_the_old_or_the_new_database_is_there_and_the_same_command_goes_on() {
     let mut met = BTreeSet::new();

@@ -20,7 +20,10 @@ use pitr_archive::{
     clock::Micros,
     error::io,
     restore_marker::{self, RestoreMarker},
-    rocks::file_name::{self, FileKind},
+    rocks::{
+        file_name::{self, FileKind},
+        options_file::OptionsFile,
+    },
 };
 use serde::Serialize;
 
@@ -35,7 +38,7 @@ pub mod lock;
 pub mod record;
 pub mod swap;
 
-use lock::ServerLock;
+use lock::{ServerLock, SwapLock};
 use record::{Aside, Place, Record};
 use swap::{Ended, Move, Swap};
 
@@ -44,6 +47,7 @@ use swap::{Ended, Move, Swap};
 pub struct Present {
     db: PathBuf,
     _lock: ServerLock,
+    _exclusive: SwapLock,
     owner: Owner,
     ended: Ended,
     left_behind: Vec<String>,
@@ -61,11 +65,12 @@ pub struct Swapped {
 }
 
 impl Present {
-    /// Checks that the databases' directories (its own first) can be replaced, and locks it.
+    /// Checks that the databases' directories (its own first) can be replaced, and locks it. `wals` is where the restored one
+    /// has its WALs.
     ///
     /// # Errors
     /// `restore.in-use`, `restore.cannot-swap`, `file.*`.
-    pub fn claim(directories: &[&Path]) -> Result<Self> {
+    pub fn claim(directories: &[&Path], wals: &Path) -> Result<Self> {
         let db = directories.first().ok_or_else(|| Error::new(Code::Internal, "replacing a database"))?;
         let what = fs::symlink_metadata(db).map_err(|e| io("looking at the database", db, e))?;
         if !what.is_dir() {
@@ -83,12 +88,23 @@ impl Present {
                 .with("it holds", "no database")
                 .hint("restore with --into where there is none yet"));
         }
+        let exclusive = SwapLock::take(db)?;
         let (lock, ended) = locked(db)?;
+        // Only now it is known which directory is there.
+        let what = fs::symlink_metadata(db).map_err(|e| io("looking at the database", db, e))?;
         let left_behind = foreign_entries(db)?;
+        check_wal_directory(db, wals)?;
         for place in directories {
             check_place(place, db)?;
         }
-        Ok(Self { db: (*db).to_owned(), _lock: lock, owner: Owner::of(&what), ended, left_behind })
+        Ok(Self {
+            db: (*db).to_owned(),
+            _lock: lock,
+            _exclusive: exclusive,
+            owner: Owner::of(&what),
+            ended,
+            left_behind,
+        })
     }
 
     /// Where what was replaced is, if the database that is here now is what this restore would bring: an earlier one had come
@@ -96,8 +112,10 @@ impl Present {
     ///
     /// # Errors
     /// `restore.record-damaged`, `file.*`.
-    pub fn has_arrived(&self, position: &PlannedPosition) -> Result<Option<Vec<PathBuf>>> {
-        if self.ended == Ended::Nothing {
+    pub fn has_arrived(&self, position: &PlannedPosition, current: &str) -> Result<Option<Vec<PathBuf>>> {
+        // A server that has opened it since, or a recovery here, began a MANIFEST of its own.
+        let untouched = fs::read_to_string(self.db.join("CURRENT")).is_ok_and(|text| text == current);
+        if self.ended != Ended::TheRestore || !untouched {
             return Ok(None);
         }
         let path = self.db.join(restore_marker::FILE_NAME);
@@ -143,9 +161,11 @@ impl Present {
 /// `restore.nothing-aside`, `restore.in-use`, `restore.cannot-swap`.
 pub fn rollback(db: &Path) -> Result<Swapped> {
     let db = absolute(db)?;
+    let _exclusive = SwapLock::take(&db)?;
     let (_lock, _) = locked(&db)?;
     let mut record = Record::read(&db)?;
     let last = record.asides.last().cloned().ok_or_else(|| nothing_aside(&db))?;
+    refuse_moved(&db, &last)?;
     let name = if last.restored { "before" } else { "restored" };
     let moves = last.places.iter().map(|p| Move::new(&p.place, &p.aside, aside(&p.place, name, &last.id)));
     let moves = moves.collect::<Result<Vec<_>>>()?;
@@ -179,6 +199,17 @@ pub fn discard(db: &Path) -> Result<Vec<PathBuf>> {
     })
 }
 
+/// Refuses a place in which a swap has not ended: databases lie beside it under names that a restore would clear away.
+///
+/// # Errors
+/// `restore.swap-interrupted`.
+pub fn refuse_under_way(db: &Path) -> Result<()> {
+    match Record::read(db)?.under_way {
+        None => Ok(()),
+        Some(_) => Err(Error::new(Code::SwapInterrupted, "restoring to").on(db.display())),
+    }
+}
+
 /// Everything that was set aside of a database, the oldest first.
 ///
 /// # Errors
@@ -189,6 +220,7 @@ pub fn asides(db: &Path) -> Result<Vec<Aside>> {
 
 fn settle(db: &Path, each: impl Fn(&Aside) -> Result<()>) -> Result<Vec<PathBuf>> {
     let db = absolute(db)?;
+    let _exclusive = SwapLock::take(&db)?;
     if Record::read(&db)?.under_way.is_some() {
         drop(locked(&db)?);
     }
@@ -198,6 +230,7 @@ fn settle(db: &Path, each: impl Fn(&Aside) -> Result<()>) -> Result<Vec<PathBuf>
     }
     let mut settled = Vec::new();
     while let Some(oldest) = record.asides.first().cloned() {
+        refuse_moved(&db, &oldest)?;
         each(&oldest)?;
         settled.extend(oldest.places.into_iter().map(|place: Place| place.aside));
         record.asides.remove(0);
@@ -212,8 +245,43 @@ fn locked(db: &Path) -> Result<(ServerLock, Ended)> {
     let lock = ServerLock::take(db)?;
     match swap::end_interrupted(db)? {
         Ended::Nothing => Ok((lock, Ended::Nothing)),
-        Ended::TheSwap => Ok((ServerLock::take(db)?, Ended::TheSwap)),
+        ended => Ok((ServerLock::take(db)?, ended)),
     }
+}
+
+/// A record that was copied or moved with its directory names other places than it lies beside.
+fn refuse_moved(db: &Path, aside: &Aside) -> Result<()> {
+    match aside.places.first() {
+        Some(own) if own.place == db => Ok(()),
+        own => Err(Error::new(Code::SwapRecordDamaged, "reading what was set aside of")
+            .on(db.display())
+            .with("it is of", own.map_or(Path::new("nothing"), |own| &own.place).display())),
+    }
+}
+
+/// The server reads its WALs where its own settings say, whatever a restore brings: they must agree.
+fn check_wal_directory(db: &Path, wals: &Path) -> Result<()> {
+    let mut newest = None;
+    for entry in fs::read_dir(db).map_err(|e| io("reading", db, e))? {
+        let entry = entry.map_err(|e| io("reading", db, e))?;
+        if let Some(FileKind::Options(number)) = file_name::parse(&entry.file_name().to_string_lossy())
+            && newest.as_ref().is_none_or(|(other, _)| *other < number)
+        {
+            newest = Some((number, entry.path()));
+        }
+    }
+    let Some((_, path)) = newest else { return Ok(()) };
+    let text = fs::read_to_string(&path).map_err(|e| io("reading", &path, e))?;
+    // What cannot be read says nothing: the database may be damaged, which is why it is replaced.
+    let Ok(settings) = OptionsFile::parse(&text).and_then(|options| options.db()) else { return Ok(()) };
+    let present = settings.wal_dir.as_deref().map_or(db, Path::new);
+    if present.components().eq(wals.components()) {
+        return Ok(());
+    }
+    Err(refused(db)
+        .with("its server has its WALs in", present.display())
+        .with("the restored one would have them in", wals.display())
+        .hint("the base was taken with another wal_dir: give --map-path OLD=NEW, or restore with --into"))
 }
 
 fn absolute(db: &Path) -> Result<PathBuf> {
@@ -251,9 +319,15 @@ fn check_place(place: &Path, db: &Path) -> Result<()> {
                 .with("it is", "a mount point")
                 .hint("a mount point cannot change its name: restore with --into into a directory below it"));
         }
-        Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return swap::probe(above),
+        Ok(_) if place != db && ["CURRENT", "LOCK"].iter().any(|name| place.join(name).exists()) => {
+            return Err(refused(place).with("it is", "a database of its own"));
+        }
+        // Nothing could be rolled back to.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(refused(place).with("it is", "not there").hint("create it, empty, if the server has lost it"));
+        }
         Err(e) => return Err(io("looking at", place, e)),
+        Ok(_) => {}
     }
     if place != db {
         let strangers = foreign_entries(place)?;
@@ -267,12 +341,20 @@ fn check_place(place: &Path, db: &Path) -> Result<()> {
     swap::probe(above)
 }
 
+/// RocksDB moves WALs that it keeps for a while into a directory of this name; others use it, too.
+fn holds_only_wals(directory: &Path) -> bool {
+    let is_wal = |entry: fs::DirEntry| {
+        matches!(file_name::parse(&entry.file_name().to_string_lossy()), Some(FileKind::Wal(_) | FileKind::Trash))
+    };
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_wal)))
+}
+
 /// What in a directory is not RocksDB's.
 fn foreign_entries(directory: &Path) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(directory).map_err(|e| io("reading", directory, e))? {
         let name = entry.map_err(|e| io("reading", directory, e))?.file_name().to_string_lossy().into_owned();
-        let ours = name == restore_marker::FILE_NAME || name == "archive";
+        let ours = name == restore_marker::FILE_NAME || name == "archive" && holds_only_wals(&directory.join(&name));
         if file_name::parse(&name).is_none() && !ours {
             all.push(name);
         }

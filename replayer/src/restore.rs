@@ -23,12 +23,13 @@ use pitr_archive::{
     error::io,
     ids::{BaseId, Nonce},
     object_key::ObjectKey,
+    rocks::file_name,
 };
 use serde::Serialize;
 
 use crate::{
     crash, finish,
-    in_place::Present,
+    in_place::{self, Present},
     owner::Owner,
     path_text,
     plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive},
@@ -179,8 +180,12 @@ pub async fn restore(
     let layout = paths::layout(&base.paths, &into, &maps)?;
     let directories = staging::outermost(&layout.directories());
     let present = match options.destination {
-        Destination::InPlace => Some(Present::claim(&directories)?),
+        Destination::InPlace => {
+            refuse_unfit_places(archive, &layout, &directories, &into)?;
+            Some(Present::claim(&directories, &layout.wal)?)
+        }
         Destination::New => {
+            in_place::refuse_under_way(&into)?;
             for directory in layout.directories() {
                 staging::check_free(directory)?;
             }
@@ -188,9 +193,9 @@ pub async fn restore(
         }
     };
     if let Some(present) = &present
-        && let Some(aside) = present.has_arrived(&plan.position)?
+        && let Some(aside) = present.has_arrived(&plan.position, &file_name::current(base.manifest.file))?
     {
-        let finish = finish_of(plan, options);
+        let finish = Finish::Leave;
         return Ok(report(&base, plan, options, (into, finish), Outcome { aside, ..Outcome::default() }));
     }
     let small = SmallFiles::prepare(&base, plan, &layout, options)?;
@@ -199,9 +204,12 @@ pub async fn restore(
         finish::check_known(&small.families)?;
         finish::check_policy(plan.write_policy)?;
     }
-    check_space(&base, plan, &layout)?;
-
     let key = Key::of(plan, &layout.directories());
+    // What an interrupted restore has laid down takes its room already.
+    if !staging::is_begun(&directories, &key)? {
+        check_space(&base, plan, &layout)?;
+    }
+
     let (staging, found) = Staging::create(&layout.directories(), &key)?;
     let work = Work {
         archive,
@@ -240,6 +248,30 @@ pub async fn restore(
             Err(e)
         }
     }
+}
+
+/// Directories that must not change their names, before anything is locked.
+fn refuse_unfit_places(archive: &Archive, layout: &Layout, outermost: &[&Path], into: &Path) -> Result<()> {
+    let refused = |place: &Path| Error::new(Code::CannotSwap, "replacing").on(place.display());
+    if outermost.first().is_none_or(|first| *first != into) {
+        return Err(refused(into).with("it lies in", "another directory of the database"));
+    }
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    for place in outermost {
+        if archive.store().local_path().is_some_and(|root| real(root).starts_with(real(place))) {
+            return Err(refused(place).with("it holds", "the archive"));
+        }
+    }
+    for inner in layout.directories() {
+        let Some(outer) = outermost.iter().find(|outer| inner != **outer && inner.starts_with(outer)) else { continue };
+        let device = |path: &Path| std::fs::symlink_metadata(path).ok().map(|m| (m.dev(), m.is_dir()));
+        if let (Some((own, is_dir)), Some((above, _))) = (device(inner), device(outer))
+            && (own != above || !is_dir)
+        {
+            return Err(refused(inner).with("it is", "a link or a mount point inside the database's directory"));
+        }
+    }
+    Ok(())
 }
 
 /// What an interrupted restore had done already.

@@ -6,7 +6,15 @@
 
 use std::{
     fs::{File, OpenOptions},
-    os::unix::fs::{MetadataExt, fchown},
+    io::ErrorKind,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{MetadataExt, fchown},
+            net::{SocketAddr, UnixListener},
+        },
+    },
     path::Path,
 };
 
@@ -16,6 +24,28 @@ use rustix::{
     io::Errno,
     process::{Flock, FlockType, fcntl_getlk},
 };
+
+/// Nobody else swaps or settles this database. A socket with an abstract name: no file is left, and it ends with its process.
+#[derive(Debug)]
+pub struct SwapLock(#[allow(dead_code)] UnixListener);
+
+impl SwapLock {
+    /// Locks a database's swaps.
+    ///
+    /// # Errors
+    /// `restore.in-use`.
+    pub fn take(db: &Path) -> Result<Self> {
+        let name = blake3::hash(db.as_os_str().as_bytes()).to_hex();
+        let address = SocketAddr::from_abstract_name(format!("pitr-swaps-{}", name.get(..32).unwrap_or_default()));
+        match address.and_then(|address| UnixListener::bind_addr(&address)) {
+            Ok(listener) => Ok(Self(listener)),
+            Err(e) if e.kind() == ErrorKind::AddrInUse => Err(Error::new(Code::DatabaseInUse, "swapping")
+                .on(db.display())
+                .hint("another pitr restores, rolls back or settles it: wait for that one")),
+            Err(e) => Err(io("locking the swaps of", db, e)),
+        }
+    }
+}
 
 /// A database that no server can open. POSIX releases such a lock when *any* descriptor of the file is closed: nothing else in
 /// this process may open it.

@@ -27,17 +27,15 @@ use crate::{
     restore::staging::{parent, sync_directory},
 };
 
-/// Which directory, whatever its name.
+/// Which directory, whatever its name. Names are exchanged within one file system, and a device's number is another one after a
+/// restart of the machine: the inode's alone tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inode {
-    device: u64,
-    number: u64,
-}
+pub struct Inode(u64);
 
 impl Inode {
     fn of(path: &Path) -> Result<Option<Self>> {
         match fs::symlink_metadata(path) {
-            Ok(m) => Ok(Some(Self { device: m.dev(), number: m.ino() })),
+            Ok(m) => Ok(Some(Self(m.ino()))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(io("looking at", path, e)),
         }
@@ -92,6 +90,8 @@ pub struct Swap {
     id: String,
     /// Whether what goes aside is what a restore had brought.
     restored_goes: bool,
+    /// Whether a restore began it, and not a rollback.
+    by_restore: bool,
     /// The database's own directory first.
     moves: Vec<Move>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +109,8 @@ impl Swap {
             _ => None,
         };
         let restored_goes = record.asides.last().is_some_and(|last| last.id == id && !last.restored);
-        let swap = Self { id, restored_goes, moves, barred };
+        let by_restore = record.asides.iter().all(|aside| aside.id != id);
+        let swap = Self { id, restored_goes, by_restore, moves, barred };
         record.under_way = Some(swap.clone());
         record.write()?;
         crash::point("swap-recorded");
@@ -166,7 +167,12 @@ impl Swap {
             come(m)?;
             crash::point("swap-between");
         }
-        if Inode::of(&first.place)? != Some(first.new) {
+        let there = Inode::of(&first.place)?;
+        let may_go = [first.old, self.barred.as_ref().map(|barred| barred.inode)];
+        if there != Some(first.new) {
+            if there.is_none() || !may_go.contains(&there) || Inode::of(&first.incoming)? != Some(first.new) {
+                return Err(moved_since(&first.place));
+            }
             exchange(&first.place, &first.incoming)?;
         }
         crash::point("swap-exchanged");
@@ -177,6 +183,9 @@ impl Swap {
             };
             if m.old.is_some() && Inode::of(from)? == m.old {
                 rename_new(from, &m.aside)?;
+            }
+            if m.old.is_some() && Inode::of(&m.aside)? != m.old {
+                return Err(moved_since(&m.aside));
             }
             crash::point("swap-aside");
         }
@@ -209,8 +218,9 @@ pub fn end_interrupted(db: &Path) -> Result<Ended> {
     let Some(swap) = record.under_way.clone() else { return Ok(Ended::Nothing) };
     if swap.has_begun()? {
         tracing::warn!(db = %db.display(), "ending a swap that was interrupted");
+        let by_restore = swap.by_restore;
         swap.perform(&mut record)?;
-        return Ok(Ended::TheSwap);
+        return Ok(if by_restore { Ended::TheRestore } else { Ended::TheRollback });
     }
     swap.forget()?;
     record.under_way = None;
@@ -223,8 +233,10 @@ pub fn end_interrupted(db: &Path) -> Result<Ended> {
 pub enum Ended {
     /// Nothing that anybody saw: the database's directory is the one that it was.
     Nothing,
-    /// Another database is in the place now.
-    TheSwap,
+    /// The restored database is in the place now.
+    TheRestore,
+    /// The one from before is, or the restored one again.
+    TheRollback,
 }
 
 /// Whether names can be exchanged in a directory: known before hours of work, not after them.
@@ -252,8 +264,16 @@ fn come(m: &Move) -> Result<()> {
             Some(_) => exchange(&m.place, &m.incoming),
             None => rename_new(&m.incoming, &m.place),
         },
-        _ => Err(refused(&m.place).with("found there", "another directory than when this began")),
+        _ => Err(moved_since(&m.place)),
     }
+}
+
+/// Somebody else has moved or copied directories since: what is where must be found out by a person.
+fn moved_since(place: &Path) -> Error {
+    refused(place).with("found there", "not what was there when this began").hint(
+        "nothing was deleted: look for the database in the directories beside it, put it in its place by hand with the server \
+         stopped, and delete the file .NAME.pitr-swaps.json",
+    )
 }
 
 fn exchange(one: &Path, other: &Path) -> Result<()> {
@@ -277,10 +297,7 @@ fn rename_new(from: &Path, to: &Path) -> Result<()> {
 fn bar(db: &Path, id: &str) -> Result<Barred> {
     let name = db.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let path = parent(db)?.join(format!(".{name}.pitr-barred-{id}"));
-    match fs::remove_dir_all(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("removing", &path, e)),
-        _ => {}
-    }
+    // One that is there is perhaps a database, of a swap that was not ended: it is not touched.
     fs::create_dir(&path).map_err(|e| io("creating", &path, e))?;
     crate::restore::small_files::put(
         &path.join("CURRENT"),

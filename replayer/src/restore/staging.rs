@@ -95,6 +95,16 @@ fn beside(place: &Path) -> Result<PathBuf> {
     Ok(parent(place)?.join(staged))
 }
 
+/// Whether this very restore was interrupted before.
+pub(crate) fn is_begun(outermost: &[&Path], key: &Key) -> Result<bool> {
+    for place in outermost {
+        if key.is_of(&beside(place)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Those that lie in none of the others, in their order.
 pub(crate) fn outermost<'a>(places: &[&'a Path]) -> Vec<&'a Path> {
     let inside = |place: &Path| places.iter().any(|other| *other != place && place.starts_with(other));
@@ -116,6 +126,10 @@ impl Staging {
             pairs.push(Pair { staging, place: place.to_path_buf(), _lock: lock });
         }
         let staging = Self { pairs };
+        if found == Found::Nothing {
+            // One that was begun anew means all of them.
+            staging.keep_only(&BTreeSet::new(), places)?;
+        }
         staging.make_inner(places)?;
         for pair in &staging.pairs {
             key.put(&pair.staging)?;

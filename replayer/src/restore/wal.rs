@@ -126,6 +126,8 @@ impl WalFiles {
         self.directory = directory;
         let totals = std::mem::take(&mut self.totals);
         self.before = self.before.max(totals.last_sequence);
+        // The next stage's files are others, also of the same number.
+        self.written.clear();
         Ok(totals)
     }
 
