@@ -259,11 +259,12 @@ fn a_server_whose_log_lies_elsewhere_by_now_is_not_given_a_database_without_it()
     let mut scene = Scene::new(Wals::Inside);
     scene.wal_dir = Some(scene.dir.path().join("fast/wals"));
     drop(scene.open());
+    let before = scene.state();
     let args = scene.in_place();
     let e = refused(&args.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(e["code"], "restore.cannot-swap", "{e}");
     assert!(e["message"].as_str().is_some_and(|m| m.contains("fast/wals")), "{e}");
-    assert_eq!(scene.state().as_deref(), Some("new"));
+    assert_eq!(scene.state(), before);
 }
 
 /// Whatever was moved or copied by hand meanwhile, nothing is deleted or put anywhere by what the record says of another place.
@@ -272,9 +273,11 @@ fn a_record_that_was_copied_with_its_directory_is_not_believed() {
     let scene = Scene::new(Wals::Inside);
     scene.restore();
     let copy = scene.path("copied");
-    let copied = Command::new("cp").args(["-r", "--no-target-directory", &scene.path(""), &copy]).status();
-    // The copy lies inside what is copied: that one entry is refused, the rest is there.
-    assert!(copied.is_ok() && Path::new(&copy).join("db/CURRENT").exists());
+    fs::create_dir(&copy).expect("a directory");
+    let copied = Command::new("cp").args(["-r", &scene.db(), &copy]).status().expect("cp starts");
+    assert!(copied.success());
+    let record = ".db.pitr-swaps.json";
+    fs::copy(scene.path(record), Path::new(&copy).join(record)).expect("the record");
     let db = format!("{copy}/db");
     for args in [&["rollback", &db][..], &["settle", &db, "--discard"]] {
         assert_eq!(refused(args)["code"], "restore.record-damaged");

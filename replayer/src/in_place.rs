@@ -112,10 +112,8 @@ impl Present {
     ///
     /// # Errors
     /// `restore.record-damaged`, `file.*`.
-    pub fn has_arrived(&self, position: &PlannedPosition, current: &str) -> Result<Option<Vec<PathBuf>>> {
-        // A server that has opened it since, or a recovery here, began a MANIFEST of its own.
-        let untouched = fs::read_to_string(self.db.join("CURRENT")).is_ok_and(|text| text == current);
-        if self.ended != Ended::TheRestore || !untouched {
+    pub fn has_arrived(&self, position: &PlannedPosition) -> Result<Option<Vec<PathBuf>>> {
+        if self.ended != Ended::TheRestore {
             return Ok(None);
         }
         let path = self.db.join(restore_marker::FILE_NAME);

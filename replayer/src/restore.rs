@@ -23,7 +23,6 @@ use pitr_archive::{
     error::io,
     ids::{BaseId, Nonce},
     object_key::ObjectKey,
-    rocks::file_name,
 };
 use serde::Serialize;
 
@@ -193,7 +192,7 @@ pub async fn restore(
         }
     };
     if let Some(present) = &present
-        && let Some(aside) = present.has_arrived(&plan.position, &file_name::current(base.manifest.file))?
+        && let Some(aside) = present.has_arrived(&plan.position)?
     {
         let finish = Finish::Leave;
         return Ok(report(&base, plan, options, (into, finish), Outcome { aside, ..Outcome::default() }));

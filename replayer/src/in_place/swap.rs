@@ -92,6 +92,8 @@ pub struct Swap {
     restored_goes: bool,
     /// Whether a restore began it, and not a rollback.
     by_restore: bool,
+    /// CURRENT of what comes: a server that opens it writes another one.
+    current: String,
     /// The database's own directory first.
     moves: Vec<Move>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,7 +112,8 @@ impl Swap {
         };
         let restored_goes = record.asides.last().is_some_and(|last| last.id == id && !last.restored);
         let by_restore = record.asides.iter().all(|aside| aside.id != id);
-        let swap = Self { id, restored_goes, by_restore, moves, barred };
+        let current = moves.first().map(|m| current_of(&m.incoming)).unwrap_or_default();
+        let swap = Self { id, restored_goes, by_restore, current, moves, barred };
         record.under_way = Some(swap.clone());
         record.write()?;
         crash::point("swap-recorded");
@@ -218,9 +221,10 @@ pub fn end_interrupted(db: &Path) -> Result<Ended> {
     let Some(swap) = record.under_way.clone() else { return Ok(Ended::Nothing) };
     if swap.has_begun()? {
         tracing::warn!(db = %db.display(), "ending a swap that was interrupted");
-        let by_restore = swap.by_restore;
+        let (by_restore, current) = (swap.by_restore, swap.current.clone());
         swap.perform(&mut record)?;
-        return Ok(if by_restore { Ended::TheRestore } else { Ended::TheRollback });
+        let untouched = by_restore && current_of(db) == current;
+        return Ok(if untouched { Ended::TheRestore } else { Ended::AnotherSwap });
     }
     swap.forget()?;
     record.under_way = None;
@@ -228,15 +232,20 @@ pub fn end_interrupted(db: &Path) -> Result<Ended> {
     Ok(Ended::Nothing)
 }
 
+/// Empty where there is none.
+fn current_of(database: &Path) -> String {
+    fs::read_to_string(database.join("CURRENT")).unwrap_or_default()
+}
+
 /// What had to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Nothing that anybody saw: the database's directory is the one that it was.
     Nothing,
-    /// The restored database is in the place now.
+    /// The restored database is in the place now, and no server has opened it.
     TheRestore,
-    /// The one from before is, or the restored one again.
-    TheRollback,
+    /// Another database is, or one that a server has opened.
+    AnotherSwap,
 }
 
 /// Whether names can be exchanged in a directory: known before hours of work, not after them.
