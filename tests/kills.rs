@@ -60,11 +60,9 @@ impl Site {
 
     /// `pitr run` as on another machine, which knows nothing of what runs on this one: all that they share is the archive.
     fn run_elsewhere(&mut self, state: &str) -> Child {
-        let here = self.command(state);
-        let mut command = std::process::Command::new("unshare");
-        command.args(["--map-root-user", "--net", "--"]).arg(here.get_program()).args(here.get_args());
+        let mut command = command::elsewhere(self.command(state));
         let log = File::create(self.path(&format!("log-{}", self.starts))).expect("a log");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("starting pitr run elsewhere")
+        command.stdout(Stdio::null()).stderr(log).spawn().expect("starting pitr run elsewhere")
     }
 
     fn command(&mut self, state: &str) -> std::process::Command {

@@ -28,6 +28,7 @@ pub mod error;
 pub mod ids;
 pub mod keyring;
 pub mod layout;
+pub mod machine_lock;
 pub mod measure;
 pub mod object_key;
 pub mod random;

@@ -2,23 +2,19 @@
 //!
 //! Owns: knowing so before the archive is claimed. In the archive itself two archivers meet at a segment that both want, and one
 //! of them ends there: that is what is relied on between machines, but which of them it is, is left to chance, and a command
-//! with another state directory could end a service. The kernel knows better: a socket with an abstract name, which no file
-//! system keeps and which ends with its process. Another network namespace is another machine here.
+//! with another state directory could end a service. The kernel knows better ([`machine_lock`]).
 //! Refuses: to take over. Who is told to (`--take-over`) goes without until the other one has ended.
 
-use std::{
-    io::ErrorKind,
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener, UnixStream},
-    },
-    path::Path,
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
-use pitr_archive::{Code, Error, Result, catalog::archive::Archive, error::io, ids::ArchiveId};
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::archive::Archive,
+    error::io,
+    ids::ArchiveId,
+    machine_lock::{self, MachineLock},
+};
 use pitr_archiver::{Archiver, Standby, config::Rival};
-use rustix::net::sockopt::socket_peercred;
 
 /// Between two attempts of who has taken over.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -31,7 +27,7 @@ pub struct Alone {
 
 #[derive(Debug)]
 enum Held {
-    Now(#[allow(dead_code)] UnixListener),
+    Now(#[allow(dead_code)] MachineLock),
     /// Once the other one has ended.
     Later(tokio::task::JoinHandle<()>),
 }
@@ -41,8 +37,8 @@ impl Alone {
     /// goes before.
     ///
     /// # Errors
-    /// As [`Alone::claim`], and what joining the archive meets; the database goes on being followed.
-    pub async fn join_or_wait(
+    /// As [`Alone::claim`], and what joining the archive meets; the database goes on being followed by what is given back.
+    pub async fn join(
         standby: Standby,
         archive: Archive,
     ) -> std::result::Result<(Self, Archiver), (Box<Standby>, Error)> {
@@ -53,35 +49,27 @@ impl Alone {
         }
     }
 
-    /// As [`Alone::join_or_wait`], for whoever has no use for the database alone.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn join(standby: Standby, archive: Archive) -> Result<(Self, Archiver)> {
-        Self::join_or_wait(standby, archive).await.map_err(|(_, e)| e)
-    }
-
     /// Claims the machine for a database and an archive.
     ///
     /// # Errors
     /// `writer.fenced` with the process that has it.
     pub fn claim(db: &Path, archive: ArchiveId, rival: Rival) -> Result<Self> {
-        let address = address(db, archive)?;
-        match UnixListener::bind_addr(&address) {
-            Ok(listener) => Ok(Self { held: Held::Now(listener) }),
-            Err(e) if e.kind() != ErrorKind::AddrInUse => Err(io("claiming this machine for", db, e)),
-            Err(_) if rival == Rival::TakeOver => Ok(Self { held: Held::Later(tokio::spawn(keep_asking(address))) }),
-            Err(_) => {
-                let mut e = Error::new(Code::Fenced, "archiving").on(db.display());
-                if let Some(process) = who(&address) {
-                    e = e.with("archived already by process", process);
-                }
-                Err(e.hint(
-                    "another pitr on this machine archives this database into this archive: give the --state that it has, \
-                     so that it is asked, or end it first; pitr run --take-over ends it",
-                ))
-            }
+        let failed = |e| io("claiming this machine for", db, e);
+        let name = name(db, archive)?;
+        if let Some(lock) = name.take().map_err(failed)? {
+            return Ok(Self { held: Held::Now(lock) });
         }
+        if rival == Rival::TakeOver {
+            return Ok(Self { held: Held::Later(tokio::spawn(keep_asking(name))) });
+        }
+        let mut e = Error::new(Code::Fenced, "archiving").on(db.display());
+        if let Some(process) = name.holder() {
+            e = e.with("archived already by process", process);
+        }
+        Err(e.hint(
+            "another pitr on this machine archives this database into this archive: give the --state that it has, so that it \
+             is asked, or end it first; pitr run --take-over ends it",
+        ))
     }
 }
 
@@ -93,9 +81,9 @@ impl Drop for Alone {
     }
 }
 
-async fn keep_asking(address: SocketAddr) {
+async fn keep_asking(name: machine_lock::Name) {
     loop {
-        if let Ok(_listener) = UnixListener::bind_addr(&address) {
+        if let Ok(Some(_lock)) = name.take() {
             // Until it is told to end with its archiver.
             return std::future::pending().await;
         }
@@ -104,16 +92,10 @@ async fn keep_asking(address: SocketAddr) {
 }
 
 /// By its path: the directory itself is replaced when a database is restored in place.
-fn address(db: &Path, archive: ArchiveId) -> Result<SocketAddr> {
-    let real = db.canonicalize().or_else(|_| std::path::absolute(db)).map_err(|e| io("naming the database", db, e))?;
-    let path = blake3::hash(std::os::unix::ffi::OsStrExt::as_bytes(real.as_os_str())).to_hex();
-    let name = format!("pitr-archives-{}-into-{archive}", path.get(..32).unwrap_or_default());
-    SocketAddr::from_abstract_name(name).map_err(|e| io("naming a socket for", db, e))
-}
-
-fn who(address: &SocketAddr) -> Option<i32> {
-    let stream = UnixStream::connect_addr(address).ok()?;
-    Some(socket_peercred(&stream).ok()?.pid.as_raw_nonzero().get())
+fn name(db: &Path, archive: ArchiveId) -> Result<machine_lock::Name> {
+    let failed = |e| io("naming the database", db, e);
+    let real = db.canonicalize().or_else(|_| std::path::absolute(db)).map_err(failed)?;
+    machine_lock::Name::new(&format!("archives-into-{archive}"), &real).map_err(failed)
 }
 
 #[cfg(test)]
@@ -133,9 +115,9 @@ mod tests {
 
         let second = Alone::claim(dir.path(), id, Rival::TakeOver).unwrap();
         drop(first);
-        let address = address(dir.path(), id).unwrap();
+        let name = name(dir.path(), id).unwrap();
         for _ in 0..100 {
-            if UnixStream::connect_addr(&address).is_ok() {
+            if name.holder().is_some() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

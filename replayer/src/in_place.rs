@@ -1,5 +1,6 @@
 //! A database takes the place of another one, which is kept beside it.
 //!
+//! - `check`: whether it can be replaced;
 //! - [`lock`]: that no server has the present database open;
 //! - [`record`]: what was swapped with what, beside the database, durable: by it a swap is ended, taken back or settled;
 //! - [`swap`]: the only place where directories change their names.
@@ -11,7 +12,6 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -20,20 +20,12 @@ use pitr_archive::{
     clock::Micros,
     error::io,
     restore_marker::{self, RestoreMarker},
-    rocks::{
-        file_name::{self, FileKind},
-        options_file::OptionsFile,
-    },
 };
 use serde::Serialize;
 
-use crate::{
-    owner::Owner,
-    path_text,
-    plan::PlannedPosition,
-    restore::staging::{Staging, parent},
-};
+use crate::{owner::Owner, path_text, plan::PlannedPosition, restore::staging::Staging};
 
+mod check;
 pub mod lock;
 pub mod record;
 pub mod swap;
@@ -72,30 +64,15 @@ impl Present {
     /// `restore.in-use`, `restore.cannot-swap`, `file.*`.
     pub fn claim(directories: &[&Path], wals: &Path) -> Result<Self> {
         let db = directories.first().ok_or_else(|| Error::new(Code::Internal, "replacing a database"))?;
-        let what = fs::symlink_metadata(db).map_err(|e| io("looking at the database", db, e))?;
-        if !what.is_dir() {
-            return Err(refused(db)
-                .with("it is", "not a directory")
-                .hint("name the directory itself, not a link to it"));
-        }
-        let names = fs::read_dir(db).map_err(|e| io("reading", db, e))?;
-        let is_database = names.flatten().any(|entry| {
-            let kind = file_name::parse(&entry.file_name().to_string_lossy());
-            matches!(kind, Some(FileKind::Current | FileKind::Manifest(_) | FileKind::Sst(_)))
-        });
-        if !is_database {
-            return Err(refused(db)
-                .with("it holds", "no database")
-                .hint("restore with --into where there is none yet"));
-        }
+        check::is_database(db)?;
         let exclusive = SwapLock::take(db)?;
         let (lock, ended) = locked(db)?;
         // Only now it is known which directory is there.
         let what = fs::symlink_metadata(db).map_err(|e| io("looking at the database", db, e))?;
-        let left_behind = foreign_entries(db)?;
-        check_wal_directory(db, wals)?;
+        let left_behind = check::foreign_entries(db)?;
+        check::wal_directory(db, wals)?;
         for place in directories {
-            check_place(place, db)?;
+            check::place(place, db)?;
         }
         Ok(Self {
             db: (*db).to_owned(),
@@ -164,11 +141,12 @@ pub fn rollback(db: &Path) -> Result<Swapped> {
     let mut record = Record::read(&db)?;
     let last = record.asides.last().cloned().ok_or_else(|| nothing_aside(&db))?;
     refuse_moved(&db, &last)?;
+    let _aside = lock_aside(&last)?;
     let name = if last.restored { "before" } else { "restored" };
     let moves = last.places.iter().map(|p| Move::new(&p.place, &p.aside, aside(&p.place, name, &last.id)));
     let moves = moves.collect::<Result<Vec<_>>>()?;
     for place in moves.iter().map(|m| m.place.as_path()) {
-        check_place(place, &db)?;
+        check::place(place, &db)?;
     }
     Swap::begin(&mut record, last.id, moves)?.perform(&mut record)
 }
@@ -187,6 +165,7 @@ pub fn keep(db: &Path) -> Result<Vec<PathBuf>> {
 /// `restore.nothing-aside`, `file.*`: what is deleted already stays deleted, and the rest can still be settled.
 pub fn discard(db: &Path) -> Result<Vec<PathBuf>> {
     settle(db, |aside| {
+        let _lock = lock_aside(aside)?;
         for place in aside.places.iter().rev() {
             match fs::remove_dir_all(&place.aside) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("deleting", &place.aside, e)),
@@ -206,14 +185,6 @@ pub fn refuse_under_way(db: &Path) -> Result<()> {
         None => Ok(()),
         Some(_) => Err(Error::new(Code::SwapInterrupted, "restoring to").on(db.display())),
     }
-}
-
-/// Everything that was set aside of a database, the oldest first.
-///
-/// # Errors
-/// `state.damaged`, `file.*`.
-pub fn asides(db: &Path) -> Result<Vec<Aside>> {
-    Ok(Record::read(&absolute(db)?)?.asides)
 }
 
 fn settle(db: &Path, each: impl Fn(&Aside) -> Result<()>) -> Result<Vec<PathBuf>> {
@@ -241,10 +212,19 @@ fn settle(db: &Path, each: impl Fn(&Aside) -> Result<()>) -> Result<Vec<PathBuf>
 /// Locks the database, and ends a swap that was interrupted: then another directory is in its place, with a lock of its own.
 fn locked(db: &Path) -> Result<(ServerLock, Ended)> {
     let lock = ServerLock::take(db)?;
-    match swap::end_interrupted(db)? {
-        Ended::Nothing => Ok((lock, Ended::Nothing)),
-        ended => Ok((ServerLock::take(db)?, ended)),
+    let ended = swap::end_interrupted(db)?;
+    if ended == Ended::Nothing {
+        return Ok((lock, ended));
     }
+    // First this one: if it is of the directory that is there now, closing its file later would release the other, too.
+    drop(lock);
+    Ok((ServerLock::take(db)?, ended))
+}
+
+/// What was set aside can have been opened there, to look into it. Deleted by hand, it is nobody's.
+fn lock_aside(aside: &Aside) -> Result<Option<ServerLock>> {
+    let own = aside.places.first().map(|own| own.aside.as_path()).filter(|own| own.exists());
+    own.map(ServerLock::take).transpose()
 }
 
 /// A record that was copied or moved with its directory names other places than it lies beside.
@@ -255,31 +235,6 @@ fn refuse_moved(db: &Path, aside: &Aside) -> Result<()> {
             .on(db.display())
             .with("it is of", own.map_or(Path::new("nothing"), |own| &own.place).display())),
     }
-}
-
-/// The server reads its WALs where its own settings say, whatever a restore brings: they must agree.
-fn check_wal_directory(db: &Path, wals: &Path) -> Result<()> {
-    let mut newest = None;
-    for entry in fs::read_dir(db).map_err(|e| io("reading", db, e))? {
-        let entry = entry.map_err(|e| io("reading", db, e))?;
-        if let Some(FileKind::Options(number)) = file_name::parse(&entry.file_name().to_string_lossy())
-            && newest.as_ref().is_none_or(|(other, _)| *other < number)
-        {
-            newest = Some((number, entry.path()));
-        }
-    }
-    let Some((_, path)) = newest else { return Ok(()) };
-    let text = fs::read_to_string(&path).map_err(|e| io("reading", &path, e))?;
-    // What cannot be read says nothing: the database may be damaged, which is why it is replaced.
-    let Ok(settings) = OptionsFile::parse(&text).and_then(|options| options.db()) else { return Ok(()) };
-    let present = settings.wal_dir.as_deref().map_or(db, Path::new);
-    if present.components().eq(wals.components()) {
-        return Ok(());
-    }
-    Err(refused(db)
-        .with("its server has its WALs in", present.display())
-        .with("the restored one would have them in", wals.display())
-        .hint("the base was taken with another wal_dir: give --map-path OLD=NEW, or restore with --into"))
 }
 
 fn absolute(db: &Path) -> Result<PathBuf> {
@@ -304,59 +259,4 @@ fn aside(place: &Path, what: &str, stamp: &str) -> PathBuf {
     let mut name = place.as_os_str().to_owned();
     name.push(format!(".{what}-{stamp}"));
     PathBuf::from(name)
-}
-
-/// Whether a directory can be exchanged with another one beside it, and may be.
-fn check_place(place: &Path, db: &Path) -> Result<()> {
-    let above = parent(place)?;
-    let outer = fs::metadata(above).map_err(|e| io("looking at the directory above", above, e))?;
-    match fs::symlink_metadata(place) {
-        Ok(own) if !own.is_dir() => return Err(refused(place).with("it is", "not a directory")),
-        Ok(own) if own.dev() != outer.dev() => {
-            return Err(refused(place)
-                .with("it is", "a mount point")
-                .hint("a mount point cannot change its name: restore with --into into a directory below it"));
-        }
-        Ok(_) if place != db && ["CURRENT", "LOCK"].iter().any(|name| place.join(name).exists()) => {
-            return Err(refused(place).with("it is", "a database of its own"));
-        }
-        // Nothing could be rolled back to.
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(refused(place).with("it is", "not there").hint("create it, empty, if the server has lost it"));
-        }
-        Err(e) => return Err(io("looking at", place, e)),
-        Ok(_) => {}
-    }
-    if place != db {
-        let strangers = foreign_entries(place)?;
-        if let Some(first) = strangers.first() {
-            return Err(refused(place)
-                .with("it also holds", first)
-                .with("of such", strangers.len())
-                .hint("a directory beside the database is only replaced if nothing but RocksDB's files is in it"));
-        }
-    }
-    swap::probe(above)
-}
-
-/// RocksDB moves WALs that it keeps for a while into a directory of this name; others use it, too.
-fn holds_only_wals(directory: &Path) -> bool {
-    let is_wal = |entry: fs::DirEntry| {
-        matches!(file_name::parse(&entry.file_name().to_string_lossy()), Some(FileKind::Wal(_) | FileKind::Trash))
-    };
-    fs::read_dir(directory).is_ok_and(|mut entries| entries.all(|entry| entry.is_ok_and(is_wal)))
-}
-
-/// What in a directory is not RocksDB's.
-fn foreign_entries(directory: &Path) -> Result<Vec<String>> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(directory).map_err(|e| io("reading", directory, e))? {
-        let name = entry.map_err(|e| io("reading", directory, e))?.file_name().to_string_lossy().into_owned();
-        let ours = name == restore_marker::FILE_NAME || name == "archive" && holds_only_wals(&directory.join(&name));
-        if file_name::parse(&name).is_none() && !ours {
-            all.push(name);
-        }
-    }
-    all.sort_unstable();
-    Ok(all)
 }

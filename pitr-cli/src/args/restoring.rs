@@ -106,8 +106,7 @@ pub struct PlanArgs {
         pitr restore --to-tag before-migration --archive file:/var/backups/app --into /var/lib/app/db-restored\n  \
         pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --into ./db --finish\n  \
         pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --in-place /var/lib/app/db\n  \
-        pitr restore --to-record 4711 --archive file:/var/backups/app --into /srv/db --owner app:app\n  \
-        pitr restore --to-latest --archive file:/var/backups/app --into /srv/db --map-path /fast/wal=/srv/wal\n  \
+        pitr restore --to-latest --archive file:/var/backups/app --into /srv/db --owner app --map-path /fast/wal=/srv/wal\n  \
         pitr restore --to-record 4711 --cross-ingest --archive file:/var/backups/app --into /srv/db",
     group = ArgGroup::new("destination").required(true).args(["into", "in_place"])
 )]

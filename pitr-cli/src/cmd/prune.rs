@@ -34,10 +34,7 @@ const SHOWN_TAGS: usize = 50;
 /// Prunes, or says what would be pruned.
 pub async fn run(context: &Context, args: &PruneArgs) -> Result<Verdict> {
     let configured = args.config.as_ref().map(|file| configured(file, &args.archive.archive)).transpose()?;
-    let (policy, key) = match configured {
-        Some((policy, key)) => (policy, key),
-        None => (policy(args), None),
-    };
+    let (policy, key) = configured.unwrap_or_else(|| (policy(args), None));
     let request = Request {
         policy,
         floor: if args.force { Floor::Ignored } else { Floor::Respected },
@@ -46,8 +43,7 @@ pub async fn run(context: &Context, args: &PruneArgs) -> Result<Verdict> {
     let archive = match key.filter(|_| args.archive.key_file.is_none()) {
         None => context.archive(&args.archive).await?,
         Some(key) => {
-            let key = tokio::task::spawn_blocking(move || key.key(|name| std::env::var(name).ok())).await;
-            let key = key.map_err(|e| Error::new(Code::Internal, "reading the key").because(e))??;
+            let key = key.read_key().await?;
             Archive::open(context.store(&args.archive.archive).await?, Some(key)).await?
         }
     };

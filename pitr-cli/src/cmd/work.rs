@@ -243,5 +243,5 @@ pub async fn open(context: &Context, config: ArchiverConfig, archive: &ArchiveAr
     jobs::refuse_inside(&config, &archive.archive)?;
     let store = context.store(&archive.archive).await?;
     let archive = context.archive_or_new(&config.state, store, context.key(archive)?).await?;
-    Alone::join(Standby::begin(config, Parts::system())?, archive).await
+    Alone::join(Standby::begin(config, Parts::system())?, archive).await.map_err(|(_, e)| e)
 }

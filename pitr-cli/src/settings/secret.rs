@@ -49,7 +49,13 @@ impl SecretRef {
         }
     }
 
-    /// The key that is there.
+    /// The key that is there; a command that tells it can take its time.
+    pub async fn read_key(self) -> Result<MasterKey> {
+        let read = tokio::task::spawn_blocking(move || self.key(|name| std::env::var(name).ok())).await;
+        read.map_err(|e| Error::new(Code::Internal, "reading the key").because(e))?
+    }
+
+    /// The key that is there, with these variables.
     pub fn key(&self, variable: impl FnOnce(&str) -> Option<String>) -> Result<MasterKey> {
         match self {
             Self::File(path) => MasterKey::from_file(path),

@@ -1,49 +1,46 @@
-//! The lock by which RocksDB knows that a database is open.
+//! The locks of a database that is replaced.
 //!
-//! Owns: taking it as RocksDB does (a POSIX record lock on `LOCK`), so that a server that has the database open is seen, and
-//! none can open it meanwhile. It ends with this process, whatever happens to it.
+//! Owns: the one by which RocksDB knows that a database is open (a POSIX record lock on `LOCK`), so that a server that has it
+//! open is seen, and none can open it meanwhile; and the one that keeps two commands of ours from swapping at once. Both end
+//! with this process, whatever happens to it.
 //! Refuses: to wait.
 
 use std::{
     fs::{File, OpenOptions},
-    io::ErrorKind,
-    os::{
-        linux::net::SocketAddrExt as _,
-        unix::{
-            ffi::OsStrExt as _,
-            fs::{MetadataExt, fchown},
-            net::{SocketAddr, UnixListener},
-        },
-    },
+    os::unix::fs::{MetadataExt, fchown},
     path::Path,
 };
 
-use pitr_archive::{Code, Error, Result, error::io};
+use pitr_archive::{
+    Code, Error, Result,
+    error::io,
+    machine_lock::{MachineLock, Name},
+};
 use rustix::{
     fs::FlockOperation,
     io::Errno,
     process::{Flock, FlockType, fcntl_getlk},
 };
 
-/// Nobody else swaps or settles this database. A socket with an abstract name: no file is left, and it ends with its process.
+/// Nobody else on this machine swaps or settles this database.
 #[derive(Debug)]
-pub struct SwapLock(#[allow(dead_code)] UnixListener);
+pub struct SwapLock(#[allow(dead_code)] MachineLock);
 
 impl SwapLock {
     /// Locks a database's swaps.
     ///
     /// # Errors
-    /// `restore.in-use`.
+    /// `restore.in-use` with the process that swaps.
     pub fn take(db: &Path) -> Result<Self> {
-        let name = blake3::hash(db.as_os_str().as_bytes()).to_hex();
-        let address = SocketAddr::from_abstract_name(format!("pitr-swaps-{}", name.get(..32).unwrap_or_default()));
-        match address.and_then(|address| UnixListener::bind_addr(&address)) {
-            Ok(listener) => Ok(Self(listener)),
-            Err(e) if e.kind() == ErrorKind::AddrInUse => Err(Error::new(Code::DatabaseInUse, "swapping")
-                .on(db.display())
-                .hint("another pitr restores, rolls back or settles it: wait for that one")),
-            Err(e) => Err(io("locking the swaps of", db, e)),
-        }
+        let failed = |e| io("locking the swaps of", db, e);
+        let name = Name::new("swaps", db).map_err(failed)?;
+        name.take().map_err(failed)?.map(Self).ok_or_else(|| {
+            let mut e = Error::new(Code::DatabaseInUse, "swapping").on(db.display());
+            if let Some(process) = name.holder() {
+                e = e.with("process", process);
+            }
+            e.hint("another pitr restores, rolls back or settles it: wait for that one")
+        })
     }
 }
 

@@ -5,7 +5,6 @@
 //! Refuses: versions that it does not know.
 
 use std::{
-    ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
@@ -18,7 +17,7 @@ use crate::{
     path_text,
     restore::{
         small_files::replace,
-        staging::{parent, sync_directory},
+        staging::{beside, parent, sync_directory},
     },
 };
 
@@ -71,7 +70,7 @@ impl Record {
     /// # Errors
     /// `restore.record-damaged`, `file.*`.
     pub fn read(db: &Path) -> Result<Self> {
-        let path = path_of(db)?;
+        let path = beside(db, "swaps.json")?;
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -104,15 +103,4 @@ impl Record {
             .map_err(|e| Error::new(Code::Internal, "writing").on(self.path.display()).because(e))?;
         replace(&self.path, &bytes)
     }
-}
-
-/// `/a/db` has its record in `/a/.db.pitr-swaps.json`.
-fn path_of(db: &Path) -> Result<PathBuf> {
-    let name = db.file_name().ok_or_else(|| {
-        Error::new(Code::Usage, "naming the database").on(db.display()).hint("name a directory below /")
-    })?;
-    let mut file = OsString::from(".");
-    file.push(name);
-    file.push(".pitr-swaps.json");
-    Ok(parent(db)?.join(file))
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     crash, path_text,
-    restore::staging::{parent, sync_directory},
+    restore::staging::{beside, parent, sync_directory},
 };
 
 /// Which directory, whatever its name. Names are exchanged within one file system, and a device's number is another one after a
@@ -304,8 +304,7 @@ fn rename_new(from: &Path, to: &Path) -> Result<()> {
 
 /// A directory that looks like a database and opens with no RocksDB.
 fn bar(db: &Path, id: &str) -> Result<Barred> {
-    let name = db.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let path = parent(db)?.join(format!(".{name}.pitr-barred-{id}"));
+    let path = beside(db, &format!("barred-{id}"))?;
     // One that is there is perhaps a database, of a swap that was not ended: it is not touched.
     fs::create_dir(&path).map_err(|e| io("creating", &path, e))?;
     crate::restore::small_files::put(
@@ -316,4 +315,41 @@ fn bar(db: &Path, id: &str) -> Result<Barred> {
     sync_directory(parent(db)?)?;
     let inode = Inode::of(&path)?.ok_or_else(|| Error::new(Code::Internal, "looking at").on(path.display()))?;
     Ok(Barred { path, inode })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{check, locked},
+        *,
+    };
+
+    #[test]
+    fn what_is_there_after_an_ended_swap_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let [db, incoming] = ["db", "incoming"].map(|name| dir.path().join(name));
+        for place in [&db, &incoming] {
+            fs::create_dir(place).unwrap();
+            fs::write(place.join("CURRENT"), place.to_str().unwrap()).unwrap();
+        }
+        check::is_database(&db).unwrap();
+        let (new, old) = (Inode::of(&incoming).unwrap(), Inode::of(&db).unwrap());
+        let moves = vec![Move::new(&db, &incoming, dir.path().join("aside")).unwrap()];
+        let mut record = Record::read(&db).unwrap();
+        Swap::begin(&mut record, "today".to_owned(), moves).unwrap();
+        // The process dies here: directly behind the exchange.
+        exchange(&db, &incoming).unwrap();
+
+        let (lock, ended) = locked(&db).unwrap();
+        assert_eq!(ended, Ended::TheRestore);
+        assert_eq!((Inode::of(&db).unwrap(), Inode::of(&dir.path().join("aside")).unwrap()), (new, old));
+        // The kernel's list: a process does not see its own locks otherwise.
+        let is_held = || {
+            let inode = fs::metadata(db.join("LOCK")).unwrap().ino();
+            fs::read_to_string("/proc/locks").unwrap().contains(&format!(":{inode} 0 EOF"))
+        };
+        assert!(is_held(), "no server can open it");
+        drop(lock);
+        assert!(!is_held());
+    }
 }

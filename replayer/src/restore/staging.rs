@@ -79,26 +79,30 @@ pub(crate) fn check_free(place: &Path) -> Result<()> {
 
 /// The directory that holds `place`.
 pub(crate) fn parent(place: &Path) -> Result<&Path> {
-    place.parent().filter(|p| !p.as_os_str().is_empty()).ok_or_else(|| {
-        Error::new(Code::Usage, "reading the destination").on(place.display()).hint("name a directory below /")
-    })
+    place.parent().filter(|p| !p.as_os_str().is_empty()).ok_or_else(|| below_root(place))
 }
 
-/// `/a/b` is built in `/a/.b.pitr-restoring`.
-fn beside(place: &Path) -> Result<PathBuf> {
-    let name = place.file_name().ok_or_else(|| {
-        Error::new(Code::Usage, "reading the destination").on(place.display()).hint("name a directory below /")
-    })?;
-    let mut staged = OsString::from(".");
-    staged.push(name);
-    staged.push(".pitr-restoring");
-    Ok(parent(place)?.join(staged))
+/// What a restore is built in, [`beside`] its destination.
+const BUILT: &str = "restoring";
+
+/// `/a/.b.pitr-WHAT`: what is ours beside `/a/b`, hidden.
+pub(crate) fn beside(place: &Path, what: &str) -> Result<PathBuf> {
+    let name = place.file_name().ok_or_else(|| below_root(place))?;
+    let mut ours = OsString::from(".");
+    ours.push(name);
+    ours.push(".pitr-");
+    ours.push(what);
+    Ok(parent(place)?.join(ours))
+}
+
+fn below_root(place: &Path) -> Error {
+    Error::new(Code::Usage, "reading the destination").on(place.display()).hint("name a directory below /")
 }
 
 /// Whether this very restore was interrupted before.
 pub(crate) fn is_begun(outermost: &[&Path], key: &Key) -> Result<bool> {
     for place in outermost {
-        if key.is_of(&beside(place)?) {
+        if key.is_of(&beside(place, BUILT)?) {
             return Ok(true);
         }
     }
@@ -119,7 +123,7 @@ impl Staging {
         let outermost = outermost(places);
         let mut found = Found::Files;
         for place in &outermost {
-            let staging = beside(place)?;
+            let staging = beside(place, BUILT)?;
             let above = parent(place)?;
             fs::create_dir_all(above).map_err(|e| io("creating", above, e))?;
             let lock = claim(&staging, key, &mut found)?;

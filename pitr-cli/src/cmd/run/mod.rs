@@ -212,11 +212,11 @@ async fn open_archive(context: &Context, job: &Job) -> Result<Archive> {
     Archive::open(context.store(&job.url).await?, key).await
 }
 
-/// A command that tells the key can take its time.
 async fn key(job: &Job) -> Result<Option<MasterKey>> {
-    let key = job.key.clone();
-    let read = tokio::task::spawn_blocking(move || key.map(|key| key.key(|name| std::env::var(name).ok())).transpose());
-    read.await.map_err(|e| Error::new(Code::Internal, "reading the key").because(e))?
+    match job.key.clone() {
+        Some(key) => key.read_key().await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// Opens a job's archive and the archiver on it.
@@ -224,7 +224,7 @@ async fn open(context: &Context, job: &Job, panel: &Panel) -> Result<(Alone, Arc
     let archive = open_measured(context, job, panel).await?;
     let read_rate = context.rates.read.clone();
     let parts = Parts { metrics: Arc::clone(&panel.metrics), read_rate, ..Parts::system() };
-    Alone::join(Standby::begin(job.config.clone(), parts)?, archive).await
+    Alone::join(Standby::begin(job.config.clone(), parts)?, archive).await.map_err(|(_, e)| e)
 }
 
 fn told(job: &Job) {

@@ -345,7 +345,7 @@ impl Keeper {
                 }
             };
             let failed = match opened {
-                Ok(archive) => match Alone::join_or_wait(standby, archive).await {
+                Ok(archive) => match Alone::join(standby, archive).await {
                     Ok(joined) => {
                         if let Some(since) = away {
                             observer.notice(Notice::ArchiveBack { since });
