@@ -6,6 +6,7 @@
 #   rocksdict-*/     older releases of rocksdict, for the RocksDB that each brings
 #   node_modules/    Azurite (Azure Blob Storage) and a binding to RocksDB 6, where node and npm are there
 #   hdfs/            the jars of a real HDFS (NameNode and DataNode 2.7.3), out of an older pyspark; Java 11 or later runs it
+#   mariadb/         MariaDB with MyRocks (RocksDB 6.29): unpacked, not installed
 #   openssh/         sshd, where the system has none: unpacked, not installed
 #
 # And, by apt where this user may: strace (an fsync that fails) and xfsprogs (power cuts on xfs; ext4's tools are always there).
@@ -129,25 +130,38 @@ hdfs_tools() {
   rm -rf "$work"
 }
 
+# Debian's packages, unpacked and not installed (installing them would start a server): whether all were there.
+unpack_packages() {
+  local target=$1 package
+  shift
+  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
+  rm -rf "$target"
+  mkdir -p "$target"
+  (cd "$target" && apt-get download -qq "$@" 2>&1 | grep -v unsandboxed >&2)
+  for package in "$@"; do
+    dpkg-deb -x "$target/${package}"_*.deb "$target" || return 1
+    rm "$target/${package}"_*.deb
+  done
+  touch "$target/installed"
+}
+
+# MariaDB with MyRocks, which keeps its tables in RocksDB 6.29, and the libraries that a small system lacks.
+mariadb_packages=(mariadb-server mariadb-server-core mariadb-client-core mariadb-plugin-rocksdb libmariadb3 libaio1 libnuma1
+  liburing2 libsnappy1v5 liblz4-1 libpcre2-8-0)
+mariadb_tools() {
+  [ -e "$tools/mariadb/installed" ] && return 0
+  say "downloading MariaDB (15 MB)"
+  unpack_packages "$tools/mariadb" "${mariadb_packages[@]}" ||
+    skip "apt-get could not download MariaDB with MyRocks: it is not tested"
+}
+
 # An SSH server: the system's own, else Debian's package unpacked (installing it would start a server).
 ssh_tools() {
   local target=$tools/openssh
   if [ -x /usr/sbin/sshd ] || [ -e "$target/installed" ]; then return 0; fi
   command -v ssh >/dev/null || { skip "ssh is missing: no SFTP (Debian: apt-get install openssh-client)"; return; }
-  if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
-    skip "sshd is missing: SFTP is not tested"
-    return
-  fi
   say "downloading sshd"
-  rm -rf "$target"
-  mkdir -p "$target"
-  if (cd "$target" && apt-get download -qq openssh-server libwrap0 2>&1 | grep -v unsandboxed >&2; ls "$target"/openssh-server*.deb >/dev/null 2>&1); then
-    local package
-    for package in "$target"/*.deb; do dpkg-deb -x "$package" "$target" && rm "$package"; done
-    touch "$target/installed"
-  else
-    skip "apt-get could not download openssh-server: SFTP is not tested"
-  fi
+  unpack_packages "$target" openssh-server libwrap0 || skip "apt-get could not download openssh-server: SFTP is not tested"
 }
 
 python_tools
@@ -156,4 +170,5 @@ node_tools
 fault_tools
 hdfs_tools
 ssh_tools
+mariadb_tools
 echo "$tools"

@@ -7,6 +7,8 @@
 
 #[path = "real_servers/library.rs"]
 mod library;
+#[path = "real_servers/myrocks.rs"]
+mod myrocks;
 #[path = "real_servers/oxigraph.rs"]
 mod oxigraph;
 #[path = "real_servers/pitr.rs"]
@@ -14,7 +16,7 @@ mod pitr;
 #[path = "harness/services.rs"]
 mod services;
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
 
 use library::Library;
 use pitr::{Pitr, text};
@@ -102,6 +104,113 @@ fn oxigraph_writing_without_pause_comes_back_at_a_tag_a_time_and_the_end() {
     let held = again.count();
     again.update("INSERT DATA { <http://example.com/new> <http://example.com/was> \"new\" }");
     assert_eq!(again.count(), held + 1);
+}
+
+/// The README's runbook of Oxigraph, which keeps nothing beside RocksDB.
+#[test]
+fn an_oxigraph_server_comes_back_in_place_and_so_does_what_was_there() {
+    let Some(program) = oxigraph::program() else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let database = scratch.path().join("db");
+    let url = format!("file:{}", scratch.path().join("archive").display());
+    let pitr = Pitr { url, variables: Vec::new(), directory: scratch.path().to_owned() };
+    let mut server = oxigraph::Oxigraph::start(&program, &database);
+    let mut writer = server.write_on();
+    writer.wait_for_more(50);
+    let archiver = pitr.start(&database);
+    writer.wait_for_more(50);
+    let before = writer.acknowledged();
+    pitr.json(&["tag", "create", "noon", "--db", text(&database)]);
+    let after = writer.issued();
+    writer.wait_for_more(50);
+
+    let in_place = ["restore", "--to-tag", "noon", "--in-place", text(&database)];
+    assert!(!pitr.does(&in_place), "the server runs");
+    server.kill_9();
+    writer.join();
+    pitr.json(&in_place);
+    let again = oxigraph::Oxigraph::start(&program, &database);
+    again.update("INSERT DATA { <http://example.com/new> <http://example.com/was> \"new\" }");
+    drop(again);
+    let updates = oxigraph::updates_in(&program, &database);
+    assert!((before..=after).contains(&updates), "{updates} not in {before}..={after}");
+    pitr.json(&["flush", "--db", text(&database)]);
+
+    pitr.json(&["rollback", text(&database)]);
+    let updates = oxigraph::updates_in(&program, &database);
+    assert!((writer.acknowledged()..=writer.issued()).contains(&updates), "{updates} of {}", writer.acknowledged());
+    pitr.json(&["settle", text(&database), "--discard"]);
+    archiver.stop();
+}
+
+/// The README's runbook of MariaDB. Which tables there are, MyRocks keeps in RocksDB, what they look like it keeps in files
+/// beside it (`.frm`), and it does not start where the two disagree: a hook puts those files into every base.
+#[test]
+fn a_mariadb_server_comes_back_in_place_with_the_table_that_was_dropped() {
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(mut server) = myrocks::MyRocks::install(scratch.path()) else { return };
+    let database = server.database();
+    let url = format!("file:{}", scratch.path().join("archive").display());
+    let pitr = Pitr { url: url.clone(), variables: Vec::new(), directory: scratch.path().to_owned() };
+    let configuration = scratch.path().join("pitr.toml");
+    let settings = format!(
+        "[databases.shop]\ndb = \"{0}/#rocksdb\"\narchive.url = \"{url}\"\ninclude = [\"tables.tar\"]\n\
+         tuning.interval = \"100ms\"\n[databases.shop.hooks]\n\
+         before_base = [\"sh\", \"-c\", \"cd '{0}' && find . -name '*.frm' -print0 | tar --null -T - -cf '#rocksdb/tables.tar'\"]\n",
+        server.data.display()
+    );
+    fs::write(&configuration, settings).unwrap();
+    server.start(&[]);
+    server.sql("CREATE DATABASE shop; CREATE TABLE shop.orders (n INT PRIMARY KEY, v VARCHAR(200), KEY (v))");
+    server.sql("CREATE TABLE shop.prices (item INT PRIMARY KEY, price INT)");
+    let archiver = pitr.serve(&configuration, &database);
+    let mut writer = server.write_on("shop.orders");
+    server.sql("INSERT INTO shop.prices VALUES (1, 100), (2, 200)");
+    writer.wait_for_more(200);
+
+    let before = writer.acknowledged();
+    pitr.json(&["tag", "create", "before-the-drop", "--observed", "--db", text(&database)]);
+    let after = writer.issued();
+    writer.wait_for_more(50);
+    server.sql("DROP TABLE shop.prices; CREATE TABLE shop.mistake (n INT PRIMARY KEY)");
+    writer.wait_for_more(50);
+
+    // While the server runs nothing is replaced.
+    let in_place = ["restore", "--to-tag", "before-the-drop", "--in-place", text(&database)];
+    assert!(!pitr.does(&in_place));
+    server.stop();
+    writer.join();
+    let swapped = pitr.json(&in_place);
+    assert!(swapped["left_behind"].as_array().is_none_or(Vec::is_empty), "{swapped}");
+    let unpacked = Command::new("tar").arg("-xf").arg(database.join("tables.tar")).arg("-C").arg(&server.data).status();
+    assert!(unpacked.unwrap().success());
+
+    // Of what was created since, the definition has to go; the server says of which. Other mismatches there are none.
+    server.start(&["--rocksdb-validate-tables=2"]);
+    let mismatches = server.said().lines().filter(|line| line.contains("Schema mismatch")).count();
+    assert!(mismatches == 1 && server.said().contains("shop.mistake"), "{}", server.said());
+    server.sql("DROP TABLE shop.mistake");
+    server.stop();
+    server.start(&[]);
+    assert_eq!(server.sql("SELECT * FROM shop.prices ORDER BY item"), ["1\t100", "2\t200"]);
+    let rows: u64 = server.sql("SELECT COUNT(*) FROM shop.orders")[0].parse().unwrap();
+    assert!((before..=after).contains(&rows), "{rows} not in {before}..={after}");
+    assert_eq!(server.sql("SELECT MAX(n) FROM shop.orders"), [(rows - 1).to_string()]);
+    assert_eq!(
+        server.sql("CHECK TABLE shop.orders, shop.prices EXTENDED").iter().filter(|l| l.ends_with("OK")).count(),
+        2
+    );
+    server.sql("INSERT INTO shop.prices VALUES (3, 300)");
+    server.stop();
+
+    // And back: what was set aside is as it was, and the archive has both histories.
+    pitr.json(&["flush", "--db", text(&database)]);
+    pitr.json(&["rollback", text(&database)]);
+    server.start(&["--rocksdb-validate-tables=2"]);
+    assert_eq!(server.sql("SELECT COUNT(*) FROM shop.orders"), [writer.acknowledged().to_string()]);
+    assert!(server.try_sql("SELECT * FROM shop.prices").is_err(), "it was dropped in that history");
+    server.stop();
+    archiver.stop();
 }
 
 fn a_program_comes_back(pitr: &Pitr, library: &Library, scratch: &Path, seed: u64) {

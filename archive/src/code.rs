@@ -141,10 +141,10 @@ codes! {
     ArchiveGone = "archive.gone", Store, Critical, Later, "the archive that this state directory belongs to is not there", "is its disk mounted, and the bucket the one it was? To begin a new archive at this place, delete known-archive.json from the state directory";
     WrongArchive = "archive.wrong-identity", Integrity, Critical, Never, "the object belongs to another archive", "check that the URL names the archive that this state directory belongs to";
     // Keys.
-    KeyRequired = "key.required", Integrity, Error, Never, "the archive is encrypted and no key was given", "give --key-file";
-    KeyWrong = "key.wrong", Integrity, Error, Never, "the key does not open this archive", "give the key file that the archive was created with";
+    KeyRequired = "key.required", Integrity, Error, Never, "the archive is encrypted and no key was given", "give --key-file, or key in the configuration";
+    KeyWrong = "key.wrong", Integrity, Error, Never, "the key does not open this archive", "give the key that the archive was created with";
     KeyUnexpected = "key.unexpected", Usage, Error, Never, "a key was given for an archive that is not encrypted", "leave out --key-file, or create a new archive with it: an archive is encrypted from its first object on or never";
-    KeyMalformed = "key.malformed", Usage, Error, Never, "the key file does not hold a key", "a key file holds 64 hexadecimal digits; make one with: head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n' > key && chmod 600 key";
+    KeyMalformed = "key.malformed", Usage, Error, Never, "there is no key in what was given as one", "a key is 64 hexadecimal digits; make one with: head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n' > key && chmod 600 key";
     KeyExposed = "key.exposed", Usage, Error, Never, "the key file can be read by other users", "chmod 600 the key file";
     // Stores.
     StoreUnavailable = "store.unavailable", Store, Error, Later, "the object store did not answer as it should", "nothing is lost while the database's disk has room; pitr goes on by itself when the store is back";

@@ -9,11 +9,12 @@
 
 use std::{error::Error, sync::Arc};
 
-use pitr_archive::{catalog::archive::Archive, store};
+use pitr_archive::store;
 use pitr_archiver::{
     Archiver, ArchiverConfig, Parts,
     control::{TagRequest, Unflushed},
     embedded::RocksDbOwner,
+    known_archive,
 };
 use rocksdb::{DB, Options};
 
@@ -31,8 +32,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let owner = Arc::new(RocksDbOwner::new(db.clone()));
     let parts = Parts { owner, ..Parts::system() };
     let store = store::url::open(&url, &store::url::OpenOptions::of_process()).await?;
-    let archive = Archive::open_or_create(store, None, &*parts.clock, &*parts.random).await?;
-    let mut archiver = Archiver::open(ArchiverConfig::new(&path), archive, parts).await?;
+    let config = ArchiverConfig::new(&path);
+    // Where an archive was before, no new one is begun: a disk that is not mounted looks like a place without one.
+    let archive = known_archive::open_or_create(&config.state, store, None, &*parts.clock, &*parts.random).await?;
+    let mut archiver = Archiver::open(config, archive, parts).await?;
 
     for number in 0..1000 {
         db.put(format!("order-{number:04}"), "paid")?;

@@ -64,7 +64,7 @@ pub(crate) use bases::{Floor, of_another_history};
 pub(crate) use delivery::Place;
 pub(crate) use tags::TagBegun;
 
-pub(crate) use holding::{Act, Backlog, BaseInProgress, HeldBack as Held, held_by_pins};
+pub(crate) use holding::{Act, Backlog, BaseInProgress, HeldBack as Held, held_by_pins, rooms};
 
 /// A writer that has not heard of the archive for so long makes sure that what it writes next is not written into the past.
 /// Whoever deletes leaves alone what is younger, by far.
@@ -178,6 +178,7 @@ impl Archiver {
 
     async fn claim_and_join(standby: &Standby, archive: &Arc<Archive>) -> Result<Claimed> {
         let Standby { config, parts, source, state_dir, .. } = standby;
+        known_archive::refuse_another(state_dir, archive)?;
         crate::crash::point("epoch-before-put");
         let claim = archive.claim_epoch(&config.writer, &*parts.clock, &*parts.random).await?;
         crate::crash::point("epoch-after-put");

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pitr_archive::{
+    Code, Error, Result,
     catalog::index::Shape,
     clock::{Clock, SystemClock},
     random::{OsRandom, Random},
@@ -18,6 +19,9 @@ use crate::{
     owner::{NoOwner, Owner},
     state::StateDir,
 };
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Settings of one archiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +134,27 @@ impl ArchiverConfig {
             rival: Rival::Leave,
             merge: merge::Policy::default(),
         }
+    }
+
+    /// Refuses times that nobody can mean: a slip of the hand in a file would be noticed on the day of a restore.
+    ///
+    /// # Errors
+    /// `config.contradictory`.
+    pub(crate) fn check_times(&self) -> Result<()> {
+        let refused = |name: &str| {
+            Error::new(Code::ConfigContradictory, "reading the settings of").on(self.db.display()).with("setting", name)
+        };
+        for (name, value, most) in [
+            ("interval", self.interval, DAY),
+            ("heartbeat", self.heartbeat, DAY),
+            ("manifest_interval", self.manifest_interval, DAY),
+            ("poll", self.poll, MINUTE),
+        ] {
+            if value.is_zero() || value > most {
+                return Err(refused(name).with("seconds", value.as_secs_f64()).with("at most", most.as_secs()));
+            }
+        }
+        Ok(())
     }
 
     /// Takes over what can change while the archiver runs, and names it.

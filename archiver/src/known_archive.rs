@@ -5,7 +5,7 @@
 //! still, by an archiver that says all is well.
 //! Refuses: to keep anybody from using another place, or from deleting the note.
 
-use std::{fs::File, io::ErrorKind, io::Read as _, path::Path, sync::Arc};
+use std::{fmt::Display, fs::File, io::ErrorKind, io::Read as _, path::Path, sync::Arc};
 
 use pitr_archive::{
     Code, Error, Result, catalog::archive::Archive, clock::Clock, ids::ArchiveId, keyring::MasterKey,
@@ -42,6 +42,14 @@ impl Note {
             Err(e) => Err(pitr_archive::error::io("reading", &path, e)),
         }
     }
+
+    fn gone(&self, state: &Path, found: impl Display) -> Error {
+        Error::new(Code::ArchiveGone, "opening the archive")
+            .on(&self.place)
+            .with("expected", self.archive)
+            .with("found", found)
+            .with("noted in", state.join(NAME).display())
+    }
 }
 
 /// Opens the archive of a state directory, or creates it where there was none at this place.
@@ -59,22 +67,27 @@ pub async fn open_or_create(
     let Some(known) = Note::read(state)?.filter(|note| note.place == place) else {
         return Archive::open_or_create(store, key, clock, random).await;
     };
-    let gone = |found: String| {
-        Error::new(Code::ArchiveGone, "opening the archive")
-            .on(&place)
-            .with("expected", known.archive)
-            .with("found", found)
-            .with("noted in", state.join(NAME).display())
-    };
     match Archive::open(store.clone(), key.clone()).await {
         Ok(archive) if archive.id() == known.archive => Ok(archive),
-        Ok(archive) => Err(gone(archive.id().to_string())),
+        Ok(archive) => Err(known.gone(state, archive.id())),
         Err(e) if e.code() == Code::NotAnArchive => match store.list(prefix::EPOCHS, None).await?.is_empty() {
-            true => Err(gone("nothing".to_owned())),
+            true => Err(known.gone(state, "nothing")),
             // Only its first document is lost.
             false => Archive::open_or_create(store, key, clock, random).await,
         },
         Err(e) => Err(e),
+    }
+}
+
+/// Refuses an archive that was begun where the one of this state directory was, however it was opened.
+///
+/// # Errors
+/// `archive.gone`.
+pub(crate) fn refuse_another(state: &StateDir, archive: &Archive) -> Result<()> {
+    let known = Note::read(state.root())?.filter(|note| note.place == archive.store().describe());
+    match known.filter(|known| known.archive != archive.id()) {
+        Some(known) => Err(known.gone(state.root(), archive.id())),
+        None => Ok(()),
     }
 }
 

@@ -13,14 +13,15 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use pitr_archive::{Result, catalog::archive::Archive, store};
-//! use pitr_archiver::{Archiver, ArchiverConfig, Parts};
+//! use pitr_archive::{Result, store};
+//! use pitr_archiver::{Archiver, ArchiverConfig, Parts, known_archive};
 //!
 //! # async fn example() -> Result<()> {
 //! let parts = Parts::system();
 //! let store = store::url::open("file:/var/backups/orders", &store::url::OpenOptions::of_process()).await?;
-//! let archive = Archive::open_or_create(store, None, &*parts.clock, &*parts.random).await?;
-//! let mut archiver = Archiver::open(ArchiverConfig::new("/var/lib/orders/db"), archive, parts).await?;
+//! let config = ArchiverConfig::new("/var/lib/orders/db");
+//! let archive = known_archive::open_or_create(&config.state, store, None, &*parts.clock, &*parts.random).await?;
+//! let mut archiver = Archiver::open(config, archive, parts).await?;
 //!
 //! // Everything committed before this call is durable in the archive when it returns.
 //! let position = archiver.catch_up().await?;

@@ -7,12 +7,13 @@
 
 use std::sync::Arc;
 
-use pitr_archive::{Error, Result, catalog::archive::Archive};
+use pitr_archive::{Code, Error, Result, catalog::archive::Archive};
 use tokio::sync::Notify;
 
 use crate::{
     Archiver,
-    archiver::{Act, Backlog, Held, held_by_pins},
+    archiver::{Act, Backlog, Held, held_by_pins, rooms},
+    budget::Floor,
     config::{ArchiverConfig, Parts},
     engine::prove_what_is_known,
     layout::Layout,
@@ -37,6 +38,7 @@ impl Standby {
     /// # Errors
     /// `writer.state-locked`, `rocksdb.not-a-database`, `pin.impossible`.
     pub fn begin(config: ArchiverConfig, parts: Parts) -> Result<Self> {
+        Self::check(&config)?;
         // What is not a database is said before anything is created.
         Layout::read(&config.db, &config.db_paths)?;
         let state_dir = StateDir::lock(&config.state)?;
@@ -50,6 +52,25 @@ impl Standby {
         }
         source.note_watches(&state_dir);
         Ok(Self { config, parts, state_dir, changed, source, held_back: Held::default() })
+    }
+
+    /// Refuses settings that nobody can mean, also those that only this machine shows to be such.
+    ///
+    /// # Errors
+    /// `config.contradictory`.
+    pub fn check(config: &ArchiverConfig) -> Result<()> {
+        config.check_times()?;
+        let Floor::Bytes(floor) = config.budget.floor else { return Ok(()) };
+        // A database that is not there is said elsewhere.
+        let rooms = rooms(&[&config.db]).unwrap_or_default();
+        match rooms.iter().find(|room| room.total <= floor) {
+            None => Ok(()),
+            Some(room) => Err(Error::new(Code::ConfigContradictory, "reading the settings of")
+                .on(config.db.display())
+                .with("min_free", floor)
+                .with("bytes of the whole file system", room.total)
+                .hint("below it nothing is held back for the archive: choose a part of what is there")),
+        }
     }
 
     /// Its settings.

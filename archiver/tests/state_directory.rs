@@ -250,6 +250,8 @@ async fn where_an_archive_was_no_new_one_is_begun() {
     assert!(other.contents().is_empty(), "nothing was written there");
     Archive::open_or_create(Arc::new(other.clone()), None, &SystemClock, &OsRandom).await.unwrap();
     assert_eq!(open(&other).await.unwrap_err().code(), Code::ArchiveGone);
+    // However it was opened.
+    assert_eq!(archiver(dir.path(), &other).await.unwrap_err().code(), Code::ArchiveGone);
     assert_eq!(open(&store).await.unwrap(), own);
     // Whoever wants to begin anew says so.
     fs::write(state.join("known-archive.json"), b"{").unwrap();

@@ -7,10 +7,12 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    time::Instant,
 };
 
 use pitr_replayer::crash::POINTS;
+use rand::{Rng as _, SeedableRng as _};
 use rocksdb::{DB, FlushOptions, Options};
 use serde_json::Value;
 
@@ -334,6 +336,55 @@ fn killed_at_any_effect_the_old_or_the_new_database_is_there_and_the_same_comman
     }
     let missed: Vec<_> = POINTS.iter().filter(|point| !met.contains(*point)).collect();
     assert!(missed.is_empty(), "nothing was killed at {missed:?}");
+}
+
+/// Ctrl-C, at twelve moments of a restore: it says so by its exit code, and the present database is untouched until the
+/// restored one is there.
+#[test]
+fn interrupted_at_any_moment_the_old_or_the_new_database_is_there_and_the_exit_code_says_which() {
+    const MOMENTS: u32 = 12;
+    let scene = Scene::new(Wals::Inside);
+    let db = scene.open();
+    // Enough to be interrupted in.
+    let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+    for key in 0..6000 {
+        let mut value = vec![0; 10_000];
+        rng.fill(&mut value[..]);
+        db.put(format!("large-{key}"), value).expect("a write");
+    }
+    db.flush().expect("a flush");
+    db.put("state", "old").expect("a write");
+    scene.archive_and(&["base", "--db", &scene.db()]);
+    scene.archive_and(&["tag", "create", "large", "--db", &scene.db()]);
+    db.put("state", "new").expect("a write");
+    drop(db);
+    let (to, archive) = (scene.db(), scene.archive());
+    let args = ["restore", "--to-tag", "large", "--in-place", &to, "--archive", &archive];
+    let begun = Instant::now();
+    json(&args);
+    let whole = begun.elapsed();
+    let mut interrupted = 0;
+    for moment in 0..MOMENTS {
+        json(&["rollback", &to]);
+        json(&["settle", &to, "--discard"]);
+        let mut restore = pitr(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+        std::thread::sleep(whole * moment / MOMENTS);
+        let id = rustix::process::Pid::from_child(&restore);
+        rustix::process::kill_process(id, rustix::process::Signal::INT).expect("SIGINT");
+        let status = restore.wait().expect("its end");
+        // Before it listens for signals there is nothing of it either.
+        let ended = status.code().is_none() || status.code() == Some(130);
+        assert!(ended || status.success(), "{status}");
+        assert_eq!(scene.state().as_deref(), Some(if ended { "new" } else { "old" }), "{status}");
+        if ended {
+            interrupted += 1;
+            json(&args);
+            assert_eq!(scene.state().as_deref(), Some("old"));
+        }
+    }
+    assert!(interrupted > 1, "twelve signals, and {interrupted} came before the end");
+    json(&["settle", &to, "--discard"]);
+    assert_eq!(scene.beside(), [""; 0]);
 }
 
 /// The archiver runs all the while, and the directories change their names under it.

@@ -141,6 +141,13 @@ fn what_would_lose_an_archive_or_end_an_archiver_is_refused_before_anything_begi
         refused(&[command, "--db", &db("one"), "--archive", &inside], "config.contradictory");
     }
     assert!(!dir.path().join("one/archive").exists());
+    let (mut options, wals) = (Options::default(), dir.path().join("wals"));
+    options.create_if_missing(true);
+    options.set_wal_dir(&wals);
+    drop(DB::open(&options, db("three")).expect("a database"));
+    let inside = format!("file:{}/archive", wals.display());
+    refused(&["run", "--once", "--db", &db("three"), "--archive", &inside], "config.contradictory");
+    assert!(!wals.join("archive").exists());
 }
 
 #[test]

@@ -22,19 +22,59 @@ use super::{
     server::{self, Places},
 };
 
+/// A value, in the list and in what follows from it.
+type Value = Arc<[u8]>;
+
 /// A column family's keys and values.
-type Family = BTreeMap<Vec<u8>, Vec<u8>>;
+type Family = BTreeMap<Vec<u8>, Value>;
+
+/// So many batches lie between two contents that are kept: a long run would spend its time in replaying the list.
+const KEPT_EVERY: usize = 10_000;
 
 /// The key that every batch writes.
 pub const COUNTER: &[u8] = b"counter";
 
-type Batch = Vec<(usize, Vec<u8>, Option<Vec<u8>>)>;
+type Batch = Vec<(usize, Vec<u8>, Option<Value>)>;
 
 /// What was written: batches, and the latest sequence number after each.
 #[derive(Default)]
 struct Written {
     batches: Vec<Batch>,
     sequences: Vec<u64>,
+    content: Vec<Family>,
+    /// The content after every [`KEPT_EVERY`] batches.
+    kept: Vec<Vec<Family>>,
+}
+
+impl Written {
+    fn push(&mut self, batch: Batch, sequence: u64) {
+        apply(&mut self.content, &batch);
+        self.batches.push(batch);
+        self.sequences.push(sequence);
+        if self.batches.len().is_multiple_of(KEPT_EVERY) {
+            self.kept.push(self.content.clone());
+        }
+    }
+
+    /// The content after `batches` batches.
+    fn content(&self, batches: usize) -> Vec<Family> {
+        let kept = batches / KEPT_EVERY;
+        let before = kept.checked_sub(1).map(|last| self.kept[last].clone());
+        let mut content = before.unwrap_or_else(|| vec![Family::new(); self.content.len()]);
+        for batch in &self.batches[kept * KEPT_EVERY..batches] {
+            apply(&mut content, batch);
+        }
+        content
+    }
+}
+
+fn apply(content: &mut [Family], batch: &Batch) {
+    for (family, key, value) in batch {
+        match value {
+            Some(value) => content[*family].insert(key.clone(), value.clone()),
+            None => content[*family].remove(key),
+        };
+    }
 }
 
 /// A database that is being written.
@@ -58,12 +98,13 @@ impl Load {
             opened.db.create_cf(name, &server::family_options(&settings)).expect("a column family");
         }
         let names: Vec<String> = ["default", "alpha", "beta"].map(str::to_owned).into();
+        let written = Written { content: vec![Family::new(); names.len()], ..Written::default() };
         let mut load = Self {
             dir: dir.to_owned(),
             db: Arc::new(opened.db),
             names,
             settings,
-            written: Arc::default(),
+            written: Arc::new(Mutex::new(written)),
             stop: Arc::default(),
             pause_micros: Arc::new(AtomicU64::new(u64::try_from(pause.as_micros()).expect("a short pause"))),
             writer: None,
@@ -89,10 +130,8 @@ impl Load {
                     }
                 }
                 db.write(write).expect("a write");
-                let mut written = written.lock().expect("no panic while it is held");
-                written.batches.push(batch);
-                written.sequences.push(db.latest_sequence_number());
-                drop(written);
+                let sequence = db.latest_sequence_number();
+                written.lock().expect("no panic while it is held").push(batch, sequence);
                 number += 1;
                 std::thread::sleep(Duration::from_micros(pause.load(Ordering::SeqCst)));
             }
@@ -120,15 +159,8 @@ impl Load {
     /// What the database holds after `batches` batches.
     fn content(&self, batches: usize) -> (Vec<Family>, u64) {
         let written = self.written.lock().expect("no panic while it is held");
-        let mut content = vec![BTreeMap::new(); self.names.len()];
-        for (family, key, value) in written.batches.iter().take(batches).flatten() {
-            match value {
-                Some(value) => content[*family].insert(key.clone(), value.clone()),
-                None => content[*family].remove(key),
-            };
-        }
         let sequence = batches.checked_sub(1).map_or(0, |last| written.sequences[last]);
-        (content, sequence)
+        (written.content(batches), sequence)
     }
 
     /// Opens a restored copy in the strictest mode: it must hold exactly what was there after `batches` batches.
@@ -144,7 +176,7 @@ impl Load {
         assert_eq!(got.len(), self.names.len(), "at {batches} batches: {:?}", opened.names);
         for (name, expected) in self.names.iter().zip(&content) {
             let got = &got[name];
-            let differing = expected.iter().filter(|(k, v)| got.get(*k) != Some(*v)).count()
+            let differing = expected.iter().filter(|(k, v)| got.get(*k).map(Vec::as_slice) != Some(&***v)).count()
                 + got.keys().filter(|k| !expected.contains_key(*k)).count();
             assert_eq!(
                 differing,
@@ -167,12 +199,12 @@ impl Drop for Load {
 }
 
 fn batch(rng: &mut StdRng, number: u64, families: usize) -> Batch {
-    let mut batch = vec![(0, COUNTER.to_vec(), Some(number.to_string().into_bytes()))];
+    let mut batch = vec![(0, COUNTER.to_vec(), Some(Value::from(number.to_string().into_bytes())))];
     for _ in 0..rng.random_range(1..5) {
         let key = format!("k{:04}", rng.random_range(0..1000)).into_bytes();
         let value = rng.random_bool(0.8).then(|| {
             let length = rng.random_range(10..200);
-            format!("{number}-{}", "x".repeat(length)).into_bytes()
+            Value::from(format!("{number}-{}", "x".repeat(length)).into_bytes())
         });
         batch.push((rng.random_range(0..families), key, value));
     }

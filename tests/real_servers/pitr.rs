@@ -85,13 +85,19 @@ impl Pitr {
 
     /// Starts `pitr run` on a live database and waits until something can be restored.
     pub fn start(&self, database: &Path) -> Archiver {
+        self.started(self.command(&["run", "--db", text(database), "--interval", "100ms"]), database)
+    }
+
+    /// The same by a configuration, which names the database.
+    pub fn serve(&self, configuration: &Path, database: &Path) -> Archiver {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pitr"));
+        command.args(["run", "--config", text(configuration)]).stdin(Stdio::null());
+        self.started(command, database)
+    }
+
+    fn started(&self, mut command: Command, database: &Path) -> Archiver {
         let log = std::fs::File::create(self.directory.join("archiver.log")).expect("a log");
-        let child = self
-            .command(&["run", "--db", text(database), "--interval", "100ms"])
-            .stdout(log.try_clone().expect("a log"))
-            .stderr(log)
-            .spawn()
-            .expect("starting pitr run");
+        let child = command.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("starting pitr run");
         let mut archiver = Archiver { child, log: self.directory.join("archiver.log") };
         until("the first base", || {
             if let Some(status) = archiver.child.try_wait().expect("its state") {

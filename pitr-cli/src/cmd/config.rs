@@ -61,7 +61,7 @@ fn check(context: &Context, args: &ConfigFileArgs) -> Result<()> {
     let Loaded { file, sources } = sources::load(&args.file, sources::environment())?;
     let mut databases = Vec::new();
     for job in jobs::of(&file)? {
-        work::refuse_no_database(&job.config)?;
+        work::refuse_unfit(&job.config, &job.url)?;
         let key = job.key.map(|key| key.key(|name| std::env::var(name).ok())).transpose()?;
         databases.push(CheckedDatabase {
             name: job.name,

@@ -232,15 +232,21 @@ pub fn config(database: &DatabaseArgs) -> ArchiverConfig {
     config
 }
 
-/// An archive is created only for a database that is there: a misspelt path must not leave one behind.
+/// Whether there is a database.
 pub fn refuse_no_database(config: &ArchiverConfig) -> Result<()> {
     Layout::read(&config.db, &config.db_paths).map(drop)
 }
 
+/// An archive is created only for a database that is there, which a misspelt path is not, and in no directory of it.
+pub fn refuse_unfit(config: &ArchiverConfig, archive: &str) -> Result<()> {
+    let layout = Layout::read(&config.db, &config.db_paths);
+    jobs::refuse_inside(config, layout.as_ref().ok().map(|layout| layout.wal_dir.as_path()), archive)?;
+    layout.map(drop)
+}
+
 /// Opens the archive (creating it when there is none) and the archiver on it.
 pub async fn open(context: &Context, config: ArchiverConfig, archive: &ArchiveArgs) -> Result<(Alone, Archiver)> {
-    refuse_no_database(&config)?;
-    jobs::refuse_inside(&config, &archive.archive)?;
+    refuse_unfit(&config, &archive.archive)?;
     let store = context.store(&archive.archive).await?;
     let archive = context.archive_or_new(&config.state, store, context.key(archive)?).await?;
     Alone::join(Standby::begin(config, Parts::system())?, archive).await.map_err(|(_, e)| e)

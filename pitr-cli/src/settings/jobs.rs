@@ -16,7 +16,7 @@ use pitr_archive::{
     store::url::{self, Location},
 };
 use pitr_archiver::{
-    ArchiverConfig, budget,
+    ArchiverConfig, Standby, budget,
     pin::ARCHIVES,
     retention::{Policy, policy::YOUNG},
     state::StateDir,
@@ -115,15 +115,16 @@ fn plain(path: &Path) -> PathBuf {
 }
 
 /// An archive inside the database's directory goes with it, and one in the state directory is deleted with what may be.
+/// `wal_dir` is where the database has its WALs, as far as that is known.
 ///
 /// # Errors
 /// `config.contradictory`.
-pub fn refuse_inside(config: &ArchiverConfig, archive: &str) -> Result<()> {
+pub fn refuse_inside(config: &ArchiverConfig, wal_dir: Option<&Path>, archive: &str) -> Result<()> {
     let Ok(Location::Directory(path)) = url::parse(archive) else { return Ok(()) };
     let path = PathBuf::from(real(&plain(&path)));
-    let own = [("the database's directory", &config.db), ("the state directory", &config.state)];
-    for (what, directory) in
-        own.into_iter().chain(config.db_paths.iter().map(|path| ("a directory of the database", path)))
+    let own = [("the database's directory", config.db.as_path()), ("the state directory", &config.state)];
+    let data = config.db_paths.iter().map(|path| ("a directory of the database", path.as_path()));
+    for (what, directory) in own.into_iter().chain(data).chain(wal_dir.map(|path| ("the directory of its WALs", path)))
     {
         if path.starts_with(real(&plain(directory))) {
             return Err(Error::new(Code::ConfigContradictory, "placing the archive")
@@ -194,7 +195,8 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
     config.unlogged_tolerate.clone_from(&database.unlogged_tolerate);
     tune(&mut config, &given.tuning.or(&database.tuning.or(&file.tuning)));
     config.merge = database.merge.or(&file.merge).policy(name)?;
-    refuse_inside(&config, &given.url)?;
+    refuse_inside(&config, None, &given.url)?;
+    Standby::check(&config)?;
     if config.barrier_base_spacing_max < config.barrier_base_spacing {
         let at = format!("databases.{name}.tuning");
         return Err(refused(&at).with("barrier_base_spacing_max", "is below barrier_base_spacing"));
@@ -331,6 +333,8 @@ mod tests {
             (format!("{ONE}[databases.one.archives.\"a/b\"]\nurl = \"file:/a/two\""), "letters"),
             (format!("{ONE}merge.grace = \"1m\""), "merge"),
             (format!("tuning.barrier_base_spacing = \"1h\"\n{ONE}"), "below"),
+            (format!("tuning.interval = \"9999999d\"\n{ONE}"), "interval"),
+            (format!("tuning.min_free = \"900PiB\"\n{}", ONE.replace("/db/one", "/usr")), "min_free"),
         ] {
             let e = jobs(&text).unwrap_err();
             assert!(e.code() == Code::ConfigContradictory && e.to_string().contains(says), "{text}: {e}");

@@ -76,10 +76,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
         job.config.rival = if args.take_over { Rival::TakeOver } else { Rival::Leave };
     }
     let http = &process.http;
-    refuse_no_database(&jobs, args)?;
-    for job in &jobs {
-        jobs::refuse_inside(&job.config, &job.url)?;
-    }
+    refuse_unfit_databases(&jobs, args)?;
     large_files_are_errors()?;
     // Listened for before there is anything to end.
     let shutdown = shutdown(if args.config.is_some() && !args.once { Hangup::ReadsAgain } else { Hangup::Ends })?;
@@ -106,12 +103,12 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Verdict> {
 
 /// A misspelt path must not leave an archive behind. Of a service with several databases, one that is not there (its file
 /// system is not mounted yet, it is being replaced) keeps the others from nothing: it is waited for.
-fn refuse_no_database(jobs: &[Job], args: &RunArgs) -> Result<()> {
+fn refuse_unfit_databases(jobs: &[Job], args: &RunArgs) -> Result<()> {
     let waits = args.config.is_some() && !args.once;
     let mut absent = Vec::new();
     for job in jobs {
-        match work::refuse_no_database(&job.config) {
-            Err(e) if waits => absent.push((job, e)),
+        match work::refuse_unfit(&job.config, &job.url) {
+            Err(e) if waits && e.code() != Code::ConfigContradictory => absent.push((job, e)),
             there => there?,
         }
     }
