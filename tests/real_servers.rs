@@ -19,7 +19,7 @@ mod services;
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
 
 use library::Library;
-use pitr::{Pitr, text};
+use pitr::{Pitr, text, until};
 
 /// Every write-ahead log ever seen in a directory, by inode.
 fn note_logs(directory: &Path, seen: &mut BTreeMap<u64, Vec<String>>) {
@@ -156,14 +156,22 @@ fn a_mariadb_server_comes_back_in_place_with_the_table_that_was_dropped() {
     let settings = format!(
         "[databases.shop]\ndb = \"{0}/#rocksdb\"\narchive.url = \"{url}\"\ninclude = [\"tables.tar\"]\n\
          tuning.interval = \"100ms\"\n[databases.shop.hooks]\n\
-         before_base = [\"sh\", \"-c\", \"cd '{0}' && find . -name '*.frm' -print0 | tar --null -T - -cf '#rocksdb/tables.tar'\"]\n",
+         before_base = [\"/bin/sh\", \"-c\", \"cd '{0}' && find . -name '*.frm' -print0 | tar --null -T - -cf '#rocksdb/tables.tar'\"]\n",
         server.data.display()
     );
     fs::write(&configuration, settings).unwrap();
     server.start(&[]);
     server.sql("CREATE DATABASE shop; CREATE TABLE shop.orders (n INT PRIMARY KEY, v VARCHAR(200), KEY (v))");
     server.sql("CREATE TABLE shop.prices (item INT PRIMARY KEY, price INT)");
-    let archiver = pitr.serve(&configuration, &database);
+    // Creating RocksDB's own column families is in no log, and this log is still in the server's memory in part: where the
+    // next one begins, that is over. The archiver says so.
+    let mut archiver = pitr.serve(&configuration);
+    until("the reason why there is no base", || {
+        let status = pitr.try_json(&["status", "--db", text(&database)])?;
+        status["archiver"]["base_waits"].as_str()?.contains("rocksdb_force_flush_memtable_now").then_some(())
+    });
+    server.sql("SET GLOBAL rocksdb_force_flush_memtable_now = ON");
+    pitr.wait_for_a_base(&mut archiver, &database);
     let mut writer = server.write_on("shop.orders");
     server.sql("INSERT INTO shop.prices VALUES (1, 100), (2, 200)");
     writer.wait_for_more(200);
@@ -185,6 +193,10 @@ fn a_mariadb_server_comes_back_in_place_with_the_table_that_was_dropped() {
     let unpacked = Command::new("tar").arg("-xf").arg(database.join("tables.tar")).arg("-C").arg(&server.data).status();
     assert!(unpacked.unwrap().success());
 
+    // A transaction was under way, prepared and not committed: its commit was acknowledged perhaps, and still in the server's
+    // memory. The binary log knows nothing of a crash, so the server wants to be told what becomes of it.
+    server.start_to_end(&["--tc-heuristic-recover=COMMIT", "--rocksdb-validate-tables=2"]);
+
     // Of what was created since, the definition has to go; the server says of which. Other mismatches there are none.
     server.start(&["--rocksdb-validate-tables=2"]);
     let mismatches = server.said().lines().filter(|line| line.contains("Schema mismatch")).count();
@@ -203,11 +215,20 @@ fn a_mariadb_server_comes_back_in_place_with_the_table_that_was_dropped() {
     server.sql("INSERT INTO shop.prices VALUES (3, 300)");
     server.stop();
 
+    // The archiver has followed all of it, and a gap is no part of it.
+    pitr.json(&["flush", "--db", text(&database)]);
+    let status = pitr.json(&["status", "--db", text(&database)]);
+    assert_eq!(
+        (&status["archiver"]["barriers"], &status["archiver"]["waiting"]),
+        (&0.into(), &serde_json::Value::Null)
+    );
+
     // And back: what was set aside is as it was, and the archive has both histories.
     pitr.json(&["flush", "--db", text(&database)]);
     pitr.json(&["rollback", text(&database)]);
     server.start(&["--rocksdb-validate-tables=2"]);
-    assert_eq!(server.sql("SELECT COUNT(*) FROM shop.orders"), [writer.acknowledged().to_string()]);
+    let rows: u64 = server.sql("SELECT COUNT(*) FROM shop.orders")[0].parse().unwrap();
+    assert!((writer.acknowledged()..=writer.issued()).contains(&rows), "{rows} of {}", writer.acknowledged());
     assert!(server.try_sql("SELECT * FROM shop.prices").is_err(), "it was dropped in that history");
     server.stop();
     archiver.stop();

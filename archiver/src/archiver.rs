@@ -60,7 +60,7 @@ mod manifests;
 pub(crate) mod merging;
 mod tags;
 
-pub(crate) use bases::{Floor, of_another_history};
+pub(crate) use bases::{Floor, WithoutFloor, of_another_history};
 pub(crate) use delivery::Place;
 pub(crate) use tags::TagBegun;
 
@@ -134,6 +134,7 @@ pub struct Archiver {
     pub(crate) known_files: KnownFiles,
     pub(crate) last_base: Option<BaseId>,
     pub(crate) last_base_attempt: Option<Micros>,
+    pub(crate) base_without_floor: Option<WithoutFloor>,
     /// How often barriers may have a base.
     pub(crate) pace: Pace,
     last_scan: Micros,
@@ -215,6 +216,7 @@ impl Archiver {
             known_files: KnownFiles::default(),
             last_base: None,
             last_base_attempt: None,
+            base_without_floor: None,
             last_scan: Micros(0),
             head_known,
             next_place: Place::End,
@@ -472,6 +474,7 @@ impl Archiver {
             alarm: self.held_back.alarm().map(|limit| limit.to_string()),
             away: self.reach.failing(),
             pin_delay: self.engine.registry().pin_delay(),
+            base_waits: self.base_waits(now).map(ToOwned::to_owned),
             barriers: self.engine.barriers_noted(),
             waiting: self.engine.waiting().map(ToOwned::to_owned),
             now,

@@ -170,6 +170,9 @@ pub struct Status {
     /// How long new WALs waited for their pins; absent before the first.
     #[serde(default)]
     pub pin_delay: Option<PinDelay>,
+    /// What a base that was begun waits for, if it has for long.
+    #[serde(default)]
+    pub base_waits: Option<String>,
     /// Barriers recorded by this process.
     pub barriers: u64,
     /// Why nothing is archived at the moment, if that is so.

@@ -279,6 +279,7 @@ mod tests {
             alarm: None,
             away: None,
             pin_delay: None,
+            base_waits: None,
             barriers: 0,
             waiting: None,
             now: Micros(now * 1_000_000),

@@ -227,7 +227,9 @@ pub async fn restore(
     };
     match published {
         Ok((totals, reused, aside)) => {
-            let left_behind = present.map(|present| present.left_behind().to_vec()).unwrap_or_default();
+            let brought = |name: &String| base.inline.iter().any(|file| file.name == *name);
+            let left_behind =
+                present.iter().flat_map(Present::left_behind).filter(|name| !brought(name)).cloned().collect();
             let files = (base.files.len(), base.files.iter().map(|f| f.size).sum());
             Ok(report(&base, plan, options, (into, finish), Outcome { files, reused, totals, aside, left_behind }))
         }

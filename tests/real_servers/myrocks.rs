@@ -68,6 +68,22 @@ impl MyRocks {
 
     /// Starts it, with more options, and waits until it answers.
     pub fn start(&mut self, more: &[&str]) {
+        self.begin(more);
+        until("MariaDB's first answer", || {
+            let ended = self.process.as_mut().expect("started").try_wait().expect("its state");
+            assert!(ended.is_none(), "mariadbd ended: {}", self.said());
+            self.try_sql("SELECT 1").ok()
+        });
+    }
+
+    /// Starts it with options that make it end by itself, and waits for that.
+    pub fn start_to_end(&mut self, more: &[&str]) {
+        self.begin(more);
+        let mut process = self.process.take().expect("it was started");
+        until("MariaDB's end", || process.try_wait().expect("its state"));
+    }
+
+    fn begin(&mut self, more: &[&str]) {
         let usr = self.root.join("usr");
         let log = File::create(&self.log).expect("a log");
         let mut command = self.command("sbin/mariadbd");
@@ -80,11 +96,6 @@ impl MyRocks {
             .args(["--log-bin=binary-log", "--server-id=1", "--default-storage-engine=rocksdb"])
             .args(more);
         self.process = Some(command.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("mariadbd"));
-        until("MariaDB's first answer", || {
-            let ended = self.process.as_mut().expect("started").try_wait().expect("its state");
-            assert!(ended.is_none(), "mariadbd ended: {}", self.said());
-            self.try_sql("SELECT 1").ok()
-        });
     }
 
     /// Ends it in order.

@@ -55,7 +55,8 @@ pub struct Pitr {
 impl Pitr {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pitr"));
-        command.args(arguments).args(["--archive", &self.url]);
+        // Commands that need no archive take no --archive.
+        command.args(arguments).env("PITR_ARCHIVE", &self.url);
         command.envs(self.variables.iter().copied()).stdin(Stdio::null());
         command
     }
@@ -73,6 +74,12 @@ impl Pitr {
         })
     }
 
+    /// The answer of a command, if it succeeds.
+    pub fn try_json(&self, arguments: &[&str]) -> Option<Value> {
+        let output = self.output(arguments);
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+    }
+
     /// Whether a command succeeds.
     pub fn does(&self, arguments: &[&str]) -> bool {
         self.output(arguments).status.success()
@@ -85,20 +92,26 @@ impl Pitr {
 
     /// Starts `pitr run` on a live database and waits until something can be restored.
     pub fn start(&self, database: &Path) -> Archiver {
-        self.started(self.command(&["run", "--db", text(database), "--interval", "100ms"]), database)
+        let mut archiver = self.begun(self.command(&["run", "--db", text(database), "--interval", "100ms"]));
+        self.wait_for_a_base(&mut archiver, database);
+        archiver
     }
 
-    /// The same by a configuration, which names the database.
-    pub fn serve(&self, configuration: &Path, database: &Path) -> Archiver {
+    /// Starts `pitr run` by a configuration, and waits for nothing.
+    pub fn serve(&self, configuration: &Path) -> Archiver {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pitr"));
         command.args(["run", "--config", text(configuration)]).stdin(Stdio::null());
-        self.started(command, database)
+        self.begun(command)
     }
 
-    fn started(&self, mut command: Command, database: &Path) -> Archiver {
+    fn begun(&self, mut command: Command) -> Archiver {
         let log = std::fs::File::create(self.directory.join("archiver.log")).expect("a log");
         let child = command.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("starting pitr run");
-        let mut archiver = Archiver { child, log: self.directory.join("archiver.log") };
+        Archiver { child, log: self.directory.join("archiver.log") }
+    }
+
+    /// Waits until something can be restored, and the archiver answers.
+    pub fn wait_for_a_base(&self, archiver: &mut Archiver, database: &Path) {
         until("the first base", || {
             if let Some(status) = archiver.child.try_wait().expect("its state") {
                 panic!("pitr run ended with {status}:\n{}", archiver.log());
@@ -109,7 +122,6 @@ impl Pitr {
         until("the archiver's answer", || {
             self.json(&["status", "--db", text(database)])["archiver"].is_object().then_some(())
         });
-        archiver
     }
 
     /// Restores, and returns what the restore says it reached; the plan beforehand must have said the same.

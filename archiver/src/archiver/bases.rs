@@ -4,7 +4,7 @@
 //! acknowledged, base published, naming nothing that retention has condemned. The daemon drives the same steps beside the log; [`Archiver::take_base`] drives them in
 //! one go.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -27,7 +27,7 @@ use crate::{
         upload,
     },
     config::ArchiverConfig,
-    elapsed::Moment,
+    elapsed::{Moment, elapsed},
     engine::{BaseReason, BaseStart, Polled, max_file_sequence},
     layout::Layout,
     registry::Registry,
@@ -41,6 +41,19 @@ pub(crate) struct Floor {
     /// [`Archiver::joins`] at that time: behind another process's segment the place has another running hash.
     pub joins: u64,
 }
+
+/// A base's files are linked, and its floor cannot be fixed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WithoutFloor {
+    since: Micros,
+    told: bool,
+}
+
+/// A base without a floor is told of when it has waited for so long: usually the next look fixes it.
+const LONG: Duration = Duration::from_secs(10);
+
+const NEXT_LOG: &str = "the server holds writes in its memory (manual_wal_flush), and files have changed outside the log: the base \
+     is taken as soon as the server begins its next log (MyRocks: SET GLOBAL rocksdb_force_flush_memtable_now = ON)";
 
 impl Archiver {
     /// Learns which files the archive has, and whether the run has a base.
@@ -145,6 +158,22 @@ impl Archiver {
                         "the server holds committed writes in its memory (manual_wal_flush): make it flush its log",
                     ));
             }
+        }
+    }
+
+    /// What a base that was begun waits for, if it has for long.
+    pub(crate) fn base_waits(&self, now: Micros) -> Option<&'static str> {
+        let long = self.base_without_floor.is_some_and(|without| elapsed(without.since, now) >= LONG);
+        long.then_some(NEXT_LOG)
+    }
+
+    /// A base waits for its floor; in the log it is told once.
+    pub(crate) fn base_has_no_floor_yet(&mut self) {
+        let now = self.parts.clock.now();
+        let without = *self.base_without_floor.get_or_insert(WithoutFloor { since: now, told: false });
+        if let Some(waits) = self.base_waits(now).filter(|_| !without.told) {
+            tracing::warn!("{waits}");
+            self.base_without_floor = Some(WithoutFloor { told: true, ..without });
         }
     }
 

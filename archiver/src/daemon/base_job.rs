@@ -106,7 +106,11 @@ impl Daemon {
         if branches != self.archiver.branches {
             return self.base_failed(of_another_history(&self.archiver.config));
         }
-        match self.archiver.fix_floor(&collected, &reason, polled) {
+        let fixed = self.archiver.fix_floor(&collected, &reason, polled);
+        if !matches!(fixed, Ok(None)) {
+            self.archiver.base_without_floor = None;
+        }
+        match fixed {
             Ok(Some(floor)) => {
                 let archiver = &self.archiver;
                 let (archive, claim) = (archiver.archive.clone(), archiver.claim.clone());
@@ -121,7 +125,10 @@ impl Daemon {
                 let task = tokio::spawn(upload.in_current_span());
                 self.base = Some(BaseJob::Uploading { created, floor, task });
             }
-            Ok(None) => self.base = Some(BaseJob::Linked { reason, created, branches, collected }),
+            Ok(None) => {
+                self.archiver.base_has_no_floor_yet();
+                self.base = Some(BaseJob::Linked { reason, created, branches, collected });
+            }
             Err(e) => self.base_failed(e)?,
         }
         Ok(())

@@ -110,7 +110,7 @@ impl Engine {
         if !self.none_between(present, next, first.as_ref()) {
             let detail =
                 format!("WALs between {present} and {next} cannot be excluded: some may have been deleted unseen");
-            self.end_run(BarrierReason::RecordsMissing, detail)?;
+            self.end_run_at_gap(present, detail)?;
             return Ok(Advance::Moved);
         }
         self.registry.proven_between(present, next);

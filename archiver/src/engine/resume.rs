@@ -17,7 +17,10 @@ use pitr_archive::{
 };
 
 use super::{
-    Before, Engine, EngineState, Evidence, Place, Waiting, advance::Compared, run::starting_point, types::STATE_VERSION,
+    Before, Engine, EngineState, Evidence, Place, Waiting,
+    advance::Compared,
+    run::{self, starting_point},
+    types::{STATE_VERSION, Until},
 };
 use crate::{
     layout::{Layout, current},
@@ -72,8 +75,14 @@ impl Engine {
             Some(head) => (head.state, Some(head.manifest), head.same_boot),
             None => (EngineState::empty(), None, true),
         };
-        let waiting =
-            state.waiting_beyond.map(|beyond| Waiting { beyond, detail: format!("WAL {beyond} is unreadable") });
+        let waiting = state.waiting_beyond.map(|beyond| match state.waiting_for_proof {
+            true => Waiting { beyond, until: Until::NoneIsMissing, detail: run::gap_behind(beyond) },
+            false => Waiting {
+                beyond,
+                until: Until::NotNeeded,
+                detail: format!("WAL {beyond} is unreadable, or its end is uncertain"),
+            },
+        });
         let mut engine = Self {
             layout,
             lineage,
@@ -243,6 +252,7 @@ impl EngineState {
             wanted: super::wishes::Wishes::default(),
             pending_session: None,
             waiting_beyond: None,
+            waiting_for_proof: false,
             captures: Vec::new(),
             said: None,
             tolerated: std::collections::BTreeSet::new(),

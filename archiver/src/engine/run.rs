@@ -10,7 +10,7 @@ use pitr_archive::{
     segment::entry::{BarrierReason, Event, Interval},
 };
 
-use super::{BaseReason, Engine, Place, Waiting, fresh_barriers, fresh_model, two_phase};
+use super::{BaseReason, Engine, Place, Waiting, fresh_barriers, fresh_model, two_phase, types::Until};
 use crate::{layout::Layout, manifest_tail::ManifestTail, registry::Registry, session};
 
 /// Looks at the MANIFEST this often before giving up finding a moment at which nothing it needs was deleted.
@@ -58,6 +58,13 @@ pub(crate) fn prove_what_is_known(registry: &Registry, layout: &Layout) -> Resul
     registry.scan_settled()
 }
 
+/// Why nothing is archived: nothing shows which logs there were behind one.
+pub(super) fn gap_behind(wal: FileNumber) -> String {
+    format!(
+        "whether the server has deleted a log behind WAL {wal} is not known before it has flushed what that one holds"
+    )
+}
+
 impl Engine {
     /// Ends the run with a barrier at the end of the stream and begins the next one, or waits until that is possible.
     pub(super) fn end_run(&mut self, reason: BarrierReason, detail: String) -> Result<()> {
@@ -68,19 +75,49 @@ impl Engine {
         let lo = if reason == BarrierReason::ManifestMissed { self.lo.min(here) } else { here };
         self.barrier_within(reason, Interval { lo, hi: Some(here) }, None, None, detail.clone())?;
         self.open.clear();
-        if reason == BarrierReason::Unreadable {
-            // Beginning again would meet the same record: wait until the server no longer needs that WAL.
-            let (manifest, needed) = starting_point(&self.registry, &self.layout)?;
-            self.manifest = manifest;
-            if needed <= blocked {
-                tracing::warn!(wal = %blocked, "nothing is archived until the server no longer needs this WAL");
-                self.place = Place::After(blocked);
-                self.state.waiting_beyond = Some(blocked);
-                self.waiting = Some(Waiting { beyond: blocked, detail });
-                return Ok(());
-            }
+        // Beginning again would meet the same record.
+        if reason == BarrierReason::Unreadable && self.waits_beyond(blocked, Until::NotNeeded, detail)? {
+            return Ok(());
         }
         self.start_run()
+    }
+
+    /// Ends the run behind the WAL `present`, because nothing shows that none is missing there. As long as the server needs
+    /// that one, the next run would begin with it and come to the same place, and no base could cross it.
+    pub(super) fn end_run_at_gap(&mut self, present: FileNumber, detail: String) -> Result<()> {
+        self.publish_unreached()?;
+        let here = self.stream.boundary();
+        self.barrier(BarrierReason::RecordsMissing, here, detail)?;
+        self.open.clear();
+        let until = match self.none_deleted_behind(present) {
+            // Then it is the WAL's end that is uncertain, and stays so.
+            true => Until::NotNeeded,
+            false => Until::NoneIsMissing,
+        };
+        if self.waits_beyond(present, until, gap_behind(present))? {
+            return Ok(());
+        }
+        self.start_run()
+    }
+
+    /// Waits until the server no longer needs a WAL; false if it needs it no longer now.
+    fn waits_beyond(&mut self, wal: FileNumber, until: Until, detail: String) -> Result<bool> {
+        let (manifest, needed) = starting_point(&self.registry, &self.layout)?;
+        self.manifest = manifest;
+        if needed > wal {
+            return Ok(false);
+        }
+        tracing::warn!(%wal, detail, "nothing is archived until the server no longer needs this WAL");
+        self.place = Place::After(wal);
+        self.state.waiting_beyond = Some(wal);
+        self.state.waiting_for_proof = until == Until::NoneIsMissing;
+        self.waiting = Some(Waiting { beyond: wal, until, detail });
+        Ok(true)
+    }
+
+    fn none_deleted_behind(&self, wal: FileNumber) -> bool {
+        let below = deleted_below(&self.manifest, &self.layout);
+        wal.next().is_some_and(|after| below.is_some_and(|below| below <= after))
     }
 
     /// Gives up what is held of the server's deleted files: a barrier, and a run that begins with what the server still has.
@@ -98,15 +135,17 @@ impl Engine {
     /// Whether archiving can go on: true unless it waits for the server to leave a WAL behind.
     pub(super) fn leave_waiting(&mut self) -> Result<bool> {
         let Some(waiting) = &self.waiting else { return Ok(true) };
-        let beyond = waiting.beyond;
+        let (beyond, until) = (waiting.beyond, waiting.until);
         self.registry.scan()?;
         let (manifest, needed) = starting_point(&self.registry, &self.layout)?;
         self.manifest = manifest;
-        if needed <= beyond {
+        let proven = until == Until::NoneIsMissing && self.none_deleted_behind(beyond);
+        if needed <= beyond && !proven {
             return Ok(false);
         }
         self.waiting = None;
         self.state.waiting_beyond = None;
+        self.state.waiting_for_proof = false;
         self.start_run()?;
         Ok(self.forked.is_none())
     }

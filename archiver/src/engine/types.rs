@@ -108,6 +108,9 @@ pub struct EngineState {
     /// Nothing is archived until RocksDB no longer needs this WAL.
     #[serde(default)]
     pub waiting_beyond: Option<FileNumber>,
+    /// Or until it is known that none is missing behind it.
+    #[serde(default)]
+    pub waiting_for_proof: bool,
     /// Files that entered without the log and are not in the archive yet.
     #[serde(default)]
     pub captures: Vec<PendingCapture>,
@@ -252,11 +255,22 @@ pub(super) enum InfoLog {
     Later,
 }
 
+/// What ends waiting, beside that the server no longer needs the WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Nothing.
+    NotNeeded,
+    /// That the MANIFEST shows that none was deleted behind it.
+    NoneIsMissing,
+}
+
 /// Nothing can be archived until the server no longer needs a WAL.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
     /// Until RocksDB no longer needs this WAL.
     pub beyond: FileNumber,
+    /// What else ends it.
+    pub until: Until,
     /// Why, for people.
     pub detail: String,
 }

@@ -138,6 +138,6 @@ mod tests {
             "error: opening the archive file:/x: the archive is encrypted and no key was given [key.required]"
         );
         assert_eq!(lines[1], "  cipher  aes-256-gcm");
-        assert_eq!(lines[2], "hint: give --key-file");
+        assert_eq!(lines[2], "hint: give --key-file, or key in the configuration");
     }
 }

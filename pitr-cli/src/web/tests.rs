@@ -75,6 +75,7 @@ fn figures(last_base: Option<Micros>, oldest: Option<Micros>) -> Figures {
             alarm: None,
             away: None,
             pin_delay: None,
+            base_waits: None,
             barriers: 0,
             waiting: None,
             now: before(SECOND / 2),

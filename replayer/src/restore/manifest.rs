@@ -98,6 +98,15 @@ impl Manifest {
         self.append(&VersionEdit { wal_deletion: Some(after), ..VersionEdit::default() })
     }
 
+    /// Says that no WAL below `first` is needed, where the MANIFEST says nothing about that. RocksDB before 7.5 names it at its
+    /// first flush only; until then nobody could tell whether a log of the copy is missing.
+    pub fn name_first_wal(&mut self, first: FileNumber) -> Result<()> {
+        if self.model.min_log_number_to_keep() > FileNumber::default() {
+            return Ok(());
+        }
+        self.append(&VersionEdit { min_log_number_to_keep: Some(first), ..VersionEdit::default() })
+    }
+
     /// Makes recovery report exactly `expected`; `replayed` is the end of the last record in the log, if there is one.
     pub fn settle_sequence(
         &mut self,

@@ -98,6 +98,9 @@ impl SmallFiles {
         }
         check_files(base, &manifest)?;
         manifest.forget_tracked_wals()?;
+        if let Some(first) = plan.wals.first() {
+            manifest.name_first_wal(first.number)?;
+        }
         // What came behind an ingestion that is repeated is appended behind it.
         let first = plan.ingestions.first().map(|ingestion| ingestion.manifest);
         let before: Vec<_> = plan

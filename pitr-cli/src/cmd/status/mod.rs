@@ -60,6 +60,7 @@ pub struct ShownArchiver {
     alarm: Option<String>,
     away: Option<ShownFailing>,
     pin_delay: Option<PinDelay>,
+    base_waits: Option<String>,
     barriers: u64,
     waiting: Option<String>,
 }
@@ -97,6 +98,7 @@ impl From<Status> for ShownArchiver {
                 error: away.error,
             }),
             pin_delay: s.pin_delay,
+            base_waits: s.base_waits,
             barriers: s.barriers,
             waiting: s.waiting,
         }
@@ -322,6 +324,9 @@ fn show_archiver(out: &Output, name: Option<&str>, status: &Status) -> Result<()
     }
     if let Some(alarm) = &status.alarm {
         facts.push(("limit met", out.bad(alarm)));
+    }
+    if let Some(waits) = &status.base_waits {
+        facts.push(("base waits", out.warn(waits)));
     }
     if let Some(waiting) = &status.waiting {
         facts.push(("waiting", out.bad(waiting)));
