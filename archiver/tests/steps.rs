@@ -14,6 +14,7 @@ use pitr_archive::{
     ids::FileNumber,
     random::OsRandom,
     rocks::{
+        log_reader::{Finality, LogKind, LogReader, Read},
         log_writer::LogWriter,
         version_edit::{DeletedFile, VersionEdit},
         write_batch::WriteBatch,
@@ -449,6 +450,91 @@ async fn tolerated_writes_are_told_of_once_in_a_run_however_often_they_come() {
     assert_eq!((told.count(), barriers(&all)), (1, Vec::new()));
 }
 
+/// From now on another RocksDB wrote the database, by its own word.
+fn claim_version(dir: &Path, version: &str) {
+    in_options(dir, "rocksdb_version=11.8.1", &format!("rocksdb_version={version}"));
+}
+
+fn in_options(dir: &Path, old: &str, new: &str) {
+    for entry in std::fs::read_dir(dir.join("db")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("OPTIONS-") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains(old));
+            std::fs::write(&path, text.replace(old, new)).unwrap();
+        }
+    }
+}
+
+/// RocksDB before 7.5 does not say in its MANIFEST which logs it has deleted, before its first flush with two-phase commit, or
+/// ever. Two logs that it still needs, with numbers between them that nothing accounts for: no base can cross that, and
+/// every run would begin with the first of them again.
+#[tokio::test]
+async fn a_gap_that_nothing_excludes_is_one_barrier_and_over_when_the_server_has_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = DB::open_cf(&with_families(), dir.path().join("db"), ["default", "other"]).unwrap();
+    let put = |db: &DB, family: &str, key: &str| db.put_cf(&db.cf_handle(family).unwrap(), key, "1").unwrap();
+    put(&db, "other", "a");
+    put(&db, "default", "b");
+    db.flush_cf(&db.cf_handle("default").unwrap()).unwrap();
+    put(&db, "other", "c");
+    // As kill -9 leaves it.
+    let killed = dir.path().join("killed");
+    std::fs::create_dir(&killed).unwrap();
+    for entry in std::fs::read_dir(dir.path().join("db")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, killed.join(path.file_name().unwrap())).unwrap();
+    }
+    drop(db);
+    std::fs::remove_dir_all(dir.path().join("db")).unwrap();
+    std::fs::rename(&killed, dir.path().join("db")).unwrap();
+    claim_version(dir.path(), "6.29.5");
+    // Where transactions can be prepared, a sequence number that is due proves nothing.
+    in_options(dir.path(), "allow_2pc=false", "allow_2pc=true");
+    let current = std::fs::read_to_string(dir.path().join("db/CURRENT")).unwrap();
+    let manifest = dir.path().join("db").join(current.trim());
+    let bytes = std::fs::read(&manifest).unwrap();
+    let (mut written, mut writer) = (Vec::new(), LogWriter::new(0));
+    for answer in LogReader::new(LogKind::Manifest).read_all(&bytes, Finality::Final) {
+        let Read::Record { payload, .. } = answer else { break };
+        let edit = VersionEdit { min_log_number_to_keep: None, ..VersionEdit::decode(&payload).unwrap() };
+        writer.append(&edit.encode(), &mut written);
+    }
+    std::fs::write(&manifest, written).unwrap();
+    let files = std::fs::read_dir(dir.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
+    let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|x| x == "log")).collect();
+    logs.sort();
+    assert_eq!(logs.len(), 2, "{logs:?}");
+    std::fs::rename(&logs[1], dir.path().join("db/000100.log")).unwrap();
+
+    let mut one = archiver(dir.path(), &store).await;
+    for _ in 0..20 {
+        one.poll().unwrap();
+        one.ship().await.unwrap();
+    }
+    let waits = one.status().unwrap().waiting.expect("nothing is archived");
+    assert!(waits.contains("WAL 4") || waits.contains("WAL 000004"), "{waits}");
+    assert_eq!(barriers(&entries(&store).await), [BarrierReason::RecordsMissing]);
+    // Another process waits for the same.
+    drop(one);
+    let mut one = archiver(dir.path(), &store).await;
+    one.poll().unwrap();
+    assert!(one.status().unwrap().waiting.is_some());
+
+    let db = DB::open_cf(&with_families(), dir.path().join("db"), ["default", "other"]).unwrap();
+    put(&db, "other", "d");
+    one.poll().unwrap();
+    one.take_wanted_base().await.unwrap().expect("a base that serves from here on");
+    assert_eq!(one.status().unwrap().waiting, None);
+    put(&db, "other", "e");
+    one.catch_up().await.unwrap();
+    let all = entries(&store).await;
+    assert_eq!(barriers(&all), [BarrierReason::RecordsMissing]);
+    assert_eq!(sequences(&all)[..2], [1, 2], "what came before the gap");
+    assert_eq!(sequences(&all)[sequences(&all).len() - 2..], [4, 5], "and behind it");
+}
+
 /// `DB::DeleteFile`, as RocksDB had it until version 9, in a MANIFEST of this library.
 #[tokio::test]
 async fn a_file_that_an_older_rocksdb_deleted_from_level_zero_is_a_barrier() {
@@ -461,11 +547,7 @@ async fn a_file_that_an_older_rocksdb_deleted_from_level_zero_is_a_barrier() {
         db.put("b", "1").unwrap();
         let files = || std::fs::read_dir(dir.path().join("db")).unwrap().map(|entry| entry.unwrap().path());
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-        for path in files().filter(|path| name(path).starts_with("OPTIONS-")) {
-            let text = std::fs::read_to_string(&path).unwrap();
-            std::fs::write(&path, text.replace("rocksdb_version=11.8.1", &format!("rocksdb_version={version}")))
-                .unwrap();
-        }
+        claim_version(dir.path(), version);
         let mut one = archiver(dir.path(), &store).await;
         one.catch_up().await.unwrap();
         let table = files().find(|path| path.extension().is_some_and(|x| x == "sst")).unwrap();
