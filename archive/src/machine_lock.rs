@@ -10,13 +10,15 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::{
             ffi::OsStrExt as _,
-            net::{SocketAddr, UnixListener, UnixStream},
+            net::{SocketAddr, UnixListener},
         },
     },
     path::Path,
 };
 
-use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt::socket_peercred,
+};
 
 /// Digits of the path's hash in a name, of which a socket takes 107 bytes.
 const DIGITS: usize = 32;
@@ -52,10 +54,14 @@ impl Name {
         }
     }
 
-    /// The process that has it, as far as the kernel tells: it has a backlog, and processes of other namespaces have no number.
+    /// The process that has it, as far as the kernel tells: processes of other namespaces have no number. Nobody accepts
+    /// connections there, so one that asked stays in the queue; where that is full, there is no answer, and no waiting for one.
     pub fn holder(&self) -> Option<i32> {
-        let stream = UnixStream::connect_addr(&self.0).ok()?;
-        Some(socket_peercred(&stream).ok()?.pid.as_raw_nonzero().get())
+        let socket =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None);
+        let socket = socket.ok()?;
+        connect(&socket, &SocketAddrUnix::new_abstract_name(self.0.as_abstract_name()?).ok()?).ok()?;
+        Some(socket_peercred(&socket).ok()?.pid.as_raw_nonzero().get())
     }
 }
 

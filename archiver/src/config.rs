@@ -21,6 +21,7 @@ use crate::{
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Settings of one archiver.
@@ -146,8 +147,8 @@ impl ArchiverConfig {
         };
         for (name, value, most) in [
             ("interval", self.interval, DAY),
-            ("heartbeat", self.heartbeat, DAY),
-            ("manifest_interval", self.manifest_interval, DAY),
+            ("heartbeat", self.heartbeat, YEAR),
+            ("manifest_interval", self.manifest_interval, YEAR),
             ("poll", self.poll, MINUTE),
         ] {
             if value.is_zero() || value > most {

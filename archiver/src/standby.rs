@@ -61,8 +61,11 @@ impl Standby {
     pub fn check(config: &ArchiverConfig) -> Result<()> {
         config.check_times()?;
         let Floor::Bytes(floor) = config.budget.floor else { return Ok(()) };
-        // A database that is not there is said elsewhere.
-        let rooms = rooms(&[&config.db]).unwrap_or_default();
+        // Where it is not there, its file system is perhaps not mounted: another one would be measured.
+        if !config.db.join("CURRENT").exists() {
+            return Ok(());
+        }
+        let rooms = rooms(&[&config.db])?;
         match rooms.iter().find(|room| room.total <= floor) {
             None => Ok(()),
             Some(room) => Err(Error::new(Code::ConfigContradictory, "reading the settings of")

@@ -134,6 +134,9 @@ fn what_would_lose_an_archive_or_end_an_archiver_is_refused_before_anything_begi
         fs::write(&file, &text).expect("a file");
         refused(&["config", "check", &file], "config.contradictory");
     }
+    let tuned = entry("one", &format!("file:{place}")) + "tuning.min_free = \"900PiB\"\n";
+    fs::write(&file, tuned).expect("a file");
+    refused(&["run", "--config", &file], "config.contradictory");
     fs::write(&file, entry("one", &format!("file:{place}")) + "[log]\nlevel = \"loud\"\n").expect("a file");
     refused(&["run", "--config", &file], "usage");
     let inside = format!("file:{}/archive", db("one"));

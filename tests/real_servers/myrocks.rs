@@ -118,6 +118,16 @@ impl MyRocks {
         command
     }
 
+    /// The client as a shell calls it.
+    pub fn client_line(&self) -> String {
+        let usr = self.root.join("usr");
+        format!(
+            "LD_LIBRARY_PATH='{0}/lib/x86_64-linux-gnu' '{0}/bin/mariadb' --no-defaults --socket='{1}' -uroot",
+            text(&usr),
+            text(&self.socket)
+        )
+    }
+
     /// Rows, or what the server says against it.
     pub fn try_sql(&self, statement: &str) -> Result<Vec<String>, String> {
         let output = self.client().args(["-e", statement]).output().expect("the client");

@@ -208,7 +208,10 @@ impl Archiver {
     pub(crate) fn keep_within_limits(&mut self, now: Micros, base: BaseInProgress) -> Result<BaseInProgress> {
         // Behind a fork nothing is read, until the archive has answered.
         let forked = self.engine.forked().is_some();
-        let waits = self.pending.is_some() || !self.engine.stream.is_empty() || base == BaseInProgress::Yes || forked;
+        // Nor while the server has a log that cannot be read or crossed: then logs are only held.
+        let stuck = self.engine.waiting().is_some();
+        let unshipped = self.pending.is_some() || !self.engine.stream.is_empty();
+        let waits = unshipped || base == BaseInProgress::Yes || forked || stuck;
         if !(waits || self.held_back.alarm().is_some()) || !self.held_back.is_due(now) {
             return Ok(base);
         }
@@ -219,7 +222,8 @@ impl Archiver {
         }
         // What is not read yet can be far older: as long as it goes on, that is no reason.
         let behind = self.oldest_read().is_some_and(|oldest| elapsed(oldest, now) >= BEHIND);
-        let backlog = if behind || self.reach.failing().is_some() { Backlog::Stuck } else { Backlog::OnItsWay };
+        let backlog =
+            if behind || stuck || self.reach.failing().is_some() { Backlog::Stuck } else { Backlog::OnItsWay };
         match self.held_back.decide(&self.config.budget, &holding, backlog, now) {
             Act::Nothing => Ok(base),
             Act::AbandonBase(limit) => {

@@ -76,12 +76,11 @@ impl Engine {
             None => (EngineState::empty(), None, true),
         };
         let waiting = state.waiting_beyond.map(|beyond| match state.waiting_for_proof {
-            true => Waiting { beyond, until: Until::NoneIsMissing, detail: run::gap_behind(beyond) },
-            false => Waiting {
-                beyond,
-                until: Until::NotNeeded,
-                detail: format!("WAL {beyond} is unreadable, or its end is uncertain"),
-            },
+            true => Waiting { beyond, until: Until::NoneIsMissing, detail: run::gap_behind(beyond), manifest: None },
+            false => {
+                let detail = format!("WAL {beyond} is unreadable, or its end is uncertain");
+                Waiting { beyond, until: Until::NotNeeded, detail, manifest: None }
+            }
         });
         let mut engine = Self {
             layout,

@@ -3,6 +3,8 @@
 //! Owns: where a run begins (offset 0 of the first WAL that RocksDB itself would need now) and the proof that every WAL
 //! from there on is held. A run ends where continuity ends; the next one archives again what the server still has.
 
+use std::fs;
+
 use pitr_archive::{
     Code, Error, Result,
     ids::FileNumber,
@@ -17,10 +19,12 @@ use crate::{layout::Layout, manifest_tail::ManifestTail, registry::Registry, ses
 const ATTEMPTS: usize = 1000;
 
 /// Below this are the numbers of all WALs that RocksDB had deleted before it wrote what the MANIFEST says now. `None`
-/// where that is not known.
+/// where that is not known: before 7.5 only two-phase commit goes by the number that the MANIFEST names. Without it such a
+/// number stays what it once was (of a time with two-phase commit, or of a restore), and logs are deleted above it.
 pub(super) fn deleted_below(manifest: &ManifestTail, layout: &Layout) -> Option<FileNumber> {
     let named = manifest.model().min_log_number_to_keep();
-    (named > FileNumber::default() || layout.notes_deleted_wals()).then_some(named)
+    let goes_by_it = named > FileNumber::default() && layout.allow_2pc();
+    (goes_by_it || layout.notes_deleted_wals()).then_some(named)
 }
 
 /// The MANIFEST at a moment at which every WAL that it needs is known and pinned.
@@ -58,10 +62,18 @@ pub(crate) fn prove_what_is_known(registry: &Registry, layout: &Layout) -> Resul
     registry.scan_settled()
 }
 
+/// What CURRENT names, and how long that is; `None` where it cannot be told.
+fn manifest_length(layout: &Layout) -> Option<(String, u64)> {
+    let name = fs::read_to_string(layout.db.join("CURRENT")).ok()?;
+    let length = fs::metadata(layout.db.join(name.trim_end())).ok()?.len();
+    Some((name, length))
+}
+
 /// Why nothing is archived: nothing shows which logs there were behind one.
 pub(super) fn gap_behind(wal: FileNumber) -> String {
     format!(
-        "whether the server has deleted a log behind WAL {wal} is not known before it has flushed what that one holds"
+        "whether the server has deleted a log behind WAL {wal} is not known before it has flushed what that one holds (all column \
+         families), or opens the database anew"
     )
 }
 
@@ -111,7 +123,7 @@ impl Engine {
         self.place = Place::After(wal);
         self.state.waiting_beyond = Some(wal);
         self.state.waiting_for_proof = until == Until::NoneIsMissing;
-        self.waiting = Some(Waiting { beyond: wal, until, detail });
+        self.waiting = Some(Waiting { beyond: wal, until, detail, manifest: None });
         Ok(true)
     }
 
@@ -124,8 +136,11 @@ impl Engine {
     /// Of what was not read, no base could ever have reached what lies before the WAL that the next base needs.
     pub(crate) fn give_up(&mut self, detail: String) -> Result<()> {
         self.hold_from = None;
-        if self.waiting.is_none() && self.forked.is_none() {
-            self.end_run(BarrierReason::RecordsMissing, detail)?;
+        match (&self.waiting, &self.forked) {
+            (None, None) => self.end_run(BarrierReason::RecordsMissing, detail)?,
+            // What comes after waiting begins with what the server still has then, behind a barrier that is there already.
+            (Some(_), _) => self.registry.give_up_held()?,
+            _ => {}
         }
         // Only now is no file among them open.
         self.registry.release_wals_below(self.state.wals_from)?;
@@ -136,11 +151,19 @@ impl Engine {
     pub(super) fn leave_waiting(&mut self) -> Result<bool> {
         let Some(waiting) = &self.waiting else { return Ok(true) };
         let (beyond, until) = (waiting.beyond, waiting.until);
+        // It is read as a whole below, and this may last for hours.
+        let length = manifest_length(&self.layout);
+        if length.is_some() && length == waiting.manifest {
+            return Ok(false);
+        }
         self.registry.scan()?;
         let (manifest, needed) = starting_point(&self.registry, &self.layout)?;
         self.manifest = manifest;
         let proven = until == Until::NoneIsMissing && self.none_deleted_behind(beyond);
         if needed <= beyond && !proven {
+            if let Some(waiting) = &mut self.waiting {
+                waiting.manifest = length;
+            }
             return Ok(false);
         }
         self.waiting = None;

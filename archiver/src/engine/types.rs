@@ -273,4 +273,6 @@ pub(super) struct Waiting {
     pub until: Until,
     /// Why, for people.
     pub detail: String,
+    /// What the MANIFEST was called and how long it was when it did not end this.
+    pub manifest: Option<(String, u64)>,
 }

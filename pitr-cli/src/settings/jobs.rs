@@ -334,7 +334,6 @@ mod tests {
             (format!("{ONE}merge.grace = \"1m\""), "merge"),
             (format!("tuning.barrier_base_spacing = \"1h\"\n{ONE}"), "below"),
             (format!("tuning.interval = \"9999999d\"\n{ONE}"), "interval"),
-            (format!("tuning.min_free = \"900PiB\"\n{}", ONE.replace("/db/one", "/usr")), "min_free"),
         ] {
             let e = jobs(&text).unwrap_err();
             assert!(e.code() == Code::ConfigContradictory && e.to_string().contains(says), "{text}: {e}");

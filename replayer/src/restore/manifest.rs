@@ -98,8 +98,9 @@ impl Manifest {
         self.append(&VersionEdit { wal_deletion: Some(after), ..VersionEdit::default() })
     }
 
-    /// Says that no WAL below `first` is needed, where the MANIFEST says nothing about that. RocksDB before 7.5 names it at its
-    /// first flush only; until then nobody could tell whether a log of the copy is missing.
+    /// Says that no WAL below `first` is needed, where the MANIFEST says nothing about that. With two-phase commit RocksDB goes by
+    /// this number, and before 7.5 it names it at its first flush only; until then nobody could tell whether a log of the copy
+    /// is missing. Only for databases with two-phase commit: others of that age would never raise it again.
     pub fn name_first_wal(&mut self, first: FileNumber) -> Result<()> {
         if self.model.min_log_number_to_keep() > FileNumber::default() {
             return Ok(());

@@ -98,7 +98,9 @@ impl SmallFiles {
         }
         check_files(base, &manifest)?;
         manifest.forget_tracked_wals()?;
-        if let Some(first) = plan.wals.first() {
+        let settings = option_files.last_key_value().and_then(|(_, file)| file.db().ok());
+        let two_phase = settings.is_some_and(|settings| settings.allow_2pc == Some(true));
+        if let Some(first) = plan.wals.first().filter(|_| two_phase) {
             manifest.name_first_wal(first.number)?;
         }
         // What came behind an ingestion that is repeated is appended behind it.
