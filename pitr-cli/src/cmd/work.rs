@@ -239,9 +239,8 @@ pub fn refuse_no_database(config: &ArchiverConfig) -> Result<()> {
 
 /// An archive is created only for a database that is there, which a misspelt path is not, and in no directory of it.
 pub fn refuse_unfit(config: &ArchiverConfig, archive: &str) -> Result<()> {
-    let layout = Layout::read(&config.db, &config.db_paths);
-    jobs::refuse_inside(config, layout.as_ref().ok().map(|layout| layout.wal_dir.as_path()), archive)?;
-    layout.map(drop)
+    let layout = Layout::read(&config.db, &config.db_paths)?;
+    jobs::refuse_inside(config, Some(&layout.wal_dir), archive)
 }
 
 /// Opens the archive (creating it when there is none) and the archiver on it.
