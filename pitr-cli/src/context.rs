@@ -33,6 +33,7 @@ use crate::{
         Cli,
         common::{ArchiveArgs, DatabaseArgs, OptionalArchiveArgs},
     },
+    interrupt::Accomplished,
     logging,
     output::{
         Mode, Output,
@@ -57,6 +58,8 @@ pub struct Context {
     pub output: Output,
     /// How fast it may be.
     pub rates: Rates,
+    /// Behind which point an interrupt no longer ends the command.
+    pub accomplished: Accomplished,
     multi: MultiProgress,
     drawable: bool,
 }
@@ -73,6 +76,7 @@ impl Context {
             zone: LocalZone::system(),
             output: Output::resolve(mode),
             rates: Rates::default(),
+            accomplished: Accomplished::default(),
             multi,
             drawable: drawable(cli.global.json) && !cli.command.is_service(),
         })

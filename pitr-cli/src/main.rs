@@ -5,6 +5,7 @@
 //! - [`cmd`]: one file per verb.
 //! - [`output`]: tables, JSON (its module documentation lists every command's fields), progress, errors.
 //! - [`settings`]: the configuration file of `pitr run --config`.
+//! - [`interrupt`]: what Ctrl-C means at which moment.
 //! - [`logging`]: the log on standard error.
 //! - [`web`]: a service seen from outside: metrics, health, a page for people.
 //! - [`systemd`]: what the service manager is told.
@@ -19,6 +20,7 @@ mod alone;
 mod args;
 mod cmd;
 mod context;
+mod interrupt;
 mod logging;
 mod memory;
 mod output;
@@ -79,13 +81,7 @@ fn start(cli: Cli) -> Result<Verdict> {
         if cli.command.ends_itself() {
             return run(&context, &cli.command).await;
         }
-        tokio::select! {
-            outcome = run(&context, &cli.command) => outcome,
-            interrupt = tokio::signal::ctrl_c() => match interrupt {
-                Ok(()) => Err(Error::new(Code::Interrupted, "waiting for the command")),
-                Err(e) => Err(Error::new(Code::Internal, "waiting for signals").because(e)),
-            },
-        }
+        interrupt::or_interrupted(run(&context, &cli.command), &context.accomplished).await
     });
     // Connections that belong to tasks are closed (of SSH, those are processes of their own), but threads that are still in
     // a system call must not hold up the exit after an interrupt for long.

@@ -8,14 +8,10 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
 };
 
 use super::{
+    counted::CountedWriter,
     pitr::{text, until},
     services,
 };
@@ -143,28 +139,20 @@ impl MyRocks {
 
     /// Inserts the rows 0, 1, 2 and so on into a table `(n INT PRIMARY KEY, v ...)`, each in a transaction of its own, until the
     /// server is gone.
-    pub fn write_on(&self, table: &str) -> Writer {
+    pub fn write_on(&self, table: &str) -> CountedWriter {
         let mut client = self.client().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the client");
-        let (issued, acknowledged) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let mut statements = client.stdin.take().expect("its input");
         let mut answers = BufReader::new(client.stdout.take().expect("its output"));
         let table = table.to_owned();
-        let thread = {
-            let (issued, acknowledged) = (issued.clone(), acknowledged.clone());
-            std::thread::spawn(move || {
-                for n in 0_u64.. {
-                    issued.store(n + 1, Ordering::SeqCst);
-                    let mut answer = String::new();
-                    let asked = writeln!(statements, "INSERT INTO {table} VALUES ({n}, REPEAT('x', 100)); SELECT {n};");
-                    if asked.is_err() || answers.read_line(&mut answer).unwrap_or(0) == 0 {
-                        break;
-                    }
-                    acknowledged.store(n + 1, Ordering::SeqCst);
-                }
-                let _ = client.wait();
-            })
-        };
-        Writer { issued, acknowledged, thread: Some(thread) }
+        CountedWriter::start(move |n| {
+            let mut answer = String::new();
+            let asked = writeln!(statements, "INSERT INTO {table} VALUES ({n}, REPEAT('x', 100)); SELECT {n};");
+            if asked.is_ok() && answers.read_line(&mut answer).unwrap_or(0) > 0 {
+                return Some(());
+            }
+            let _ = client.wait();
+            None
+        })
     }
 }
 
@@ -174,32 +162,5 @@ impl Drop for MyRocks {
             let _ = process.kill();
             let _ = process.wait();
         }
-    }
-}
-
-/// A client that inserts.
-pub struct Writer {
-    issued: Arc<AtomicU64>,
-    acknowledged: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    pub fn issued(&self) -> u64 {
-        self.issued.load(Ordering::SeqCst)
-    }
-
-    pub fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Ordering::SeqCst)
-    }
-
-    pub fn wait_for_more(&self, rows: u64) {
-        let target = self.acknowledged() + rows;
-        until("more rows", || (self.acknowledged() >= target).then_some(()));
-    }
-
-    /// Waits for its end, which comes with the server's.
-    pub fn join(&mut self) {
-        self.thread.take().expect("it writes").join().expect("the writer");
     }
 }

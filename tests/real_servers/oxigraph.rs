@@ -1,4 +1,4 @@
-//! An Oxigraph server, spoken to over HTTP, and a client that writes to it without pause.
+//! An Oxigraph server, spoken to over HTTP.
 //!
 //! Owns: the process, and the knowledge of what it must contain after the n-th update. Update `n` inserts one triple;
 //! every fifth takes the one before the last away again, so that a state is not just a prefix of insertions.
@@ -10,15 +10,11 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
     time::Duration,
 };
 
 use super::{
+    counted::CountedWriter,
     pitr::{kill_9, text, until},
     services,
 };
@@ -95,23 +91,9 @@ impl Oxigraph {
     }
 
     /// Writes updates one after the other until the server is gone.
-    pub fn write_on(&self) -> Writer {
-        let (issued, acknowledged, over) =
-            (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let thread = {
-            let (address, issued, acknowledged, over) =
-                (self.address, issued.clone(), acknowledged.clone(), over.clone());
-            std::thread::spawn(move || {
-                for n in 0.. {
-                    issued.store(n + 1, Ordering::SeqCst);
-                    if over.load(Ordering::SeqCst) || update(address, &nth_update(n)).is_none() {
-                        return;
-                    }
-                    acknowledged.store(n + 1, Ordering::SeqCst);
-                }
-            })
-        };
-        Writer { issued, acknowledged, over, thread: Some(thread) }
+    pub fn write_on(&self) -> CountedWriter {
+        let address = self.address;
+        CountedWriter::start(move |n| update(address, &nth_update(n)))
     }
 }
 
@@ -119,42 +101,6 @@ impl Drop for Oxigraph {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// The client; it counts what it asked for and what the server confirmed.
-pub struct Writer {
-    issued: Arc<AtomicU64>,
-    acknowledged: Arc<AtomicU64>,
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Writer {
-    /// At most so many updates can have happened.
-    pub fn issued(&self) -> u64 {
-        self.issued.load(Ordering::SeqCst)
-    }
-
-    /// At least so many have happened.
-    pub fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Ordering::SeqCst)
-    }
-
-    pub fn wait_for_more(&self, updates: u64) {
-        let goal = self.acknowledged() + updates;
-        until("more updates", || (self.acknowledged() >= goal).then_some(()));
-    }
-
-    /// After the server is gone.
-    pub fn join(&mut self) {
-        self.thread.take().expect("joined once").join().expect("the client");
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::SeqCst);
     }
 }
 

@@ -141,7 +141,8 @@ pub struct Archiver {
 }
 
 impl Archiver {
-    fn log(&self) -> String {
+    /// What it has said so far.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 

@@ -50,7 +50,13 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     }
     let archive = context.archive(&args.archive).await?;
     let plan = context.plan(&archive, &target, &options(&args.planning)).await?;
-    let work = restore(&archive, &plan, &wanted, Arc::new(context.bars()));
+    let work = async {
+        let report = restore(&archive, &plan, &wanted, Arc::new(context.bars())).await;
+        if report.is_ok() {
+            context.accomplished.say();
+        }
+        report
+    };
     let report = match Hold::place(&archive, &plan, &*context.clock, &*context.random, &holder()).await {
         Ok(hold) => hold.during(work, |e| tracing::warn!(error = %e, "what is read could not be held")).await?,
         Err(e) => {
