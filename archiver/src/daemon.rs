@@ -150,8 +150,9 @@ impl Archiver {
             let next = attended(&metrics, &*clock, daemon.step()).await?;
             let idle = next != Next::AtOnce;
             let quiet = ahead.filter(|_| next == Next::Nothing && daemon.waits_in() == waits_in);
-            let pause = if quiet.is_some() { daemon.rest() } else { daemon.archiver.config.poll };
+            let rests = quiet.is_some();
             sentry.wait_for(quiet);
+            let pause = if rests { daemon.rest(&sentry) } else { daemon.archiver.config.poll };
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
@@ -227,10 +228,13 @@ impl Daemon {
         self.waits_in().and_then(|_| self.archiver.engine.ahead())
     }
 
-    /// How long to rest while the sentry stands: as long as new directory entries may wait, and what is due by the clock.
-    fn rest(&self) -> Duration {
+    /// How long to rest while the sentry stands: as long as new directory entries may wait that no event tells of, and what is
+    /// due by the clock.
+    fn rest(&self, sentry: &Sentry) -> Duration {
         let config = &self.archiver.config;
-        SCAN_INTERVAL.min(config.heartbeat).min(config.manifest_interval).max(config.poll)
+        let listing =
+            if self.archiver.engine.registry().is_watched() { sentry.pause(SCAN_INTERVAL) } else { SCAN_INTERVAL };
+        listing.min(config.heartbeat).min(config.manifest_interval).max(config.poll)
     }
 
     /// One look, and everything that is due.

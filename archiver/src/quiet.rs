@@ -5,8 +5,8 @@
 //! as lengths: a recycled or preallocated WAL changes without growing, and times are as coarse as the kernel's tick. Where
 //! nothing has come for ten seconds it looks a quarter as often: the first write after that is seen up to four poll intervals
 //! later, and a process with many idle databases costs next to nothing.
-//! Refuses: to say what changed, or that nothing did. The daemon looks itself, and the directories are listed by it:
-//! seldom while it rests, but no new file waits longer for it than in a busy database.
+//! Refuses: to say what changed, or that nothing did. The daemon looks itself, and the directories are listed by it: new
+//! files are told by file events, and where these are not there, none waits longer for the listing than in a busy database.
 
 use std::{
     fs::{self, File, Metadata},
@@ -135,8 +135,8 @@ impl State {
         self.ahead = ahead;
     }
 
-    fn pause(&self, poll: Duration) -> Duration {
-        if self.since.elapsed() >= LONG { poll * SELDOM } else { poll }
+    fn pause(&self, usual: Duration) -> Duration {
+        if self.since.elapsed() >= LONG { usual * SELDOM } else { usual }
     }
 }
 
@@ -187,6 +187,11 @@ impl Sentry {
             })
             .map_err(|e| error::io("starting a thread for", "the quiet database", e))?;
         Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// How long to wait where one usually waits `usual`: longer where nothing has come for long.
+    pub fn pause(&self, usual: Duration) -> Duration {
+        self.shared.lock().pause(usual)
     }
 
     /// What to wait for from now on.

@@ -118,6 +118,11 @@ impl Registry {
         }
     }
 
+    /// Whether file events tell of everything that is new.
+    pub fn is_watched(&self) -> bool {
+        self.lock().watching_from.is_some()
+    }
+
     /// The watch missed events: what was created and deleted meanwhile is unknown.
     pub fn watch_lapsed(&self) {
         let mut inner = self.lock();

@@ -125,7 +125,10 @@ impl Source {
     pub fn note_watches(&mut self, state: &StateDir) {
         self.proofs = self.registry.proofs();
         let watches = self.registry.watches();
-        let Some(boot) = boot_id().filter(|_| watches != self.noted) else { return };
+        if watches == self.noted {
+            return;
+        }
+        let Some(boot) = boot_id() else { return };
         let noted = serde_json::to_vec(&Note::new(boot, watches.clone()))
             .map_err(|e| Error::new(Code::Internal, "noting what was watched").on(state.root().display()).because(e))
             .and_then(|text| state.replace_for_this_boot(StateDir::WATCHED, &text));
