@@ -2,6 +2,8 @@
 
 use std::{
     fs::File,
+    io::Write as _,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -72,13 +74,15 @@ pub fn run(settings: &Settings) -> Table {
     }
     assert_eq!(delays.len(), commits.len(), "one commit is one record");
 
-    let mut tags = Vec::new();
+    let (mut tags, mut disk) = (Vec::new(), Vec::new());
     for n in 0..settings.tags {
         db.put("between", n.to_string()).expect("a write");
         let (name, state) = (format!("tag-{n}"), state(root.path()));
         let begun = Instant::now();
         command::succeed(&mut pitr(["tag", "create", &name, "--db", text(&dir), "--state", text(&state)]));
         tags.push(begun.elapsed().as_secs_f64() * 1000.0);
+        std::thread::sleep(BETWEEN);
+        disk.push(two_durable_files(root.path(), n).as_secs_f64() * 1000.0);
         std::thread::sleep(BETWEEN);
     }
     archiver.stop();
@@ -96,5 +100,20 @@ pub fn run(settings: &Settings) -> Table {
     table.row("a tag, the whole command, half of them", quantile(&mut tags, 0.5), "ms", Line::None);
     table.row("a tag, the whole command, 99th percentile", quantile(&mut tags, 0.99), "ms", Line::AtMost(100.0));
     table.row("a tag, the whole command, the last", quantile(&mut tags, 1.0), "ms", Line::None);
+    table.row("the disk alone for its two objects, 99th percentile", quantile(&mut disk, 0.99), "ms", Line::None);
+    table.row("the disk alone for its two objects, the last", quantile(&mut disk, 1.0), "ms", Line::None);
     table
+}
+
+/// What a tag cannot do without: a segment and the tag's own object, each durable together with its name.
+fn two_durable_files(place: &Path, n: usize) -> Duration {
+    let directory = File::open(place).expect("a directory");
+    let begun = Instant::now();
+    for object in ["segment", "tag"] {
+        let mut file = File::create(place.join(format!("{object}-{n}"))).expect("a file");
+        file.write_all(&[b'o'; 2000]).expect("a write");
+        file.sync_all().expect("a sync");
+        directory.sync_all().expect("a sync");
+    }
+    begun.elapsed()
 }

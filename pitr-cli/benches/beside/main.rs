@@ -54,8 +54,13 @@ fn main() {
         [("writer", writer::run), ("durable", durable::run), ("requests", requests::run), ("many", many::run)];
     assert!(named.iter().all(|n| parts.iter().any(|(part, _)| part == n)), "parts are writer, durable, requests, many");
     let wanted = parts.iter().filter(|(part, _)| named.is_empty() || named.iter().any(|n| n == part));
+    // What one part left to be written is no part of the next: a tag would wait for a database of gigabytes.
+    let measure = |run: Part| {
+        rustix::fs::sync();
+        run(&settings)
+    };
     // Not `all`, which would stop at the first that does not hold.
-    let missed = wanted.filter(|(_, run)| !run(&settings).print()).count();
+    let missed = wanted.filter(|(_, run)| !measure(*run).print()).count();
     if missed > 0 {
         std::process::exit(1);
     }
