@@ -250,8 +250,16 @@ macro_rules! bytes_id {
                     return Err(MalformedHex);
                 }
                 let mut out = [0u8; $len];
-                for (slot, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *slot = hex_byte(pair).ok_or(MalformedHex)?;
+                // One look for all of them at the end: a catalog of a million segments has hundreds of millions of digits.
+                let mut wrong = 0;
+                for (slot, pair) in out.iter_mut().zip(bytes.as_chunks().0) {
+                    let [high, low] = *pair;
+                    let (high, low) = (DIGITS[usize::from(high)], DIGITS[usize::from(low)]);
+                    wrong |= high | low;
+                    *slot = high << 4 | low & 0xF;
+                }
+                if wrong & NO_DIGIT != 0 {
+                    return Err(MalformedHex);
                 }
                 Ok(Self(out))
             }
@@ -272,20 +280,27 @@ macro_rules! bytes_id {
     };
 }
 
+/// What no hexadecimal digit stands for.
+const NO_DIGIT: u8 = 0x80;
+
+/// What each byte stands for as a hexadecimal digit.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        let lower = b"0123456789abcdef"[value];
+        digits[lower as usize] = value as u8;
+        digits[lower.to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
+    }
+    digits
+};
+
 /// The byte that two hexadecimal digits stand for.
 pub(crate) fn hex_byte(digits: &[u8]) -> Option<u8> {
-    let [high, low] = digits else { return None };
-    Some((digit(*high)? << 4) | digit(*low)?)
-}
-
-/// A catalog of a million segments has hundreds of millions of them.
-const fn digit(text: u8) -> Option<u8> {
-    match text {
-        b'0'..=b'9' => Some(text - b'0'),
-        b'a'..=b'f' => Some(text - b'a' + 10),
-        b'A'..=b'F' => Some(text - b'A' + 10),
-        _ => None,
-    }
+    let &[high, low] = digits else { return None };
+    let (high, low) = (DIGITS[usize::from(high)], DIGITS[usize::from(low)]);
+    ((high | low) & NO_DIGIT == 0).then_some(high << 4 | low)
 }
 
 /// Text that is not the expected number of hexadecimal digits.
