@@ -254,7 +254,7 @@ macro_rules! bytes_id {
                 let mut wrong = 0;
                 for (slot, pair) in out.iter_mut().zip(bytes.as_chunks().0) {
                     let [high, low] = *pair;
-                    let (high, low) = (DIGITS[usize::from(high)], DIGITS[usize::from(low)]);
+                    let (high, low) = (digit(high), digit(low));
                     wrong |= high | low;
                     *slot = high << 4 | low & 0xF;
                 }
@@ -284,22 +284,28 @@ macro_rules! bytes_id {
 const NO_DIGIT: u8 = 0x80;
 
 /// What each byte stands for as a hexadecimal digit.
+#[expect(clippy::indexing_slicing, reason = "made by the compiler")]
 const DIGITS: [u8; 256] = {
     let mut digits = [NO_DIGIT; 256];
     let mut value = 0;
     while value < 16 {
-        let lower = b"0123456789abcdef"[value];
-        digits[lower as usize] = value as u8;
-        digits[lower.to_ascii_uppercase() as usize] = value as u8;
+        let lower = b"0123456789abcdef"[value as usize];
+        digits[lower as usize] = value;
+        digits[lower.to_ascii_uppercase() as usize] = value;
         value += 1;
     }
     digits
 };
 
+#[expect(clippy::indexing_slicing, reason = "a byte is below 256")]
+const fn digit(text: u8) -> u8 {
+    DIGITS[text as usize]
+}
+
 /// The byte that two hexadecimal digits stand for.
 pub(crate) fn hex_byte(digits: &[u8]) -> Option<u8> {
     let &[high, low] = digits else { return None };
-    let (high, low) = (DIGITS[usize::from(high)], DIGITS[usize::from(low)]);
+    let (high, low) = (digit(high), digit(low));
     ((high | low) & NO_DIGIT == 0).then_some(high << 4 | low)
 }
 
