@@ -12,7 +12,7 @@ use pitr_archive::{
 
 use crate::{
     budget::Budget,
-    engine::Policy,
+    engine::{Flushes, Policy},
     merge,
     metrics::Metrics,
     observer::{NoObserver, Observer},
@@ -55,6 +55,9 @@ pub struct ArchiverConfig {
     /// Files that enter the database without the log (ingestion) are captured up to this many bytes for one ingestion,
     /// and four times as many that wait for their upload; others cannot be crossed by a replay. Default: 1 GiB.
     pub capture_bytes: u64,
+    /// Whether the files of flushes are shipped beside the log, for restores that replay next to nothing. At most half
+    /// of `capture_bytes` waits for its upload. Default: they are not; each costs its bytes in the store once more.
+    pub flushes: Flushes,
     /// Column families that may be written without the log (`disableWAL`): that is no barrier then, and what a restore gives
     /// of them is what a crash would have kept. The operator vouches that no others are written so. Default: none.
     pub unlogged_tolerate: Vec<String>,
@@ -122,6 +125,7 @@ impl ArchiverConfig {
             barrier_base_spacing: Duration::from_secs(60),
             barrier_base_spacing_max: Duration::from_secs(15 * 60),
             capture_bytes: 1 << 30,
+            flushes: Flushes::default(),
             unlogged_tolerate: Vec::new(),
             compression_level: 1,
             db_paths: Vec::new(),
@@ -179,6 +183,7 @@ impl ArchiverConfig {
             barrier_base_spacing,
             barrier_base_spacing_max,
             capture_bytes,
+            flushes,
             unlogged_tolerate,
             compression_level,
             include,
@@ -191,7 +196,11 @@ impl ArchiverConfig {
 
     /// What the engine does about changes outside the log.
     pub(crate) fn policy(&self) -> Policy {
-        Policy { capture_bytes: self.capture_bytes, unlogged_tolerate: self.unlogged_tolerate.clone() }
+        Policy {
+            capture_bytes: self.capture_bytes,
+            unlogged_tolerate: self.unlogged_tolerate.clone(),
+            flushes: self.flushes,
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 use archive_source::FromArchive;
 use assemble::{Inputs, assemble};
 use chrono::{DateTime, Utc};
+use flushed::PlannedFlush;
 use ingestion::PlannedIngestion;
 use pitr_archive::{
     Code, Error, Result,
@@ -41,6 +42,7 @@ pub(crate) mod assemble;
 pub(crate) mod choose;
 pub(crate) mod edit;
 pub(crate) mod facts;
+pub mod flushed;
 pub mod ingestion;
 pub mod outlined;
 pub(crate) mod resolve;
@@ -181,6 +183,39 @@ pub struct PlanOptions {
     pub inside_event: InsideEvent,
     /// What to do with ingestions between the base and the target.
     pub cross_ingest: CrossIngest,
+    /// How the log is brought in.
+    pub engine: EngineChoice,
+}
+
+/// Which engine is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// The fastest that gives exactly the same database.
+    #[default]
+    Auto,
+    /// The log and nothing else.
+    Native,
+    /// Shipped flushes, or a refusal that says why they cannot be used.
+    Flush,
+}
+
+/// How the log is brought in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// RocksDB replays all of it when the copy is opened.
+    Native,
+    /// The files of shipped flushes are laid down, and RocksDB replays the log behind them.
+    Flush,
+}
+
+/// The engine of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedEngine {
+    /// Which.
+    pub name: Engine,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// What to do with an ingestion between a base and the target.
@@ -222,6 +257,11 @@ pub struct RestorePlan {
     pub segments: Vec<PlannedSegment>,
     /// Column family edits appended to the base's MANIFEST, in order.
     pub column_families: Vec<ColumnFamilyEdit>,
+    /// How the log is brought in.
+    pub engine: PlannedEngine,
+    /// Flushes that are laid down on the base, in the order of the MANIFEST.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flushes: Vec<PlannedFlush>,
     /// Ingestions that are repeated, in order: the restore recovers the copy here, up to each of them and at the end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ingestions: Vec<PlannedIngestion>,
@@ -307,11 +347,11 @@ pub struct PlannedBase {
     pub created: DateTime<Utc>,
     /// The earliest position it serves.
     pub floor: Position,
-    /// Boundary before the first record replayed on it.
+    /// Boundary before the first record replayed on it: behind the plan's flushes, where it has some.
     pub first_record: Boundary,
     /// The running hash there.
     pub first_hash: RunningHash,
-    /// RocksDB's first WAL needed.
+    /// RocksDB's first WAL needed, with the plan's flushes.
     pub first_wal: FileNumber,
     /// Number of its SST and blob files.
     pub files: usize,

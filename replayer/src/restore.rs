@@ -31,7 +31,7 @@ use crate::{
     in_place::{self, Present},
     owner::Owner,
     path_text,
-    plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive},
+    plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive, flushed::laid_on},
     progress::{Phase, Progress},
 };
 
@@ -333,18 +333,19 @@ fn finish_of(plan: &RestorePlan, options: &RestoreOptions) -> Finish {
     if plan.ingestions.is_empty() { options.finish } else { Finish::Recover }
 }
 
-/// The base that the plan was made with: the same name must still hold the same places.
+/// The base that the plan was made with, with its flushes: the same name must still hold the same places.
 pub(crate) async fn base_of(archive: &Archive, plan: &RestorePlan) -> Result<BaseDocument> {
     let planned = &plan.base;
     let base = archive
         .get_base(&planned.id)
         .await?
         .ok_or_else(|| Error::new(Code::ObjectMissing, "reading the base").on(ObjectKey::base(&planned.id)))?;
-    if base.floor != planned.floor || base.first_record != planned.first_record || base.first_hash != planned.first_hash
-    {
+    // With flushes replay begins elsewhere, and the plan has compared both places with the archive.
+    let begins = (base.first_record, base.first_hash) == (planned.first_record, planned.first_hash);
+    if base.floor != planned.floor || (!begins && plan.flushes.is_empty()) {
         return Err(Error::new(Code::ChainBroken, "comparing the base with the plan").on(&planned.id));
     }
-    Ok(base)
+    Ok(laid_on(base, plan))
 }
 
 /// Compares what each file system needs with what it has.

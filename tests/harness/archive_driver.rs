@@ -23,7 +23,7 @@ use pitr_archive::{
         memory::MemoryStore,
     },
 };
-use pitr_archiver::{Archiver, ArchiverConfig, Parts, control, observer::NoObserver, owner::NoOwner};
+use pitr_archiver::{Archiver, ArchiverConfig, Parts, control, engine::Flushes, observer::NoObserver, owner::NoOwner};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -91,6 +91,7 @@ impl ArchiveDriver {
         config.barrier_base_spacing = Duration::ZERO;
         config.barrier_base_spacing_max = Duration::ZERO;
         config.segment_bytes = if program.seed.is_multiple_of(3) { 4 << 10 } else { 8 << 20 };
+        config.flushes = if program.seed.is_multiple_of(4) { Flushes::Leave } else { Flushes::Ship };
         Self {
             runtime,
             store,

@@ -22,7 +22,7 @@ use pitr_archive::{
     segment::entry::{BarrierReason, Entry, Event, Interval},
 };
 use pitr_replayer::{
-    plan::{CrossIngest, PlanOptions, RestorePlan, plan},
+    plan::{CrossIngest, EngineChoice, PlanOptions, RestorePlan, plan},
     progress::Silent,
     restore::restore,
     target::Target,
@@ -183,7 +183,27 @@ impl<'a> Comparison<'a> {
             }
             Err(e) => self.judge(boundary, &e),
         }
+        self.check_engines(record);
         self.check_crossing(record);
+    }
+
+    /// From every base from which flushes can be laid down: the copy must be the same with them and without.
+    fn check_engines(&mut self, record: RecordNumber) {
+        let bases: Vec<_> = self.catalog.bases().iter().map(|base| base.id.clone()).collect();
+        for base in bases {
+            let target = Target::Record(record);
+            let plan_with = |engine| {
+                let options = PlanOptions { base: Some(base.clone()), engine, ..PlanOptions::default() };
+                self.archiver.wait(plan(&self.archive, &self.catalog, &target, &options))
+            };
+            let Ok(flush) = plan_with(EngineChoice::Flush) else { continue };
+            let native = plan_with(EngineChoice::Native).expect("whatever another engine reaches, native does");
+            assert_eq!(flush.position, native.position, "record {record}");
+            assert!(flush.base.first_wal > native.base.first_wal, "record {record}: {flush:?}");
+            self.noted.insert("laid down flushes");
+            self.restore(&flush, Expected::First);
+            self.restore(&native, Expected::First);
+        }
     }
 
     /// From every base from which ingestions can be repeated: the copy must be the same.

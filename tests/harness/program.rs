@@ -251,6 +251,7 @@ pub const KINDS: &[&str] = &[
     "ingest",
     "drop files in range",
     "repeated ingestion",
+    "laid down flushes",
     "prepare",
     "commit",
     "roll back",

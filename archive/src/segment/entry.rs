@@ -141,7 +141,7 @@ pub struct CapturedSettings {
     pub levels: Option<u64>,
 }
 
-/// A file that entered without the log and is in the archive, as files of bases are.
+/// A file that entered without the log, or that a flush made, and is in the archive, as files of bases are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CapturedFile {
@@ -249,6 +249,20 @@ pub enum Event {
         /// does not tell.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         settings: Option<CapturedSettings>,
+    },
+    /// The files of a flush are in the archive: laid down with their edit, they spare replay what they hold.
+    Flushed {
+        /// The MANIFEST record.
+        manifest: ManifestPoint,
+        /// The MANIFEST record of the flush before it, of whatever column family, that the archiver saw; where it saw none,
+        /// from where on it saw every one. Between the two there was no other.
+        previous: ManifestPoint,
+        /// The column family.
+        column_family: ColumnFamilyId,
+        /// The VersionEdit, base64.
+        edit: String,
+        /// Its files, in the edit's order.
+        files: Vec<CapturedFile>,
     },
     /// Records that were archived and then taken back by the server; replay leaves them out.
     Withdrawn {

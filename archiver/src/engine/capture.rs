@@ -81,6 +81,9 @@ pub struct PendingCapture {
     #[serde(default)]
     settings: Option<CapturedSettings>,
     files: Vec<PinnedTable>,
+    /// Of a flush: the MANIFEST record of the one before it ([`Event::Flushed`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<ManifestPoint>,
     /// The segment with the event that says so, once there is one.
     #[serde(skip)]
     noted_in: Option<Ordinal>,
@@ -101,7 +104,50 @@ pub(super) struct Sight {
     manifest: ManifestPoint,
     column_family: ColumnFamilyId,
     settings: Option<CapturedSettings>,
-    pinned: std::result::Result<Vec<PinnedTable>, String>,
+    pub(super) pinned: std::result::Result<Vec<PinnedTable>, String>,
+    kind: Kind,
+}
+
+/// How files came into the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Ingested,
+    Flushed,
+}
+
+impl Sight {
+    pub(super) fn of_flush(manifest: ManifestPoint, column_family: ColumnFamilyId, files: Vec<PinnedTable>) -> Self {
+        Self { manifest, column_family, settings: None, pinned: Ok(files), kind: Kind::Flushed }
+    }
+
+    pub(super) fn is_flush(&self) -> bool {
+        self.kind == Kind::Flushed
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.pinned.iter().flatten().fold(0, |sum, file| sum.saturating_add(file.size))
+    }
+}
+
+impl PendingCapture {
+    /// `place` is the flush's own MANIFEST record and that of the one before it.
+    pub(super) fn of_flush(
+        (manifest, previous): (ManifestPoint, ManifestPoint),
+        column_family: ColumnFamilyId,
+        edit: String,
+        files: Vec<PinnedTable>,
+    ) -> Self {
+        let previous = Some(previous);
+        Self { manifest, column_family, edit, behind: false, settings: None, files, previous, noted_in: None }
+    }
+
+    pub(super) fn is_flush(&self) -> bool {
+        self.previous.is_some()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.size))
+    }
 }
 
 impl Engine {
@@ -111,17 +157,22 @@ impl Engine {
         self.seen_news = true;
         let mut settings = None;
         for one in news {
-            let News::Change { point, change: Change::FilesIngested { cf, edit, .. } } = one else { continue };
+            let News::Change { point, change } = one else { continue };
             if Some(*point) <= self.state.said {
                 continue;
             }
+            if let Change::Flush { cf, edit, .. } = change {
+                self.hold_flushed(*point, *cf, edit)?;
+                continue;
+            }
+            let Change::FilesIngested { cf, edit, .. } = change else { continue };
             let settings = match settings {
                 Some(known) => known,
                 None => *settings.insert(self.settings_then(news)?),
             };
             let pinned = self.hold_files(edit, settings)?;
             let settings = self.settings_of(*cf, settings);
-            self.sights.push(Sight { manifest: *point, column_family: *cf, settings, pinned });
+            self.sights.push(Sight { manifest: *point, column_family: *cf, settings, pinned, kind: Kind::Ingested });
         }
         Ok(())
     }
@@ -177,8 +228,9 @@ impl Engine {
 
     /// Why these files are not held beside those that wait for their upload, for people.
     fn too_much_waits(&self, bytes: u64) -> Option<String> {
-        let seen = self.sights.iter().filter_map(|sight| sight.pinned.as_ref().ok());
-        let waiting: Vec<_> = self.state.captures.iter().map(|pending| &pending.files).chain(seen).collect();
+        let seen = self.sights.iter().filter(|sight| !sight.is_flush()).filter_map(|sight| sight.pinned.as_ref().ok());
+        let pending = self.state.captures.iter().filter(|pending| !pending.is_flush());
+        let waiting: Vec<_> = pending.map(|pending| &pending.files).chain(seen).collect();
         if waiting.len() >= MAX_WAITING {
             return Some(format!("{} others wait for their upload", waiting.len()));
         }
@@ -203,43 +255,55 @@ impl Engine {
         if let Some(why) = self.too_much_waits(bytes) {
             return Ok(Err(why));
         }
-        let pins = self.registry.pins();
         let mut held = Vec::new();
         for file in &edit.new_files {
-            let name = file_name::sst(file.number);
-            let Some(dir) = self.layout.table_dir(file.path_id) else {
-                return Ok(Err(format!("file {name} is in a directory that is not known")));
+            let pinned = match self.pin_table(file)? {
+                Ok(pinned) => pinned,
+                Err(why) => return Ok(Err(why)),
             };
-            match pins.pin(PinKind::Table, file.number, &dir.join(&name)) {
-                Ok(Pinned::New | Pinned::Already | Pinned::Replaced) => {}
-                // An earlier process can have held it, and ended before the archive knew.
-                Ok(Pinned::Vanished) if pins.open_pin(PinKind::Table, file.number)?.is_some() => {}
-                Ok(Pinned::Vanished) => return Ok(Err(format!("file {name} was gone before it could be linked"))),
-                Err(e) => return Ok(Err(format!("file {name} cannot be linked: {e}"))),
-            }
-            let path = pins.path(PinKind::Table, file.number);
-            let (size, external) = match examine(&path) {
-                Ok(found) => found,
-                Err(e) => return Ok(Err(format!("file {name} cannot be read: {e}"))),
-            };
-            if size != file.file_size {
-                return Ok(Err(format!("file {name} has {size} bytes, the MANIFEST says {}", file.file_size)));
-            }
-            if !external || file.smallest_seqno != file.largest_seqno {
+            if !pinned.external || file.smallest_seqno != file.largest_seqno {
                 let what = "was not made to be ingested: an import, or a file of another database";
-                return Ok(Err(format!("file {name} {what}")));
+                return Ok(Err(format!("file {} {what}", file_name::sst(file.number))));
             }
-            let (number, path_id, unique_id) = (file.number, file.path_id, file.unique_id);
-            held.push(PinnedTable { number, size, path_id, unique_id, external });
+            held.push(pinned);
         }
         Ok(Ok(held))
+    }
+
+    /// `Err` inside says for people why the file is not held.
+    pub(super) fn pin_table(&self, file: &NewFile<'_>) -> Result<std::result::Result<PinnedTable, String>> {
+        let name = file_name::sst(file.number);
+        let pins = self.registry.pins();
+        let Some(dir) = self.layout.table_dir(file.path_id) else {
+            return Ok(Err(format!("file {name} is in a directory that is not known")));
+        };
+        match pins.pin(PinKind::Table, file.number, &dir.join(&name)) {
+            Ok(Pinned::New | Pinned::Already | Pinned::Replaced) => {}
+            // An earlier process can have held it, and ended before the archive knew.
+            Ok(Pinned::Vanished) if pins.open_pin(PinKind::Table, file.number)?.is_some() => {}
+            Ok(Pinned::Vanished) => return Ok(Err(format!("file {name} was gone before it could be linked"))),
+            Err(e) => return Ok(Err(format!("file {name} cannot be linked: {e}"))),
+        }
+        let (size, external) = match examine(&pins.path(PinKind::Table, file.number)) {
+            Ok(found) => found,
+            Err(e) => return Ok(Err(format!("file {name} cannot be read: {e}"))),
+        };
+        if size != file.file_size {
+            return Ok(Err(format!("file {name} has {size} bytes, the MANIFEST says {}", file.file_size)));
+        }
+        let (number, path_id, unique_id) = (file.number, file.path_id, file.unique_id);
+        Ok(Ok(PinnedTable { number, size, path_id, unique_id, external }))
+    }
+
+    pub(super) fn take_sight(&mut self, manifest: ManifestPoint, cf: ColumnFamilyId) -> Option<Sight> {
+        let index = self.sights.iter().position(|sight| sight.manifest == manifest && sight.column_family == cf)?;
+        Some(self.sights.remove(index))
     }
 
     /// The change is put into the stream now: its files wait for their upload. Answers what the barrier says of it.
     pub(super) fn capture(&mut self, manifest: ManifestPoint, cf: ColumnFamilyId, edit: &[u8]) -> String {
         use base64::Engine as _;
-        let index = self.sights.iter().position(|sight| sight.manifest == manifest && sight.column_family == cf);
-        let sight = index.map(|index| self.sights.remove(index));
+        let sight = self.take_sight(manifest, cf);
         match sight.map(|sight| (sight.pinned, sight.settings)) {
             None => "; not captured: it was not seen when it happened".to_owned(),
             Some((Err(why), _)) => format!("; not captured: {why}"),
@@ -251,6 +315,7 @@ impl Engine {
                     behind: false,
                     settings,
                     files,
+                    previous: None,
                     noted_in: None,
                 });
                 String::new()
@@ -260,7 +325,9 @@ impl Engine {
 
     /// The files to upload next, and what they belong to.
     pub fn next_capture(&self) -> Option<(ManifestPoint, ColumnFamilyId, Vec<CollectedFile>)> {
-        let pending = self.state.captures.iter().find(|pending| pending.noted_in.is_none())?;
+        let waiting = || self.state.captures.iter().filter(|pending| pending.noted_in.is_none());
+        // Without the files of an ingestion no replay crosses it; without those of a flush it only takes longer.
+        let pending = waiting().find(|pending| !pending.is_flush()).or_else(|| waiting().next())?;
         let pins = self.registry.pins();
         let collected = |file: &PinnedTable| CollectedFile {
             name: file_name::sst(file.number),
@@ -285,13 +352,17 @@ impl Engine {
             epoch: stored.epoch,
             external: file.external,
         });
-        let event = Event::Captured {
-            manifest,
-            column_family: cf,
-            edit: pending.edit.clone(),
-            files: files.collect(),
-            behind: pending.behind,
-            settings: pending.settings.clone(),
+        let (edit, files) = (pending.edit.clone(), files.collect());
+        let event = match pending.previous {
+            Some(previous) => Event::Flushed { manifest, previous, column_family: cf, edit, files },
+            None => Event::Captured {
+                manifest,
+                column_family: cf,
+                edit,
+                files,
+                behind: pending.behind,
+                settings: pending.settings.clone(),
+            },
         };
         self.stream.event(&event)?;
         let segment = self.stream.next_ordinal();

@@ -7,6 +7,7 @@
 //!
 //! - `look`: one look at everything readable, and the order that makes it true.
 //! - `emit`: judges records and puts them into the stream.
+//! - `flushes`: which flushes are shipped, and how their chain is told.
 //! - `news`: what the MANIFEST said becomes events and barriers.
 //! - `barriers`: noting them.
 //! - `capture`: files that enter without the log are held until the archive has them.
@@ -24,6 +25,7 @@ mod barriers;
 mod bases;
 mod capture;
 mod emit;
+mod flushes;
 mod fork;
 mod look;
 mod news;
@@ -47,6 +49,7 @@ use pitr_archive::{
 
 pub use self::bases::max_file_sequence;
 pub use self::capture::PendingCapture;
+pub use self::flushes::Flushes;
 pub use self::fork::{Before, Evidence, Fork};
 pub(crate) use self::run::prove_what_is_known;
 pub use self::types::{BaseReason, BaseStart, EngineState, Polled, WalFact};
@@ -115,6 +118,8 @@ pub struct Policy {
     pub capture_bytes: u64,
     /// Column families that may be written without the log, and no others are.
     pub unlogged_tolerate: Vec<String>,
+    /// Whether the files of flushes are shipped, too.
+    pub flushes: Flushes,
 }
 
 impl Engine {

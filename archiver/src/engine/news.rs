@@ -1,7 +1,7 @@
 //! What RocksDB's MANIFEST said becomes events and barriers.
 //!
 //! Owns: which changes of the database's files matter to replay. Flushes and compactions do not: they rearrange what
-//! records wrote. Column families coming and going must be replayed; files that enter or leave without the log are
+//! records wrote (and the files of flushes spare replay, where they are shipped: [`super::flushes`]). Column families coming and going must be replayed; files that enter or leave without the log are
 //! barriers.
 
 use pitr_archive::{
@@ -233,6 +233,7 @@ impl Engine {
                 self.barrier_within(BarrierReason::ChangeOutsideWal, interval, Some(point), None, what)?;
                 self.leave_open(point, None, hi)?;
             }
+            Change::Flush { cf, edit, .. } => self.flushed(point, cf, &edit),
             _ => {}
         }
         Ok(())

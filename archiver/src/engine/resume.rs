@@ -253,6 +253,7 @@ impl EngineState {
             waiting_beyond: None,
             waiting_for_proof: false,
             captures: Vec::new(),
+            flushed: None,
             said: None,
             tolerated: std::collections::BTreeSet::new(),
         }

@@ -210,6 +210,7 @@ impl Engine {
         self.state.two_phase_wal = None;
         self.state.tolerated.clear();
         self.state.said = None;
+        self.state.flushed = Some(self.manifest.point());
         self.state.recent.forget();
         self.state.session_id = session::session_id(&self.layout.info_log())?;
         self.state.options = self.registry.newest_options();

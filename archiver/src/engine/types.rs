@@ -114,6 +114,9 @@ pub struct EngineState {
     /// Files that entered without the log and are not in the archive yet.
     #[serde(default)]
     pub captures: Vec<PendingCapture>,
+    /// The last flush of which the MANIFEST was read; where the run began, if there was none since.
+    #[serde(default)]
+    pub flushed: Option<ManifestPoint>,
     /// The last change outside the log, or of column families, that the run's stream tells of.
     #[serde(default)]
     pub said: Option<ManifestPoint>,

@@ -40,7 +40,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "db", "state", "db_path", "wal_pins", "archive", "key_file", "interval", "segment_size", "poll", "heartbeat",
         "manifest_interval", "compression_level", "unlogged_tolerate", "barrier_base_spacing",
-        "barrier_base_spacing_max", "capture_limit", "include", "pin_budget", "when_full", "min_free",
+        "barrier_base_spacing_max", "capture_limit", "ship_flushes", "include", "pin_budget", "when_full", "min_free",
     ])]
     pub config: Option<PathBuf>,
     /// Serve a status page, /status (JSON), /metrics (Prometheus), /healthz and /readyz here: a port of loopback, or
@@ -89,6 +89,10 @@ pub struct RunArgs {
     /// ingestion, and four times as many that wait for their upload, so that --cross-ingest can repeat it
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = values::size, help_heading = "Tuning")]
     pub capture_limit: u64,
+    /// Ship the files that flushes write, too: a restore lays them down and replays only the log behind the last one. Each
+    /// costs its bytes in the store once more; pitr check says how many that are
+    #[arg(long, help_heading = "Tuning")]
+    pub ship_flushes: bool,
     /// A file in the database's directory, beside RocksDB's own, that every base carries (repeatable)
     #[arg(long, value_name = "NAME", help_heading = "Tuning")]
     pub include: Vec<String>,

@@ -44,6 +44,20 @@ pub struct PlanningArgs {
     /// then recovers the database here, as --finish does
     #[arg(long)]
     pub cross_ingest: bool,
+    /// How the log is brought in; pitr plan says which one auto takes, and why
+    #[arg(long, value_enum, value_name = "ENGINE", default_value_t = EngineArg::Auto)]
+    pub engine: EngineArg,
+}
+
+/// How the log is brought in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    /// The fastest that gives exactly the same database
+    Auto,
+    /// RocksDB replays all of it
+    Native,
+    /// Files of shipped flushes are laid down, and RocksDB replays what is behind them
+    Flush,
 }
 
 /// What to do with a target inside the interval of a change outside the log.

@@ -2,12 +2,12 @@
 
 use pitr_archive::Result;
 use pitr_replayer::{
-    plan::{CrossIngest, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan},
+    plan::{CrossIngest, EngineChoice, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan},
     target::Target,
 };
 
 use crate::{
-    args::restoring::{InsideEventArg, PlanArgs, PlanningArgs, TargetArgs},
+    args::restoring::{EngineArg, InsideEventArg, PlanArgs, PlanningArgs, TargetArgs},
     context::Context,
     output::{
         Output, Verdict,
@@ -57,6 +57,11 @@ pub fn options(args: &PlanningArgs) -> PlanOptions {
             InsideEventArg::Before => InsideEvent::Before,
         },
         cross_ingest: if args.cross_ingest { CrossIngest::Repeat } else { CrossIngest::Refuse },
+        engine: match args.engine {
+            EngineArg::Auto => EngineChoice::Auto,
+            EngineArg::Native => EngineChoice::Native,
+            EngineArg::Flush => EngineChoice::Flush,
+        },
     }
 }
 
@@ -97,6 +102,7 @@ pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
                 text::bytes(plan.segments.iter().map(|s| s.bytes).sum())
             ),
         ),
+        ("engine", format!("{}: {}", text::name(plan.engine.name), plan.engine.reason)),
         ("reads", format!("{} at most", text::bytes(plan.download_bytes))),
         ("needs on disk", text::bytes(plan.disk_bytes)),
     ];

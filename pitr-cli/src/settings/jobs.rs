@@ -17,6 +17,7 @@ use pitr_archive::{
 };
 use pitr_archiver::{
     ArchiverConfig, Standby, budget,
+    engine::Flushes,
     pin::ARCHIVES,
     retention::{Policy, policy::YOUNG},
     state::StateDir,
@@ -248,6 +249,7 @@ fn tune(config: &mut ArchiverConfig, tuning: &Tuning) {
         barrier_base_spacing,
         barrier_base_spacing_max,
         capture_limit,
+        ship_flushes,
         pin_budget,
         when_full,
         min_free,
@@ -261,6 +263,10 @@ fn tune(config: &mut ArchiverConfig, tuning: &Tuning) {
     config.barrier_base_spacing = barrier_base_spacing.map_or(config.barrier_base_spacing, |v| v.0);
     config.barrier_base_spacing_max = barrier_base_spacing_max.map_or(config.barrier_base_spacing_max, |v| v.0);
     config.capture_bytes = capture_limit.map_or(config.capture_bytes, |v| v.0);
+    config.flushes = match ship_flushes {
+        None | Some(false) => Flushes::Leave,
+        Some(true) => Flushes::Ship,
+    };
     config.budget.bytes = pin_budget.map(|v| v.0);
     config.budget.when_full = match when_full {
         None | Some(WhenFull::Hold) => budget::WhenFull::Hold,

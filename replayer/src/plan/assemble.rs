@@ -3,7 +3,7 @@
 //! Owns: the order of those steps and the notes for people. Everything it needs comes as values, but for the few reads
 //! through `source`.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -13,15 +13,17 @@ use pitr_archive::{
         transactions::{Prepared, Transactions, Xid, recovery_miscounts},
         write_batch::{Op, WriteBatch},
     },
-    segment::entry::Entry,
+    segment::entry::{Blocks, Entry},
 };
 
 use super::{
-    ColumnFamilyEdit, CrossIngest, InsideEvent, Note, NoteKind, PendingTransaction, PlanOptions, PlannedBase,
-    PlannedPosition, PlannedSegment, PlannedWal, RestorePlan, UnloggedFamily, WalTimestampSizes,
+    ColumnFamilyEdit, CrossIngest, Engine, EngineChoice, InsideEvent, Note, NoteKind, PendingTransaction, PlanOptions,
+    PlannedBase, PlannedEngine, PlannedPosition, PlannedSegment, PlannedWal, RestorePlan, UnloggedFamily,
+    WalTimestampSizes,
     choose::{Choice, Chooser, Expected, Obstacle},
     edit,
     facts::{self, Facts},
+    flushed::{self, Advanced, PlannedFlush},
     ingestion::{Judge, PlannedIngestion},
     resolve::{self, Resolved, by_time},
     source::{Source, all_exact},
@@ -83,7 +85,8 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
     joins(stream, source, choice.base).await?;
     holds_what_is_pending(target, choice.base, &facts.transactions)?;
     keeps_what_is_pending_hidden(inputs, target, place, &facts.transactions).await?;
-    describe(inputs, target, resolved, (place, facts), choice, (sequence, ingestions)).await
+    let arrival = (place, facts);
+    describe(inputs, (target, options.engine), resolved, arrival, choice, (sequence, ingestions)).await
 }
 
 /// A refusal, and the end of the interval that holds the target, if that is the reason.
@@ -193,21 +196,29 @@ async fn joins(stream: &Stream, source: &dyn Source, base: &BaseDocument) -> Res
 
 async fn describe(
     inputs: &Inputs<'_>,
-    target: &Target,
+    (target, wanted): (&Target, EngineChoice),
     resolved: Resolved,
     (place, facts): (Place, Facts),
     choice: Choice<'_>,
     (sequence, ingestions): (SequenceNumber, Vec<PlannedIngestion>),
 ) -> Result<RestorePlan> {
     let Inputs { stream, source, .. } = *inputs;
-    let (base, boundary) = (choice.base, place.boundary);
+    let boundary = place.boundary;
+    let run =
+        stream.run_at(place).ok_or_else(|| Error::new(Code::Internal, "planning outside every run").on(target))?;
+    let column_families = column_families(stream, run, choice.base, place);
+    let arrival = Arrival { target, run, place, facts: &facts, sequence, crosses: !ingestions.is_empty() };
+    let (engine, advanced) = engine(inputs, wanted, &arrival, choice.base, &column_families).await?;
+    let (flushes, base) = match advanced {
+        Some(advanced) => advanced.on(choice.base),
+        None => (Vec::new(), Cow::Borrowed(choice.base)),
+    };
+    let base = &*base;
+    let flushed_bytes: u64 = flushes.iter().map(PlannedFlush::bytes).sum();
     let read = read(stream, base.first_record, place);
     all_exact(source, read).and(source.with_files(base))?;
     let segments = segments(read, base.first_record, place);
-    let run =
-        stream.run_at(place).ok_or_else(|| Error::new(Code::Internal, "planning outside every run").on(target))?;
     let wals = wals(stream, run, base, boundary)?;
-    let column_families = column_families(stream, run, base, place);
     let time = by_time::certain(stream, source, place).await?;
     let file_bytes: u64 = base.files.iter().map(|f| f.size).sum();
     // The catalog leaves the MANIFEST's bytes out.
@@ -256,10 +267,16 @@ async fn describe(
             bytes: file_bytes,
             reason: reason(choice),
         },
-        download_bytes: file_bytes + ingested_bytes + inline_bytes + segments.iter().map(|s| s.bytes).sum::<u64>(),
-        disk_bytes: file_bytes + ingested_bytes + inline_bytes + wal_bytes,
+        download_bytes: file_bytes
+            + flushed_bytes
+            + ingested_bytes
+            + inline_bytes
+            + segments.iter().map(|s| s.bytes).sum::<u64>(),
+        disk_bytes: file_bytes + flushed_bytes + ingested_bytes + inline_bytes + wal_bytes,
         segments,
         column_families,
+        engine,
+        flushes,
         ingestions,
         wals,
         withdrawn,
@@ -269,6 +286,80 @@ async fn describe(
         unlogged,
         notes,
     })
+}
+
+/// Where a plan arrives.
+struct Arrival<'a> {
+    target: &'a Target,
+    run: Run,
+    place: Place,
+    facts: &'a Facts,
+    sequence: SequenceNumber,
+    crosses: bool,
+}
+
+/// How the log is brought in, and why.
+async fn engine(
+    inputs: &Inputs<'_>,
+    wanted: EngineChoice,
+    arrival: &Arrival<'_>,
+    base: &BaseDocument,
+    families: &[ColumnFamilyEdit],
+) -> Result<(PlannedEngine, Option<Advanced>)> {
+    let native = |reason: &str| (PlannedEngine { name: Engine::Native, reason: reason.to_owned() }, None);
+    if wanted == EngineChoice::Native {
+        return Ok(native("asked for"));
+    }
+    let Inputs { stream, source, .. } = *inputs;
+    let Arrival { run, place, sequence, .. } = *arrival;
+    let obstacle = if arrival.crosses {
+        Some("ingestions are repeated on the way")
+    } else if base.allow_2pc || arrival.facts.transactions.policy().is_some() {
+        Some("the log can hold prepared transactions")
+    } else if !stream.unlogged_in(run).is_empty() {
+        Some("column families were written without the log, and files hold more of that than a replay gives")
+    } else if stream.barriers.iter().any(|barrier| {
+        let here = barrier.reason.blocks() == Blocks::Jump && stream.in_run(run, barrier.when.noted);
+        here && barrier.when.interval.lo >= base.first_record
+    }) {
+        Some(
+            "numbers were used by writes that are not in the log, and a flush can have merged one of them with a record",
+        )
+    } else if base.column_families.iter().any(|family| family.compaction_filter.is_some()) {
+        Some("a compaction filter can drop keys while they are flushed, also after the target")
+    } else if stream.timestamp_sizes.iter().any(|sizes| stream.in_run(run, sizes.place)) {
+        Some("a flush can trim the history of user-defined timestamps, also after the target")
+    } else if stream.touches_withdrawn(base.first_record, place.boundary) {
+        Some("records on the way were taken back by the server")
+    } else {
+        None
+    };
+    let advanced = match obstacle {
+        Some(_) => None,
+        None => flushed::advance(stream, source, run, base, families, (place, sequence)).await?,
+    };
+    match (&advanced, obstacle) {
+        (Some(found), _) => {
+            let records = found.first_record.get().saturating_sub(base.first_record.get());
+            let files: usize = found.flushes.iter().map(|flush| flush.files.len()).sum();
+            let reason = format!("{files} file(s) of shipped flushes hold {records} record(s) that are not replayed");
+            Ok((PlannedEngine { name: Engine::Flush, reason }, advanced))
+        }
+        (None, obstacle) => {
+            let why = obstacle.unwrap_or("no flush behind the base and wholly before the target is in the archive");
+            match wanted {
+                EngineChoice::Flush => {
+                    Err(Error::new(Code::TargetUnsupported, "planning a restore with shipped flushes to")
+                        .on(arrival.target)
+                        .with("they cannot be used", why)
+                        .hint(
+                            "--engine native replays the log; run the archiver with --ship-flushes for later targets",
+                        ))
+                }
+                _ => Ok(native(why)),
+            }
+        }
+    }
 }
 
 /// RocksDB keeps every log from the first one on that holds something pending, so a base needs it. Where that is not so,

@@ -162,6 +162,7 @@ pub(crate) fn pass(transactions: &mut Transactions, event: &Event) {
         | Event::ColumnFamily { .. }
         | Event::IntervalClosed { .. }
         | Event::Captured { .. }
+        | Event::Flushed { .. }
         | Event::UnloggedTolerated { .. }
         | Event::Barrier { .. } => {}
     }

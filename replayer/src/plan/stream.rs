@@ -20,7 +20,7 @@ use pitr_archive::{
 };
 
 use super::CrossIngest;
-pub(crate) use change::{Barrier, Capture, FamilyEvent, Side, When};
+pub(crate) use change::{Barrier, Capture, FamilyEvent, Flush, Side, When};
 
 /// A place in the stream: after the records before `boundary` and after the first `events` events that lie there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,6 +144,7 @@ pub(crate) struct Stream {
     pub barriers: Vec<Barrier>,
     pub families: Vec<FamilyEvent>,
     pub captures: Vec<Capture>,
+    pub flushes: Vec<Flush>,
     /// Column families in which writes without the log were tolerated.
     pub unlogged: Vec<(Place, Vec<String>)>,
     /// The same of runs of which a part was deleted.
@@ -172,6 +173,7 @@ impl Stream {
             barriers: Vec::new(),
             families: Vec::new(),
             captures: Vec::new(),
+            flushes: Vec::new(),
             unlogged: Vec::new(),
             unlogged_deleted: BTreeMap::new(),
             timestamp_sizes: Vec::new(),
@@ -243,6 +245,14 @@ impl Stream {
                 files: files.clone(),
                 behind: *behind,
                 settings: settings.clone(),
+            }),
+            Event::Flushed { manifest, previous, column_family, edit, files } => self.flushes.push(Flush {
+                place,
+                manifest: *manifest,
+                previous: *previous,
+                column_family: *column_family,
+                edit: edit.clone(),
+                files: files.clone(),
             }),
             Event::UnloggedTolerated { column_families, .. } => self.unlogged.push((place, column_families.clone())),
             // Collected once all intervals are known.
@@ -356,6 +366,7 @@ impl Stream {
                 let silent = matches!(
                     e.event,
                     Event::Captured { .. }
+                        | Event::Flushed { .. }
                         | Event::IntervalClosed { .. }
                         | Event::WalStarted { .. }
                         | Event::WalEnded { .. }
@@ -407,6 +418,13 @@ impl Stream {
         let noticed = self.unlogged.iter().filter(|(place, _)| self.in_run(run, *place));
         let deleted = self.unlogged_deleted.get(&(run.timeline, run.number)).into_iter().flatten();
         noticed.flat_map(|(_, families)| families).chain(deleted).map(String::as_str).collect()
+    }
+
+    /// The flushes of a run whose files are in the archive, in the order of the MANIFEST.
+    pub fn flushes_of(&self, run: Run) -> Vec<&Flush> {
+        let mut flushes: Vec<&Flush> = self.flushes.iter().filter(|flush| self.in_run(run, flush.place)).collect();
+        flushes.sort_by_key(|flush| flush.manifest);
+        flushes
     }
 
     /// The settings of a column family, where captured files came with them. Ids are never given again in a run.

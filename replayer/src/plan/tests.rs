@@ -10,6 +10,7 @@ use pitr_archive::{
 use super::{InsideEvent, PlanOptions, RestorePlan};
 use crate::target::Target;
 
+mod flushes;
 mod forks;
 mod scene;
 use scene::{Scene, b, point, seq};

@@ -1,7 +1,7 @@
 //! The restored database's MANIFEST: the base's prefix, and what must be appended to it.
 //!
-//! Owns: appending column family edits as the source wrote them but for their sequence number, and the last sequence
-//! number itself. Rules: RocksDB takes the *last* LastSequence of a MANIFEST, so every appended edit carries the running
+//! Owns: appending column family edits and flushes as the source wrote them but for their sequence number, and the last
+//! sequence number itself. Rules: RocksDB takes the *last* LastSequence of a MANIFEST, so every appended edit carries the running
 //! maximum, and recovery reports the larger of that and the end of the last record. Where that is less than the
 //! database had, one more edit raises it; where it would be more, the restore is refused. A MANIFEST that tracks the
 //! synced sizes of WALs is told that they are gone: the restored ones have other sizes.
@@ -18,7 +18,7 @@ use pitr_archive::{
     },
 };
 
-use crate::plan::{ColumnFamilyEdit, edit};
+use crate::plan::{ColumnFamilyEdit, edit, flushed::PlannedFlush};
 
 /// A complete MANIFEST and what it amounts to.
 #[derive(Debug)]
@@ -87,6 +87,27 @@ impl Manifest {
             self.append(&edit)?;
         }
         Ok(())
+    }
+
+    /// Appends a flush of the plan. It can have been written after the target, and then names a later sequence number: what
+    /// counts is the largest one in its files.
+    pub fn append_flush(&mut self, flush: &PlannedFlush) -> Result<()> {
+        let malformed = || {
+            Error::new(Code::SegmentDamaged, "reading the edit of a flush")
+                .with("MANIFEST", flush.manifest.file)
+                .with("offset", flush.manifest.offset)
+        };
+        let payload = edit::payload(&flush.edit).ok_or_else(malformed)?;
+        let mut edit = VersionEdit::decode(&payload).map_err(|e| malformed().because(e))?;
+        let takes_away = !edit.deleted_files.is_empty() || edit.column_family_add.is_some() || edit.column_family_drop;
+        if edit.column_family != flush.column_family || edit.in_atomic_group.is_some() || takes_away {
+            return Err(malformed().with("it is", "not only a flush"));
+        }
+        edit.last_sequence = Some(self.model.last_sequence().max(flush.largest_sequence));
+        edit.next_file_number = edit.next_file_number.max(self.model.next_file_number());
+        // The restored logs have other sizes than those that were tracked.
+        (edit.wal_additions, edit.wal_deletion) = (Default::default(), None);
+        self.append(&edit)
     }
 
     /// Forgets the tracked sizes of WALs.

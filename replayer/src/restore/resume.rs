@@ -36,6 +36,8 @@ pub(crate) struct Key {
     boundary: Boundary,
     hash: RunningHash,
     ingestions: usize,
+    #[serde(default)]
+    flushes: usize,
     places: Vec<String>,
 }
 
@@ -58,6 +60,7 @@ impl Key {
             boundary: plan.position.boundary,
             hash: plan.position.hash,
             ingestions: plan.ingestions.len(),
+            flushes: plan.flushes.len(),
             places: places.iter().map(|place| path_text::text(place)).collect(),
         }
     }
@@ -68,7 +71,17 @@ impl Key {
         let (timeline, boundary, hash) = (TimelineId::FIRST, Boundary::START, RunningHash::ZERO);
         let id = BaseId::new(chrono::DateTime::UNIX_EPOCH, base.bytes().map(u32::from).sum());
         let archive = ArchiveId(*b"0123456789abcdef");
-        Self { version: VERSION, archive, base: id, timeline, boundary, hash, ingestions: 0, places: Vec::new() }
+        Self {
+            version: VERSION,
+            archive,
+            base: id,
+            timeline,
+            boundary,
+            hash,
+            ingestions: 0,
+            flushes: 0,
+            places: Vec::new(),
+        }
     }
 
     /// Whether a staging directory is of this restore. One that cannot be read is of none.

@@ -111,7 +111,15 @@ impl SmallFiles {
             .filter(|edit| first.is_none_or(|first| edit.manifest < first))
             .cloned()
             .collect();
-        manifest.append_families(&before, 0)?;
+        // As the source wrote them, each where it was: a flush can be of a column family that is younger than the base.
+        let mut before = before.as_slice();
+        for flush in &plan.flushes {
+            let (older, younger) = before.split_at(before.partition_point(|edit| edit.manifest < flush.manifest));
+            manifest.append_families(older, 0)?;
+            manifest.append_flush(flush)?;
+            before = younger;
+        }
+        manifest.append_families(before, 0)?;
         let newest_options = option_files.last_key_value().map(|(_, file)| file);
         let describing = Describing::new(base, plan, layout, newest_options);
         let families = describing.families(&manifest.model);

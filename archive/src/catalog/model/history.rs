@@ -121,7 +121,7 @@ pub struct History {
     pub column_families: Vec<ColumnFamilyEvent>,
     /// Ranges of records that were taken back.
     pub withdrawn: Vec<(Boundary, Boundary)>,
-    /// Files that entered without the log and are in the archive.
+    /// Files that entered without the log, or that flushes made, and are in the archive.
     pub captured: Vec<CapturedFile>,
     /// Column families of a run that were written without the log, which was tolerated.
     pub unlogged: BTreeMap<u64, BTreeSet<String>>,
@@ -189,7 +189,7 @@ impl History {
                         told.unlogged.entry(run.number).or_default().extend(column_families);
                     }
                 }
-                Event::Captured { files, .. } => told.captured.extend(files),
+                Event::Captured { files, .. } | Event::Flushed { files, .. } => told.captured.extend(files),
                 Event::Withdrawn { from, to, evidence: _ } => told.withdrawn.push((from, to)),
             }
         }

@@ -45,8 +45,13 @@ pub enum Change {
         cf: ColumnFamilyId,
         /// The new files.
         files: Vec<FileNumber>,
-        /// The column family now needs no WAL below this number.
+        /// The column family needed no WAL below this number before,
+        from: FileNumber,
+        /// and now needs none below this one.
         log_number: FileNumber,
+        /// The record's payload.
+        #[serde(skip)]
+        edit: Vec<u8>,
     },
     /// Files joined that no flush and no compaction made: ingestion or import.
     FilesIngested {

@@ -66,14 +66,13 @@ fn problem(model: &mut ManifestModel, edit: &VersionEdit<'_>) -> ManifestProblem
 #[test]
 fn every_way_in_which_files_change_is_told_apart() {
     let mut model = ManifestModel::new(n(1));
-    assert_eq!(
-        feed(&mut model, &[flush(0, 5, vec![file(0, 10, (1, 9))])]),
-        [Change::Flush { cf: cf(0), files: vec![n(10)], log_number: n(5) }]
-    );
-    assert_eq!(
-        feed(&mut model, &[flush(0, 6, vec![])]),
-        [Change::Flush { cf: cf(0), files: vec![], log_number: n(6) }]
-    );
+    for (edit, numbers, from, to) in
+        [(flush(0, 5, vec![file(0, 10, (1, 9))]), vec![n(10)], n(0), n(5)), (flush(0, 6, vec![]), vec![], n(5), n(6))]
+    {
+        let payload = edit.encode();
+        let flushed = Change::Flush { cf: cf(0), files: numbers, from, log_number: to, edit: payload };
+        assert_eq!(feed(&mut model, &[edit]), [flushed]);
+    }
     let ingestion = files(0, vec![], vec![file(6, 11, (0, 0))]);
     let edit = ingestion.encode();
     assert_eq!(feed(&mut model, &[ingestion]), [Change::FilesIngested { cf: cf(0), files: vec![n(11)], edit }]);

@@ -25,6 +25,7 @@ use pitr_archiver::{
     Archiver, Parts, Standby,
     budget::{self, Budget, Floor},
     config::Rival,
+    engine::Flushes,
 };
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -172,6 +173,7 @@ fn named(args: &RunArgs) -> Result<Job> {
     config.barrier_base_spacing_max = args.barrier_base_spacing_max;
     config.unlogged_tolerate.clone_from(&args.unlogged_tolerate);
     config.capture_bytes = args.capture_limit;
+    config.flushes = if args.ship_flushes { Flushes::Ship } else { Flushes::Leave };
     config.include.clone_from(&args.include);
     let name = config.db.display().to_string();
     config.budget = Budget {

@@ -47,6 +47,10 @@ pub struct Tuning {
     /// four times as many that wait for their upload
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture_limit: Option<Size>,
+    /// Ship the files that flushes write, too: a restore lays them down and replays only the log behind the last one;
+    /// default: false
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ship_flushes: Option<bool>,
     /// What the server has deleted and the archive does not have yet may take so much of the disk; default: as much as min_free
     /// allows
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +82,7 @@ impl Tuning {
             barrier_base_spacing: self.barrier_base_spacing.or(other.barrier_base_spacing),
             barrier_base_spacing_max: self.barrier_base_spacing_max.or(other.barrier_base_spacing_max),
             capture_limit: self.capture_limit.or(other.capture_limit),
+            ship_flushes: self.ship_flushes.or(other.ship_flushes),
             pin_budget: self.pin_budget.or(other.pin_budget),
             when_full: self.when_full.or(other.when_full),
             min_free: self.min_free.or(other.min_free),

@@ -110,6 +110,20 @@ impl Capture {
     }
 }
 
+/// A flush whose files are in the archive.
+#[derive(Clone, Debug)]
+pub(crate) struct Flush {
+    /// Where it was noted.
+    pub place: Place,
+    /// The MANIFEST record.
+    pub manifest: ManifestPoint,
+    /// The flush before it; between the two there was none.
+    pub previous: ManifestPoint,
+    pub column_family: ColumnFamilyId,
+    pub edit: String,
+    pub files: Vec<CapturedFile>,
+}
+
 /// A column family added or dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct FamilyEvent {

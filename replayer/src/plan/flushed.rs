@@ -1,0 +1,198 @@
+//! Flushes whose files are in the archive spare replay what they hold.
+//!
+//! Owns: how far they can be followed from a base on, for one target. RocksDB names with each flush the log that the column
+//! family needs from then on: everything older is in files. So a flush may be laid down where every record of the older logs
+//! lies before the target, and the flush before it (of whatever column family) is in the base or laid down as well. The first
+//! one for which that does not hold ends the chain, and from there on the log is replayed.
+//! Refuses: nothing. Where no flush can be used the plan is the one without them, and says why.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use pitr_archive::{
+    Result,
+    catalog::schema::{BaseDocument, BaseFile},
+    ids::{Boundary, ColumnFamilyId, FileNumber, RunningHash, SequenceNumber},
+    rocks::file_name,
+    segment::entry::{CapturedFile, ColumnFamilyChange, ManifestPoint},
+};
+use serde::Serialize;
+
+use super::{
+    ColumnFamilyEdit, RestorePlan, edit, facts,
+    source::Source,
+    stream::{Flush, Place, Run, Stream},
+};
+use crate::restore::manifest::log_number;
+
+/// A flush that is laid down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PlannedFlush {
+    /// The column family.
+    pub column_family: ColumnFamilyId,
+    /// Where in the source's MANIFEST it was.
+    pub manifest: ManifestPoint,
+    /// The VersionEdit as archived, base64.
+    pub edit: String,
+    /// Its files, in the edit's order.
+    pub files: Vec<CapturedFile>,
+    /// The largest sequence number in them.
+    pub largest_sequence: SequenceNumber,
+    /// Index into the paths of the column family, of each file.
+    #[serde(skip)]
+    path_ids: Vec<u32>,
+}
+
+impl PlannedFlush {
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Its files as those of a base.
+    pub(crate) fn base_files(&self) -> impl Iterator<Item = BaseFile> {
+        self.files.iter().zip(&self.path_ids).map(|(file, path_id)| BaseFile {
+            name: file_name::sst(file.number),
+            column_family: self.column_family,
+            path_id: *path_id,
+            size: file.size,
+            hash: file.hash,
+            object: file.object.clone(),
+            epoch: file.epoch,
+        })
+    }
+}
+
+/// A base with the flushes behind it.
+#[derive(Debug)]
+pub(crate) struct Advanced {
+    pub flushes: Vec<PlannedFlush>,
+    /// The first log that is still replayed, and where its records begin.
+    pub first_wal: FileNumber,
+    pub first_record: Boundary,
+    pub first_hash: RunningHash,
+}
+
+impl Advanced {
+    /// The flushes, and the base as replay sees it behind them.
+    pub fn on(self, base: &BaseDocument) -> (Vec<PlannedFlush>, Cow<'static, BaseDocument>) {
+        let Self { flushes, first_wal, first_record, first_hash } = self;
+        (flushes, Cow::Owned(BaseDocument { first_wal, first_record, first_hash, ..base.clone() }))
+    }
+}
+
+/// A base with a plan's flushes: what is laid down, and where replay begins.
+pub(crate) fn laid_on(base: BaseDocument, plan: &RestorePlan) -> BaseDocument {
+    let mut files = base.files;
+    files.extend(plan.flushes.iter().flat_map(PlannedFlush::base_files));
+    let largest = plan.flushes.iter().map(|flush| flush.largest_sequence).max().unwrap_or_default();
+    BaseDocument {
+        files,
+        max_file_sequence: base.max_file_sequence.max(largest),
+        first_wal: plan.base.first_wal,
+        first_record: plan.base.first_record,
+        first_hash: plan.base.first_hash,
+        ..base
+    }
+}
+
+/// What a flush's edit says.
+struct Said {
+    log_number: FileNumber,
+    largest: SequenceNumber,
+    path_ids: Vec<u32>,
+}
+
+fn read(flush: &Flush) -> Option<Said> {
+    edit::look(&flush.edit, |edit| {
+        let plain = edit.deleted_files.is_empty()
+            && edit.blob_file_additions.is_empty()
+            && edit.blob_file_garbages.is_empty()
+            && edit.in_atomic_group.is_none()
+            && edit
+                .new_files
+                .iter()
+                .all(|file| file.level == 0 && file.oldest_blob_file_number.is_none_or(|n| n.get() == 0))
+            && edit.column_family == flush.column_family
+            && edit
+                .new_files
+                .iter()
+                .map(|file| (file.number, file.file_size))
+                .eq(flush.files.iter().map(|file| (file.number, file.size)));
+        Some(Said {
+            log_number: edit.log_number.filter(|_| plain)?,
+            largest: edit.new_files.iter().map(|file| file.largest_seqno).max().unwrap_or_default(),
+            path_ids: edit.new_files.iter().map(|file| file.path_id.into()).collect(),
+        })
+    })
+}
+
+/// Where the records of logs from `wal` on begin; `None` where none is known.
+fn begins(stream: &Stream, run: Run, from: Boundary, wal: FileNumber) -> Option<Boundary> {
+    let spans = stream.pieces.iter().filter(|piece| piece.end.boundary > from).flat_map(|piece| &piece.summary.wals);
+    let behind = |first: &Boundary| {
+        *first >= from && stream.in_run(run, Place::before_events(Boundary::new(first.get().saturating_add(1))))
+    };
+    spans.filter(|span| span.wal >= wal).map(|span| span.first).find(behind)
+}
+
+/// How far the flushes behind `base` lead towards `place`. `families` are the column family edits on the way there.
+pub(crate) async fn advance(
+    stream: &Stream,
+    source: &dyn Source,
+    run: Run,
+    base: &BaseDocument,
+    families: &[ColumnFamilyEdit],
+    (place, sequence): (Place, SequenceNumber),
+) -> Result<Option<Advanced>> {
+    let mut logs: BTreeMap<ColumnFamilyId, FileNumber> =
+        base.column_families.iter().map(|family| (family.id, family.log_number)).collect();
+    let mut families = families.iter().peekable();
+    let mut end = base.manifest;
+    let mut flushes = Vec::new();
+    for flush in stream.flushes_of(run).into_iter().filter(|flush| flush.manifest > base.manifest) {
+        while let Some(edit) = families.next_if(|edit| edit.manifest < flush.manifest) {
+            apply(&mut logs, edit);
+        }
+        let Some(said) = read(flush) else { break };
+        let reaches = begins(stream, run, base.first_record, said.log_number).is_some_and(|at| at <= place.boundary);
+        // The same one can have been told twice, by an archiver that went on from an older state.
+        if flush.manifest == end {
+            continue;
+        }
+        // Of a younger one nobody knows whether a filter drops keys while it is flushed.
+        let known = base.column_families.iter().any(|family| family.id == flush.column_family);
+        let joins = reaches && known && flush.previous <= end && said.largest <= sequence;
+        let Some(log) = logs.get_mut(&flush.column_family).filter(|_| joins) else { break };
+        *log = said.log_number.max(*log);
+        end = flush.manifest;
+        flushes.push(PlannedFlush {
+            column_family: flush.column_family,
+            manifest: flush.manifest,
+            edit: flush.edit.clone(),
+            files: flush.files.clone(),
+            largest_sequence: said.largest,
+            path_ids: said.path_ids,
+        });
+    }
+    families.for_each(|edit| apply(&mut logs, edit));
+    // By the column families alone. `MinLogNumberToKeep` says more (one that is idle names an old log for ever), in a record of its
+    // own; but it leaves out column families that were dropped between the target and the flush.
+    let first_wal = logs.into_values().min().unwrap_or_default();
+    if flushes.is_empty() || first_wal <= base.first_wal {
+        return Ok(None);
+    }
+    let Some(first_record) = begins(stream, run, base.first_record, first_wal).filter(|at| *at <= place.boundary)
+    else {
+        return Ok(None);
+    };
+    let hashes = facts::hashes_at(stream, source, first_record).await?;
+    let Some((_, first_hash)) = hashes.first().copied() else { return Ok(None) };
+    Ok(Some(Advanced { flushes, first_wal, first_record, first_hash }))
+}
+
+fn apply(logs: &mut BTreeMap<ColumnFamilyId, FileNumber>, edit: &ColumnFamilyEdit) {
+    match edit.change {
+        ColumnFamilyChange::Added => logs.insert(edit.id, log_number(edit).unwrap_or_default()),
+        ColumnFamilyChange::Dropped => logs.remove(&edit.id),
+    };
+}
