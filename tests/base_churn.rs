@@ -28,6 +28,7 @@ use pitr_archive::{
     clock::{Micros, SystemClock},
     ids::Nonce,
     random::OsRandom,
+    segment::entry::BarrierReason,
 };
 use pitr_archiver::{Archiver, ArchiverConfig, Parts};
 use pitr_replayer::{
@@ -140,7 +141,7 @@ fn take_bases(root: &Path, dir: &PathBuf) {
         let archive = Archive::open_or_create(store.clone(), None, &SystemClock, &OsRandom).await.expect("an archive");
         let mut archiver = Archiver::open(config, archive, Parts::system()).await.unwrap_or_else(|e| panic!("{e}"));
         let archive = Arc::new(Archive::open(store, None).await.expect("the archive"));
-        let (mut shared, mut retried, mut barriers, behind_barriers) = (0, 0, 0, 0);
+        let (mut shared, mut retried, mut barriers, mut behind_barriers) = (0, 0, 0, 0);
         for n in 0..BASES {
             let base = loop {
                 match archiver.take_base().await {
@@ -160,12 +161,20 @@ fn take_bases(root: &Path, dir: &PathBuf) {
                 archiver.close_manifest().await.unwrap_or_else(|e| panic!("{e}"));
             }
             let catalog = archive.load_catalog().await.unwrap_or_else(|e| panic!("{e}"));
-            barriers = catalog.current_timeline().expect("a timeline").barriers().len();
+            let seen = catalog.current_timeline().expect("a timeline").barriers();
+            barriers = seen.len();
             let floor = base.floor.boundary.last_record().expect("records before the floor");
+            // A log here lives for some twenty milliseconds; where the watch was not scheduled for so long, it is lost.
+            let outrun = seen.iter().any(|b| b.reason == BarrierReason::RecordsMissing && b.at >= base.floor.boundary);
             for target in [Target::Record(floor), Target::Latest] {
                 let options = PlanOptions { base: Some(base.id.clone()), ..PlanOptions::default() };
-                let plan =
-                    plan(&archive, &catalog, &target, &options).await.unwrap_or_else(|e| panic!("{target}: {e}"));
+                let plan = match plan(&archive, &catalog, &target, &options).await {
+                    Err(e) if e.code() == Code::TargetBehindBarrier && target == Target::Latest && outrun => {
+                        behind_barriers += 1;
+                        continue;
+                    }
+                    planned => planned.unwrap_or_else(|e| panic!("{target}: {e}")),
+                };
                 let into = root.join("restored");
                 let options = RestoreOptions::new(&into, Nonce([1; 16]), Micros(0));
                 restore(&archive, &plan, &options, Arc::new(Silent)).await.unwrap_or_else(|e| panic!("{target}: {e}"));
@@ -174,8 +183,8 @@ fn take_bases(root: &Path, dir: &PathBuf) {
             }
         }
         println!(
-            "{BASES} bases, each restored to its floor and to the latest position; {retried} asked for again, {barriers} \
-             barriers because a log came and went unseen, which kept {behind_barriers} latest positions out of reach"
+            "{BASES} bases, each restored to its floor and to the latest position that it reaches; {retried} asked for again, {barriers} \
+             barriers because a log came and went unseen, which kept the latest position out of reach {behind_barriers} times"
         );
         assert!(behind_barriers < BASES / 4, "hardly any latest position could be reached");
         assert!(shared > BASES * 1_000, "the copies hold next to nothing: {shared} keys");
