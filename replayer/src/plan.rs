@@ -15,6 +15,7 @@
 use archive_source::FromArchive;
 use assemble::{Inputs, assemble};
 use chrono::{DateTime, Utc};
+use engine::{EngineChoice, PlannedEngine};
 use flushed::PlannedFlush;
 use ingestion::PlannedIngestion;
 use pitr_archive::{
@@ -41,9 +42,11 @@ pub(crate) mod archive_source;
 pub(crate) mod assemble;
 pub(crate) mod choose;
 pub(crate) mod edit;
+pub mod engine;
 pub(crate) mod facts;
 pub mod flushed;
 pub mod ingestion;
+pub(crate) mod notes;
 pub mod outlined;
 pub(crate) mod resolve;
 pub(crate) mod sections;
@@ -185,37 +188,6 @@ pub struct PlanOptions {
     pub cross_ingest: CrossIngest,
     /// How the log is brought in.
     pub engine: EngineChoice,
-}
-
-/// Which engine is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EngineChoice {
-    /// The fastest that gives exactly the same database.
-    #[default]
-    Auto,
-    /// The log and nothing else.
-    Native,
-    /// Shipped flushes, or a refusal that says why they cannot be used.
-    Flush,
-}
-
-/// How the log is brought in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Engine {
-    /// RocksDB replays all of it when the copy is opened.
-    Native,
-    /// The files of shipped flushes are laid down, and RocksDB replays the log behind them.
-    Flush,
-}
-
-/// The engine of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PlannedEngine {
-    /// Which.
-    pub name: Engine,
-    /// Why, for people.
-    pub reason: String,
 }
 
 /// What to do with an ingestion between a base and the target.

@@ -22,7 +22,7 @@ use pitr_archive::{
     segment::entry::{BarrierReason, Entry, Event, Interval},
 };
 use pitr_replayer::{
-    plan::{CrossIngest, EngineChoice, PlanOptions, RestorePlan, plan},
+    plan::{CrossIngest, PlanOptions, RestorePlan, engine::EngineChoice, plan},
     progress::Silent,
     restore::restore,
     target::Target,

@@ -2,7 +2,7 @@
 
 use pitr_archive::Result;
 use pitr_replayer::{
-    plan::{CrossIngest, EngineChoice, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan},
+    plan::{CrossIngest, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan, engine::EngineChoice},
     target::Target,
 };
 

@@ -1,6 +1,6 @@
 //! Puts a plan together: resolve, choose, then list what will be read and written.
 //!
-//! Owns: the order of those steps and the notes for people. Everything it needs comes as values, but for the few reads
+//! Owns: the order of those steps. Everything it needs comes as values, but for the few reads
 //! through `source`.
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -13,26 +13,24 @@ use pitr_archive::{
         transactions::{Prepared, Transactions, Xid, recovery_miscounts},
         write_batch::{Op, WriteBatch},
     },
-    segment::entry::{Blocks, Entry},
+    segment::entry::Entry,
 };
 
 use super::{
-    ColumnFamilyEdit, CrossIngest, Engine, EngineChoice, InsideEvent, Note, NoteKind, PendingTransaction, PlanOptions,
-    PlannedBase, PlannedEngine, PlannedPosition, PlannedSegment, PlannedWal, RestorePlan, UnloggedFamily,
-    WalTimestampSizes,
+    ColumnFamilyEdit, CrossIngest, EngineChoice, InsideEvent, PendingTransaction, PlanOptions, PlannedBase,
+    PlannedPosition, PlannedSegment, PlannedWal, RestorePlan, UnloggedFamily, WalTimestampSizes,
     choose::{Choice, Chooser, Expected, Obstacle},
     edit,
-    facts::{self, Facts},
-    flushed::{self, Advanced, PlannedFlush},
+    engine::{self, Arrival},
+    facts,
+    flushed::PlannedFlush,
     ingestion::{Judge, PlannedIngestion},
+    notes,
     resolve::{self, Resolved, by_time},
     source::{Source, all_exact},
     stream::{Piece, Place, Run, Side, Stream},
 };
-use crate::{
-    restore::{paths, small_files},
-    target::Target,
-};
+use crate::target::Target;
 
 /// What planning looks at.
 pub(crate) struct Inputs<'a> {
@@ -85,8 +83,10 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
     joins(stream, source, choice.base).await?;
     holds_what_is_pending(target, choice.base, &facts.transactions)?;
     keeps_what_is_pending_hidden(inputs, target, place, &facts.transactions).await?;
-    let arrival = (place, facts);
-    describe(inputs, (target, options.engine), resolved, arrival, choice, (sequence, ingestions)).await
+    let run =
+        stream.run_at(place).ok_or_else(|| Error::new(Code::Internal, "planning outside every run").on(target))?;
+    let arrival = Arrival { target, run, place, facts, sequence, ingestions };
+    describe(inputs, options.engine, resolved, arrival, choice).await
 }
 
 /// A refusal, and the end of the interval that holds the target, if that is the reason.
@@ -196,19 +196,16 @@ async fn joins(stream: &Stream, source: &dyn Source, base: &BaseDocument) -> Res
 
 async fn describe(
     inputs: &Inputs<'_>,
-    (target, wanted): (&Target, EngineChoice),
+    wanted: EngineChoice,
     resolved: Resolved,
-    (place, facts): (Place, Facts),
+    arrival: Arrival<'_>,
     choice: Choice<'_>,
-    (sequence, ingestions): (SequenceNumber, Vec<PlannedIngestion>),
 ) -> Result<RestorePlan> {
     let Inputs { stream, source, .. } = *inputs;
+    let column_families = column_families(stream, arrival.run, choice.base, arrival.place);
+    let (engine, advanced) = engine::decide(inputs, wanted, &arrival, choice.base, &column_families).await?;
+    let Arrival { target, run, place, facts, sequence, ingestions } = arrival;
     let boundary = place.boundary;
-    let run =
-        stream.run_at(place).ok_or_else(|| Error::new(Code::Internal, "planning outside every run").on(target))?;
-    let column_families = column_families(stream, run, choice.base, place);
-    let arrival = Arrival { target, run, place, facts: &facts, sequence, crosses: !ingestions.is_empty() };
-    let (engine, advanced) = engine(inputs, wanted, &arrival, choice.base, &column_families).await?;
     let (flushes, base) = match advanced {
         Some(advanced) => advanced.on(choice.base),
         None => (Vec::new(), Cow::Borrowed(choice.base)),
@@ -236,12 +233,12 @@ async fn describe(
     let mut distance = resolved.distance;
     distance.exact &= distance.text.is_empty();
     let mut notes = resolved.notes;
-    notes.extend(cautions(stream, base, boundary, &time));
+    notes.extend(notes::cautions(stream, base, boundary, &time));
     let pending = pending(&facts.transactions);
-    notes.extend(transactions_note(&facts.transactions));
-    notes.extend(ingestions_note(&ingestions));
+    notes.extend(notes::transactions(&facts.transactions));
+    notes.extend(notes::ingestions(&ingestions));
     let unlogged = unlogged(stream, run, base);
-    notes.extend(unlogged.iter().map(unlogged_note));
+    notes.extend(unlogged.iter().map(notes::unlogged));
     Ok(RestorePlan {
         archive: inputs.archive,
         target: target.clone(),
@@ -286,80 +283,6 @@ async fn describe(
         unlogged,
         notes,
     })
-}
-
-/// Where a plan arrives.
-struct Arrival<'a> {
-    target: &'a Target,
-    run: Run,
-    place: Place,
-    facts: &'a Facts,
-    sequence: SequenceNumber,
-    crosses: bool,
-}
-
-/// How the log is brought in, and why.
-async fn engine(
-    inputs: &Inputs<'_>,
-    wanted: EngineChoice,
-    arrival: &Arrival<'_>,
-    base: &BaseDocument,
-    families: &[ColumnFamilyEdit],
-) -> Result<(PlannedEngine, Option<Advanced>)> {
-    let native = |reason: &str| (PlannedEngine { name: Engine::Native, reason: reason.to_owned() }, None);
-    if wanted == EngineChoice::Native {
-        return Ok(native("asked for"));
-    }
-    let Inputs { stream, source, .. } = *inputs;
-    let Arrival { run, place, sequence, .. } = *arrival;
-    let obstacle = if arrival.crosses {
-        Some("ingestions are repeated on the way")
-    } else if base.allow_2pc || arrival.facts.transactions.policy().is_some() {
-        Some("the log can hold prepared transactions")
-    } else if !stream.unlogged_in(run).is_empty() {
-        Some("column families were written without the log, and files hold more of that than a replay gives")
-    } else if stream.barriers.iter().any(|barrier| {
-        let here = barrier.reason.blocks() == Blocks::Jump && stream.in_run(run, barrier.when.noted);
-        here && barrier.when.interval.lo >= base.first_record
-    }) {
-        Some(
-            "numbers were used by writes that are not in the log, and a flush can have merged one of them with a record",
-        )
-    } else if base.column_families.iter().any(|family| family.compaction_filter.is_some()) {
-        Some("a compaction filter can drop keys while they are flushed, also after the target")
-    } else if stream.timestamp_sizes.iter().any(|sizes| stream.in_run(run, sizes.place)) {
-        Some("a flush can trim the history of user-defined timestamps, also after the target")
-    } else if stream.touches_withdrawn(base.first_record, place.boundary) {
-        Some("records on the way were taken back by the server")
-    } else {
-        None
-    };
-    let advanced = match obstacle {
-        Some(_) => None,
-        None => flushed::advance(stream, source, run, base, families, (place, sequence)).await?,
-    };
-    match (&advanced, obstacle) {
-        (Some(found), _) => {
-            let records = found.first_record.get().saturating_sub(base.first_record.get());
-            let files: usize = found.flushes.iter().map(|flush| flush.files.len()).sum();
-            let reason = format!("{files} file(s) of shipped flushes hold {records} record(s) that are not replayed");
-            Ok((PlannedEngine { name: Engine::Flush, reason }, advanced))
-        }
-        (None, obstacle) => {
-            let why = obstacle.unwrap_or("no flush behind the base and wholly before the target is in the archive");
-            match wanted {
-                EngineChoice::Flush => {
-                    Err(Error::new(Code::TargetUnsupported, "planning a restore with shipped flushes to")
-                        .on(arrival.target)
-                        .with("they cannot be used", why)
-                        .hint(
-                            "--engine native replays the log; run the archiver with --ship-flushes for later targets",
-                        ))
-                }
-                _ => Ok(native(why)),
-            }
-        }
-    }
 }
 
 /// RocksDB keeps every log from the first one on that holds something pending, so a base needs it. Where that is not so,
@@ -422,16 +345,6 @@ fn pending(transactions: &Transactions) -> Vec<PendingTransaction> {
     transactions.pending().map(described).collect()
 }
 
-fn transactions_note(transactions: &Transactions) -> Option<Note> {
-    let count = transactions.pending().len();
-    (count > 0).then(|| Note {
-        kind: NoteKind::PendingTransactions,
-        text: format!(
-            "{count} transaction(s) are prepared and neither committed nor rolled back at the target: they are pending in the restored database, and what opens it must decide them (TransactionDB with the source's write policy)"
-        ),
-    })
-}
-
 fn unlogged(stream: &Stream, run: Run, base: &BaseDocument) -> Vec<UnloggedFamily> {
     let described = |name: &str| UnloggedFamily {
         column_family: name.to_owned(),
@@ -439,31 +352,6 @@ fn unlogged(stream: &Stream, run: Run, base: &BaseDocument) -> Vec<UnloggedFamil
         as_of: base.created.to_datetime(),
     };
     stream.unlogged_in(run).into_iter().map(described).collect()
-}
-
-fn unlogged_note(family: &UnloggedFamily) -> Note {
-    Note {
-        kind: NoteKind::UnloggedTolerated,
-        text: format!(
-            "column family {:?} holds what a crash would have kept: it was written without the log, which the archive's operator tolerates. Of those writes the ones are there that had been flushed when the base was taken ({}, boundary {}); logged writes are there exactly, also those of every other column family",
-            family.column_family,
-            family.as_of.to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-            family.flushed_before
-        ),
-    }
-}
-
-fn ingestions_note(ingestions: &[PlannedIngestion]) -> Option<Note> {
-    let last = ingestions.last()?;
-    let bytes: u64 = ingestions.iter().map(PlannedIngestion::bytes).sum();
-    Some(Note {
-        kind: NoteKind::RepeatedIngestion,
-        text: format!(
-            "{} ingestion(s) of {bytes} bytes in all are repeated from captured files, the last at boundary {}: RocksDB recovers the copy here, and the restore is refused where it does not give the source's sequence numbers",
-            ingestions.len(),
-            last.at
-        ),
-    })
 }
 
 fn reason(choice: Choice<'_>) -> String {
@@ -559,59 +447,4 @@ fn column_families(stream: &Stream, run: Run, base: &BaseDocument, target: Place
 /// `LastSequence` as an edit says it. One that cannot be read is refused when it is laid down.
 fn last_sequence(edit: &ColumnFamilyEdit) -> Option<SequenceNumber> {
     edit::look(&edit.edit, |edit| edit.last_sequence)
-}
-
-fn cautions(stream: &Stream, base: &BaseDocument, target: Boundary, time: &super::CertainTime) -> Vec<Note> {
-    let mut notes = Vec::new();
-    for family in &base.column_families {
-        if let Some(filter) = &family.compaction_filter {
-            notes.push(Note {
-                kind: NoteKind::CompactionFilter,
-                text: format!(
-                    "column family {:?} has the compaction filter {filter}, which drops keys without a record: keys it has dropped may be there again",
-                    family.name
-                ),
-            });
-        }
-    }
-    let reuse =
-        stream.barriers.iter().filter(|b| b.reason == pitr_archive::segment::entry::BarrierReason::Reuse).count();
-    if reuse > 0 {
-        notes.push(Note {
-            kind: NoteKind::SequenceReuse,
-            text: format!("sequence numbers were used again {reuse} time(s) on this timeline, after clean reopens: a sequence number alone does not name a position"),
-        });
-    }
-    for family in stream.families.iter().filter(|f| f.when.interval.hi.is_none() && target >= f.when.interval.lo) {
-        notes.push(Note {
-            kind: NoteKind::OpenInterval,
-            text: format!(
-                "when exactly column family {:?} was {} is not known yet",
-                family.name,
-                match family.change {
-                    pitr_archive::segment::entry::ColumnFamilyChange::Added => "added",
-                    pitr_archive::segment::entry::ColumnFamilyChange::Dropped => "dropped",
-                }
-            ),
-        });
-    }
-    if !matches!((time.from, time.to), (Some(from), Some(to)) if from <= to) {
-        notes.push(Note {
-            kind: NoteKind::Unwatched,
-            text: "when the database was in this state is only known as a bound: records before and after it became readable between two looks".to_owned(),
-        });
-    }
-    if small_files::source_buffers_its_log(base) {
-        notes.push(Note {
-            kind: NoteKind::ObservedOnly,
-            text: "the server keeps committed writes in its own memory until it flushes its log (manual_wal_flush): every time here is when a write reached the log's file, which can be later than its commit".to_owned(),
-        });
-    }
-    for (what, path) in paths::foreign(&base.paths) {
-        notes.push(Note {
-            kind: NoteKind::ForeignPath,
-            text: format!("the source's {what} is {path}, outside its database directory"),
-        });
-    }
-    notes
 }

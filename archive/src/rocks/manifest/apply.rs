@@ -87,7 +87,7 @@ impl ManifestModel {
         let family = self.families.get(&edit.column_family);
         let file = |deleted: &DeletedFile| Some((deleted.number, family?.files.get(&deleted.number)?.clone()));
         let removed = edit.deleted_files.iter().filter_map(file).collect();
-        Ok(classify(payload, &edit, &removed, FileNumber::default()).iter().any(Change::is_outside_wal))
+        Ok(classify(payload, &edit, &removed).iter().any(Change::is_outside_wal))
     }
 
     fn group(
@@ -158,9 +158,8 @@ impl ManifestModel {
                 changes.push(Change::ColumnFamilyDropped { id, name: family.name, edit: payload.to_vec() });
             }
         } else {
-            let log_number = self.families.get(&id).map(|family| family.log_number).unwrap_or_default();
             self.family_fields(edit);
-            if let Some(change) = self.files(payload, edit, log_number) {
+            if let Some(change) = self.files(payload, edit) {
                 changes.extend(change);
             }
         }
@@ -207,8 +206,8 @@ impl ManifestModel {
         }
     }
 
-    /// Blob files, then deletions, then additions. `from` is the column family's log number before this edit.
-    fn files(&mut self, payload: &[u8], edit: &VersionEdit<'_>, from: FileNumber) -> Option<Vec<Change>> {
+    /// Blob files, then deletions, then additions.
+    fn files(&mut self, payload: &[u8], edit: &VersionEdit<'_>) -> Option<Vec<Change>> {
         let id = edit.column_family;
         let family = self.families.get_mut(&id)?;
         for blob in &edit.blob_file_additions {
@@ -247,7 +246,7 @@ impl ManifestModel {
         if !(edit.blob_file_additions.is_empty() && edit.blob_file_garbages.is_empty() && removed.is_empty()) {
             family.drop_obsolete_blobs();
         }
-        Some(classify(payload, edit, &removed, from))
+        Some(classify(payload, edit, &removed))
     }
 }
 
@@ -275,12 +274,7 @@ fn sst(new: &NewFile<'_>) -> SstFile {
 }
 
 /// What an edit's file changes mean.
-fn classify(
-    payload: &[u8],
-    edit: &VersionEdit<'_>,
-    removed: &BTreeMap<FileNumber, SstFile>,
-    from: FileNumber,
-) -> Vec<Change> {
+fn classify(payload: &[u8], edit: &VersionEdit<'_>, removed: &BTreeMap<FileNumber, SstFile>) -> Vec<Change> {
     let cf = edit.column_family;
     let mut changes = Vec::new();
     let mut moves = BTreeMap::new();
@@ -305,7 +299,7 @@ fn classify(
         edit.deleted_files.iter().filter(|d| !moves.contains_key(&d.number)).copied().collect();
     match (edit.log_number, inputs.is_empty(), outputs.is_empty()) {
         (Some(log_number), true, _) => {
-            changes.push(Change::Flush { cf, files: outputs, from, log_number, edit: payload.to_vec() });
+            changes.push(Change::Flush { cf, files: outputs, log_number, edit: payload.to_vec() });
         }
         (None, true, true) => {}
         (None, true, false) => changes.push(Change::FilesIngested { cf, files: outputs, edit: payload.to_vec() }),

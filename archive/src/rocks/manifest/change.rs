@@ -45,9 +45,7 @@ pub enum Change {
         cf: ColumnFamilyId,
         /// The new files.
         files: Vec<FileNumber>,
-        /// The column family needed no WAL below this number before,
-        from: FileNumber,
-        /// and now needs none below this one.
+        /// The column family needs no WAL below this number any more.
         log_number: FileNumber,
         /// The record's payload.
         #[serde(skip)]

@@ -66,11 +66,11 @@ fn problem(model: &mut ManifestModel, edit: &VersionEdit<'_>) -> ManifestProblem
 #[test]
 fn every_way_in_which_files_change_is_told_apart() {
     let mut model = ManifestModel::new(n(1));
-    for (edit, numbers, from, to) in
-        [(flush(0, 5, vec![file(0, 10, (1, 9))]), vec![n(10)], n(0), n(5)), (flush(0, 6, vec![]), vec![], n(5), n(6))]
+    for (edit, numbers, log_number) in
+        [(flush(0, 5, vec![file(0, 10, (1, 9))]), vec![n(10)], n(5)), (flush(0, 6, vec![]), vec![], n(6))]
     {
         let payload = edit.encode();
-        let flushed = Change::Flush { cf: cf(0), files: numbers, from, log_number: to, edit: payload };
+        let flushed = Change::Flush { cf: cf(0), files: numbers, log_number, edit: payload };
         assert_eq!(feed(&mut model, &[edit]), [flushed]);
     }
     let ingestion = files(0, vec![], vec![file(6, 11, (0, 0))]);

@@ -10,7 +10,10 @@ use pitr_archive::{
 };
 
 use super::{
-    super::{Engine, EngineChoice, PlanOptions, RestorePlan},
+    super::{
+        PlanOptions, RestorePlan,
+        engine::{Engine, EngineChoice},
+    },
     record,
     scene::{Scene, b, point, seq},
 };
@@ -91,24 +94,20 @@ fn a_flush_is_laid_down_where_all_that_it_can_hold_lies_before_the_target() {
 }
 
 #[test]
-fn a_flush_that_was_not_shipped_ends_the_chain() {
-    let mut s = begun(2);
-    // That of the other column family, at 7, is missing.
-    s.event(flush(0, (6, 5), 11, 2)).event(flush(0, (8, 7), 12, 4)).cut();
-    assert_eq!(used(&s.plan(&record(7)).unwrap()), (vec![], 10, 0), "the other one needs the first log");
-    let mut s = begun(1);
-    s.event(flush(0, (7, 6), 11, 2)).cut();
-    assert_eq!(used(&s.plan(&record(7)).unwrap()).0, [0; 0], "it does not join the base");
-}
-
-#[test]
-fn the_first_log_is_that_of_the_column_family_that_needs_the_oldest() {
-    let mut s = begun(2);
-    s.event(flush(0, (6, 5), 12, 4)).event(flush(1, (7, 6), 11, 2)).cut();
-    assert_eq!(used(&s.plan(&record(7)).unwrap()), (vec![6, 7], 11, 2));
-    let mut s = begun(2);
-    s.event(flush(0, (6, 5), 12, 4)).cut();
-    assert_eq!(used(&s.plan(&record(7)).unwrap()).0, [0; 0], "the other one still needs the first");
+fn a_flush_that_was_not_shipped_ends_the_chain_and_the_first_log_is_that_of_whoever_needs_the_oldest() {
+    for (what, families, flushes, expected) in [
+        ("that of the other one, at 7, is missing", 2, vec![(0, (6, 5), 11), (0, (8, 7), 12)], (vec![], 10, 0)),
+        ("it does not join the base", 1, vec![(0, (7, 6), 11)], (vec![], 10, 0)),
+        ("both were flushed", 2, vec![(0, (6, 5), 12), (1, (7, 6), 11)], (vec![6, 7], 11, 2)),
+        ("the other one still needs the first log", 2, vec![(0, (6, 5), 12)], (vec![], 10, 0)),
+    ] {
+        let mut s = begun(families);
+        for (family, places, log) in flushes {
+            s.event(flush(family, places, log, 2 * (log - 10)));
+        }
+        s.cut();
+        assert_eq!(used(&s.plan(&record(7)).unwrap()), expected, "{what}");
+    }
 }
 
 #[test]
