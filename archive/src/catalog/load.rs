@@ -2,6 +2,7 @@
 //!
 //! Owns: the order of reading. What names is read before what is named (manifests, bases and tags, segments, epochs): a
 //! writer that goes on meanwhile can only add what nobody has named yet. Requests run concurrently, bounded.
+//! Manifests are the bulk of it and never change, so somebody who has to list first can read them meanwhile ([`Ahead`]).
 //! Cost: one request a document, a listing a kind, one or two requests for every segment that no manifest holds.
 
 use std::collections::BTreeMap;
@@ -46,11 +47,37 @@ pub struct Survey {
     pub findings: Vec<Error>,
 }
 
+/// Manifests that were read before the catalog. Each is created exclusively and never changes; which of them belong to the
+/// catalog, the catalog's own listing tells later.
+#[derive(Debug, Default)]
+pub struct Ahead(BTreeMap<(TimelineId, ManifestNumber), Outlined>);
+
 impl Archive {
+    /// Reads the manifests that are there now. What cannot be read is left to whoever reads the catalog.
+    pub async fn read_ahead(&self) -> Result<Ahead> {
+        let mut ahead = Ahead::default();
+        for timeline in self.timelines().await? {
+            let id = timeline.timeline;
+            let deleted = self.deletion_boundary(id).await?;
+            for outcome in self.load_manifests(id, deleted.as_ref(), &mut Ahead::default()).await? {
+                // Damage is found again where it counts.
+                if let Some(outlined) = keep_one(outcome, &mut Vec::new())? {
+                    ahead.0.insert((id, outlined.manifest.number), outlined);
+                }
+            }
+        }
+        Ok(ahead)
+    }
+
     /// Reads the catalog and checks it. The first thing that is wrong is the error. Its bases lack their MANIFEST's
     /// bytes: [`Archive::get_base`] has them.
     pub async fn load_catalog(&self) -> Result<Catalog> {
-        let Survey { catalog, findings } = self.survey().await?;
+        self.load_catalog_behind(Ahead::default()).await
+    }
+
+    /// The same, without reading again what was read ahead.
+    pub async fn load_catalog_behind(&self, ahead: Ahead) -> Result<Catalog> {
+        let Survey { catalog, findings } = self.survey_behind(ahead).await?;
         match findings.into_iter().next() {
             None => Ok(catalog),
             Some(first) => Err(first),
@@ -70,11 +97,15 @@ impl Archive {
 
     /// Reads the catalog and lists everything that is wrong with it. Only a store that does not answer is an error.
     pub async fn survey(&self) -> Result<Survey> {
+        self.survey_behind(Ahead::default()).await
+    }
+
+    async fn survey_behind(&self, mut ahead: Ahead) -> Result<Survey> {
         let mut findings = Vec::new();
         // Before the bases: one that is gone by then is in here.
         let condemned: Vec<CondemnedDocument> = keep(self.all_outcomes(prefix::CONDEMNED).await?, &mut findings)?;
         let mut timelines: BTreeMap<TimelineId, Loading> = BTreeMap::new();
-        self.load_timelines(&mut timelines, &mut findings).await?;
+        self.load_timelines(&mut timelines, &mut ahead, &mut findings).await?;
         let bases: Vec<BaseDocument> =
             keep(self.all_outcomes_as(prefix::BASES, without_manifest).await?, &mut findings)?;
         let mut tags: Vec<TagDocument> = keep(self.all_outcomes(prefix::TAGS).await?, &mut findings)?;
@@ -82,7 +113,7 @@ impl Archive {
         let positions = bases.iter().map(|base| &base.floor).chain(tags.iter().map(|tag| &tag.position));
         if positions.into_iter().any(|position| !timelines.contains_key(&position.timeline)) {
             // Opened since the first look, or lost: the second look tells. What it finds again is already known.
-            self.load_timelines(&mut timelines, &mut Vec::new()).await?;
+            self.load_timelines(&mut timelines, &mut ahead, &mut Vec::new()).await?;
         }
         let mut loaded = Vec::with_capacity(timelines.len());
         for loading in timelines.into_values() {
@@ -143,6 +174,7 @@ impl Archive {
     async fn load_timelines(
         &self,
         timelines: &mut BTreeMap<TimelineId, Loading>,
+        ahead: &mut Ahead,
         findings: &mut Vec<Error>,
     ) -> Result<()> {
         let documents: Vec<TimelineDocument> = keep(self.all_outcomes(prefix::TIMELINES).await?, findings)?;
@@ -156,7 +188,11 @@ impl Archive {
             let (manifests, segments, merged) = (Vec::new(), Vec::new(), Vec::new());
             let mut loading = Loading { document, manifests, segments, merged, all_manifests: true, deleted };
             let mut path = ManifestPath::new(loading.deleted.as_ref());
-            for outcome in self.load_manifests(id, loading.deleted.as_ref()).await? {
+            let outcomes = self.load_manifests(id, loading.deleted.as_ref(), ahead).await?;
+            // Room for all at once: they can be a million, and growing moves them again and again.
+            let outlined = outcomes.iter().flatten();
+            loading.segments.reserve(outlined.map(|outlined| outlined.segments.len()).sum());
+            for outcome in outcomes {
                 if let Some(Outlined { manifest, mut segments, mut merged }) = keep_one(outcome, findings)? {
                     loading.all_manifests &= manifest.number == path.expected().0;
                     path.pass(manifest.number, manifest.hash);
@@ -206,11 +242,16 @@ impl Archive {
         &self,
         timeline: TimelineId,
         deleted: Option<&BoundaryDocument>,
+        ahead: &mut Ahead,
     ) -> Result<Vec<Result<Outlined>>> {
         let mut numbers = self.list_manifests(timeline).await?;
         numbers.retain(|number| deleted.is_none_or(|deleted| deleted.keeps_manifest(*number)));
         Ok(stream::iter(numbers)
-            .map(|number| async move {
+            .map(|number| (number, ahead.0.remove(&(timeline, number))))
+            .map(|(number, known)| async move {
+                if let Some(known) = known {
+                    return Ok(known);
+                }
                 let found = self.get_manifest(timeline, number).await?;
                 let (document, hash) = found.ok_or_else(|| absent_manifest(timeline, number))?;
                 Ok(Manifest::outline(document, hash))

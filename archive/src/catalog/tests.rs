@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{
     archive::{Archive, EpochClaim, NewTimeline, PutDocument, PutSegment},
     load::Survey,
-    model::Named,
+    model::{Catalog, Named},
     schema::*,
 };
 use crate::{
@@ -334,6 +334,29 @@ async fn an_archive_comes_back_with_everything_in_it() {
         }
         assert_eq!(records, 15);
         assert!(scene.findings(&scene.store).await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn manifests_that_were_read_ahead_change_nothing_about_a_catalog() {
+    let same = async |archive: &Archive, ahead| {
+        let text = |loaded: Result<Catalog>| loaded.map_or_else(|e| e.to_string(), |catalog| format!("{catalog:?}"));
+        assert_eq!(text(archive.load_catalog_behind(ahead).await), text(archive.load_catalog().await));
+    };
+    for encrypted in [false, true] {
+        let mut scene = Scene::full(encrypted, 17).await;
+        let ahead = scene.archive.read_ahead().await.unwrap();
+        scene.ship(2).await;
+        scene.manifest().await;
+        scene.ship(1).await;
+        same(&scene.archive, ahead).await;
+        let first = ObjectKey::manifest(TIMELINE, ManifestNumber::new(0));
+        let ahead = scene.archive.read_ahead().await.unwrap();
+        scene.store.delete(&first).await.unwrap();
+        assert_eq!(scene.archive.load_catalog().await.unwrap_err().code(), Code::ObjectMissing);
+        same(&scene.archive, ahead).await;
+        let ahead = scene.archive.read_ahead().await.unwrap();
+        same(&scene.archive, ahead).await;
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
     object_key::ObjectKey,
 };
 
+mod listing;
 mod temporary;
 mod tree;
 mod upload;

@@ -39,17 +39,10 @@ pub(super) struct Gathered {
 /// # Errors
 /// The first thing that is wrong with the archive: what is damaged is not pruned. What the store answers.
 pub(super) async fn gather(archive: &Archive, now: Micros) -> Result<Gathered> {
-    let mut objects = BTreeMap::new();
-    for prefix in [prefix::FILES, prefix::PROBE, prefix::BASES, prefix::TAGS] {
-        objects.extend(archive.store().list(prefix, None).await?.into_iter().map(|l| (l.key, l.size)));
-    }
-    let mut segments = BTreeMap::new();
-    for timeline in archive.timelines().await? {
-        segments.insert(timeline.timeline, archive.list_all_segments(timeline.timeline).await?);
-    }
-    let holds = archive.holds().await?;
-    let condemned = archive.condemned().await?;
-    let catalog = archive.load_catalog().await?;
+    // Listing a long archive takes as long as reading its manifests.
+    let (Listings { objects, segments, holds, condemned }, ahead) =
+        futures::try_join!(listings(archive), archive.read_ahead())?;
+    let catalog = archive.load_catalog_behind(ahead).await?;
     refuse_lost_files(archive, &objects, &catalog).await?;
     let mut boundaries = BTreeMap::new();
     for timeline in catalog.timelines() {
@@ -60,6 +53,28 @@ pub(super) async fn gather(archive: &Archive, now: Micros) -> Result<Gathered> {
         held_bases.extend(archive.get_base(&hold.base).await?);
     }
     Ok(Gathered { objects, segments, condemned, holds, held_bases, boundaries, catalog })
+}
+
+/// What is looked at before the catalog.
+struct Listings {
+    objects: BTreeMap<ObjectKey, u64>,
+    segments: BTreeMap<TimelineId, Vec<(Ordinals, u64)>>,
+    holds: Vec<HoldDocument>,
+    condemned: Vec<CondemnedDocument>,
+}
+
+async fn listings(archive: &Archive) -> Result<Listings> {
+    let mut objects = BTreeMap::new();
+    for prefix in [prefix::FILES, prefix::PROBE, prefix::BASES, prefix::TAGS] {
+        objects.extend(archive.store().list(prefix, None).await?.into_iter().map(|l| (l.key, l.size)));
+    }
+    let mut segments = BTreeMap::new();
+    for timeline in archive.timelines().await? {
+        segments.insert(timeline.timeline, archive.list_all_segments(timeline.timeline).await?);
+    }
+    let holds = archive.holds().await?;
+    let condemned = archive.condemned().await?;
+    Ok(Listings { objects, segments, holds, condemned })
 }
 
 /// A base that lacks a file restores nothing, so nothing may be given up for it: that is damage.

@@ -4,7 +4,6 @@ use super::*;
 use crate::catalog::{
     archive::indexes::IndexWriting,
     index::{Shape, slim},
-    model::Catalog,
     outline::{Outline, Wanted},
 };
 

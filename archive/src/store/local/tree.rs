@@ -14,7 +14,13 @@ use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use super::{failed, temporary};
+use rustix::io::Errno;
+
+use super::{
+    failed,
+    listing::{Directory, Found},
+    temporary,
+};
 use crate::{
     code::Code,
     error::{Error, Result},
@@ -148,47 +154,19 @@ impl Tree {
     /// Objects below `prefix` greater than `after`, sorted.
     pub(super) fn list(&self, prefix: &str, after: Option<&ObjectKey>) -> Result<Vec<Listed>> {
         let mut found = Vec::new();
-        self.walk(&self.root.join(prefix), prefix, after, &mut found)?;
+        let mut waiting = vec![(self.root.join(prefix), prefix.to_owned())];
+        while let Some((path, prefix)) = waiting.pop() {
+            self.settle_for_reading(&path)?;
+            let Found { objects, directories } = Directory { path, prefix, after }.read()?;
+            found.extend(objects);
+            waiting.extend(directories);
+        }
         if found.is_empty() {
             self.exists()?;
         }
-        found.sort_unstable();
+        // They come in runs that are in order: this one merges them.
+        found.sort();
         Ok(found)
-    }
-
-    fn walk(&self, directory: &Path, prefix: &str, after: Option<&ObjectKey>, found: &mut Vec<Listed>) -> Result<()> {
-        self.settle_for_reading(directory)?;
-        let broken = |e| failed("listing the archive", directory, e);
-        let entries = match fs::read_dir(directory) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(broken(e)),
-        };
-        // Files with names up to here are not wanted, and of a million of them none is asked for its size.
-        let unwanted = after.and_then(|after| after.as_str().strip_prefix(prefix)).filter(|name| !name.contains('/'));
-        for entry in entries {
-            let entry = entry.map_err(broken)?;
-            let name = entry.file_name();
-            // What is not text, or not shaped like a key, is not ours.
-            let Some(name) = name.to_str().filter(|n| *n != temporary::DIRECTORY) else { continue };
-            // The directory itself tells the kind, without looking at the file.
-            if unwanted.is_some_and(|unwanted| name <= unwanted) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                continue;
-            }
-            let Some(key) = ObjectKey::parse(&format!("{prefix}{name}")) else { continue };
-            let meta = match fs::metadata(entry.path()) {
-                Ok(meta) => meta,
-                // Deleted meanwhile, or a link to nothing.
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                Err(e) => return Err(failed("listing the archive", &entry.path(), e)),
-            };
-            if meta.is_dir() {
-                self.walk(&entry.path(), &format!("{key}/"), after, found)?;
-            } else if meta.is_file() && after.is_none_or(|after| key > *after) {
-                found.push(Listed { key, size: meta.len() });
-            }
-        }
-        Ok(())
     }
 }
 
@@ -212,7 +190,6 @@ enum Synced {
 /// The same where nobody promised that we may write: a reader without the right, a read-only or a missing directory
 /// have nothing that this process could make durable.
 fn sync_for_reading(directory: &Path) -> Result<Synced> {
-    use rustix::io::Errno;
     let error = match File::open(directory).and_then(|d| d.sync_all()) {
         Ok(()) => return Ok(Synced::Present),
         Err(e) => e,
