@@ -27,7 +27,7 @@ use pitr_archive::{
 use super::{
     resolve,
     source::Source,
-    stream::{Ancestor, Stream},
+    stream::{Ancestor, Run, Stream},
 };
 use crate::target::Target;
 
@@ -161,9 +161,12 @@ impl Section {
         let (Some(hole), Some(piece)) = (&self.hole, self.stream.pieces.first()) else { return Ok(here) };
         let read: Option<ManifestPoint> = source.manifest(hole.timeline, &piece.summary).await?;
         here.retain(|base| {
-            // A run that begins behind the hole has lost nothing.
+            // A run that begins behind the hole has lost nothing, also where it begins right there.
             let later_run = self.assumed.is_none_or(|run| run_of(base) > run);
-            base.first_record > self.starts() && (later_run || read.is_some_and(|read| base.manifest >= read))
+            let of_base = |run: &&Run| (run.timeline, run.number) == run_of(base);
+            let begins_here = self.stream.runs.iter().find(of_base).is_some_and(|r| r.start.boundary >= self.starts());
+            let behind = base.first_record > self.starts() || begins_here;
+            behind && (later_run || read.is_some_and(|read| base.manifest >= read))
         });
         Ok(here)
     }

@@ -13,11 +13,26 @@ fn below_a_fork_the_parent_s_bases_serve_also_where_the_beginning_of_their_run_w
         s.wal(11).put(1).put(1).cut();
         s.wal(12).base(5, 2, 5).put(1).put(1).put(1).cut();
         s.fork(20).session(3, 8).base(8, 4, 8).put(1).put(1).cut();
-        s.prune_parent(1);
+        s.prune_parent(0..1);
         let plan = |n| summary(s.plan_on_child(&record(n)));
         assert_eq!(plan(5), Ok((6, base(0), 6)), "run {run}: a place of the parent's, from the parent's base");
         assert_eq!(plan(7), Ok((8, base(0), 8)), "run {run}: directly before the fork");
         assert_eq!(plan(9), Ok((10, base(1), 10)), "run {run}: the child's own");
         assert_eq!(plan(3), Err(Code::TargetBeforeStart), "run {run}: before every floor that is left");
+    }
+}
+
+#[test]
+fn a_child_s_base_serves_where_the_parent_was_deleted_up_to_the_fork_also_one_whose_records_begin_there() {
+    // Behind what is kept of the parent for a tag lies a hole; the first kept segment can be none.
+    for (first, deleted) in [(8, 0..2), (9, 0..2), (8, 1..2), (9, 1..2)] {
+        let mut s = Scene::empty();
+        s.run_started(0, 10).session(1, 0).put(1).put(1).put(1).cut();
+        s.wal(11).put(1).put(1).put(1).put(1).put(1).cut();
+        s.fork(20).session(3, 8).put(1).put(1).base(first, 4, 10).put(1).cut();
+        s.prune_parent(deleted.clone());
+        let plan = |n| summary(s.plan_on_child(&record(n)));
+        assert_eq!(plan(10), Ok((11, base(0), 11)), "records from {first} on, {deleted:?} deleted");
+        assert_eq!(plan(8), Err(Code::TargetBeforeStart), "before its floor, {deleted:?} deleted");
     }
 }

@@ -1,10 +1,15 @@
 //! Timelines that fork, and what pruning leaves of them.
 
+use std::ops::Range;
+
 use pitr_archive::{
     Result,
     catalog::{
         model::Timeline,
-        schema::{BoundaryDocument, DOCUMENT_VERSION, Extra, OpenRun, Position, SegmentSummary, TimelineDocument},
+        schema::{
+            BoundaryDocument, DOCUMENT_VERSION, Extra, KeptSegments, OpenRun, Position, SegmentSummary,
+            TimelineDocument,
+        },
     },
     clock::Micros,
     ids::{ArchiveId, Boundary, Epoch, Nonce, Ordinal, TimelineId},
@@ -22,8 +27,8 @@ pub(super) struct Ended {
     timeline: TimelineId,
     parent: Option<Position>,
     segments: Vec<SegmentSummary>,
-    /// The first segment that is kept.
-    from: Ordinal,
+    /// Of its segments, those that were deleted.
+    deleted: Range<u64>,
     fork: Position,
 }
 
@@ -33,23 +38,26 @@ impl Scene {
         assert!(self.open.entries.is_empty(), "a segment is open");
         let parent = self.left.last().map(|ended| ended.fork);
         let (fork, segments) = (self.position(), std::mem::take(&mut self.segments));
-        self.left.push(Ended { timeline: self.timeline, parent, segments, from: Ordinal::new(0), fork });
+        self.left.push(Ended { timeline: self.timeline, parent, segments, deleted: 0..0, fork });
         self.timeline = self.timeline.next().unwrap();
         self.run_started(0, first_wal)
     }
 
-    /// Pruning deletes the parent's segments before `from`.
-    pub fn prune_parent(&mut self, from: u64) -> &mut Self {
-        self.left.last_mut().unwrap().from = Ordinal::new(from);
+    /// Pruning deletes these segments of the parent.
+    pub fn prune_parent(&mut self, deleted: Range<u64>) -> &mut Self {
+        self.left.last_mut().unwrap().deleted = deleted;
         self
     }
 
     /// Plans on the child's timeline.
     pub fn plan_on_child(&self, target: &Target) -> Result<RestorePlan> {
-        let left: Vec<Timeline> =
-            self.left.iter().map(|ended| timeline(ended.timeline, ended.parent, &ended.segments, ended.from)).collect();
+        let left: Vec<Timeline> = self
+            .left
+            .iter()
+            .map(|ended| timeline(ended.timeline, ended.parent, &ended.segments, &ended.deleted))
+            .collect();
         let parent = self.left.last().map(|ended| ended.fork);
-        let child = timeline(self.timeline, parent, &self.segments, Ordinal::new(0));
+        let child = timeline(self.timeline, parent, &self.segments, &(0..0));
         let until = self.left.iter().map(|ended| Some(ended.fork.boundary)).chain([None]);
         let timelines: Vec<(&Timeline, Option<Boundary>)> = left.iter().chain([&child]).zip(until).collect();
         let lineage = Lineage {
@@ -63,7 +71,7 @@ impl Scene {
     }
 }
 
-fn timeline(id: TimelineId, parent: Option<Position>, segments: &[SegmentSummary], from: Ordinal) -> Timeline {
+fn timeline(id: TimelineId, parent: Option<Position>, segments: &[SegmentSummary], deleted: &Range<u64>) -> Timeline {
     let document = TimelineDocument {
         version: DOCUMENT_VERSION,
         archive: ArchiveId([1; 16]),
@@ -78,10 +86,24 @@ fn timeline(id: TimelineId, parent: Option<Position>, segments: &[SegmentSummary
         extra: Extra::new(),
     };
     let whole = Timeline::new(document, Vec::new(), None, segments.to_vec());
-    if from == Ordinal::new(0) {
+    if deleted.is_empty() {
         return whole;
     }
-    let first = whole.segment(from).unwrap();
+    let from = Ordinal::new(deleted.end);
+    // Behind the last one nothing is left.
+    let end = || segments.last().map(|last| (last.end, last.hash_after));
+    let (first, hash_before) = whole.segment(from).map(|s| (s.first, s.hash_before)).or_else(end).unwrap();
+    let kept = segments.get(..deleted.start as usize).and_then(|kept| Some((kept.first()?, kept.last()?)));
+    let kept = kept.map(|(head, last)| KeptSegments {
+        from: head.ordinal,
+        to: Ordinal::new(deleted.start),
+        first: head.first,
+        hash_before: head.hash_before,
+        end: last.end,
+        hash_after: last.hash_after,
+        run: None,
+        head: None,
+    });
     let before = segments.iter().filter(|segment| segment.ordinal < from).flat_map(|segment| &segment.events);
     let mut run = before.filter_map(|placed| match &placed.event {
         Event::RunStarted { run, first_wal, db_id } => {
@@ -94,12 +116,12 @@ fn timeline(id: TimelineId, parent: Option<Position>, segments: &[SegmentSummary
         archive: ArchiveId([1; 16]),
         timeline: id,
         ordinal: from,
-        first: first.first,
-        hash_before: first.hash_before,
+        first,
+        hash_before,
         revision: 0,
         run: run.next_back(),
         head: None,
-        kept: Vec::new(),
+        kept: kept.into_iter().collect(),
         manifests: Vec::new(),
         unlogged: Vec::new(),
         created: Micros(0),
