@@ -128,8 +128,9 @@ impl ObjectKey {
         if !(self.0.starts_with("segments/") && self.0.ends_with(".seg")) {
             return None;
         }
-        match self.stem().split_once('-') {
-            None => self.stem().parse::<Ordinal>().ok().map(Ordinals::from),
+        let stem = self.stem();
+        match stem.split_once('-') {
+            None => stem.parse::<Ordinal>().ok().map(Ordinals::from),
             // One ordinal has one name.
             Some((first, last)) => {
                 Ordinals::new(first.parse().ok()?, last.parse().ok()?).filter(|ordinals| ordinals.is_merged())
