@@ -161,11 +161,14 @@ fn take_bases(root: &Path, dir: &PathBuf) {
                 archiver.close_manifest().await.unwrap_or_else(|e| panic!("{e}"));
             }
             let catalog = archive.load_catalog().await.unwrap_or_else(|e| panic!("{e}"));
-            let seen = catalog.current_timeline().expect("a timeline").barriers();
+            let timeline = catalog.current_timeline().expect("a timeline");
+            let seen = timeline.barriers();
             barriers = seen.len();
             let floor = base.floor.boundary.last_record().expect("records before the floor");
             // A log here lives for some twenty milliseconds; where the watch was not scheduled for so long, it is lost.
-            let outrun = seen.iter().any(|b| b.reason == BarrierReason::RecordsMissing && b.at >= base.floor.boundary);
+            let ended = timeline.runs().last().is_some_and(|run| run.number > base.run);
+            let outrun = ended
+                && seen.iter().any(|b| b.reason == BarrierReason::RecordsMissing && b.at >= base.floor.boundary);
             for target in [Target::Record(floor), Target::Latest] {
                 let options = PlanOptions { base: Some(base.id.clone()), ..PlanOptions::default() };
                 let plan = match plan(&archive, &catalog, &target, &options).await {

@@ -8,12 +8,13 @@
 use crate::{
     catalog::{
         model::{Catalog, KeptRange, ManifestPath, Named, Timeline},
-        schema::{BoundaryDocument, Position, SegmentSummary},
+        schema::{BaseDocument, BoundaryDocument, Position, SegmentSummary},
     },
     code::Code,
     error::{Error, Result},
     ids::{Boundary, Epoch, Ordinal, Ordinals, RunningHash, TimelineId},
     object_key::ObjectKey,
+    segment::entry::Event,
 };
 
 const DOING: &str = "checking the archive at";
@@ -198,6 +199,18 @@ pub struct Stretch<'a> {
     pub broken: Option<Broken>,
     /// The first segment that is missing before it, if that is what is wrong.
     pub missing: Option<Ordinal>,
+}
+
+impl Stretch<'_> {
+    /// Whether nothing is missing before a base's first record that a restore from it would need: its records begin behind
+    /// the first boundary here, or its run does begin here.
+    pub fn serves(&self, base: &BaseDocument) -> bool {
+        let Some(first) = self.segments.first() else { return false };
+        let mut events =
+            self.segments.iter().take_while(|s| s.first <= base.first_record).flat_map(|segment| &segment.events);
+        let mut begins = || events.any(|e| matches!(e.event, Event::RunStarted { run, .. } if run == base.run));
+        first.first < base.first_record || first.first == base.first_record && (self.broken.is_none() || begins())
+    }
 }
 
 /// The unbroken stretches of a timeline, in order: one, unless something was deleted or is lost.

@@ -44,8 +44,7 @@ fn reach(timeline: &Timeline, stretches: &[Stretch<'_>], base: &BaseDocument) ->
     let floor = base.floor.boundary;
     let (first, last) = stretches.iter().find_map(|stretch| {
         let (first, last) = (stretch.segments.first()?, stretch.segments.last()?);
-        let whole = stretch.broken.is_none() || first.first < base.first_record;
-        (whole && first.first <= base.first_record && floor <= last.end).then_some((first.first, last.end))
+        (stretch.serves(base) && floor <= last.end).then_some((first.first, last.end))
     })?;
     // The event that began its run can be lost with the segments before.
     let (start, end) = match timeline.run(base.run) {

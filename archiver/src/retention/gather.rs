@@ -1,7 +1,8 @@
 //! What there is: listings first, then the catalog.
 //!
 //! Owns: the order. An object that is in a listing and is named by nothing in a catalog that was read afterwards was not
-//! named when the catalog was read; one that came after the listing is not looked at.
+//! named when the catalog was read; one that came after the listing is not looked at. Manifests may be read meanwhile: which
+//! ones there are is still told by the catalog's own listing, and what they say never changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! From records that must stay to segments that stay, and to the statement about them.
 //!
 //! Owns: which segment a range begins and ends with. A restore behind deleted segments relies on two things (`pitr-replayer`,
-//! plan): its base begins behind the first segment of the range, and that segment had been written before the base's
+//! plan): its base (or its run) begins behind the first boundary of the range, and that segment had been written before the base's
 //! copy of RocksDB's MANIFEST was read to its end. [`Ranges::distrusted`] says which footer would tell. Pure.
 
 use std::{collections::BTreeMap, ops::Range};

@@ -69,10 +69,12 @@ pub(super) fn spans<'a>(timeline: &'a Timeline, bases: &'a [BaseDocument]) -> Ve
             pieces
                 .extend(run.filter(|run| begun.first().is_none_or(|(first, _)| run < first)).map(|run| (run, starts)));
         }
+        // Of a run that began here nothing is missing.
+        let assumed = pieces.len();
         pieces.extend(begun);
         let behind: Vec<Boundary> = pieces.iter().skip(1).map(|(_, at)| *at).chain([ends]).collect();
         for (index, ((run, start), end)) in pieces.iter().copied().zip(behind).enumerate() {
-            let cut = stretch.broken.is_some() && index == 0 && start == starts;
+            let cut = index < assumed;
             let inside = |at: Boundary| start <= at && at <= end;
             let serves = |b: &&&BaseDocument| {
                 let begins = if cut { b.first_record > start } else { b.first_record >= start };

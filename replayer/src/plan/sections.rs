@@ -3,7 +3,7 @@
 //! Owns: cutting a lineage at every hole, which section a target lies in, and which bases may serve behind a hole. An
 //! archive from which nothing was deleted and that is whole has one section, and none of this matters.
 //!
-//! Why a base behind a hole is exact. Records: it must begin behind the hole. Column families, ingestions and dropped
+//! Why a base behind a hole is exact. Records: it must begin behind the hole, or its run does. Column families, ingestions and dropped
 //! ranges that only the lost segments noted: they were in the MANIFEST when those were written, so a base whose copy of
 //! the MANIFEST reaches as far as the first segment behind the hole says it had been read has all of them. Before a
 //! hole nothing changes: the archiver reads the MANIFEST after the records of every segment, so what only a later one
@@ -17,7 +17,7 @@ use pitr_archive::{
     catalog::{
         invariants::{Cause, Stretch, stretches},
         model::Timeline,
-        schema::{BaseDocument, TagDocument},
+        schema::{BaseDocument, Position, TagDocument},
     },
     ids::{Boundary, Ordinal, TimelineId},
     object_key::ObjectKey,
@@ -25,7 +25,7 @@ use pitr_archive::{
 };
 
 use super::{
-    resolve,
+    facts, resolve,
     source::Source,
     stream::{Ancestor, Run, Stream},
 };
@@ -80,12 +80,12 @@ pub(crate) fn sections(
                 (None, None) => cuts.push(Cut { hole: None, parts: vec![part] }),
                 (_, hole) => {
                     let hole = hole.or_else(|| {
-                        // Of the parent, what the child does not need can have been deleted up to its end.
-                        let parent =
-                            lineage.iter().rev().map(|(timeline, _)| *timeline).find(|t| t.id() < ancestor.id());
-                        match parent.and_then(Timeline::deleted) {
-                            Some(_) => left_out(ancestor, &stretch, "what came before it was deleted", Cause::Deleted),
-                            None => left_out(ancestor, &stretch, "the parent's segments end before it", Cause::Lost),
+                        // Of those before it, what this one does not need can have been deleted up to their ends.
+                        let mut before =
+                            lineage.iter().map(|(timeline, _)| timeline).filter(|t| t.id() < ancestor.id());
+                        match before.any(|timeline| timeline.deleted().is_some()) {
+                            true => left_out(ancestor, &stretch, "what came before it was deleted", Cause::Deleted),
+                            false => left_out(ancestor, &stretch, "the parent's segments end before it", Cause::Lost),
                         }
                     });
                     cuts.push(Cut { hole, parts: vec![part] });
@@ -164,8 +164,9 @@ impl Section {
             // A run that begins behind the hole has lost nothing, also where it begins right there.
             let later_run = self.assumed.is_none_or(|run| run_of(base) > run);
             let of_base = |run: &&Run| (run.timeline, run.number) == run_of(base);
-            let begins_here = self.stream.runs.iter().find(of_base).is_some_and(|r| r.start.boundary >= self.starts());
-            let behind = base.first_record > self.starts() || begins_here;
+            let begins_here = |run: &Run| (self.starts()..=base.first_record).contains(&run.start.boundary);
+            let behind =
+                base.first_record > self.starts() || self.stream.runs.iter().find(of_base).is_some_and(begins_here);
             behind && (later_run || read.is_some_and(|read| base.manifest >= read))
         });
         Ok(here)
@@ -214,7 +215,13 @@ pub(crate) async fn holding<'a>(
     let at = match target {
         Target::Latest => return Ok(last),
         Target::Record(record) => record.after().unwrap_or(last.ends()),
-        Target::Tag(_) => tag.map_or(Boundary::START, |tag| tag.position.boundary),
+        Target::Tag(_) => match tag.map(|tag| tag.position) {
+            None => Boundary::START,
+            Some(tagged) => match with_hash(sections, source, &tagged).await? {
+                Some(section) => return Ok(section),
+                None => tagged.boundary,
+            },
+        },
         Target::Time(_) | Target::Sequence(_) => return by_search(sections, source, target).await,
     };
     for section in sections {
@@ -227,6 +234,18 @@ pub(crate) async fn holding<'a>(
         }
     }
     Ok(last)
+}
+
+/// Where a hole lies at a boundary, what is before it and what is behind it both have that boundary; the hash tells.
+async fn with_hash<'a>(sections: &'a [Section], source: &dyn Source, tagged: &Position) -> Result<Option<&'a Section>> {
+    let here = |section: &&Section| section.stream.holds(tagged.timeline, tagged.boundary);
+    for section in sections.iter().filter(here) {
+        let hashes = facts::hashes_at(&section.stream, source, tagged.boundary).await?;
+        if hashes.iter().any(|(_, hash)| *hash == tagged.hash) {
+            return Ok(Some(section));
+        }
+    }
+    Ok(None)
 }
 
 /// A time or a sequence number: each section is asked.

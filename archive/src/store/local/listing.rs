@@ -69,7 +69,9 @@ impl Directory<'_> {
             Err(Errno::NOENT) => return Ok(Found::default()),
             Err(e) => return Err(broken(e)),
         };
-        let mut entries = Dir::read_from(&open).map_err(broken)?;
+        // Of the same open directory: to open it again by "." would need a name that can be gone by now.
+        let again = open.try_clone().map_err(|e| failed("listing the archive", &self.path, e))?;
+        let mut entries = Dir::new(again).map_err(broken)?;
         // Files with names up to here are not wanted, and of a million of them none is asked for its size.
         let unwanted = self.after.and_then(|after| after.as_str().strip_prefix(&self.prefix));
         let unwanted = unwanted.filter(|name| !name.contains('/'));
@@ -103,21 +105,27 @@ impl Directory<'_> {
         let names = Arc::new(Mutex::new(names));
         thread::scope(|scope| {
             let looking: Vec<_> = (0..threads)
-                .map(|_| {
+                .filter_map(|_| {
                     let (open, names) = (&open, names.clone());
-                    scope.spawn(move || self.look_at_all(open, &names))
+                    // Where no more threads may be made, the others do it, or this one.
+                    thread::Builder::new().spawn_scoped(scope, move || self.look_at_all(open, &names)).ok()
                 })
                 .collect();
             drop(names);
+            let mut found = Found::default();
             let mut read = Ok(first);
             while let Ok(batch) = &mut read
                 && !batch.is_empty()
-                && send.send(std::mem::take(batch)).is_ok()
             {
+                let batch = std::mem::take(batch);
+                if looking.is_empty() {
+                    found = found.with(self.look(&open, batch)?);
+                } else if send.send(batch).is_err() {
+                    break;
+                }
                 read = more();
             }
             drop(send);
-            let mut found = Found::default();
             for thread in looking {
                 found = found.with(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
             }

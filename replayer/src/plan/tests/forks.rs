@@ -3,6 +3,7 @@
 use pitr_archive::Code;
 
 use super::{base, record, scene::Scene, summary};
+use crate::target::Target;
 
 #[test]
 fn below_a_fork_the_parent_s_bases_serve_also_where_the_beginning_of_their_run_was_deleted() {
@@ -34,5 +35,18 @@ fn a_child_s_base_serves_where_the_parent_was_deleted_up_to_the_fork_also_one_wh
         let plan = |n| summary(s.plan_on_child(&record(n)));
         assert_eq!(plan(10), Ok((11, base(0), 11)), "records from {first} on, {deleted:?} deleted");
         assert_eq!(plan(8), Err(Code::TargetBeforeStart), "before its floor, {deleted:?} deleted");
+    }
+}
+
+#[test]
+fn a_tag_at_the_fork_itself_is_the_child_s_or_the_parent_s_by_its_hash() {
+    for deleted in [0..0, 0..2, 1..2] {
+        let mut s = Scene::empty();
+        s.run_started(0, 10).session(1, 0).base(0, 1, 0).put(1).put(1).put(1).cut();
+        s.wal(11).put(1).put(1).put(1).put(1).put(1).cut();
+        s.fork(20).session(3, 8).base(8, 4, 8).tag("after the fork").put(1).cut();
+        s.prune_parent(deleted.clone());
+        let tag = Target::tag("after the fork");
+        assert_eq!(summary(s.plan_on_child(&tag)), Ok((8, base(1), 8)), "{deleted:?} deleted");
     }
 }
