@@ -33,7 +33,7 @@ use self::{branch::timeline_for, holding::HeldBack, join::join, merging::Merges}
 use crate::{
     base::{
         pace::Pace,
-        upload::{KnownFiles, Reading},
+        upload::{KnownFiles, Lookup, Reading},
     },
     config::{ArchiverConfig, Parts},
     control::Status,
@@ -283,7 +283,7 @@ impl Archiver {
     /// How the files of a base are read.
     pub(crate) fn reading(&self) -> Reading {
         let (rate, clock) = (self.parts.read_rate.clone(), self.parts.clock.clone());
-        Reading { at_once: self.config.uploads, rate, clock }
+        Reading { at_once: self.config.uploads, rate, clock, lookup: Lookup::Listing }
     }
 
     fn read(&mut self, haste: Haste) -> Result<Polled> {

@@ -34,7 +34,10 @@ use self::{
 };
 use crate::{
     Archiver, ArchiverConfig, Parts,
-    archiver::{SCAN_INTERVAL, captures::Captured},
+    archiver::{
+        SCAN_INTERVAL,
+        captures::{AGAIN, Captured},
+    },
     control::{Answer, ControlServer},
     elapsed::elapsed,
     engine::Polled,
@@ -342,7 +345,7 @@ impl Daemon {
         }
     }
 
-    /// Files that entered without the log are uploaded beside it.
+    /// Files of flushes, and those that entered without the log, are uploaded beside it.
     async fn capture_step(&mut self, now: Micros) -> Result<()> {
         match self.capture.take() {
             None => {
@@ -355,7 +358,7 @@ impl Daemon {
                 let captured = joined(task.await.map(Ok))?;
                 self.capture_failed = None;
                 if let Err(e) = self.archiver.captured(captured) {
-                    temporary(e, "files that entered without the log could not be uploaded; it is tried again")?;
+                    temporary(e, AGAIN)?;
                     self.capture_failed = Some(now);
                 }
             }

@@ -224,7 +224,15 @@ impl Archiver {
         let behind = self.oldest_read().is_some_and(|oldest| elapsed(oldest, now) >= BEHIND);
         let backlog =
             if behind || stuck || self.reach.failing().is_some() { Backlog::Stuck } else { Backlog::OnItsWay };
-        match self.held_back.decide(&self.config.budget, &holding, backlog, now) {
+        let act = self.held_back.decide(&self.config.budget, &holding, backlog, now);
+        // What flushes wrote goes before anything else: without it a restore takes longer, and that is all.
+        if self.held_back.alarm().is_some() && self.engine.leave_waiting_flushes()? {
+            tracing::warn!(
+                "files of flushes that waited for their upload were given up: a restore replays the log instead"
+            );
+            return Ok(base);
+        }
+        match act {
             Act::Nothing => Ok(base),
             Act::AbandonBase(limit) => {
                 tracing::warn!(%limit, "the base in progress is abandoned; another is taken later");

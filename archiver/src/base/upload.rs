@@ -124,6 +124,32 @@ pub struct Reading {
     pub rate: Option<Arc<Rate>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// How it is found out what the store has.
+    pub lookup: Lookup,
+}
+
+/// How it is found out which of the files that were there once are there now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// By one listing: for the many files of a base.
+    Listing,
+    /// By a request for each that is remembered: for a few files, which are new.
+    Each,
+}
+
+/// What the store has.
+enum There {
+    Listed(HashSet<ObjectKey>),
+    Asked,
+}
+
+impl There {
+    async fn has(&self, archive: &Archive, key: &ObjectKey) -> Result<bool> {
+        match self {
+            Self::Listed(there) => Ok(there.contains(key)),
+            Self::Asked => Ok(archive.store().size(key).await?.is_some()),
+        }
+    }
 }
 
 /// How often files are sent again because they were condemned meanwhile.
@@ -152,8 +178,13 @@ pub async fn upload(
 ) -> Result<Vec<BaseFile>> {
     // In this order: what was deleted since is in one or missing in the other.
     let mut condemned = known.condemned(archive).await?;
-    let there = archive.store().list(prefix::FILES, None).await?;
-    let there: HashSet<ObjectKey> = there.into_iter().map(|listed| listed.key).collect();
+    let there = match reading.lookup {
+        Lookup::Listing => {
+            let there = archive.store().list(prefix::FILES, None).await?;
+            There::Listed(there.into_iter().map(|listed| listed.key).collect())
+        }
+        Lookup::Each => There::Asked,
+    };
     for _ in 0..ATTEMPTS {
         let context = Context {
             archive,
@@ -184,7 +215,7 @@ struct Context<'a> {
     known: &'a KnownFiles,
     condemned: &'a HashSet<ObjectKey>,
     /// What the store has.
-    there: &'a HashSet<ObjectKey>,
+    there: &'a There,
     run: RunName,
     rate: Option<&'a Arc<Rate>>,
 }
@@ -196,8 +227,10 @@ impl Context<'_> {
 
     /// Whether a file that was there once can be counted on: what a base no longer needs is deleted, while this process
     /// remembers it.
-    fn is_there(&self, stored: &BaseFile) -> bool {
-        self.there.contains(&ObjectKey::file(&stored.object)) && !self.is_condemned(&stored.object)
+    async fn there(&self, stored: Option<&BaseFile>) -> Result<Option<BaseFile>> {
+        let Some(stored) = stored.filter(|stored| !self.is_condemned(&stored.object)) else { return Ok(None) };
+        let there = self.there.has(self.archive, &ObjectKey::file(&stored.object)).await?;
+        Ok(there.then(|| stored.clone()))
     }
 
     /// The name under which a file is sent.
@@ -224,23 +257,20 @@ async fn one(context: &Context<'_>, file: &CollectedFile) -> Result<BaseFile> {
     let identity = match file.unique_id {
         Some(id) => FileIdentity::unique(archive.keyring(), [id.0, id.1], file.size, file.number),
         None => {
-            let same_run = known.run == Some(run);
-            if same_run
-                && let Some(stored) = known.by_name.get(&(file.name.clone(), file.size))
-                && context.is_there(stored)
-            {
-                return Ok(described(stored));
+            let of_run = known.by_name.get(&(file.name.clone(), file.size)).filter(|_| known.run == Some(run));
+            if let Some(stored) = context.there(of_run).await? {
+                return Ok(described(&stored));
             }
             FileIdentity::content(archive.keyring(), content_hash(file, rate).await?, file.size)
         }
     };
     let identity = context.name(identity)?;
-    if let Some(stored) = known.by_object.get(identity.as_str()).filter(|stored| context.is_there(stored)) {
-        return Ok(described(stored));
+    if let Some(stored) = context.there(known.by_object.get(identity.as_str())).await? {
+        return Ok(described(&stored));
     }
     let sent = known.sent().get(identity.as_str()).cloned();
     // What was sent since the listing is not in it; a second attempt meets it.
-    if let Some(stored) = sent.filter(|stored| context.is_there(stored)) {
+    if let Some(stored) = context.there(sent.as_ref()).await? {
         return Ok(described(&stored));
     }
     let mut source = PassingBy::new(open(&file.held)?, rate.cloned());
@@ -315,7 +345,7 @@ mod tests {
         let archive =
             Archive::open_or_create(Arc::new(MemoryStore::new()), None, &SystemClock, &OsRandom).await.unwrap();
         let claim = archive.claim_epoch("test", &SystemClock, &OsRandom).await.unwrap();
-        let reading = Reading { at_once: 1, rate: None, clock: Arc::new(SystemClock) };
+        let reading = Reading { at_once: 1, rate: None, clock: Arc::new(SystemClock), lookup: Lookup::Listing };
         // With an id it is read once, without one it is hashed before.
         for (id, warm) in
             [(Some(SstUniqueId(1, 2)), false), (None, false), (Some(SstUniqueId(3, 4)), true), (None, true)]
@@ -380,7 +410,10 @@ mod tests {
             held: Held::Link(path.clone()),
         }];
         let mut known = KnownFiles::default();
-        let (run, reading) = ((TimelineId::FIRST, 0), Reading { at_once: 1, rate: None, clock: Arc::new(SystemClock) });
+        let (run, reading) = (
+            (TimelineId::FIRST, 0),
+            Reading { at_once: 1, rate: None, clock: Arc::new(SystemClock), lookup: Lookup::Listing },
+        );
         let first = upload(&archive, &claim, &OsRandom, &files, &known.clone(), run, &reading).await.unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(upload(&archive, &claim, &OsRandom, &files, &known, run, &reading).await.unwrap(), first);

@@ -110,9 +110,24 @@ pub(super) struct Sight {
 
 /// How files came into the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// Without the log: without them no replay crosses the place.
     Ingested,
+    /// By a flush: without them a restore replays more of the log.
     Flushed,
+}
+
+/// Files that are to be uploaded next.
+#[derive(Debug)]
+pub struct NextCapture {
+    /// The MANIFEST record that named them.
+    pub manifest: ManifestPoint,
+    /// Whose they are.
+    pub column_family: ColumnFamilyId,
+    /// How they came.
+    pub kind: Kind,
+    /// The pins.
+    pub files: Vec<CollectedFile>,
 }
 
 impl Sight {
@@ -143,6 +158,11 @@ impl PendingCapture {
 
     pub(super) fn is_flush(&self) -> bool {
         self.previous.is_some()
+    }
+
+    /// Its files are not in the archive yet.
+    pub(super) fn waits(&self) -> bool {
+        self.noted_in.is_none()
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -324,8 +344,8 @@ impl Engine {
     }
 
     /// The files to upload next, and what they belong to.
-    pub fn next_capture(&self) -> Option<(ManifestPoint, ColumnFamilyId, Vec<CollectedFile>)> {
-        let waiting = || self.state.captures.iter().filter(|pending| pending.noted_in.is_none());
+    pub fn next_capture(&self) -> Option<NextCapture> {
+        let waiting = || self.state.captures.iter().filter(|pending| pending.waits());
         // Without the files of an ingestion no replay crosses it; without those of a flush it only takes longer.
         let pending = waiting().find(|pending| !pending.is_flush()).or_else(|| waiting().next())?;
         let pins = self.registry.pins();
@@ -338,7 +358,12 @@ impl Engine {
             unique_id: file.unique_id,
             held: Held::Link(pins.path(PinKind::Table, file.number)),
         };
-        Some((pending.manifest, pending.column_family, pending.files.iter().map(collected).collect()))
+        Some(NextCapture {
+            manifest: pending.manifest,
+            column_family: pending.column_family,
+            kind: if pending.is_flush() { Kind::Flushed } else { Kind::Ingested },
+            files: pending.files.iter().map(collected).collect(),
+        })
     }
 
     /// They are in the archive: the stream says so. Nothing happens if the run that they belonged to has ended.
@@ -372,7 +397,7 @@ impl Engine {
         Ok(())
     }
 
-    /// They cannot be uploaded: the barrier stays one.
+    /// They cannot be uploaded: the barrier stays one, the log is replayed.
     pub fn not_captured(&mut self, manifest: ManifestPoint, cf: ColumnFamilyId) {
         self.state.captures.retain(|pending| (pending.manifest, pending.column_family) != (manifest, cf));
     }
@@ -401,7 +426,7 @@ impl Engine {
         self.release_unwanted_tables()
     }
 
-    fn release_unwanted_tables(&self) -> Result<()> {
+    pub(super) fn release_unwanted_tables(&self) -> Result<()> {
         let pending = self.state.captures.iter().flat_map(|pending| &pending.files);
         let seen = self.sights.iter().filter_map(|sight| sight.pinned.as_ref().ok()).flatten();
         if !self.seen_news {

@@ -81,6 +81,18 @@ impl Engine {
             .then(|| format!("{} others wait for their upload, {held} bytes with this one", waiting.len()))
     }
 
+    /// Gives up what waits for its upload; whether there was anything. The next flush joins nothing that was given up.
+    pub fn leave_waiting_flushes(&mut self) -> Result<bool> {
+        let before = (self.sights.len(), self.state.captures.len());
+        self.sights.retain(|sight| !sight.is_flush());
+        self.state.captures.retain(|pending| !(pending.is_flush() && pending.waits()));
+        let given_up = before != (self.sights.len(), self.state.captures.len());
+        if given_up {
+            self.release_unwanted_tables()?;
+        }
+        Ok(given_up)
+    }
+
     /// The flush is told of in its turn: its files wait for their upload.
     pub(super) fn flushed(&mut self, point: ManifestPoint, cf: ColumnFamilyId, edit: &[u8]) {
         use base64::Engine as _;

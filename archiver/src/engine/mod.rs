@@ -23,7 +23,7 @@
 mod advance;
 mod barriers;
 mod bases;
-mod capture;
+pub(crate) mod capture;
 mod emit;
 mod flushes;
 mod fork;

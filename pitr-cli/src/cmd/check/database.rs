@@ -16,7 +16,7 @@ use pitr_archive::{
     restore_marker,
     rocks::{
         built_in,
-        describe::{Ending, ManifestDescriber, Operations, WalDescriber, WalLine},
+        describe::{Ending, ManifestDescriber, ManifestLine, Operations, WalDescriber, WalLine},
         file_name::{self, FileKind},
         log_reader::Finality,
         options_file::{ColumnFamilySettings, DbSettings},
@@ -27,7 +27,7 @@ use pitr_archiver::{
     pin::{self, Places},
 };
 
-use super::Finding;
+use super::{Finding, flushes::Flushes};
 use crate::{args::common::DatabaseArgs, context::state_dir, output::text};
 
 /// RocksDB's recovery, measured on two cores: bytes of WAL and operations in a second.
@@ -262,13 +262,14 @@ fn link(dir: &Path, state: &Path) -> Result<Option<()>> {
 
 /// The logs that a restore would replay now, whether they can be read, and how long replaying them takes.
 fn log(layout: &Layout, findings: &mut Vec<Finding>) -> Option<f64> {
-    let first = match first_wal_needed(layout) {
-        Ok(first) => first,
+    let (first, flushes) = match manifest(layout) {
+        Ok(told) => told,
         Err(e) => {
             findings.push(Finding::failed("database.manifest", &e));
             return None;
         }
     };
+    findings.push(flushes.finding(flushes_are_of_no_use(layout).as_deref()));
     let mut bytes = 0;
     let mut ops = 0;
     let wals = match wals_from(&layout.wal_dir, first) {
@@ -323,7 +324,21 @@ fn log(layout: &Layout, findings: &mut Vec<Finding>) -> Option<f64> {
     Some(seconds)
 }
 
-fn first_wal_needed(layout: &Layout) -> Result<FileNumber> {
+/// Why a restore would replay the log all the same. What shows only in the log is not known here.
+fn flushes_are_of_no_use(layout: &Layout) -> Option<String> {
+    if layout.allow_2pc() {
+        return Some("the log can hold prepared transactions, so restores replay it".to_owned());
+    }
+    let families = layout.options.as_ref().map(|options| &options.families);
+    let mut filters = families.into_iter().flatten().filter_map(|(name, family)| {
+        let filter = family.compaction_filter.as_ref().or(family.compaction_filter_factory.as_ref())?;
+        Some(format!("column family {name} has the compaction filter {filter}, so restores replay the log"))
+    });
+    filters.next()
+}
+
+/// The first log that recovery needs, and what flushes have written.
+fn manifest(layout: &Layout) -> Result<(FileNumber, Flushes)> {
     let number = layout.current()?;
     let path = layout.db.join(file_name::manifest(number));
     let bytes = fs::read(&path).map_err(|e| error::io("reading", &path, e))?;
@@ -331,9 +346,14 @@ fn first_wal_needed(layout: &Layout) -> Result<FileNumber> {
     let rest = |describer: &ManifestDescriber| {
         usize::try_from(describer.offset()).ok().and_then(|at| bytes.get(at..)).unwrap_or_default()
     };
-    while describer.next(rest(&describer), Finality::Growing).is_some() {}
+    let mut flushes = Flushes::default();
+    while let Some(line) = describer.next(rest(&describer), Finality::Growing) {
+        if let ManifestLine::Edit(edit) = line {
+            flushes.learn(&edit);
+        }
+    }
     let state = describer.state();
-    Ok(if layout.allow_2pc() { state.first_wal_needed_2pc } else { state.first_wal_needed })
+    Ok((if layout.allow_2pc() { state.first_wal_needed_2pc } else { state.first_wal_needed }, flushes))
 }
 
 fn wals_from(dir: &Path, first: FileNumber) -> Result<Vec<(FileNumber, PathBuf)>> {

@@ -4,6 +4,7 @@
 //! `database`; each finding says what is so, how bad that is, and what to do.
 
 mod database;
+mod flushes;
 mod store;
 
 use pitr_archive::{
