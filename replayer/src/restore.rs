@@ -31,7 +31,11 @@ use crate::{
     in_place::{self, Present},
     owner::Owner,
     path_text,
-    plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive, flushed::laid_on},
+    plan::{
+        Note, PlannedPosition, RestorePlan,
+        archive_source::FromArchive,
+        flushed::{self, laid_on},
+    },
     progress::{Phase, Progress},
 };
 
@@ -223,7 +227,7 @@ pub async fn restore(
     };
     let published = match work.fill(small).await {
         Ok((totals, reused)) => publish(&staging, present.as_ref(), options).map(|aside| (totals, reused, aside)),
-        Err(e) => Err(e),
+        Err(e) => Err(flushed::advise(&plan.flushes, e)),
     };
     match published {
         Ok((totals, reused, aside)) => {

@@ -9,9 +9,10 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use pitr_archive::{
-    Result,
+    Error, Result,
     catalog::schema::{BaseDocument, BaseFile},
     ids::{Boundary, ColumnFamilyId, FileNumber, RunningHash, SequenceNumber},
+    object_key::ObjectKey,
     rocks::file_name,
     segment::entry::{CapturedFile, ColumnFamilyChange, ManifestPoint},
 };
@@ -92,6 +93,15 @@ pub(crate) fn laid_on(base: BaseDocument, plan: &RestorePlan) -> BaseDocument {
         first_record: plan.base.first_record,
         first_hash: plan.base.first_hash,
         ..base
+    }
+}
+
+/// What a lost or damaged file of a flush held is in the log, too: says so.
+pub(crate) fn advise(flushes: &[PlannedFlush], e: Error) -> Error {
+    let mut files = flushes.iter().flat_map(|flush| &flush.files);
+    match e.object().is_some_and(|object| files.any(|file| ObjectKey::file(&file.object).as_str() == object)) {
+        true => e.hint("it is a flush's, and the log holds the same: restore with --engine native"),
+        false => e,
     }
 }
 

@@ -2,9 +2,10 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use pitr_archive::{
-    Code,
+    Code, Error,
     catalog::schema::BaseColumnFamily,
     ids::{ColumnFamilyId, ContentHash, Epoch, FileNumber},
+    object_key::ObjectKey,
     rocks::version_edit::{InternalKey, NewFile, VersionEdit},
     segment::entry::{CapturedFile, ColumnFamilyChange, Event},
 };
@@ -13,6 +14,7 @@ use super::{
     super::{
         PlanOptions, RestorePlan,
         engine::{Engine, EngineChoice},
+        flushed::advise,
     },
     record,
     scene::{Scene, b, point, seq},
@@ -149,4 +151,15 @@ fn what_a_flush_may_have_changed_beside_writing_it_down_is_left_to_the_log() {
     s.event(flush(0, (6, 5), 11, 2)).cut();
     s.bases[0].column_families[0].compaction_filter = Some("ttl".to_owned());
     assert_eq!(used(&s.plan(&record(7)).unwrap()).0, [0; 0], "a filter");
+}
+
+#[test]
+fn who_lacks_a_flush_s_file_is_told_of_the_log_and_who_lacks_anything_else_is_not() {
+    let mut s = begun(1);
+    s.event(flush(0, (6, 5), 11, 2)).cut();
+    let plan = s.plan(&record(7)).unwrap();
+    let lost = |object: &str| Error::new(Code::ObjectMissing, "reading").on(ObjectKey::file(object));
+    assert!(advise(&plan.flushes, lost("o")).hint_text().contains("--engine native"));
+    assert_eq!(advise(&plan.flushes, lost("p")).hint_text(), Code::ObjectMissing.hint());
+    assert_eq!(advise(&[], lost("o")).hint_text(), Code::ObjectMissing.hint());
 }
