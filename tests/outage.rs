@@ -91,6 +91,26 @@ fn an_outage_that_crosses_the_budget_is_a_barrier_and_a_new_base_where_that_is_a
 }
 
 #[test]
+fn files_of_flushes_that_the_archive_does_not_take_are_given_up_before_anything_of_the_log_is() {
+    let Some(disk) = Mount::memory(64 << 20) else { return };
+    let files = disk.path().join("archive/files");
+    std::fs::create_dir_all(&files).unwrap();
+    let Some(files) = Mount::memory_over(&files, 64 << 20) else { return };
+    files.remount(Access::ReadOnly);
+    let options = ["--pin-budget", "2MiB", "--when-full", "barrier", "--ship-flushes"];
+    let mut scene = Scene::with_options(None, Some(&disk.path()), settings(), &options);
+    let mut most = 0;
+    wait("they are given up again and again", || {
+        most = most.max(status(&scene).pinned_bytes);
+        scene.site.log().matches("files of flushes that waited for their upload were given up").count() >= 3
+    });
+    assert!(most < BUDGET + SLACK, "{most} bytes were held");
+    scene.database_is_well();
+    files.remount(Access::ReadWrite);
+    scene.end(Barriers::None);
+}
+
+#[test]
 fn the_server_s_disk_is_never_filled_below_the_floor_whatever_the_policy_says() {
     let (Some(database), Some(disk)) = (Mount::memory(88 << 20), Mount::memory(64 << 20)) else { return };
     let floor = 64 << 20;

@@ -129,12 +129,17 @@ impl<'a> Hold<'a> {
     }
 }
 
-/// What is read of every timeline on the way: a plan that crosses a fork reads the parent's segments, and the child's.
-fn held(plan: &RestorePlan) -> Vec<HeldSegments> {
+/// What is read of every timeline on the way: a plan that crosses a fork reads the parent's segments, and the child's. With
+/// them what names the files that are laid down or ingested: it can lie behind the target, and files are kept for as long as
+/// they are named.
+pub(crate) fn held(plan: &RestorePlan) -> Vec<HeldSegments> {
     let mut held: BTreeMap<TimelineId, HeldSegments> = BTreeMap::new();
-    for s in &plan.segments {
-        let (from, to) = (s.ordinal, s.ordinals().next().unwrap_or(s.ordinal));
-        let all = held.entry(s.timeline).or_insert(HeldSegments { timeline: s.timeline, from, to });
+    let replayed = plan.segments.iter().map(|segment| (segment.timeline, segment.ordinals()));
+    let flushed = plan.flushes.iter().map(|flush| flush.told_in);
+    let ingested = plan.ingestions.iter().flat_map(|ingestion| &ingestion.parts).map(|part| part.told_in);
+    for (timeline, ordinals) in replayed.chain(flushed).chain(ingested) {
+        let (from, to) = (ordinals.first(), ordinals.next().unwrap_or(ordinals.first()));
+        let all = held.entry(timeline).or_insert(HeldSegments { timeline, from, to });
         (all.from, all.to) = (all.from.min(from), all.to.max(to));
     }
     held.into_values().collect()

@@ -45,6 +45,7 @@ pub enum Access {
 pub struct Mount {
     /// Holds the image and the mount point.
     root: tempfile::TempDir,
+    at: PathBuf,
     /// The block device; none in memory.
     device: Option<String>,
     mounted: bool,
@@ -84,27 +85,38 @@ impl Mount {
 
     /// Memory of so many bytes. `None` where it cannot be had.
     pub fn memory(bytes: u64) -> Option<Self> {
+        Self::new().with_memory(bytes)
+    }
+
+    /// The same over a directory that is there.
+    pub fn memory_over(at: &Path, bytes: u64) -> Option<Self> {
         let mut mount = Self::new();
+        at.clone_into(&mut mount.at);
+        mount.with_memory(bytes)
+    }
+
+    fn with_memory(mut self, bytes: u64) -> Option<Self> {
         let size = format!("size={bytes}");
-        match run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "pitr-test"]).arg(mount.path())) {
-            Ok(_) => mount.mounted = true,
+        match run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "pitr-test"]).arg(self.path())) {
+            Ok(_) => self.mounted = true,
             Err(why) => {
                 say_skipped(&format!("nothing can be mounted here ({why}): no small file system was tested"));
                 return None;
             }
         }
-        Some(mount)
+        Some(self)
     }
 
     fn new() -> Self {
         let root = scratch::directory();
-        std::fs::create_dir(root.path().join("mounted")).expect("a mount point");
-        Self { root, device: None, mounted: false }
+        let at = root.path().join("mounted");
+        std::fs::create_dir(&at).expect("a mount point");
+        Self { root, at, device: None, mounted: false }
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> PathBuf {
-        self.root.path().join("mounted")
+        self.at.clone()
     }
 
     /// What is not on the disk is lost, and every access fails from now on: nothing is flushed, not even the journal.

@@ -394,6 +394,26 @@ impl<'a> VersionEdit<'a> {
         out
     }
 
+    /// Of a flush whose table files are all that it changed, and which came by itself: the log that its column family needs
+    /// from then on.
+    ///
+    /// # Errors
+    /// Why it is not that, in words.
+    pub fn lone_flush(&self) -> Result<FileNumber, &'static str> {
+        let names_blobs = |file: &NewFile<'_>| file.oldest_blob_file_number.is_some_and(|number| number.get() != 0);
+        if self.in_atomic_group.is_some() {
+            Err("column families are flushed together")
+        } else if !(self.blob_file_additions.is_empty() && self.blob_file_garbages.is_empty())
+            || self.new_files.iter().any(names_blobs)
+        {
+            Err("it wrote blob files")
+        } else if !self.deleted_files.is_empty() || self.new_files.iter().any(|file| file.level != 0) {
+            Err("it did not only write files of level 0")
+        } else {
+            self.log_number.ok_or("it does not say which log is needed from then on")
+        }
+    }
+
     /// The minimum log number to keep that the edit gives, in either of its two places.
     pub fn effective_min_log_number_to_keep(&self) -> Option<FileNumber> {
         let in_files = self.new_files.iter().filter_map(|file| file.min_log_number_to_keep);

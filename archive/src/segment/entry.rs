@@ -263,6 +263,10 @@ pub enum Event {
         edit: String,
         /// Its files, in the edit's order.
         files: Vec<CapturedFile>,
+        /// The oldest log that any column family needed behind it, where the MANIFEST said so with it: one that is idle
+        /// names an old log in edits of its own for ever.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        first_wal_needed: Option<FileNumber>,
     },
     /// Records that were archived and then taken back by the server; replay leaves them out.
     Withdrawn {

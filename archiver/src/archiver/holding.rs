@@ -203,36 +203,49 @@ impl Archiver {
         })
     }
 
-    /// Keeps what is held back within its limits; says whether the base in progress has to go. Only what is not
-    /// acknowledged is held for long, so with nothing of it there is nothing to measure.
-    pub(crate) fn keep_within_limits(&mut self, now: Micros, base: BaseInProgress) -> Result<BaseInProgress> {
-        // Behind a fork nothing is read, until the archive has answered.
-        let forked = self.engine.forked().is_some();
-        // Nor while the server has a log that cannot be read or crossed: then logs are only held.
-        let stuck = self.engine.waiting().is_some();
-        let unshipped = self.pending.is_some() || !self.engine.stream.is_empty();
-        let waits = unshipped || base == BaseInProgress::Yes || forked || stuck;
-        if !(waits || self.held_back.alarm().is_some()) || !self.held_back.is_due(now) {
-            return Ok(base);
-        }
+    /// What is held back now, as it counts for the limits.
+    fn holding_beside(&self, base: BaseInProgress) -> Result<Holding> {
         let mut holding = self.holding()?;
         if base == BaseInProgress::No {
             // Nothing that could be abandoned, so nothing that goes before the log.
             holding.base = 0;
         }
-        // What is not read yet can be far older: as long as it goes on, that is no reason.
-        let behind = self.oldest_read().is_some_and(|oldest| elapsed(oldest, now) >= BEHIND);
-        let backlog =
-            if behind || stuck || self.reach.failing().is_some() { Backlog::Stuck } else { Backlog::OnItsWay };
-        let act = self.held_back.decide(&self.config.budget, &holding, backlog, now);
-        // What flushes wrote goes before anything else: without it a restore takes longer, and that is all.
-        if self.held_back.alarm().is_some() && self.engine.leave_waiting_flushes()? {
+        Ok(holding)
+    }
+
+    /// Whether anything is held that an unreachable archive would leave here. Only what is not acknowledged is held for
+    /// long, so with nothing of it there is nothing to measure.
+    fn holds_something(&self, base: BaseInProgress) -> bool {
+        // Behind a fork nothing is read, until the archive has answered.
+        let forked = self.engine.forked().is_some();
+        // Nor while the server has a log that cannot be read or crossed: then logs are only held.
+        let stuck = self.engine.waiting().is_some();
+        let unshipped = self.pending.is_some() || !self.engine.stream.is_empty();
+        let files_wait = self.engine.files_wait();
+        unshipped || files_wait || base == BaseInProgress::Yes || forked || stuck
+    }
+
+    /// Keeps what is held back within its limits; says whether the base in progress has to go.
+    pub(crate) fn keep_within_limits(&mut self, now: Micros, base: BaseInProgress) -> Result<BaseInProgress> {
+        let waits = self.holds_something(base) || self.held_back.alarm().is_some();
+        if !waits || !self.held_back.is_due(now) {
+            return Ok(base);
+        }
+        let mut holding = self.holding_beside(base)?;
+        // What flushes wrote goes before anything else: without it a restore takes longer, and that is all. What is decided
+        // then is decided on what is left: flushes that keep coming must not keep the log from its turn.
+        if self.config.budget.judge(&holding) != Verdict::Fine && self.engine.leave_waiting_flushes()? {
             tracing::warn!(
                 "files of flushes that waited for their upload were given up: a restore replays the log instead"
             );
-            return Ok(base);
+            holding = self.holding_beside(base)?;
         }
-        match act {
+        // What is not read yet can be far older: as long as it goes on, that is no reason.
+        let behind = self.oldest_read().is_some_and(|oldest| elapsed(oldest, now) >= BEHIND);
+        let stuck = self.engine.waiting().is_some();
+        let backlog =
+            if behind || stuck || self.reach.failing().is_some() { Backlog::Stuck } else { Backlog::OnItsWay };
+        match self.held_back.decide(&self.config.budget, &holding, backlog, now) {
             Act::Nothing => Ok(base),
             Act::AbandonBase(limit) => {
                 tracing::warn!(%limit, "the base in progress is abandoned; another is taken later");

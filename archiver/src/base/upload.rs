@@ -371,6 +371,43 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_file_that_is_known_is_sent_again_only_where_its_object_is_gone_however_that_is_found_out() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("held.sst");
+        for (lookup, id) in [Lookup::Listing, Lookup::Each].into_iter().zip([Some(SstUniqueId(1, 2)), None]) {
+            let archive =
+                Archive::open_or_create(Arc::new(MemoryStore::new()), None, &SystemClock, &OsRandom).await.unwrap();
+            let claim = archive.claim_epoch("test", &SystemClock, &OsRandom).await.unwrap();
+            let reading = Reading { at_once: 1, rate: None, clock: Arc::new(SystemClock), lookup };
+            let run = (TimelineId::FIRST, 0);
+            let mut known = KnownFiles::default();
+            let files = [CollectedFile {
+                name: "000007.sst".to_owned(),
+                number: FileNumber::new(7),
+                column_family: ColumnFamilyId::DEFAULT,
+                path_id: 0,
+                size: 4,
+                unique_id: id,
+                held: Held::Link(path.clone()),
+            }];
+            std::fs::write(&path, "data").unwrap();
+            let sent = upload(&archive, &claim, &OsRandom, &files, &known, run, &reading).await.unwrap();
+            known.published(&sent, run, run);
+            // Whoever reads it now fails.
+            std::fs::remove_file(&path).unwrap();
+            let again = upload(&archive, &claim, &OsRandom, &files, &known, run, &reading).await.unwrap();
+            assert_eq!(again, sent, "{lookup:?}");
+            let object = ObjectKey::file(&sent.first().unwrap().object);
+            archive.store().delete(&object).await.unwrap();
+            let failed = upload(&archive, &claim, &OsRandom, &files, &known, run, &reading).await.unwrap_err();
+            assert_eq!(failed.code(), Code::FileNotFound, "{lookup:?}");
+            std::fs::write(&path, "data").unwrap();
+            upload(&archive, &claim, &OsRandom, &files, &known, run, &reading).await.unwrap();
+            assert!(archive.store().size(&object).await.unwrap().is_some(), "{lookup:?}");
+        }
+    }
+
     #[test]
     fn files_that_the_database_has_not_any_more_are_forgotten_after_two_bases() {
         let file = |n: u64| BaseFile {

@@ -84,6 +84,9 @@ pub struct PendingCapture {
     /// Of a flush: the MANIFEST record of the one before it ([`Event::Flushed`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<ManifestPoint>,
+    /// Of a flush: the first log needed behind it, where the MANIFEST has said so with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_wal_needed: Option<FileNumber>,
     /// The segment with the event that says so, once there is one.
     #[serde(skip)]
     noted_in: Option<Ordinal>,
@@ -152,8 +155,24 @@ impl PendingCapture {
         edit: String,
         files: Vec<PinnedTable>,
     ) -> Self {
-        let previous = Some(previous);
-        Self { manifest, column_family, edit, behind: false, settings: None, files, previous, noted_in: None }
+        Self {
+            manifest,
+            column_family,
+            edit,
+            behind: false,
+            settings: None,
+            files,
+            previous: Some(previous),
+            first_wal_needed: None,
+            noted_in: None,
+        }
+    }
+
+    /// The flush at `manifest` was said to need no log below this one.
+    pub(super) fn learn_first_wal_needed(&mut self, manifest: ManifestPoint, wal: FileNumber) {
+        if self.is_flush() && self.manifest == manifest && self.waits() {
+            self.first_wal_needed = Some(wal);
+        }
     }
 
     pub(super) fn is_flush(&self) -> bool {
@@ -336,11 +355,17 @@ impl Engine {
                     settings,
                     files,
                     previous: None,
+                    first_wal_needed: None,
                     noted_in: None,
                 });
                 String::new()
             }
         }
+    }
+
+    /// Whether files wait for their upload.
+    pub fn files_wait(&self) -> bool {
+        self.state.captures.iter().any(PendingCapture::waits)
     }
 
     /// The files to upload next, and what they belong to.
@@ -379,7 +404,14 @@ impl Engine {
         });
         let (edit, files) = (pending.edit.clone(), files.collect());
         let event = match pending.previous {
-            Some(previous) => Event::Flushed { manifest, previous, column_family: cf, edit, files },
+            Some(previous) => Event::Flushed {
+                manifest,
+                previous,
+                column_family: cf,
+                edit,
+                files,
+                first_wal_needed: pending.first_wal_needed,
+            },
             None => Event::Captured {
                 manifest,
                 column_family: cf,

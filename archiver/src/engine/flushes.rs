@@ -7,7 +7,12 @@
 //! Refuses: flushes whose log numbers do not tell everything. With two-phase commit a flush can be of prepared data; members
 //! of an atomic group are one change that cannot be told by one place each; values in blob files lie beside the table.
 
-use pitr_archive::{Result, ids::ColumnFamilyId, rocks::version_edit::VersionEdit, segment::entry::ManifestPoint};
+use pitr_archive::{
+    Result,
+    ids::{ColumnFamilyId, FileNumber},
+    rocks::version_edit::VersionEdit,
+    segment::entry::ManifestPoint,
+};
 
 use super::{
     Engine,
@@ -49,11 +54,8 @@ impl Engine {
         if self.layout.allow_2pc() || self.state.transactions.policy().is_some() {
             return Ok(Err("the database's log can hold prepared transactions".to_owned()));
         }
-        if edit.in_atomic_group.is_some() {
-            return Ok(Err("column families are flushed together".to_owned()));
-        }
-        if !edit.blob_file_additions.is_empty() {
-            return Ok(Err("it wrote blob files".to_owned()));
+        if let Err(why) = edit.lone_flush() {
+            return Ok(Err(why.to_owned()));
         }
         let bytes: u64 = edit.new_files.iter().fold(0, |sum, file| sum.saturating_add(file.file_size));
         if let Some(why) = self.too_many_flushes_wait(bytes) {
@@ -91,6 +93,14 @@ impl Engine {
             self.release_unwanted_tables()?;
         }
         Ok(given_up)
+    }
+
+    /// The MANIFEST says behind a flush which logs no column family needs any more. Behind another one it would speak of that
+    /// one's files, too.
+    pub(super) fn note_first_wal_needed(&mut self, wal: FileNumber) {
+        if let Some(last) = self.state.flushed {
+            self.state.captures.iter_mut().for_each(|pending| pending.learn_first_wal_needed(last, wal));
+        }
     }
 
     /// The flush is told of in its turn: its files wait for their upload.

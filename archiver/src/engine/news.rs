@@ -234,6 +234,7 @@ impl Engine {
                 self.leave_open(point, None, hi)?;
             }
             Change::Flush { cf, edit, .. } => self.flushed(point, cf, &edit),
+            Change::MinLogNumberToKeep { number } => self.note_first_wal_needed(number),
             _ => {}
         }
         Ok(())

@@ -121,7 +121,7 @@ pub(super) async fn decide(
             let why = obstacle.unwrap_or("no flush behind the base and wholly before the target is in the archive");
             match wanted {
                 EngineChoice::Flush => {
-                    Err(Error::new(Code::TargetUnsupported, "planning a restore with shipped flushes to")
+                    Err(Error::new(Code::EngineUnusable, "planning a restore with shipped flushes to")
                         .on(arrival.target)
                         .with("they cannot be used", why)
                         .hint(

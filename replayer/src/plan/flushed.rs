@@ -6,12 +6,15 @@
 //! one for which that does not hold ends the chain, and from there on the log is replayed.
 //! Refuses: nothing. Where no flush can be used the plan is the one without them, and says why.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use pitr_archive::{
     Error, Result,
     catalog::schema::{BaseDocument, BaseFile},
-    ids::{Boundary, ColumnFamilyId, FileNumber, RunningHash, SequenceNumber},
+    ids::{Boundary, ColumnFamilyId, FileNumber, Ordinals, RunningHash, SequenceNumber, TimelineId},
     object_key::ObjectKey,
     rocks::file_name,
     segment::entry::{CapturedFile, ColumnFamilyChange, ManifestPoint},
@@ -38,6 +41,9 @@ pub struct PlannedFlush {
     pub files: Vec<CapturedFile>,
     /// The largest sequence number in them.
     pub largest_sequence: SequenceNumber,
+    /// The segment that names them.
+    #[serde(skip)]
+    pub told_in: (TimelineId, Ordinals),
     /// Index into the paths of the column family, of each file.
     #[serde(skip)]
     path_ids: Vec<u32>,
@@ -114,22 +120,11 @@ struct Said {
 
 fn read(flush: &Flush) -> Option<Said> {
     edit::look(&flush.edit, |edit| {
-        let plain = edit.deleted_files.is_empty()
-            && edit.blob_file_additions.is_empty()
-            && edit.blob_file_garbages.is_empty()
-            && edit.in_atomic_group.is_none()
-            && edit
-                .new_files
-                .iter()
-                .all(|file| file.level == 0 && file.oldest_blob_file_number.is_none_or(|n| n.get() == 0))
-            && edit.column_family == flush.column_family
-            && edit
-                .new_files
-                .iter()
-                .map(|file| (file.number, file.file_size))
-                .eq(flush.files.iter().map(|file| (file.number, file.size)));
+        let named = edit.new_files.iter().map(|file| (file.number, file.file_size));
+        let shipped = flush.files.iter().map(|file| (file.number, file.size));
+        let this = edit.column_family == flush.column_family && named.eq(shipped);
         Some(Said {
-            log_number: edit.log_number.filter(|_| plain)?,
+            log_number: edit.lone_flush().ok().filter(|_| this)?,
             largest: edit.new_files.iter().map(|file| file.largest_seqno).max().unwrap_or_default(),
             path_ids: edit.new_files.iter().map(|file| file.path_id.into()).collect(),
         })
@@ -174,6 +169,12 @@ pub(crate) async fn advance(
         let joins = reaches && known && flush.previous <= end && said.largest <= sequence;
         let Some(log) = logs.get_mut(&flush.column_family).filter(|_| joins) else { break };
         *log = said.log_number.max(*log);
+        if let Some(needed) = flush.first_wal_needed {
+            // Of a column family that was dropped before the flush, however long after the target, it does not speak.
+            let dropped = dropped_before(stream, run, flush.manifest);
+            let others = logs.iter_mut().filter(|(id, _)| !dropped.contains(id));
+            others.for_each(|(_, log)| *log = needed.max(*log));
+        }
         end = flush.manifest;
         flushes.push(PlannedFlush {
             column_family: flush.column_family,
@@ -181,12 +182,11 @@ pub(crate) async fn advance(
             edit: flush.edit.clone(),
             files: flush.files.clone(),
             largest_sequence: said.largest,
+            told_in: flush.told_in,
             path_ids: said.path_ids,
         });
     }
     families.for_each(|edit| apply(&mut logs, edit));
-    // By the column families alone. `MinLogNumberToKeep` says more (one that is idle names an old log for ever), in a record of its
-    // own; but it leaves out column families that were dropped between the target and the flush.
     let first_wal = logs.into_values().min().unwrap_or_default();
     if flushes.is_empty() || first_wal <= base.first_wal {
         return Ok(None);
@@ -198,6 +198,11 @@ pub(crate) async fn advance(
     let hashes = facts::hashes_at(stream, source, first_record).await?;
     let Some((_, first_hash)) = hashes.first().copied() else { return Ok(None) };
     Ok(Some(Advanced { flushes, first_wal, first_record, first_hash }))
+}
+
+fn dropped_before(stream: &Stream, run: Run, manifest: ManifestPoint) -> BTreeSet<ColumnFamilyId> {
+    let drops = stream.families_of(run).filter(|event| event.change == ColumnFamilyChange::Dropped);
+    drops.filter(|event| event.manifest < manifest).map(|event| event.id).collect()
 }
 
 fn apply(logs: &mut BTreeMap<ColumnFamilyId, FileNumber>, edit: &ColumnFamilyEdit) {

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use pitr_archive::{
     Code, Error, Result,
     catalog::schema::BaseDocument,
-    ids::{Boundary, ColumnFamilyId, SequenceNumber},
+    ids::{Boundary, ColumnFamilyId, Ordinals, SequenceNumber, TimelineId},
     rocks::{
         transactions::Transactions,
         version_edit::VersionEdit,
@@ -65,6 +65,9 @@ pub struct IngestedPart {
     pub edit: String,
     /// The files, in the edit's order.
     pub files: Vec<CapturedFile>,
+    /// The segment that names them.
+    #[serde(skip)]
+    pub told_in: (TimelineId, Ordinals),
 }
 
 impl PlannedIngestion {
@@ -167,6 +170,7 @@ impl Judge<'_> {
                 column_family: capture.column_family,
                 edit: capture.edit.clone(),
                 files: capture.files.clone(),
+                told_in: capture.told_in,
             })
             .collect();
         Ok(Ok(PlannedIngestion { manifest, at, sequence: there, sequence_after, parts }))

@@ -15,7 +15,7 @@ use pitr_archive::{
         crossing::Footing,
         schema::{BaseDocument, SegmentSummary, TimeSample},
     },
-    ids::{Boundary, ColumnFamilyId, FileNumber, SequenceNumber, TimelineId},
+    ids::{Boundary, ColumnFamilyId, FileNumber, Ordinals, SequenceNumber, TimelineId},
     segment::entry::{BarrierReason, Blocks, CapturedSettings, Entry, Event, ManifestPoint},
 };
 
@@ -199,7 +199,7 @@ impl Stream {
         let mut piece = Piece { timeline: ancestor.timeline, summary, start, end: start, until, first_event };
         for placed in piece.summary.events.iter().filter(|e| piece.keeps_event(e.at, &e.event)) {
             let place = self.place_at(placed.at);
-            self.note(ancestor.timeline, place, &placed.event);
+            self.note((ancestor.timeline, piece.summary.ordinals()), place, &placed.event);
             self.events.push(Placed { place, event: placed.event.clone() });
         }
         piece.end = self.place_at(until.map_or(piece.summary.end, |until| piece.summary.end.min(until)));
@@ -214,7 +214,8 @@ impl Stream {
         }
     }
 
-    fn note(&mut self, timeline: TimelineId, place: Place, event: &Event) {
+    fn note(&mut self, told_in: (TimelineId, Ordinals), place: Place, event: &Event) {
+        let (timeline, _) = told_in;
         match event {
             Event::RunStarted { run, .. } => self.runs.push(Run { timeline, number: *run, start: place }),
             Event::SessionStarted { manifest, .. } => self.sessions.push(Session { place, manifest: *manifest }),
@@ -239,6 +240,7 @@ impl Stream {
             }),
             Event::Captured { manifest, column_family, edit, files, behind, settings } => self.captures.push(Capture {
                 place,
+                told_in,
                 manifest: *manifest,
                 column_family: *column_family,
                 edit: edit.clone(),
@@ -246,14 +248,18 @@ impl Stream {
                 behind: *behind,
                 settings: settings.clone(),
             }),
-            Event::Flushed { manifest, previous, column_family, edit, files } => self.flushes.push(Flush {
-                place,
-                manifest: *manifest,
-                previous: *previous,
-                column_family: *column_family,
-                edit: edit.clone(),
-                files: files.clone(),
-            }),
+            Event::Flushed { manifest, previous, column_family, edit, files, first_wal_needed } => {
+                self.flushes.push(Flush {
+                    place,
+                    told_in,
+                    manifest: *manifest,
+                    previous: *previous,
+                    column_family: *column_family,
+                    edit: edit.clone(),
+                    files: files.clone(),
+                    first_wal_needed: *first_wal_needed,
+                })
+            }
             Event::UnloggedTolerated { column_families, .. } => self.unlogged.push((place, column_families.clone())),
             // Collected once all intervals are known.
             Event::IntervalClosed { .. } => {}

@@ -1,12 +1,12 @@
 //! What shipping the files of flushes would cost, from what a MANIFEST tells of the flushes so far.
 //!
-//! Owns: telling a flush from the opening snapshot and from compactions, and the words for people.
+//! Owns: which of them would be shipped, at what rate they come, and the words for people.
 //! Refuses: to guess where the MANIFEST is too young to tell a rate.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use pitr_archive::rocks::describe::EditLine;
+use pitr_archive::rocks::{describe::EditLine, manifest::Change, version_edit::VersionEdit};
 
 use super::Finding;
 use crate::output::text;
@@ -29,14 +29,19 @@ impl Flushes {
     /// Learns what an edit says, in the MANIFEST's order.
     pub fn learn(&mut self, edit: &EditLine) {
         // The snapshot that opens a MANIFEST lists files without saying what the last sequence number was then.
-        let by_flush = edit.log_number.is_some()
-            && edit.last_sequence.is_some()
-            && edit.deleted_files.is_empty()
-            && edit.added_files.iter().all(|file| file.level == 0);
-        if !by_flush {
+        if edit.last_sequence.is_some() {
+            edit.changes.iter().for_each(|change| self.learn_change(change));
+        }
+    }
+
+    fn learn_change(&mut self, change: &Change) {
+        let Change::Flush { edit: payload, .. } = change else { return };
+        // What cannot be decoded is told of where the MANIFEST itself is judged.
+        let Ok(flush) = VersionEdit::decode(payload) else { return };
+        if flush.lone_flush().is_err() {
             return;
         }
-        for file in &edit.added_files {
+        for file in &flush.new_files {
             self.files += 1;
             self.bytes = self.bytes.saturating_add(file.file_size);
             // Versions before 6.x do not say when, and say 0.
@@ -55,7 +60,7 @@ impl Flushes {
             return Finding::info(ID, format!("--ship-flushes would gain nothing here: {why}"));
         }
         let said = if self.files == 0 {
-            "the MANIFEST names no flush yet, so what it would cost cannot be said".to_owned()
+            "the MANIFEST names no flush yet that would be shipped, so what it would cost cannot be said".to_owned()
         } else {
             let named = format!(
                 "the MANIFEST names {} with {}",
@@ -72,7 +77,7 @@ impl Flushes {
         Finding::info(
             ID,
             format!(
-                "with --ship-flushes restores replay only the log behind the last flush, and the archive grows by what flushes write, before compression of the log's segments: {said}"
+                "with --ship-flushes restores replay only the log behind the last flush, and the archive grows by what flushes write: {said}"
             ),
         )
     }
@@ -91,7 +96,12 @@ impl Flushes {
 mod tests {
     use pitr_archive::{
         ids::{FileNumber, SequenceNumber},
-        rocks::version_edit::{DeletedFile, InternalKey, NewFile, VersionEdit},
+        rocks::{
+            describe::{ManifestDescriber, ManifestLine},
+            log_reader::Finality,
+            log_writer::LogWriter,
+            version_edit::{DeletedFile, InternalKey, NewFile},
+        },
     };
 
     use super::*;
@@ -99,7 +109,7 @@ mod tests {
     fn edit(level: u32, bytes: u64, at: u64) -> VersionEdit<'static> {
         let key = InternalKey::new(b"key\x01\x05\0\0\0\0\0\0").unwrap();
         let one = SequenceNumber::new(1);
-        let mut file = NewFile::new(level, FileNumber::new(7), bytes, key, key, one, one);
+        let mut file = NewFile::new(level, FileNumber::new(0), bytes, key, key, one, one);
         file.file_creation_time = Some(at);
         VersionEdit {
             log_number: Some(FileNumber::new(3)),
@@ -109,19 +119,39 @@ mod tests {
         }
     }
 
+    /// What a MANIFEST of these edits tells, in which the first file has the number 1.
     fn learnt(edits: &[VersionEdit<'_>]) -> Flushes {
+        let (mut writer, mut bytes) = (LogWriter::new(0), Vec::new());
+        let mut number = 0;
+        for edit in edits {
+            let mut edit = edit.clone();
+            for file in &mut edit.new_files {
+                number += 1;
+                file.number = FileNumber::new(number);
+            }
+            writer.append(&edit.encode(), &mut bytes);
+        }
+        let mut describer = ManifestDescriber::new(FileNumber::new(5));
         let mut flushes = Flushes::default();
-        edits.iter().for_each(|edit| flushes.learn(&EditLine::new(0, 9, &edit.encode())));
+        while let Some(line) =
+            describer.next(bytes.get(describer.offset() as usize..).unwrap_or_default(), Finality::Final)
+        {
+            if let ManifestLine::Edit(edit) = line {
+                assert_eq!(edit.error, None);
+                flushes.learn(&edit);
+            }
+        }
         flushes
     }
 
     #[test]
     fn flushes_are_told_from_snapshots_and_compactions_and_give_a_rate_where_they_last_long_enough() {
         let snapshot = VersionEdit { last_sequence: None, ..edit(0, 1 << 40, 50) };
-        let gone = DeletedFile { level: 0, number: FileNumber::new(6) };
+        let gone = DeletedFile { level: 0, number: FileNumber::new(1) };
         let compaction = VersionEdit { deleted_files: vec![gone], ..edit(1, 1 << 40, 60) };
-        let deeper = edit(1, 1 << 40, 60);
-        assert_eq!(learnt(&[snapshot.clone(), compaction, deeper]), Flushes::default());
+        let ingested = VersionEdit { log_number: None, ..edit(1, 1 << 40, 60) };
+        let of_a_group = VersionEdit { in_atomic_group: Some(0), ..edit(0, 1 << 40, 60) };
+        assert_eq!(learnt(&[snapshot.clone(), compaction, ingested, of_a_group]), Flushes::default());
         let some = learnt(&[snapshot, edit(0, 500, 1000), edit(0, 1000, 1500), edit(0, 2000, 1864)]);
         assert_eq!((some.files, some.bytes), (3, 3500));
         // Three thousand bytes in 864 s.

@@ -3,7 +3,7 @@
 
 use pitr_archive::{
     catalog::crossing::Hurdle,
-    ids::{Boundary, ColumnFamilyId, SequenceNumber},
+    ids::{Boundary, ColumnFamilyId, FileNumber, Ordinals, SequenceNumber, TimelineId},
     segment::entry::{BarrierReason, CapturedFile, CapturedSettings, ColumnFamilyChange, Interval, ManifestPoint},
 };
 
@@ -94,6 +94,8 @@ impl Barrier {
 pub(crate) struct Capture {
     /// Where it was noted.
     pub place: Place,
+    /// The segment with its event.
+    pub told_in: (TimelineId, Ordinals),
     /// The MANIFEST record, as in [`Barrier`].
     pub manifest: ManifestPoint,
     pub column_family: ColumnFamilyId,
@@ -115,6 +117,8 @@ impl Capture {
 pub(crate) struct Flush {
     /// Where it was noted.
     pub place: Place,
+    /// The segment with its event.
+    pub told_in: (TimelineId, Ordinals),
     /// The MANIFEST record.
     pub manifest: ManifestPoint,
     /// The flush before it; between the two there was none.
@@ -122,6 +126,8 @@ pub(crate) struct Flush {
     pub column_family: ColumnFamilyId,
     pub edit: String,
     pub files: Vec<CapturedFile>,
+    /// The oldest log that any column family needed behind it, where that is known.
+    pub first_wal_needed: Option<FileNumber>,
 }
 
 /// A column family added or dropped.

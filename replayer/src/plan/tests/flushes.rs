@@ -19,6 +19,7 @@ use super::{
     record,
     scene::{Scene, b, point, seq},
 };
+use crate::hold::held;
 
 /// A flush of column family `cf` at MANIFEST offset `at`, behind that at `previous`: it needs no log below `log` any more.
 fn flush(cf: u32, (at, previous): (u64, u64), log: u64, largest: u64) -> Event {
@@ -44,7 +45,16 @@ fn flush(cf: u32, (at, previous): (u64, u64), log: u64, largest: u64) -> Event {
             epoch: Epoch::new(1),
             external: false,
         }],
+        first_wal_needed: None,
     }
+}
+
+/// The flush, where the MANIFEST says with it that no column family needs a log below `log` any more.
+fn needing(mut flush: Event, log: u64) -> Event {
+    if let Event::Flushed { first_wal_needed, .. } = &mut flush {
+        *first_wal_needed = Some(FileNumber::new(log));
+    }
+    flush
 }
 
 /// Two records in each of the logs 10 to 13. The base has the MANIFEST up to 5.
@@ -113,6 +123,34 @@ fn a_flush_that_was_not_shipped_ends_the_chain_and_the_first_log_is_that_of_whoe
 }
 
 #[test]
+fn a_column_family_that_is_idle_does_not_hold_the_log_back_but_one_that_is_dropped_before_the_flush_does() {
+    let mut s = begun(2);
+    s.event(needing(flush(0, (6, 5), 12, 4), 12)).cut();
+    assert_eq!(used(&s.plan(&record(7)).unwrap()), (vec![6], 12, 4));
+    assert_eq!(used(&s.plan(&record(2)).unwrap()).0, [0; 0], "the flush can hold records behind the target");
+    // What the dropped one had not flushed is in a log that the flush does not speak of.
+    let mut s = begun(2);
+    s.put(1)
+        .put(1)
+        .family(ColumnFamilyChange::Dropped, 6, 10, Some(10))
+        .event(needing(flush(0, (7, 5), 12, 4), 12))
+        .put(1)
+        .cut();
+    assert_eq!(used(&s.plan(&record(7)).unwrap()).0, [0; 0], "it is there at the target");
+    assert_eq!(used(&s.plan(&record(10)).unwrap()), (vec![7], 12, 4), "it is not");
+}
+
+#[test]
+fn what_names_the_files_that_are_laid_down_is_held_also_where_it_lies_behind_the_target() {
+    let mut s = begun(1);
+    s.cut().put(1).cut().put(1).event(flush(0, (6, 5), 11, 2)).cut();
+    let plan = s.plan(&record(3)).unwrap();
+    assert_eq!(used(&plan).0, [6]);
+    let held: Vec<_> = held(&plan).iter().map(|held| (held.from.get(), held.to.get())).collect();
+    assert_eq!(held, [(0, 3)]);
+}
+
+#[test]
 fn what_is_asked_for_is_used_or_refused() {
     let mut s = begun(1);
     s.event(flush(0, (6, 5), 11, 2)).cut();
@@ -120,7 +158,7 @@ fn what_is_asked_for_is_used_or_refused() {
     assert_eq!(used(&s.plan_with(&record(7), &with(EngineChoice::Native)).unwrap()).0, [0; 0]);
     assert_eq!(used(&s.plan_with(&record(7), &with(EngineChoice::Flush)).unwrap()).0, [6]);
     let refused = s.plan_with(&record(0), &with(EngineChoice::Flush)).unwrap_err();
-    assert_eq!(refused.code(), Code::TargetUnsupported);
+    assert_eq!(refused.code(), Code::EngineUnusable);
 }
 
 #[test]

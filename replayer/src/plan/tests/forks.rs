@@ -1,4 +1,4 @@
-//! Places on a timeline that has a parent.
+//! Places behind a fork or lost segments, where a run begins.
 
 use pitr_archive::Code;
 
@@ -49,4 +49,23 @@ fn a_tag_at_the_fork_itself_is_the_child_s_or_the_parent_s_by_its_hash() {
         let tag = Target::tag("after the fork");
         assert_eq!(summary(s.plan_on_child(&tag)), Ok((8, base(1), 8)), "{deleted:?} deleted");
     }
+}
+
+#[test]
+fn a_run_that_begins_right_behind_lost_segments_serves_and_one_whose_beginning_is_lost_with_them_does_not() {
+    // The second run's first segment holds its beginning; a barrier ends the first one.
+    let mut s = Scene::empty();
+    s.run_started(0, 10).session(1, 0).base(0, 1, 0).put(1).put(1).cut();
+    s.put(1).put(1).cut();
+    s.run_started(1, 20).session(2, 4).base(4, 2, 4).put(1).put(1).cut();
+    s.put(1).cut();
+    let after_losing = |lost, at| {
+        let (plan, windows) = s.after_losing(lost, &record(at));
+        (summary(plan), windows)
+    };
+    let windows = |windows: &[(u64, u64)]| windows.to_vec();
+    assert_eq!(after_losing(1, 6), (Ok((7, base(1), 7)), windows(&[(0, 2), (4, 7)])), "it begins behind the hole");
+    assert_eq!(after_losing(1, 1), (Ok((2, base(0), 2)), windows(&[(0, 2), (4, 7)])), "before the hole");
+    let (plan, windows) = after_losing(2, 6);
+    assert!(plan.is_err() && windows == [(0, 4)], "{plan:?} {windows:?}");
 }

@@ -10,6 +10,7 @@ use pitr_archive::{
             BoundaryDocument, DOCUMENT_VERSION, Extra, KeptSegments, OpenRun, Position, SegmentSummary,
             TimelineDocument,
         },
+        windows::windows,
     },
     clock::Micros,
     ids::{ArchiveId, Boundary, Epoch, Nonce, Ordinal, TimelineId},
@@ -47,6 +48,23 @@ impl Scene {
     pub fn prune_parent(&mut self, deleted: Range<u64>) -> &mut Self {
         self.left.last_mut().unwrap().deleted = deleted;
         self
+    }
+
+    /// A plan on the only timeline, and the windows that people are shown of it, where one of its segments is lost.
+    pub fn after_losing(&self, lost: u64, target: &Target) -> (Result<RestorePlan>, Vec<(u64, u64)>) {
+        let mut segments = self.segments.clone();
+        segments.retain(|segment| segment.ordinal != Ordinal::new(lost));
+        let left = timeline(self.timeline, None, &segments, &(0..0));
+        let lineage = Lineage {
+            archive: ArchiveId([1; 16]),
+            timelines: &[(&left, None)],
+            bases: self.bases.clone(),
+            source: self,
+            tag: None,
+        };
+        let plan = futures::executor::block_on(lineage.plan(target, &PlanOptions::default()));
+        let windows = windows(&left, &self.bases.iter().collect::<Vec<_>>());
+        (plan, windows.iter().map(|window| (window.from.get(), window.to.get())).collect())
     }
 
     /// Plans on the child's timeline.
