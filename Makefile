@@ -6,7 +6,8 @@
 #   make build   the binary, target/release/pitr
 #   make hunt    many more random programs than `make test` runs (PITR_PROGRAMS, default 3000)
 #   make bench   what pitr run costs the server beside it, how soon it has what was written, what it asks the store, twenty
-#                idle databases; what the sequence model costs when a log is read; how fast a base is restored, against cp
+#                idle databases; what the sequence model costs when a log is read; how fast a log is replayed, against RocksDB;
+#                how fast a base is restored, against cp
 #   make fuzz    every decoder against a coverage-guided fuzzer, MINUTES each (default 10); TARGETS names some only
 #   make soak    a thousand kills, many power cuts and everything at once for SOAK_MINUTES (default 60), then the randomised
 #                tests and the fuzzer for as long as MINUTES says (default 30); each seed is printed
@@ -51,6 +52,7 @@ lint: setup
 bench: build
 	@$(ENV) cargo bench --workspace $(FEATURES) --bench sequence_model
 	@failed=0; $(ENV) cargo bench --workspace $(FEATURES) --bench beside || failed=$$?; \
+	$(ENV) cargo bench --workspace $(FEATURES) --bench restore || failed=$$?; \
 	./scripts/bench.sh || failed=$$?; exit $$failed
 
 fuzz: setup

@@ -18,7 +18,9 @@ use pitr_archive::{
     random::SeededRandom,
     store::Store,
 };
-use pitr_archiver::{Archiver, ArchiverConfig, Parts, config::FileEvents, merge, observer::NoObserver, owner::NoOwner};
+use pitr_archiver::{
+    Archiver, ArchiverConfig, Parts, config::FileEvents, engine::Flushes, merge, observer::NoObserver, owner::NoOwner,
+};
 use tokio::runtime::Runtime;
 
 use crate::{network::Network, process};
@@ -33,6 +35,7 @@ pub struct Place<'r> {
     pub key: Option<MasterKey>,
     pub segment_bytes: u64,
     pub merge: merge::Policy,
+    pub flushes: Flushes,
 }
 
 /// A host on which an archiver can run.
@@ -82,6 +85,7 @@ impl Host {
             // Which of two files is sent first would depend on threads.
             uploads: 1,
             merge: place.merge.clone(),
+            flushes: place.flushes,
             writer: self.state.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             // So small that a story has some.
             index: Shape::new(2, 3).expect("a shape"),

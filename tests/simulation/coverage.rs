@@ -57,6 +57,7 @@ pub const KINDS: &[&str] = &[
     "after-request",
     "check: boundary",
     "check: catalog on the way",
+    "check: flushes laid down",
     "check: fork",
     "check: latest",
     "check: planned on an outline",

@@ -183,6 +183,16 @@ fn records(run: &Run<'_>, archive: &Archive, timeline: &Timeline, oracle: &Oracl
     moments
 }
 
+/// On an outline, a segment that names a flush's files is not told from others that were rolled up with it.
+fn told_as(mut outlined: RestorePlan, planned: &RestorePlan) -> RestorePlan {
+    for (coarse, exact) in outlined.flushes.iter_mut().zip(&planned.flushes) {
+        let ((timeline, among), (of, one)) = (coarse.told_in, exact.told_in);
+        assert!(timeline == of && among.contains(one.first()) && among.contains(one.last()), "{coarse:#?}");
+        coarse.told_in = exact.told_in;
+    }
+    outlined
+}
+
 impl Judge<'_> {
     /// The plan, which is the same on the whole catalog and on its outline.
     fn plan(&self, run: &mut Run<'_>, target: &Target) -> Result<RestorePlan, Error> {
@@ -196,6 +206,10 @@ impl Judge<'_> {
             let merges = |timeline: &Timeline| timeline.manifests().iter().any(|manifest| !manifest.merged.is_empty());
             let merged = rolled_up && outline.catalog().timelines().any(merges);
             (planned, outlined::plan(self.archive, &mut outline, target, &options).await, rolled_up, merged)
+        });
+        let outlined = outlined.map(|outlined| match &planned {
+            Ok(planned) => told_as(outlined, planned),
+            Err(_) => outlined,
         });
         if rolled_up {
             run.coverage.note("check: planned on an outline");
@@ -376,6 +390,9 @@ impl Judge<'_> {
         let restored = run.place.runtime.block_on(restore(self.archive, plan, &options, Arc::new(Silent)));
         restored.unwrap_or_else(|e| panic!("restoring {} as planned: {e}\n{plan:#?}", plan.target));
         let copy = recovery::recover(&into, Mode::Absolute).unwrap_or_else(|e| panic!("the copy does not open: {e}"));
+        if !plan.flushes.is_empty() {
+            run.coverage.note("check: flushes laid down");
+        }
         let state = copy.state();
         assert_eq!(state.sequence, plan.position.sequence.get(), "another sequence number than planned: {plan:#?}");
         let unlogged = run.disturbed.contains("server: unlogged");

@@ -38,6 +38,8 @@ pub enum Feature {
     Retention,
     /// Segments are merged.
     Merging,
+    /// Files of flushes are shipped.
+    ShippedFlushes,
 }
 
 impl Feature {

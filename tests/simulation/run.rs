@@ -18,7 +18,10 @@ use pitr_archive::{
         memory::MemoryStore,
     },
 };
-use pitr_archiver::control::{TagRequest, Unflushed};
+use pitr_archiver::{
+    control::{TagRequest, Unflushed},
+    engine::Flushes,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -117,7 +120,8 @@ impl<'r> Run<'r> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut merge_rng = StdRng::seed_from_u64(seed ^ 0x3E16_E000);
         let merging = merge_rng.random_ratio(35, 100);
-        let profile = Profile::draw(&mut rng).with(Feature::Merging, merging);
+        let shipping = StdRng::seed_from_u64(seed ^ 0xF105_4000).random_ratio(60, 100);
+        let profile = Profile::draw(&mut rng).with(Feature::Merging, merging).with(Feature::ShippedFlushes, shipping);
         let max_size = *[64 << 20, 20_000, 6000].choose(&mut merge_rng).expect("sizes");
         let root = scratch::directory();
         let db = root.path().join("db");
@@ -136,6 +140,7 @@ impl<'r> Run<'r> {
             key: (profile.encryption == Encryption::On).then(|| MasterKey::new([7; 32])),
             segment_bytes: profile.segment_bytes,
             merge: merging::policy(merging, max_size),
+            flushes: if shipping { Flushes::Ship } else { Flushes::Leave },
         };
         let hosts = ["first", "second"].map(|name| Host::new(root.path(), name));
         let mut run = Self {

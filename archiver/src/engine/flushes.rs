@@ -95,17 +95,19 @@ impl Engine {
         Ok(given_up)
     }
 
-    /// The MANIFEST says behind a flush which logs no column family needs any more. Behind another one it would speak of that
-    /// one's files, too.
+    /// The MANIFEST says which logs no column family needs any more: the column families that were there at the flush
+    /// directly before, because its files and theirs have everything older. Behind anything else that changes what is
+    /// needed it would speak of that, too.
     pub(super) fn note_first_wal_needed(&mut self, wal: FileNumber) {
-        if let Some(last) = self.state.flushed {
-            self.state.captures.iter_mut().for_each(|pending| pending.learn_first_wal_needed(last, wal));
+        if let Some(flush) = self.flushed_just_now.take() {
+            self.state.captures.iter_mut().for_each(|pending| pending.learn_first_wal_needed(flush, wal));
         }
     }
 
     /// The flush is told of in its turn: its files wait for their upload.
     pub(super) fn flushed(&mut self, point: ManifestPoint, cf: ColumnFamilyId, edit: &[u8]) {
         use base64::Engine as _;
+        self.flushed_just_now = Some(point);
         let previous = match self.state.flushed.replace(point) {
             Some(previous) if previous.file == point.file => previous,
             // Of a MANIFEST that began under our eyes every flush is seen, from its beginning on.

@@ -106,6 +106,8 @@ pub struct Engine {
     same_boot: bool,
     /// Files that were held when the MANIFEST named them; the change is not in the stream yet.
     sights: Vec<capture::Sight>,
+    /// The flush that the MANIFEST named last, until it says anything of column families or files.
+    flushed_just_now: Option<ManifestPoint>,
     /// The MANIFEST has been read to its end once.
     seen_news: bool,
     policy: Policy,

@@ -189,6 +189,9 @@ impl Engine {
     fn change(&mut self, point: ManifestPoint, change: Change, interval: Interval, items: &[Item]) -> Result<()> {
         let hi = interval.hi;
         self.state.said = Some(point);
+        if !matches!(change, Change::MinLogNumberToKeep { .. } | Change::LastSequence { .. }) {
+            self.flushed_just_now = None;
+        }
         match change {
             Change::ColumnFamilyAdded { id, name, edit, .. } => {
                 let hi = self.first_use(id, items).or(hi);

@@ -107,6 +107,7 @@ impl Engine {
             hold_from: None,
             same_boot,
             sights: Vec::new(),
+            flushed_just_now: None,
             seen_news: false,
             policy: super::Policy::default(),
         };
