@@ -16,14 +16,16 @@
 #[path = "../../../tests/harness/mod.rs"]
 mod harness;
 
-mod beside;
+#[path = "../common/mod.rs"]
+mod common;
 mod durable;
 mod many;
 mod requests;
-mod table;
 mod writer;
 
 use std::time::Duration;
+
+use common::{beside, table};
 
 /// What can be set.
 struct Settings {

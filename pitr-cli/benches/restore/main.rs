@@ -15,12 +15,12 @@
 #[path = "../../../tests/harness/mod.rs"]
 mod harness;
 
-#[path = "../beside/beside.rs"]
-mod beside;
+#[path = "../common/mod.rs"]
+mod common;
 mod replay;
-#[path = "../beside/table.rs"]
-mod table;
 mod writes;
+
+use common::{beside, table};
 
 /// What can be set.
 struct Settings {
