@@ -48,6 +48,18 @@ enum Wals {
 
 impl Scene {
     fn new(wals: Wals) -> Self {
+        Self::archived_with(wals, &[])
+    }
+
+    /// The flush directly behind the tag is shipped: a restore lays its file down and replays nothing.
+    fn with_shipped_flushes(wals: Wals) -> Self {
+        let scene = Self::archived_with(wals, &["--ship-flushes"]);
+        let plan = json(&["plan", "--to-tag", "before", "--archive", &scene.archive()]);
+        assert_eq!(plan["engine"]["name"], "flush", "{plan}");
+        scene
+    }
+
+    fn archived_with(wals: Wals, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let wal_dir = (wals == Wals::Elsewhere).then(|| dir.path().join("fast/wals"));
         fs::create_dir(dir.path().join("fast")).expect("a directory");
@@ -66,7 +78,7 @@ impl Scene {
         scene.archive_and(&["tag", "create", "before", "--db", &scene.db()]);
         db.flush().expect("a flush");
         db.put("state", "new").expect("a write");
-        scene.archive_and(&["run", "--once", "--db", &scene.db()]);
+        scene.archive_and(&[&["run", "--once", "--db", &scene.db()], options].concat());
         drop(db);
         scene
     }
@@ -291,8 +303,11 @@ fn a_record_that_was_copied_with_its_directory_is_not_believed() {
 #[test]
 fn killed_at_any_effect_the_old_or_the_new_database_is_there_and_the_same_command_goes_on() {
     let mut met = BTreeSet::new();
-    for wals in [Wals::Inside, Wals::Elsewhere] {
-        let scene = Scene::new(wals);
+    for (wals, scene) in [
+        (Wals::Inside, Scene::new(Wals::Inside)),
+        (Wals::Inside, Scene::with_shipped_flushes(Wals::Inside)),
+        (Wals::Elsewhere, Scene::new(Wals::Elsewhere)),
+    ] {
         for (point, finish) in POINTS.iter().flat_map(|point| [(point, false), (point, true)]) {
             for count in 1..=3 {
                 let mut args = scene.in_place();
