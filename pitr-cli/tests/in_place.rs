@@ -38,6 +38,8 @@ fn refused(args: &[&str]) -> Value {
 struct Scene {
     dir: tempfile::TempDir,
     wal_dir: Option<PathBuf>,
+    /// With which restores are made.
+    engine: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl Scene {
         let dir = tempfile::tempdir().expect("a directory");
         let wal_dir = (wals == Wals::Elsewhere).then(|| dir.path().join("fast/wals"));
         fs::create_dir(dir.path().join("fast")).expect("a directory");
-        let scene = Self { dir, wal_dir };
+        let scene = Self { dir, wal_dir, engine: "auto" };
         let db = scene.open();
         // Two files, two logs and what is only in a log.
         for round in 0..2 {
@@ -114,7 +116,8 @@ impl Scene {
     }
 
     fn in_place(&self) -> Vec<String> {
-        ["restore", "--to-tag", "before", "--in-place", &self.db(), "--archive", &self.archive()]
+        let (db, archive) = (self.db(), self.archive());
+        ["restore", "--to-tag", "before", "--in-place", &db, "--archive", &archive, "--engine", self.engine]
             .map(str::to_owned)
             .to_vec()
     }
@@ -306,6 +309,7 @@ fn killed_at_any_effect_the_old_or_the_new_database_is_there_and_the_same_comman
     for (wals, scene) in [
         (Wals::Inside, Scene::new(Wals::Inside)),
         (Wals::Inside, Scene::with_shipped_flushes(Wals::Inside)),
+        (Wals::Inside, Scene { engine: "bulk", ..Scene::new(Wals::Inside) }),
         (Wals::Elsewhere, Scene::new(Wals::Elsewhere)),
     ] {
         for (point, finish) in POINTS.iter().flat_map(|point| [(point, false), (point, true)]) {

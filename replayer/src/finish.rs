@@ -199,7 +199,7 @@ fn db_paths(paths: &[PathBuf]) -> Result<Vec<DBPath>> {
         .collect()
 }
 
-fn family_options(family: &FamilySpec) -> Result<Options> {
+pub(crate) fn family_options(family: &FamilySpec) -> Result<Options> {
     let mut options = Options::default();
     options.set_disable_auto_compactions(true);
     // No limit on files at level 0: nothing here compacts them away.

@@ -10,6 +10,7 @@
 //! Order of effects: everything is read and checked before a destination is touched; a restore is built in a staging
 //! directory beside the destination, made durable, and renamed at the very end.
 
+mod bulk;
 pub mod crash;
 pub mod digest;
 pub mod finish;

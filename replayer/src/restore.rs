@@ -34,6 +34,7 @@ use crate::{
     plan::{
         Note, PlannedPosition, RestorePlan,
         archive_source::FromArchive,
+        engine::Engine,
         flushed::{self, laid_on},
     },
     progress::{Phase, Progress},
@@ -47,17 +48,21 @@ pub(crate) mod paths;
 pub(crate) mod recover;
 pub(crate) mod replay;
 pub(crate) mod resume;
+pub(crate) mod sequences;
 pub(crate) mod small_files;
 pub(crate) mod stages;
 pub(crate) mod staging;
+pub(crate) mod tabled;
 pub(crate) mod wal;
 
 use files::{GiveUp, Job, blocking};
 use ingest::Repeating;
 use paths::Layout;
+use replay::Replayed;
 use resume::{Checkpoint, Found, Key};
 use small_files::SmallFiles;
 use staging::Staging;
+use tabled::Tabled;
 use wal::WalTotals;
 
 /// How to restore.
@@ -396,19 +401,22 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Everything between the first and the last effect that anybody else could see.
-    async fn fill(&self, small: SmallFiles) -> Result<(WalTotals, Reused)> {
+    async fn fill(&self, mut small: SmallFiles) -> Result<(WalTotals, Reused)> {
         crash::point("restore-staged");
         let source = FromArchive(self.archive);
         let mut jobs = self.jobs()?;
         let captured = ingest::jobs(self.plan, self.layout, self.staging)?;
         jobs.extend(captured.iter().flatten().flatten().cloned());
         let give_up = GiveUp::default();
-        let into = self.go_on(&jobs).await?;
+        let mut into = self.go_on(&jobs).await?;
+        if self.plan.engine.name == Engine::Bulk {
+            into.tables = Some(Tabled::new(self.plan, &small, self.layout, self.staging)?);
+        }
         let records = into.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.totals.records);
         let files = files::lay_down(&source, jobs, self.options.workers, self.found, &give_up, &*self.progress);
         let replayed = replay::replay(&source, self.plan, into, &give_up, self.progress.clone());
-        let (file_bytes, stages) = match futures::join!(files, replayed) {
-            (Ok(reused), Ok(stages)) => (reused, stages),
+        let (file_bytes, replayed) = match futures::join!(files, replayed) {
+            (Ok(reused), Ok(replayed)) => (reused, replayed),
             // The one that failed first says why; the other only gave up.
             (Err(e), Err(other)) if e.code() == Code::Interrupted => return Err(other),
             (Err(e), _) | (_, Err(e)) => return Err(e),
@@ -416,9 +424,16 @@ impl Work<'_> {
         crash::point("restore-records-written");
         self.staging.end_resuming()?;
         let (families, describing) = (small.families.clone(), small.describing.clone());
+        let newest = self.base.max_file_sequence;
+        let stages = match replayed {
+            Replayed::Wals(stages) => stages,
+            Replayed::Tables(written) => {
+                small.place(&written, self.plan.position.sequence, newest)?;
+                vec![written.totals]
+            }
+        };
         let totals = WalTotals::sum(&stages);
         let last_sequence = stages.first().and_then(|first| first.last_sequence);
-        let newest = self.base.max_file_sequence;
         let expected = self.plan.ingestions.first().map_or(self.plan.position.sequence, |first| first.sequence);
         let staged = self.staging.path(&self.layout.db)?;
         blocking({
@@ -451,18 +466,18 @@ impl Work<'_> {
     async fn go_on(&self, jobs: &[Job]) -> Result<replay::Into> {
         let (notes, wals) = (self.staging.path(&self.layout.db)?, self.staging.path(&self.layout.wal)?);
         if self.found == Found::Nothing {
-            return Ok(replay::Into { wals, notes, checkpoint: None });
+            return Ok(replay::Into { wals, notes, checkpoint: None, tables: None });
         }
         let read = {
             let (notes, wals) = (notes.clone(), wals.clone());
             blocking(move || Checkpoint::read(&notes, &wals)).await?
         };
-        let checkpoint = read.filter(|_| self.plan.ingestions.is_empty());
+        let checkpoint = read.filter(|_| self.plan.ingestions.is_empty() && self.plan.engine.name != Engine::Bulk);
         let kept = checkpoint.iter().flat_map(|checkpoint| checkpoint.files(&wals));
         let keep = jobs.iter().map(|job| job.to.clone()).chain(kept).collect();
         self.staging.keep_only(&keep, &self.layout.directories())?;
         tracing::info!(staging = %notes.display(), "going on with a restore that was interrupted");
-        Ok(replay::Into { wals, notes, checkpoint })
+        Ok(replay::Into { wals, notes, checkpoint, tables: None })
     }
 
     fn jobs(&self) -> Result<Vec<Job>> {

@@ -252,6 +252,7 @@ pub const KINDS: &[&str] = &[
     "drop files in range",
     "repeated ingestion",
     "laid down flushes",
+    "replayed into tables",
     "prepare",
     "commit",
     "roll back",

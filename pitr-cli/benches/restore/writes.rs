@@ -17,6 +17,8 @@ pub struct Shape {
     range_deletes: u32,
     /// The share of [`crate::Settings::writes`] that is written: with large values fewer.
     share: u64,
+    /// Of these, the part that is in the base, in a hundred.
+    in_base: u64,
     /// How many times as fast as RocksDB's own recovery the restore must be.
     pub least: f64,
 }
@@ -31,6 +33,7 @@ pub const SHAPES: &[Shape] = &[
         deletes: 0,
         range_deletes: 0,
         share: 1,
+        in_base: 0,
         least: 3.0,
     },
     Shape {
@@ -42,6 +45,7 @@ pub const SHAPES: &[Shape] = &[
         deletes: 0,
         range_deletes: 0,
         share: 1,
+        in_base: 0,
         least: 10.0,
     },
     Shape {
@@ -53,6 +57,7 @@ pub const SHAPES: &[Shape] = &[
         deletes: 20,
         range_deletes: 1,
         share: 5,
+        in_base: 20,
         least: 3.0,
     },
 ];
@@ -66,14 +71,20 @@ fn key(n: u64) -> [u8; 20] {
 }
 
 impl Shape {
-    /// Writes one batch of one operation after the other; how many.
-    pub fn write(&self, db: &DB, writes: u64) -> u64 {
-        let mut rng = StdRng::seed_from_u64(1);
+    /// How many writes are in the base, and how many behind it.
+    pub fn writes(&self, all: u64) -> (u64, u64) {
+        let all = all / self.share;
+        let in_base = all * self.in_base / 100;
+        (in_base, all - in_base)
+    }
+
+    /// Writes so many batches of one operation.
+    pub fn write(&self, db: &DB, writes: u64) {
+        let mut rng = StdRng::seed_from_u64(writes);
         // Half of a value can be compressed, as of most.
         let mut value = vec![b'v'; self.value];
         let families: Vec<_> =
             ["default"].iter().chain(self.families).map(|name| db.cf_handle(name).unwrap()).collect();
-        let writes = writes / self.share;
         for _ in 0..writes {
             let cf = &families[rng.random_range(0..families.len())];
             let n = rng.random_range(0..self.keys);
@@ -91,6 +102,5 @@ impl Shape {
             }
             db.write(batch).expect("a write");
         }
-        writes
     }
 }

@@ -58,6 +58,8 @@ pub enum EngineArg {
     Native,
     /// Files of shipped flushes are laid down, and RocksDB replays what is behind them
     Flush,
+    /// Tables made of the log, the last operation on each key; refused where that is not all
+    Bulk,
 }
 
 /// What to do with a target inside the interval of a change outside the log.

@@ -61,6 +61,7 @@ pub fn options(args: &PlanningArgs) -> PlanOptions {
             EngineArg::Auto => EngineChoice::Auto,
             EngineArg::Native => EngineChoice::Native,
             EngineArg::Flush => EngineChoice::Flush,
+            EngineArg::Bulk => EngineChoice::Bulk,
         },
     }
 }

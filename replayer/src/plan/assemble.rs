@@ -21,7 +21,7 @@ use super::{
     PlannedPosition, PlannedSegment, PlannedWal, RestorePlan, UnloggedFamily, WalTimestampSizes,
     choose::{Choice, Chooser, Expected, Obstacle},
     edit,
-    engine::{self, Arrival},
+    engine::{self, Arrival, Engine},
     facts,
     flushed::PlannedFlush,
     ingestion::{Judge, PlannedIngestion},
@@ -269,7 +269,12 @@ async fn describe(
             + ingested_bytes
             + inline_bytes
             + segments.iter().map(|s| s.bytes).sum::<u64>(),
-        disk_bytes: file_bytes + flushed_bytes + ingested_bytes + inline_bytes + wal_bytes,
+        // Sorted operations wait on the disk while tables are made of them.
+        disk_bytes: file_bytes
+            + flushed_bytes
+            + ingested_bytes
+            + inline_bytes
+            + if engine.name == Engine::Bulk { 2 * wal_bytes } else { wal_bytes },
         segments,
         column_families,
         engine,

@@ -4,7 +4,9 @@
 //! nothing stands against them is said by [`super::flushed`].
 //! Refuses: an engine that was asked for and cannot be exact.
 
-use pitr_archive::{Code, Error, Result, catalog::schema::BaseDocument, ids::SequenceNumber, segment::entry::Blocks};
+use pitr_archive::{
+    Code, Error, Result, catalog::schema::BaseDocument, ids::SequenceNumber, rocks::built_in, segment::entry::Blocks,
+};
 use serde::Serialize;
 
 use super::{
@@ -27,6 +29,8 @@ pub enum EngineChoice {
     Native,
     /// Shipped flushes, or a refusal that says why they cannot be used.
     Flush,
+    /// Tables made of the log, or a refusal that says why they cannot be.
+    Bulk,
 }
 
 /// How the log is brought in.
@@ -37,6 +41,8 @@ pub enum Engine {
     Native,
     /// The files of shipped flushes are laid down, and RocksDB replays the log behind them.
     Flush,
+    /// The last operation on each key is written into table files; nothing is left to replay.
+    Bulk,
 }
 
 /// The engine of a plan.
@@ -91,6 +97,27 @@ impl Arrival<'_> {
     }
 }
 
+impl Arrival<'_> {
+    /// Why no tables can be made of the log behind `base`, as far as that can be told without reading it.
+    fn obstacle_to_tables(&self, stream: &Stream, base: &BaseDocument) -> Option<&'static str> {
+        if !self.ingestions.is_empty() {
+            Some("ingestions are repeated on the way")
+        } else if base.allow_2pc || self.facts.transactions.policy().is_some() {
+            Some("it can hold prepared transactions")
+        } else if stream.timestamp_sizes.iter().any(|sizes| stream.in_run(self.run, sizes.place)) {
+            Some("it has user-defined timestamps, of which every version counts")
+        } else if base
+            .column_families
+            .iter()
+            .any(|family| !family.comparator.is_empty() && !built_in::has_comparator(&family.comparator))
+        {
+            Some("a column family has a comparator of the source's own")
+        } else {
+            None
+        }
+    }
+}
+
 /// The engine that brings the log in from `base`, and the base with its flushes laid down, where that is the engine's way.
 pub(super) async fn decide(
     inputs: &Inputs<'_>,
@@ -104,6 +131,15 @@ pub(super) async fn decide(
         return Ok(native("asked for"));
     }
     let Inputs { stream, source, .. } = *inputs;
+    if wanted == EngineChoice::Bulk {
+        return match arrival.obstacle_to_tables(stream, base) {
+            None => Ok((PlannedEngine { name: Engine::Bulk, reason: "asked for".to_owned() }, None)),
+            Some(why) => Err(Error::new(Code::EngineUnusable, "planning a restore into tables to")
+                .on(arrival.target)
+                .with("the log cannot be made into tables", why)
+                .hint("--engine native replays it")),
+        };
+    }
     let Arrival { run, place, sequence, .. } = *arrival;
     let obstacle = arrival.obstacle(stream, base);
     let advanced = match obstacle {

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use pitr_archive::{
     Code, Error, Result,
     catalog::schema::{BaseFile, DatabasePaths},
+    ids::ColumnFamilyId,
 };
 
 use super::PathMap;
@@ -28,7 +29,7 @@ pub(crate) struct Layout {
     /// `db_paths` in order; empty when only the database directory is used.
     pub db_paths: Vec<PathBuf>,
     /// `cf_paths`.
-    pub cf_paths: Vec<(pitr_archive::ids::ColumnFamilyId, Vec<PathBuf>)>,
+    pub cf_paths: Vec<(ColumnFamilyId, Vec<PathBuf>)>,
 }
 
 /// The mappings of a restore in place: the database's other directories stay where they are, unless they are mapped. Only for
@@ -88,15 +89,22 @@ pub(crate) fn layout(source: &DatabasePaths, into: &Path, maps: &[PathMap]) -> R
 impl Layout {
     /// The directory that a file of the base belongs in.
     pub fn directory_of(&self, file: &BaseFile) -> Result<&Path> {
-        let own = self.cf_paths.iter().find(|(id, paths)| *id == file.column_family && !paths.is_empty());
+        self.directory(file.column_family, file.path_id).map_err(|e| e.on(&file.name))
+    }
+
+    /// The directory that a column family's files of this path belong in.
+    pub fn directory(&self, family: ColumnFamilyId, path_id: u32) -> Result<&Path> {
+        let own = self.cf_paths.iter().find(|(id, paths)| *id == family && !paths.is_empty());
         let paths = own.map_or(&self.db_paths, |(_, paths)| paths);
         // Blob files and files of the first path of a database without paths lie in its own directory.
-        if paths.is_empty() && file.path_id == 0 {
+        if paths.is_empty() && path_id == 0 {
             return Ok(&self.db);
         }
-        usize::try_from(file.path_id).ok().and_then(|index| paths.get(index)).map(PathBuf::as_path).ok_or_else(|| {
-            Error::new(Code::ObjectDamaged, "placing the base's file").on(&file.name).with("path id", file.path_id)
-        })
+        usize::try_from(path_id)
+            .ok()
+            .and_then(|index| paths.get(index))
+            .map(PathBuf::as_path)
+            .ok_or_else(|| Error::new(Code::ObjectDamaged, "placing the base's file").with("path id", path_id))
     }
 
     /// Every directory that files are laid in, the database directory first, each once.

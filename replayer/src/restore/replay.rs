@@ -1,4 +1,4 @@
-//! Turns the plan's segments into WAL files.
+//! Turns the plan's segments into WAL files, or tables.
 //!
 //! Owns: reading segments in order with a few ahead, the proof that they are the plan's (each running hash joins the
 //! next; the base's places and the target have the hashes that they were given when they were made), and choosing the
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use pitr_archive::{
     Code, Error, Result,
-    ids::{Boundary, Ordinals, RunningHash, TimelineId},
+    ids::{Boundary, FileNumber, Ordinals, RunningHash, TimelineId},
     rocks::write_batch::{Op, WriteBatch},
     segment::{
         entry::{Entry, Record},
@@ -23,7 +23,8 @@ use super::{
     files::{GiveUp, blocking},
     resume::Checkpoint,
     stages::StagedWals,
-    wal::WalTotals,
+    tabled::{Tabled, Written},
+    wal::{WalFiles, WalTotals},
 };
 use crate::{
     plan::{PlannedSegment, RestorePlan},
@@ -41,7 +42,6 @@ pub(crate) trait SegmentSource: Send + Sync {
 }
 
 /// Where a replay writes.
-#[derive(Debug)]
 pub(crate) struct Into {
     /// The WALs.
     pub wals: PathBuf,
@@ -49,22 +49,64 @@ pub(crate) struct Into {
     pub notes: PathBuf,
     /// The one that is there.
     pub checkpoint: Option<Checkpoint>,
+    /// Tables that are written instead of WALs.
+    pub tables: Option<Tabled>,
 }
 
-/// Writes the plan's WALs; answers what each stage of them holds.
+/// What was made of the records.
+pub(crate) enum Replayed {
+    /// What each stage of WALs holds.
+    Wals(Vec<WalTotals>),
+    /// Tables.
+    Tables(Written),
+}
+
+enum Destination {
+    Wals(StagedWals),
+    Tables(Box<Tabled>),
+}
+
+impl Destination {
+    /// The only stage of WALs, where there is one alone.
+    fn single(&mut self) -> Option<&mut WalFiles> {
+        match self {
+            Self::Wals(wals) => wals.single(),
+            Self::Tables(_) => None,
+        }
+    }
+
+    fn record(&mut self, at: Boundary, record: &Record) -> Result<()> {
+        match self {
+            Self::Wals(wals) => wals.record(at, record),
+            Self::Tables(tables) => tables.record(at.next_record(), record),
+        }
+    }
+
+    fn finish(self, first_wal: FileNumber) -> Result<Replayed> {
+        match self {
+            Self::Wals(wals) => wals.finish(first_wal).map(Replayed::Wals),
+            Self::Tables(tables) => tables.finish().map(Replayed::Tables),
+        }
+    }
+}
+
+/// Writes what the plan's records become.
 pub(crate) async fn replay(
     source: &dyn SegmentSource,
     plan: &RestorePlan,
     into: Into,
     give_up: &GiveUp,
     progress: Arc<dyn Progress>,
-) -> Result<Vec<WalTotals>> {
+) -> Result<Replayed> {
     let range = (plan.base.first_record, plan.position.boundary);
     let total = range.1.get().saturating_sub(range.0.get());
     progress.begin(Phase::Records, Some(total));
     let (sender, receiver) = mpsc::channel::<(PlannedSegment, SegmentReader)>(1);
     let mut worker = Worker {
-        files: StagedWals::new(&into.wals, &plan.wals, plan.write_policy, &plan.ingestions),
+        files: match into.tables {
+            Some(tables) => Destination::Tables(Box::new(tables)),
+            None => Destination::Wals(StagedWals::new(&into.wals, &plan.wals, plan.write_policy, &plan.ingestions)),
+        },
         proof: Proof::of(plan),
         range,
         withdrawn: plan.withdrawn.clone(),
@@ -93,13 +135,13 @@ pub(crate) async fn replay(
     let (read, written) = futures::join!(reading, writing);
     // A read that failed makes the writer miss its end; the cause is the read.
     read.map_err(|e| give_up.because(e))?;
-    let totals = written.map_err(|e| give_up.because(e))?;
+    let replayed = written.map_err(|e| give_up.because(e))?;
     progress.end(Phase::Records);
-    Ok(totals)
+    Ok(replayed)
 }
 
 struct Worker {
-    files: StagedWals,
+    files: Destination,
     proof: Proof,
     range: (Boundary, Boundary),
     withdrawn: Vec<(Boundary, Boundary)>,
@@ -135,7 +177,7 @@ impl Worker {
         Checkpoint::new((timeline, at, hash), transactions, totals, wals, seen).put(&self.notes)
     }
 
-    fn run(mut self, mut segments: mpsc::Receiver<(PlannedSegment, SegmentReader)>) -> Result<StagedWals> {
+    fn run(mut self, mut segments: mpsc::Receiver<(PlannedSegment, SegmentReader)>) -> Result<Destination> {
         while let Some((planned, reader)) = segments.blocking_recv() {
             self.proof.begin(&planned, &reader)?;
             let mut done = 0;

@@ -31,6 +31,7 @@ use super::{
     options,
     paths::Layout,
     staging::{Staging, parent, sync_directory},
+    tabled::Written,
 };
 use crate::{finish::FamilySpec, plan::RestorePlan};
 
@@ -126,6 +127,16 @@ impl SmallFiles {
         files.insert("CURRENT".to_owned(), file_name::current(base.manifest.file).into_bytes());
         files.insert(restore_marker::FILE_NAME.to_owned(), marker(plan, restore)?);
         Ok(Self { files, manifest, families, describing })
+    }
+
+    /// The MANIFEST so far.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Makes tables that were replayed the database's.
+    pub fn place(&mut self, written: &Written, expected: SequenceNumber, newest: SequenceNumber) -> Result<()> {
+        written.place(&mut self.manifest, expected, newest)
     }
 
     /// Writes everything durably below `directory`; CURRENT comes last, because it makes the directory a database.

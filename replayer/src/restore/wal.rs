@@ -2,7 +2,7 @@
 //!
 //! Owns: one file for each WAL of the plan, from offset 0, with complete records only, in short headers and without
 //! compression, so that every RocksDB reads it to its end in its strictest mode; the sizes of user-defined timestamps
-//! where the source announced them; the check of every record's sequence number.
+//! where the source announced them.
 //! Refuses: records out of order, and every record that RocksDB could not replay exactly.
 
 use std::{
@@ -23,11 +23,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     resume::{Checkpoint, WrittenWal},
+    sequences::Sequences,
     staging::sync_directory,
 };
 use crate::{
     crash,
-    plan::{PlannedWal, WalTimestampSizes, sequence},
+    plan::{PlannedWal, WalTimestampSizes},
 };
 
 /// Written in pieces of this many bytes.
@@ -39,10 +40,7 @@ pub(crate) struct WalFiles {
     planned: Vec<PlannedWal>,
     open: Option<Open>,
     totals: WalTotals,
-    /// What recovery will know of transactions.
-    transactions: Transactions,
-    /// The latest sequence number of an earlier stage.
-    before: Option<SequenceNumber>,
+    sequences: Sequences,
     /// Those that are complete.
     written: Vec<WrittenWal>,
 }
@@ -90,15 +88,15 @@ impl WalFiles {
             planned: planned.to_vec(),
             open: None,
             totals: WalTotals::default(),
-            transactions: Transactions::recovering(policy),
-            before: None,
+            sequences: Sequences::new(policy),
             written: Vec::new(),
         }
     }
 
     /// Goes on behind WALs that are complete.
     pub fn go_on(&mut self, checkpoint: &Checkpoint) {
-        self.transactions = checkpoint.transactions.clone();
+        self.sequences.transactions = checkpoint.transactions.clone();
+        self.sequences.latest = checkpoint.totals.last_sequence;
         self.totals = checkpoint.totals;
         self.written = checkpoint.wals.clone();
     }
@@ -116,7 +114,7 @@ impl WalFiles {
 
     /// What is known behind the WALs that are complete.
     pub fn state(&self) -> (Transactions, WalTotals, Vec<WrittenWal>) {
-        (self.transactions.clone(), self.totals, self.written.clone())
+        (self.sequences.transactions.clone(), self.totals, self.written.clone())
     }
 
     /// Ends a stage; what follows goes into another directory, also where it goes on in the same WAL.
@@ -125,7 +123,7 @@ impl WalFiles {
         sync_directory(&self.directory)?;
         self.directory = directory;
         let totals = std::mem::take(&mut self.totals);
-        self.before = self.before.max(totals.last_sequence);
+        self.sequences.begin_again();
         // The next stage's files are others, also of the same number.
         self.written.clear();
         Ok(totals)
@@ -140,7 +138,8 @@ impl WalFiles {
 
     /// The next record of the stream.
     pub fn record(&mut self, number: RecordNumber, record: &Record) -> Result<()> {
-        self.check_sequence(number, record)?;
+        self.sequences.pass(number, record)?;
+        self.totals.last_sequence = self.sequences.latest;
         if self.open.as_ref().is_none_or(|open| open.number != record.wal) {
             self.switch_to(number, record)?;
         }
@@ -163,30 +162,6 @@ impl WalFiles {
         if open.buffer.len() >= BUFFER {
             open.flush()?;
         }
-        Ok(())
-    }
-
-    /// Sequence numbers grow from record to record: where they did not, a barrier stands and no plan crosses it.
-    fn check_sequence(&mut self, number: RecordNumber, record: &Record) -> Result<()> {
-        let counted = self.transactions.counts_batches();
-        let step = sequence::step(&mut self.transactions, number, record)?;
-        if counted != self.transactions.counts_batches() {
-            // The server emptied its log before it was opened with another policy; recovery would read all of it with one.
-            return Err(Error::new(Code::TargetUnsupported, "replaying record")
-                .on(number)
-                .with("reason", "the write policy changes here")
-                .hint("restore to a target from the next base on; pitr list shows it"));
-        }
-        let latest = self.totals.last_sequence;
-        let before = latest.max(self.before);
-        if step.consumed && before.is_some_and(|before| step.first <= before) {
-            return Err(Error::new(Code::TargetUnsupported, "replaying record")
-                .on(number)
-                .with("its sequence number", step.first)
-                .with("the record before ends at", before.unwrap_or_default()));
-        }
-        // RocksDB takes the number of the last batch, whether it consumed any or not.
-        self.totals.last_sequence = Some(latest.map_or(step.end, |latest| latest.max(step.end)));
         Ok(())
     }
 
