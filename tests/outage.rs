@@ -97,7 +97,8 @@ fn files_of_flushes_that_the_archive_does_not_take_are_given_up_before_anything_
     std::fs::create_dir_all(&files).unwrap();
     let Some(files) = Mount::memory_over(&files, 64 << 20) else { return };
     files.remount(Access::ReadOnly);
-    let options = ["--pin-budget", "2MiB", "--when-full", "barrier", "--ship-flushes"];
+    // No more than sixteen wait, of some ten kilobytes each.
+    let options = ["--pin-budget", "256KiB", "--when-full", "barrier", "--ship-flushes"];
     let mut scene = Scene::with_options(None, Some(&disk.path()), settings(), &options);
     let mut most = 0;
     wait("they are given up again and again", || {
@@ -106,7 +107,8 @@ fn files_of_flushes_that_the_archive_does_not_take_are_given_up_before_anything_
     });
     assert!(most < BUDGET + SLACK, "{most} bytes were held");
     scene.database_is_well();
-    files.remount(Access::ReadWrite);
+    // From now on the archive takes them.
+    drop(files);
     scene.end(Barriers::None);
 }
 

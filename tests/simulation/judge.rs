@@ -187,7 +187,8 @@ fn records(run: &Run<'_>, archive: &Archive, timeline: &Timeline, oracle: &Oracl
 fn told_as(mut outlined: RestorePlan, planned: &RestorePlan) -> RestorePlan {
     for (coarse, exact) in outlined.flushes.iter_mut().zip(&planned.flushes) {
         let ((timeline, among), (of, one)) = (coarse.told_in, exact.told_in);
-        assert!(timeline == of && among.contains(one.first()) && among.contains(one.last()), "{coarse:#?}");
+        let overlap = among.first() <= one.last() && one.first() <= among.last();
+        assert!(timeline == of && overlap, "{coarse:#?}\n{exact:#?}");
         coarse.told_in = exact.told_in;
     }
     outlined
@@ -260,7 +261,10 @@ impl Judge<'_> {
                 "the last record before the fork is not the child's: {moments:?} at {fork}"
             );
         }
-        if let Some(next) = moments.get(&(fork + 1)).filter(|_| fork >= in_run) {
+        // Of records whose numbers no file shows, a session that begins with the number after those that are shown seems to
+        // take them back: the fork lies before them, and nothing is lost of either branch.
+        let shown = !run.disturbed.contains("server: numbers that no file shows");
+        if let Some(next) = moments.get(&(fork + 1)).filter(|_| fork >= in_run && shown) {
             assert!(!history.contains(next), "the fork lies too early: {moments:?} at {fork}, {history:?}");
         }
         run.coverage.note("check: fork");

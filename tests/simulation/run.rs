@@ -364,6 +364,8 @@ impl<'r> Run<'r> {
                 if family == 0 {
                     return false;
                 }
+                // What it had not flushed, a recovery counts and writes nowhere.
+                self.disturbed.insert("server: numbers that no file shows");
                 self.server.drop_family(family, &mut self.disk, &mut self.oracle);
             }
             "server: reopen" => self.reopen(),

@@ -218,6 +218,8 @@ mod tests {
     use crate::bulk::chunk::{Chunk, Kind};
 
     type Written = (u16, Vec<u8>, Option<Vec<u8>>);
+    /// By column family and key: which operation was the last, and what it left.
+    type Last = BTreeMap<(u16, Vec<u8>), (u64, Option<Vec<u8>>)>;
 
     fn operations() -> impl Strategy<Value = Vec<Written>> {
         let key = prop::collection::vec(0..4_u8, 0..10);
@@ -233,7 +235,7 @@ mod tests {
         ) {
             let directory = tempfile::tempdir().unwrap();
             let orders = [KeyOrder::Bytewise, KeyOrder::Reverse, KeyOrder::Bytewise];
-            let mut last: BTreeMap<(u16, Vec<u8>), (u64, Option<Vec<u8>>)> = BTreeMap::new();
+            let mut last = Last::new();
             let mut runs = Vec::new();
             for (number, piece) in operations.chunks(cut).enumerate() {
                 let first = (number * cut) as u64;

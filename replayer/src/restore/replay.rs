@@ -62,7 +62,7 @@ pub(crate) enum Replayed {
 }
 
 enum Destination {
-    Wals(StagedWals),
+    Wals(Box<StagedWals>),
     Tables(Box<Tabled>),
 }
 
@@ -105,7 +105,12 @@ pub(crate) async fn replay(
     let mut worker = Worker {
         files: match into.tables {
             Some(tables) => Destination::Tables(Box::new(tables)),
-            None => Destination::Wals(StagedWals::new(&into.wals, &plan.wals, plan.write_policy, &plan.ingestions)),
+            None => Destination::Wals(Box::new(StagedWals::new(
+                &into.wals,
+                &plan.wals,
+                plan.write_policy,
+                &plan.ingestions,
+            ))),
         },
         proof: Proof::of(plan),
         range,
