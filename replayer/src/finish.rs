@@ -18,7 +18,7 @@ use pitr_archive::{
     rocks::{built_in, manifest::TwoPhase, write_batch::WritePolicy},
 };
 use rocksdb::{
-    AsRawPtr, BlockBasedOptions, BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB,
+    AsRawPtr, BlockBasedOptions, BottommostLevelCompaction, ChecksumType, ColumnFamilyDescriptor, CompactOptions, DB,
     DBCompressionType, DBPath, DBRecoveryMode, IngestExternalFileOptions, Options,
 };
 
@@ -210,11 +210,13 @@ pub(crate) fn family_options(family: &FamilySpec) -> Result<Options> {
     if let Some(levels) = family.levels {
         options.set_num_levels(levels);
     }
+    let mut table = BlockBasedOptions::default();
+    // Before 6.27 no RocksDB reads the newer ones.
+    table.set_checksum_type(ChecksumType::CRC32c);
     if let Some(version) = family.format_version {
-        let mut table = BlockBasedOptions::default();
         table.set_format_version(version);
-        options.set_block_based_table_factory(&table);
     }
+    options.set_block_based_table_factory(&table);
     if !family.paths.is_empty() {
         options.set_cf_paths(&db_paths(&family.paths)?);
     }

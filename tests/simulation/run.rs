@@ -88,6 +88,8 @@ pub struct Run<'r> {
     pub coverage: Coverage,
     /// What happened that can cost a target.
     pub disturbed: BTreeSet<&'static str>,
+    /// Numbers may have been used that no file shows: that costs no target, but nothing tells them.
+    pub hidden_numbers: bool,
     pub tags: Vec<Tagged>,
     pub root: TempDir,
     attempted_tags: Vec<String>,
@@ -157,6 +159,7 @@ impl<'r> Run<'r> {
             memory,
             coverage: Coverage::default(),
             disturbed: BTreeSet::new(),
+            hidden_numbers: false,
             tags: Vec::new(),
             root,
             attempted_tags: Vec::new(),
@@ -329,6 +332,7 @@ impl<'r> Run<'r> {
                     self.server.write(&[put], Logging::Logged, &mut self.disk, &mut self.oracle);
                 }
                 self.disturbed.insert("server: numbers that no file shows");
+                self.hidden_numbers = true;
                 let delete = Write::SingleDelete { family, key };
                 self.server.write(&[delete], Logging::Logged, &mut self.disk, &mut self.oracle);
             }
@@ -365,7 +369,7 @@ impl<'r> Run<'r> {
                     return false;
                 }
                 // What it had not flushed, a recovery counts and writes nowhere.
-                self.disturbed.insert("server: numbers that no file shows");
+                self.hidden_numbers |= self.server.has_unflushed(family);
                 self.server.drop_family(family, &mut self.disk, &mut self.oracle);
             }
             "server: reopen" => self.reopen(),

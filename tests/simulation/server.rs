@@ -266,12 +266,14 @@ impl Server {
                 flushed |= !self.families[&id].memtable.is_empty();
                 edits.push(self.flush_family(id, highest + 1, disk));
             }
+            let first_flush = edits.len().min(1);
             self.next_number = self.next_number.max(highest + 2);
             if flushed {
                 self.min_log = highest + 1;
                 let min_log =
                     VersionEdit { min_log_number_to_keep: Some(FileNumber::new(self.min_log)), ..self.numbers() };
-                edits.push(min_log.encode());
+                // As RocksDB: behind that of the default column family, whose own edits come first.
+                edits.insert(first_flush, min_log.encode());
             }
         }
         let log = self.take_number();
@@ -592,6 +594,11 @@ impl Server {
         let mark = oracle.change(self.state());
         self.log_edits(&[edit.encode()], Some(mark), disk);
         self.write_options(disk);
+    }
+
+    /// Whether a column family has anything that only the log has.
+    pub fn has_unflushed(&self, id: u32) -> bool {
+        self.families.get(&id).is_some_and(|family| !family.memtable.is_empty())
     }
 
     /// Drops a column family with everything in it.

@@ -80,6 +80,7 @@ impl Engine {
             let Some(Deferred { news, log, lo, id }) = self.deferred.pop_front() else { break };
             match news {
                 News::Rolled { consumed, first_wal_needed, last_sequence } => {
+                    self.flushed_just_now = None;
                     let point = consumed.point;
                     let same = matches!((&self.state.session_id, &id), (Some(a), Some(b)) if a == b);
                     if !same || log != InfoLog::This {

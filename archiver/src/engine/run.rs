@@ -175,6 +175,7 @@ impl Engine {
 
     /// Begins a run at the first WAL that RocksDB needs now.
     pub(super) fn start_run(&mut self) -> Result<()> {
+        self.flushed_just_now = None;
         // Settings can have changed with a restart of the server, and the database itself can be another one.
         self.layout = Layout::read(&self.layout.db, &self.layout.db_paths)?;
         if !self.lineage_holds()? {

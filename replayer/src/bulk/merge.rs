@@ -20,6 +20,14 @@ pub(crate) enum Run {
 }
 
 impl Run {
+    /// Bytes that whoever reads it holds.
+    pub fn largest_block(&self) -> usize {
+        match self {
+            Self::Memory(_) => 0,
+            Self::File(file) => file.largest_block(),
+        }
+    }
+
     /// About one key of a column family for each `every` bytes.
     pub fn samples(&self, family: u16, every: usize) -> Vec<Vec<u8>> {
         match self {

@@ -16,4 +16,6 @@ pub(crate) mod place;
 pub(crate) mod run;
 pub(crate) mod sink;
 pub(crate) mod tables;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tombstones;

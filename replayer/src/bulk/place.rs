@@ -1,8 +1,8 @@
 //! Where the written files go in the tree, and with which sequence numbers.
 //!
 //! Owns: the edits that make them the database's. A file that RocksDB's own writer of external files made has one sequence
-//! number for all its keys, which the MANIFEST tells (that is how RocksDB ingests such files, too). Above files of the base
-//! they lie in level 0, where RocksDB wants each to have a number of its own; where the base has none, at the bottom.
+//! number for all its keys, which the MANIFEST tells (that is how RocksDB ingests such files, too). They lie above the files of
+//! the base, as low as that allows; in level 0 RocksDB wants each to have a number of its own.
 //! Behind the edits no log is needed.
 //! Refuses: where there are not so many numbers between the newest file of the base and the target.
 
@@ -14,12 +14,18 @@ use pitr_archive::{
 
 use super::{
     chunk::Kind,
-    tables::{Below, Edge, Family, TableFile},
+    tables::{Edge, Family, TableFile},
 };
 use crate::restore::manifest::Manifest;
 
-/// RocksDB's `num_levels` where nobody says otherwise.
-const USUAL_LEVELS: i32 = 7;
+/// The level for files above those of a base, of which `top` is the first level that has any: the lowest one above it. A
+/// server opens no database with a file below its last level, so where the number of levels is not known it is level 0.
+pub(crate) fn level(levels: Option<u32>, top: Option<u32>) -> u32 {
+    match top {
+        None => levels.unwrap_or(1).saturating_sub(1),
+        Some(top) => top.saturating_sub(1),
+    }
+}
 
 /// RocksDB's `ValueType`s.
 const DELETION: u8 = 0;
@@ -34,8 +40,6 @@ const LARGEST_SEQUENCE: u64 = (1 << 56) - 1;
 pub(crate) struct Behind {
     /// The latest sequence number of the target.
     pub sequence: SequenceNumber,
-    /// The largest one in a file of the base.
-    pub newest_below: SequenceNumber,
     /// The first log that is needed: an empty one.
     pub log: FileNumber,
     /// The first number that no file has.
@@ -61,8 +65,10 @@ pub(crate) fn place(manifest: &mut Manifest, families: &[Family], files: &[Table
         let own: Vec<_> = files.iter().filter(|file| usize::from(file.family) == index).collect();
         place_family(manifest, family, &own, behind)?;
     }
+    // Where the MANIFEST never named one, others would never raise it again.
+    let names_one = manifest.model.min_log_number_to_keep() > FileNumber::default();
     manifest.append(&VersionEdit {
-        min_log_number_to_keep: Some(behind.log),
+        min_log_number_to_keep: names_one.then_some(behind.log),
         next_file_number: Some(behind.next_file),
         last_sequence: Some(behind.sequence),
         ..VersionEdit::default()
@@ -70,29 +76,24 @@ pub(crate) fn place(manifest: &mut Manifest, families: &[Family], files: &[Table
 }
 
 fn place_family(manifest: &mut Manifest, family: &Family, files: &[&TableFile], behind: Behind) -> Result<()> {
-    let levels = family.spec.levels.unwrap_or(USUAL_LEVELS).max(1);
-    let level = match family.below {
-        Below::Nothing => u32::try_from(levels - 1).unwrap_or_default(),
-        Below::Files => 0,
-    };
-    let model = manifest.model.column_family(family.spec.id);
-    let epochs = model.into_iter().flat_map(|model| model.files.values()).filter_map(|file| file.epoch_number);
-    let newest_epoch = epochs.max();
+    let level = family.level;
+    let own = || manifest.model.column_family(family.spec.id).into_iter().flat_map(|model| model.files.values());
+    let newest_epoch = own().filter_map(|file| file.epoch_number).max();
+    let newest_below = own().map(|file| file.largest_seqno).max();
     let count = files.len() as u64;
-    let oldest = behind.sequence.get().checked_sub(count.saturating_sub(1)).map(SequenceNumber::new);
-    if level == 0 && count > 0 && oldest.is_none_or(|oldest| oldest <= behind.newest_below) {
+    let numbers = if level == 0 { count } else { count.min(1) };
+    let oldest = behind.sequence.get().checked_sub(numbers.saturating_sub(1)).map(SequenceNumber::new);
+    let Some(oldest) = oldest.filter(|oldest| count == 0 || newest_below.is_none_or(|newest| newest < *oldest)) else {
         return Err(Error::new(Code::EngineUnusable, "numbering the files of a bulk restore")
             .with("column family", &family.spec.name)
             .with("files", count)
             .with("the target's sequence number", behind.sequence)
-            .with("the largest one in the base", behind.newest_below));
-    }
+            .with("the largest one in the base", newest_below.unwrap_or_default())
+            .hint("--engine native replays the log"));
+    };
     let mut keys = Vec::with_capacity(files.len());
     for (index, file) in (0_u64..).zip(files) {
-        let sequence = match (level, oldest) {
-            (0, Some(oldest)) => SequenceNumber::new(oldest.get() + index),
-            _ => behind.sequence,
-        };
+        let sequence = if level == 0 { SequenceNumber::new(oldest.get() + index) } else { behind.sequence };
         keys.push((internal(&file.smallest, sequence), internal(&file.largest, sequence), sequence));
     }
     let malformed = || Error::new(Code::Internal, "naming the keys of a table file");

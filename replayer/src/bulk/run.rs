@@ -19,7 +19,7 @@ use super::{
 };
 
 /// A block is at least so large; one value may be larger.
-const BLOCK: usize = 64 << 10;
+const BLOCK: usize = 128 << 10;
 
 /// Before each operation: family, kind, the lengths of key and value, age.
 const HEAD: usize = 2 + 1 + 4 + 4 + 8;
@@ -43,35 +43,75 @@ pub(crate) struct RunFile {
     orders: Vec<KeyOrder>,
 }
 
+fn fault(path: &Path, e: std::io::Error) -> Error {
+    io("writing sorted operations to", path, e)
+}
+
 fn checksum(block: &[u8]) -> u64 {
     let hash = blake3::hash(block);
     let (first, _) = hash.as_bytes().split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
     u64::from_le_bytes(*first)
 }
 
+/// A run that is being written.
+pub(crate) struct RunWriter {
+    path: PathBuf,
+    out: BufWriter<File>,
+    blocks: Vec<Block>,
+    block: Vec<u8>,
+    /// Where the present block begins.
+    first: Option<(u16, Vec<u8>)>,
+    offset: u64,
+}
+
+impl RunWriter {
+    /// A new file.
+    pub fn create(path: &Path) -> Result<Self> {
+        let file = File::options().read(true).write(true).create_new(true).open(path);
+        let out = BufWriter::with_capacity(1 << 20, file.map_err(|e| fault(path, e))?);
+        let block = Vec::with_capacity(2 * BLOCK);
+        Ok(Self { path: path.to_owned(), out, blocks: Vec::new(), block, first: None, offset: 0 })
+    }
+
+    /// The next operation in order.
+    pub fn push(&mut self, version: &Version<'_>) -> Result<()> {
+        self.first.get_or_insert_with(|| (version.family, version.key.to_vec()));
+        put(&mut self.block, version);
+        if self.block.len() >= BLOCK { self.end_block() } else { Ok(()) }
+    }
+
+    fn end_block(&mut self) -> Result<()> {
+        let Some((family, key)) = self.first.take() else { return Ok(()) };
+        self.out.write_all(&self.block).map_err(|e| fault(&self.path, e))?;
+        let (length, checksum) = (self.block.len(), checksum(&self.block));
+        self.blocks.push(Block { family, key, offset: self.offset, length, checksum });
+        self.offset += length as u64;
+        self.block.clear();
+        Ok(())
+    }
+
+    /// All of it can be read.
+    pub fn finish(mut self, orders: &[KeyOrder]) -> Result<RunFile> {
+        self.end_block()?;
+        let Self { path, out, blocks, .. } = self;
+        let file = out.into_inner().map_err(|e| fault(&path, e.into_error()))?;
+        Ok(RunFile { path, file, blocks, orders: orders.to_vec() })
+    }
+}
+
 impl RunFile {
     /// Writes a sorted chunk to a new file.
     pub fn write(path: &Path, sorted: &Sorted, orders: &[KeyOrder]) -> Result<Self> {
-        let fault = |e| io("writing sorted operations to", path, e);
-        let file = File::options().read(true).write(true).create_new(true).open(path).map_err(fault)?;
-        let mut out = BufWriter::with_capacity(1 << 20, &file);
-        let (mut blocks, mut block, mut offset) = (Vec::new(), Vec::with_capacity(BLOCK * 2), 0);
-        let mut first: Option<(u16, Vec<u8>)> = None;
-        for index in 0..sorted.len() {
-            let Some(version) = sorted.get(index) else { break };
-            first.get_or_insert_with(|| (version.family, version.key.to_vec()));
-            put(&mut block, &version);
-            if block.len() >= BLOCK || index + 1 == sorted.len() {
-                let (family, key) = first.take().unwrap_or_default();
-                out.write_all(&block).map_err(fault)?;
-                blocks.push(Block { family, key, offset, length: block.len(), checksum: checksum(&block) });
-                offset += block.len() as u64;
-                block.clear();
-            }
+        let mut writer = RunWriter::create(path)?;
+        for version in (0..sorted.len()).map_while(|index| sorted.get(index)) {
+            writer.push(&version)?;
         }
-        out.flush().map_err(fault)?;
-        drop(out);
-        Ok(Self { path: path.to_owned(), file, blocks, orders: orders.to_vec() })
+        writer.finish(orders)
+    }
+
+    /// Bytes of its largest block: what a reader holds in memory.
+    pub fn largest_block(&self) -> usize {
+        self.blocks.iter().map(|block| block.length).max().unwrap_or_default()
     }
 
     /// The block in which the first operation of this column family lies whose key is not before `key`.

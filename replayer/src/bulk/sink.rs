@@ -1,6 +1,6 @@
 //! Takes records in their order and makes table files of them.
 //!
-//! Owns: what of a record counts, memory (see the constants), and the threads: chunks are sorted beside reading, parts of
+//! Owns: what of a record counts, memory ([`Limits`]), and the threads: chunks are sorted beside reading, parts of
 //! the keys are written beside one another.
 //! Refuses: operations whose outcome is not the last one's alone: merge operands, wide columns, values with a time, prepared
 //! transactions. Whoever restores goes on with the log itself then.
@@ -21,30 +21,57 @@ use pitr_archive::{
 
 use super::{
     chunk::{Chunk, Kind, Version},
-    merge::{Part, Run},
+    merge::{Merge, Part, Run},
     order::KeyOrder,
-    run::RunFile,
-    tables::{self, Family, TableFile},
+    run::{RunFile, RunWriter},
+    tables::{self, Below, Family, TableFile},
     tombstones::{Tombstone, Tombstones},
 };
 
-/// A chunk is sorted when it takes so much.
-const CHUNK_BYTES: usize = 64 << 20;
-/// So many are sorted at a time, beside the one that is filled.
-const SORTING: usize = 2;
-/// Sorted chunks of no more than this stay in memory.
-const KEPT_BYTES: usize = 160 << 20;
 /// Deleted ranges are all in memory; so many take at most some hundred bytes each, beside their keys.
 const MAX_TOMBSTONE_BYTES: usize = 32 << 20;
-/// Parts of a column family's keys are of about this size.
-const PART_BYTES: usize = 96 << 20;
-/// Less than this is not divided.
-const DIVIDED_FROM: usize = 16 << 20;
-/// One key is looked at for so many bytes, where keys are divided.
-const SAMPLED: usize = 64 << 10;
+
+/// What a sink may take of memory, and how it divides its work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// A chunk is sorted when it takes so many bytes.
+    pub chunk: usize,
+    /// So many are sorted at a time, beside the one that is filled.
+    pub sorting: usize,
+    /// Sorted chunks of no more bytes than this stay in memory.
+    pub kept: usize,
+    /// So many runs become one as soon as they are there: each is an open file, and a block in memory for everybody who reads.
+    pub merged: usize,
+    /// What the blocks of all who read may take together.
+    pub reading: usize,
+    /// Parts of a column family's keys are of about so many bytes.
+    pub part: usize,
+    /// No part is made smaller than this for the sake of more threads.
+    pub least_part: usize,
+    /// One key is looked at for so many bytes, where keys are divided.
+    pub sampled: usize,
+}
+
+impl Default for Limits {
+    /// Below 512 MiB, whatever the length of the log: three chunks, and what is kept, while it is read; what is kept and what
+    /// is read back while tables are written.
+    fn default() -> Self {
+        Self {
+            chunk: 64 << 20,
+            sorting: 2,
+            kept: 160 << 20,
+            merged: 48,
+            reading: 96 << 20,
+            part: 96 << 20,
+            least_part: 16 << 20,
+            sampled: 128 << 10,
+        }
+    }
+}
 
 /// What is replayed into table files.
 pub(crate) struct Sink {
+    limits: Limits,
     families: Vec<Family>,
     /// Index of a column family, and the log from which on it needs records.
     known: BTreeMap<ColumnFamilyId, (u16, FileNumber)>,
@@ -60,11 +87,13 @@ pub(crate) struct Sink {
     /// Bytes of those that stay in memory.
     kept: usize,
     started: usize,
+    /// Runs from here on were not merged.
+    unmerged: usize,
 }
 
 impl Sink {
     /// `families`, each with the first log that it needs; `directory` is for what is only needed meanwhile.
-    pub fn new(families: Vec<(Family, FileNumber)>, directory: PathBuf) -> Result<Self> {
+    pub fn new(limits: Limits, families: Vec<(Family, FileNumber)>, directory: PathBuf) -> Result<Self> {
         let too_many =
             || Error::new(Code::EngineUnusable, "replaying into tables").with("column families", families.len());
         if u16::try_from(families.len()).is_err() {
@@ -73,6 +102,7 @@ impl Sink {
         let known = (0_u16..).zip(&families).map(|(index, (family, log))| (family.spec.id, (index, *log))).collect();
         let families: Vec<Family> = families.into_iter().map(|(family, _)| family).collect();
         Ok(Self {
+            limits,
             chunk: Chunk::new(orders(&families), 0),
             families,
             known,
@@ -84,6 +114,7 @@ impl Sink {
             runs: Vec::new(),
             kept: 0,
             started: 0,
+            unmerged: 0,
         })
     }
 
@@ -102,9 +133,12 @@ impl Sink {
             };
             match op {
                 Op::Put { cf, key, value } => self.key(record, cf, key, Kind::Put, value)?,
-                Op::Delete { cf, key } | Op::SingleDelete { cf, key } => {
-                    self.key(record, cf, key, Kind::Delete, &[])?
+                Op::Delete { cf, key } => self.key(record, cf, key, Kind::Delete, &[])?,
+                // It takes one write away, not all: above older ones it is no deletion, and a table cannot hold it.
+                Op::SingleDelete { cf, .. } if self.lies_above_files(record, cf) => {
+                    return refused("a single deletion above files of the base");
                 }
+                Op::SingleDelete { cf, key } => self.key(record, cf, key, Kind::Delete, &[])?,
                 Op::DeleteRange { cf, begin, end } => self.range(record, cf, begin, end)?,
                 Op::LogData { .. } | Op::Noop => {}
                 Op::Merge { .. } => return refused("a merge operand"),
@@ -118,10 +152,12 @@ impl Sink {
                 | Op::Rollback { .. } => return refused("a prepared transaction"),
             }
         }
-        if self.chunk.bytes() >= CHUNK_BYTES {
-            self.sort()?;
-        }
         Ok(())
+    }
+
+    fn lies_above_files(&self, record: &Record, cf: ColumnFamilyId) -> bool {
+        let family = self.wanted(record, cf).and_then(|index| self.families.get(usize::from(index)));
+        family.is_some_and(|family| family.below == Below::Files)
     }
 
     /// The column family's index, where the record is for it: what lies in older logs is in its files, and what is gone at
@@ -132,6 +168,9 @@ impl Sink {
 
     fn key(&mut self, record: &Record, cf: ColumnFamilyId, key: &[u8], kind: Kind, value: &[u8]) -> Result<()> {
         let Some(family) = self.wanted(record, cf) else { return Ok(()) };
+        if self.chunk.bytes() >= self.limits.chunk {
+            self.sort()?;
+        }
         let version = Version { family, key, age: self.age, kind, value };
         if !self.chunk.push(&version) {
             self.sort()?;
@@ -146,6 +185,11 @@ impl Sink {
 
     fn range(&mut self, record: &Record, cf: ColumnFamilyId, begin: &[u8], end: &[u8]) -> Result<()> {
         let Some(family) = self.wanted(record, cf) else { return Ok(()) };
+        let order = self.families.get(usize::from(family)).map_or(KeyOrder::Bytewise, |family| family.order);
+        if order.compare(begin, end).is_gt() {
+            return Err(Error::new(Code::EngineUnusable, "replaying into tables")
+                .with("a deleted range", "ends before it begins, which RocksDB's recovery refuses"));
+        }
         self.tombstone_bytes += begin.len() + end.len() + size_of::<Tombstone>();
         if self.tombstone_bytes > MAX_TOMBSTONE_BYTES {
             return Err(Error::new(Code::EngineUnusable, "replaying into tables")
@@ -163,7 +207,7 @@ impl Sink {
         if chunk.is_empty() {
             return Ok(());
         }
-        let stays = self.kept + chunk.bytes() <= KEPT_BYTES;
+        let stays = self.kept + chunk.bytes() <= self.limits.kept;
         self.kept += if stays { chunk.bytes() } else { 0 };
         let path = self.directory.join(format!("pitr-sorted-{}", self.started));
         self.started += 1;
@@ -175,7 +219,7 @@ impl Sink {
                 false => Ok(Run::File(RunFile::write(&path, &sorted, &orders)?)),
             }
         }));
-        while self.sorting.len() > SORTING {
+        while self.sorting.len() > self.limits.sorting {
             self.join()?;
         }
         Ok(())
@@ -186,7 +230,37 @@ impl Sink {
             let run = sorting.join().map_err(|_| Error::new(Code::Internal, "sorting operations"))??;
             self.runs.push(run);
         }
+        if self.runs.len() - self.unmerged >= self.limits.merged {
+            self.merge()?;
+        }
         Ok(())
+    }
+
+    /// Makes one run of those that were not merged.
+    fn merge(&mut self) -> Result<()> {
+        let runs = self.runs.split_off(self.unmerged);
+        let mut writer = RunWriter::create(&self.directory.join(format!("pitr-merged-{}", self.started)))?;
+        for (index, family) in (0_u16..).zip(&self.families) {
+            let mut merge = Merge::new(&runs, Part { family: index, from: None, to: None }, family.order)?;
+            while let Some(version) = merge.next()? {
+                writer.push(&version)?;
+            }
+        }
+        self.runs.push(Run::File(writer.finish(&orders(&self.families))?));
+        self.unmerged = self.runs.len();
+        Ok(())
+    }
+
+    /// So many threads, as far as what each has to read fits into memory.
+    fn threads(&self, wanted: usize) -> Result<usize> {
+        let blocks: usize = self.runs.iter().map(Run::largest_block).sum();
+        match self.limits.reading.checked_div(blocks) {
+            None => Ok(wanted),
+            Some(0) => Err(Error::new(Code::EngineUnusable, "merging sorted operations")
+                .with("bytes of their largest values together", blocks)
+                .hint("--engine native replays the log")),
+            Some(most) => Ok(wanted.min(most)),
+        }
     }
 
     /// Writes the table files, with numbers from `first` on; answers them by column family and key, and the first number
@@ -196,6 +270,7 @@ impl Sink {
         while !self.sorting.is_empty() {
             self.join()?;
         }
+        let threads = self.threads(threads.max(1))?;
         let mut tombstones: Vec<Vec<Tombstone>> = self.families.iter().map(|_| Vec::new()).collect();
         for (family, tombstone) in std::mem::take(&mut self.tombstones) {
             if let Some(own) = tombstones.get_mut(usize::from(family)) {
@@ -234,9 +309,10 @@ impl Sink {
 
     /// A column family's keys in parts of about the same size.
     fn parts(&self, family: u16, order: KeyOrder, threads: usize) -> Vec<Part> {
-        let mut samples: Vec<Vec<u8>> = self.runs.iter().flat_map(|run| run.samples(family, SAMPLED)).collect();
-        let bytes = samples.len() * SAMPLED;
-        let count = if bytes < DIVIDED_FROM { 1 } else { threads.max(bytes / PART_BYTES) };
+        let mut samples: Vec<Vec<u8>> =
+            self.runs.iter().flat_map(|run| run.samples(family, self.limits.sampled)).collect();
+        let bytes = samples.len() * self.limits.sampled;
+        let count = threads.min(bytes / self.limits.least_part).max(bytes / self.limits.part).max(1);
         samples.sort_by(|a, b| order.compare(a, b));
         let mut edges: Vec<Vec<u8>> =
             (1..count).filter_map(|n| samples.get(samples.len() * n / count)).cloned().collect();

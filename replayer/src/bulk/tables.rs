@@ -10,7 +10,7 @@ use std::{
 };
 
 use pitr_archive::{Code, Error, Result, error::io, ids::FileNumber, rocks::file_name};
-use rocksdb::{Options, SstFileWriter};
+use rocksdb::{ErrorKind, Options, SstFileWriter};
 
 use super::{
     chunk::{Kind, Version},
@@ -40,6 +40,8 @@ pub(crate) struct Family {
     /// Where its files go.
     pub directory: PathBuf,
     pub below: Below,
+    /// The level in which they are to lie.
+    pub level: u32,
 }
 
 /// The first or last key of a file, without its sequence number.
@@ -186,5 +188,9 @@ impl Open<'_> {
 }
 
 fn fault(path: &Path, e: rocksdb::Error) -> Error {
-    Error::new(Code::FileIo, "writing the table file").on(path.display()).because(e)
+    let code = match e.kind() {
+        ErrorKind::IOError => Code::FileIo,
+        _ => Code::EngineUnusable,
+    };
+    Error::new(code, "writing the table file").on(path.display()).because(e)
 }

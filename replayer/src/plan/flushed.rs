@@ -169,7 +169,10 @@ pub(crate) async fn advance(
         let joins = reaches && known && flush.previous <= end && said.largest <= sequence;
         let Some(log) = logs.get_mut(&flush.column_family).filter(|_| joins) else { break };
         *log = said.log_number.max(*log);
-        if let Some(needed) = flush.first_wal_needed {
+        // At an open RocksDB says it behind the first of several flushes of what it recovered, for all of them; those name the
+        // number behind the last log, which no log ever has.
+        let of_a_log = |wal| stream.pieces.iter().flat_map(|piece| &piece.summary.wals).any(|span| span.wal == wal);
+        if let Some(needed) = flush.first_wal_needed.filter(|_| of_a_log(said.log_number)) {
             // Of a column family that was dropped before the flush, however long after the target, it does not speak.
             let dropped = dropped_before(stream, run, flush.manifest);
             let others = logs.iter_mut().filter(|(id, _)| !dropped.contains(id));

@@ -52,6 +52,8 @@ pub(crate) struct Describing {
     cf_paths: Vec<(ColumnFamilyId, Vec<PathBuf>)>,
     format_versions: BTreeMap<String, i32>,
     levels: BTreeMap<String, i32>,
+    /// Those of the base into which no tables can be put, and why; `None` where no OPTIONS file tells.
+    unfit: Option<BTreeMap<String, &'static str>>,
     /// Settings of column families that are younger than the base, as captured files came with them.
     younger: BTreeMap<ColumnFamilyId, CapturedSettings>,
 }
@@ -135,8 +137,8 @@ impl SmallFiles {
     }
 
     /// Makes tables that were replayed the database's.
-    pub fn place(&mut self, written: &Written, expected: SequenceNumber, newest: SequenceNumber) -> Result<()> {
-        written.place(&mut self.manifest, expected, newest)
+    pub fn place(&mut self, written: &Written, expected: SequenceNumber) -> Result<()> {
+        written.place(&mut self.manifest, expected)
     }
 
     /// Writes everything durably below `directory`; CURRENT comes last, because it makes the directory a database.
@@ -233,8 +235,36 @@ impl Describing {
         };
         let levels =
             newest.map(|file| file.column_families().filter_map(|cf| levels(file, cf)).collect()).unwrap_or_default();
+        let unfit = match newest {
+            None => None,
+            Some(file) => {
+                let behind = file.db().is_ok_and(|db| db.allow_ingest_behind == Some(true));
+                let why = |cf: &str| Some((cf.to_owned(), unfit(file, cf, behind)?));
+                Some(file.column_families().filter_map(why).collect())
+            }
+        };
         let younger = plan.column_families.iter().filter_map(|edit| Some((edit.id, edit.settings.clone()?))).collect();
-        Self { base: base.column_families.clone(), cf_paths: layout.cf_paths.clone(), format_versions, levels, younger }
+        Self {
+            base: base.column_families.clone(),
+            cf_paths: layout.cf_paths.clone(),
+            format_versions,
+            levels,
+            unfit,
+            younger,
+        }
+    }
+
+    /// Why no tables can be put into a column family that the server would read as its own, as far as the base tells.
+    pub fn unfit_for_tables(&self, spec: &FamilySpec) -> Option<&'static str> {
+        let Some(unfit) = &self.unfit else {
+            return Some("the base has no OPTIONS file, which would tell how they are made");
+        };
+        if !self.base.iter().any(|family| family.id == spec.id) {
+            // What is not told by the base's OPTIONS: level 0 and the form of the others can be read at least.
+            let elsewhere = || self.cf_paths.iter().any(|(_, paths)| !paths.is_empty());
+            return elsewhere().then_some("it is younger than the base, and others have directories of their own");
+        }
+        unfit.get(&spec.name).copied()
     }
 
     /// The same with paths in the staging directories.
@@ -282,6 +312,19 @@ impl Describing {
                 }
             })
             .collect()
+    }
+}
+
+fn unfit(file: &OptionsFile, cf: &str, ingest_behind: bool) -> Option<&'static str> {
+    let settings = file.column_family(cf).ok().flatten()?;
+    if settings.compaction_style.as_deref() == Some("kCompactionStyleFIFO") {
+        Some("its compaction drops the oldest file, and files by key have no age")
+    } else if ingest_behind || settings.cf_allow_ingest_behind == Some(true) {
+        Some("files may be ingested behind what is there, and tables lie there")
+    } else if options::format_version(file, cf).is_none() {
+        Some("its tables are not of the block-based form, or of which version is not known")
+    } else {
+        None
     }
 }
 

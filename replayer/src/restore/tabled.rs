@@ -22,7 +22,7 @@ use crate::{
     bulk::{
         order::KeyOrder,
         place::{self, Behind},
-        sink::Sink,
+        sink::{Limits, Sink},
         tables::{Below, Family, TableFile},
     },
     finish::FamilySpec,
@@ -60,11 +60,15 @@ impl Tabled {
         let model = &small.manifest().model;
         let mut families = Vec::new();
         for spec in &small.families {
-            let below = match model.live_files().any(|(id, ..)| id == spec.id) {
-                true => Below::Files,
-                false => Below::Nothing,
-            };
-            let family = family(spec, below, layout, staging)?;
+            let own = model.live_files().filter(|(id, ..)| *id == spec.id);
+            let top = own.map(|(_, _, file)| file.level).min();
+            if let Some(why) = small.describing.unfit_for_tables(spec) {
+                return Err(Error::new(Code::EngineUnusable, "replaying into tables")
+                    .with("column family", &spec.name)
+                    .with("why not", why)
+                    .hint("--engine native replays the log"));
+            }
+            let family = family(spec, top, layout, staging)?;
             let log = model.column_family(spec.id).map(|family| family.log_number).unwrap_or_default();
             families.push((family, log));
         }
@@ -72,10 +76,12 @@ impl Tabled {
         std::fs::create_dir(&sorted).map_err(|e| io("creating", &sorted, e))?;
         let logs = plan.wals.iter().map(|wal| wal.number).max().unwrap_or_default();
         let tables = model.live_files().map(|(_, number, _)| number).max().unwrap_or_default();
-        let highest = logs.max(tables).max(model.file()).next().unwrap_or_default();
+        let needed = model.column_families().values().map(|family| family.log_number).max().unwrap_or_default();
+        let blobs = model.live_blob_files().map(|(_, number, _)| number).max().unwrap_or_default();
+        let highest = logs.max(tables).max(needed).max(blobs).max(model.file()).next().unwrap_or_default();
         let directories = families.iter().map(|(family, _)| family.directory.clone()).collect();
         Ok(Self {
-            sink: Sink::new(families, sorted.clone())?,
+            sink: Sink::new(Limits::default(), families, sorted.clone())?,
             sequences: Sequences::new(plan.write_policy),
             records: 0,
             free: highest.max(model.next_file_number().unwrap_or_default()),
@@ -108,15 +114,15 @@ impl Tabled {
 
 impl Written {
     /// Makes the tables the database's.
-    pub fn place(&self, manifest: &mut Manifest, sequence: SequenceNumber, newest_below: SequenceNumber) -> Result<()> {
+    pub fn place(&self, manifest: &mut Manifest, sequence: SequenceNumber) -> Result<()> {
         let out_of_numbers = || Error::new(Code::ManifestCorrupt, "numbering the copy's files").on(self.log);
         let next_file = self.log.next().ok_or_else(out_of_numbers)?;
-        let behind = Behind { sequence, newest_below, log: self.log, next_file };
+        let behind = Behind { sequence, log: self.log, next_file };
         place::place(manifest, &self.families, &self.files, behind)
     }
 }
 
-fn family(spec: &FamilySpec, below: Below, layout: &Layout, staging: &Staging) -> Result<Family> {
+fn family(spec: &FamilySpec, top: Option<u32>, layout: &Layout, staging: &Staging) -> Result<Family> {
     let order = KeyOrder::of(&spec.comparator).ok_or_else(|| {
         Error::new(Code::EngineUnusable, "replaying into tables")
             .with("column family", &spec.name)
@@ -124,5 +130,7 @@ fn family(spec: &FamilySpec, below: Below, layout: &Layout, staging: &Staging) -
             .hint("--engine native leaves recovery to the server, which has it")
     })?;
     let directory = staging.path(layout.directory(spec.id, 0)?)?;
-    Ok(Family { spec: spec.clone(), order, directory, below })
+    let below = if top.is_some() { Below::Files } else { Below::Nothing };
+    let levels = spec.levels.and_then(|levels| u32::try_from(levels).ok());
+    Ok(Family { spec: spec.clone(), order, directory, below, level: place::level(levels, top) })
 }

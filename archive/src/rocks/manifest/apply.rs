@@ -163,16 +163,17 @@ impl ManifestModel {
                 changes.extend(change);
             }
         }
+        // Last: it speaks of what its own edit did, too.
+        if let Some(number) = edit.effective_min_log_number_to_keep().filter(|n| *n > self.min_log_number_to_keep) {
+            self.min_log_number_to_keep = number;
+            changes.push(Change::MinLogNumberToKeep { number });
+        }
     }
 
     fn database_fields(&mut self, edit: &VersionEdit<'_>, changes: &mut Vec<Change>) {
         if let Some(id) = edit.db_id.map(Name::new).filter(|id| self.db_id.as_ref() != Some(id)) {
             changes.push(Change::DbId { id: id.clone() });
             self.db_id = Some(id);
-        }
-        if let Some(number) = edit.effective_min_log_number_to_keep().filter(|n| *n > self.min_log_number_to_keep) {
-            self.min_log_number_to_keep = number;
-            changes.push(Change::MinLogNumberToKeep { number });
         }
         if let Some(sequence) = edit.last_sequence.filter(|sequence| *sequence != self.last_sequence) {
             self.last_sequence = sequence;

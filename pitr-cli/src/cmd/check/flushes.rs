@@ -28,8 +28,8 @@ pub struct Flushes {
 impl Flushes {
     /// Learns what an edit says, in the MANIFEST's order.
     pub fn learn(&mut self, edit: &EditLine) {
-        // The snapshot that opens a MANIFEST lists files without saying what the last sequence number was then.
-        if edit.last_sequence.is_some() {
+        // The snapshot that opens a MANIFEST lists files, but gives none a number.
+        if edit.next_file_number.is_some() {
             edit.changes.iter().for_each(|change| self.learn_change(change));
         }
     }
@@ -114,6 +114,7 @@ mod tests {
         VersionEdit {
             log_number: Some(FileNumber::new(3)),
             last_sequence: Some(one),
+            next_file_number: Some(FileNumber::new(100)),
             new_files: vec![file],
             ..VersionEdit::default()
         }
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn flushes_are_told_from_snapshots_and_compactions_and_give_a_rate_where_they_last_long_enough() {
-        let snapshot = VersionEdit { last_sequence: None, ..edit(0, 1 << 40, 50) };
+        let snapshot = VersionEdit { next_file_number: None, ..edit(0, 1 << 40, 50) };
         let gone = DeletedFile { level: 0, number: FileNumber::new(1) };
         let compaction = VersionEdit { deleted_files: vec![gone], ..edit(1, 1 << 40, 60) };
         let ingested = VersionEdit { log_number: None, ..edit(1, 1 << 40, 60) };

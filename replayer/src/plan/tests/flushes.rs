@@ -141,6 +141,16 @@ fn a_column_family_that_is_idle_does_not_hold_the_log_back_but_one_that_is_dropp
 }
 
 #[test]
+fn what_an_open_says_behind_the_first_of_its_flushes_is_not_believed_of_the_others() {
+    // The log 14 never was; the flush of the other column family was not shipped.
+    let mut s = begun(2);
+    s.event(needing(flush(0, (6, 5), 14, 8), 14)).wal(15).put(1).put(1).cut();
+    assert_eq!(used(&s.plan(&record(9)).unwrap()), (vec![], 10, 0));
+    s.event(flush(1, (7, 6), 14, 8)).cut();
+    assert_eq!(used(&s.plan(&record(9)).unwrap()), (vec![6, 7], 14, 8));
+}
+
+#[test]
 fn what_names_the_files_that_are_laid_down_is_held_also_where_it_lies_behind_the_target() {
     let mut s = begun(1);
     s.cut().put(1).cut().put(1).event(flush(0, (6, 5), 11, 2)).cut();
