@@ -37,6 +37,10 @@ enum Kind {
     Azurite,
 }
 
+/// moto looks whether an object is there and creates it without a lock: two of its threads can do both at once. Python then
+/// switches between threads only where one of them waits.
+const MOTO: &str = "import sys; sys.setswitchinterval(60); from moto.server import main; sys.exit(main())";
+
 /// A running S3, or `None` (said on stderr) where moto is not installed.
 pub fn s3() -> Option<ObjectStore> {
     ObjectStore::start(Kind::Moto)
@@ -142,9 +146,12 @@ impl ObjectStore {
         let directory = std::env::temp_dir().join(format!("pitr-object-store-{}-{number}", std::process::id()));
         fs::create_dir_all(&directory).ok()?;
         let log = File::create(directory.join("log")).ok()?;
-        let mut command = Command::new(program);
+        let mut command = match kind {
+            Kind::Moto => Command::new(program.with_file_name("python")),
+            Kind::Azurite => Command::new(program),
+        };
         match kind {
-            Kind::Moto => command.args(["-H", "127.0.0.1", "-p", &port.to_string()]),
+            Kind::Moto => command.args(["-c", MOTO, "-H", "127.0.0.1", "-p", &port.to_string()]),
             Kind::Azurite => command
                 .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--location"])
                 .arg(&directory)
