@@ -13,7 +13,10 @@ use pitr_archive::{
     },
     ids::{Ordinals, TimelineId},
     object_key::ObjectKey,
-    segment::{entry::ManifestPoint, reader::SegmentReader},
+    segment::{
+        entry::{CapturedFile, ManifestPoint},
+        reader::SegmentReader,
+    },
 };
 
 use super::source::{ReadEntry, Source};
@@ -48,6 +51,10 @@ impl Source for FromArchive<'_> {
     async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>> {
         self.exact(timeline, segment)?;
         Ok(self.0.read_footer(timeline, segment.ordinals()).await?.manifest.map(|progress| progress.point))
+    }
+
+    async fn has(&self, file: &CapturedFile) -> Result<bool> {
+        Ok(self.0.store().size(&ObjectKey::file(&file.object)).await?.is_some())
     }
 }
 

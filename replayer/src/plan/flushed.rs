@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use pitr_archive::{
     Error, Result,
     catalog::schema::{BaseDocument, BaseFile},
@@ -111,6 +112,9 @@ pub(crate) fn advise(flushes: &[PlannedFlush], e: Error) -> Error {
     }
 }
 
+/// So many are asked for at a time whether their files are there.
+const ASKED_AT_ONCE: usize = 16;
+
 /// What a flush's edit says.
 struct Said {
     log_number: FileNumber,
@@ -147,14 +151,59 @@ pub(crate) async fn advance(
     run: Run,
     base: &BaseDocument,
     families: &[ColumnFamilyEdit],
+    place: (Place, SequenceNumber),
+) -> Result<Option<Advanced>> {
+    let mut before = None;
+    loop {
+        let Some(found) = follow(stream, source, run, base, families, place, before).await? else { return Ok(None) };
+        // A file can be lost, or have been deleted before its event came at the end of a long outage: the log holds the same.
+        match first_missing(source, &found.flushes).await? {
+            None => return Ok(Some(found)),
+            Some(missing) => before = Some(missing),
+        }
+    }
+}
+
+/// The first flush of which the archive has not every file.
+async fn first_missing(source: &dyn Source, flushes: &[PlannedFlush]) -> Result<Option<ManifestPoint>> {
+    let has = |flush: &PlannedFlush| {
+        let (manifest, files) = (flush.manifest, flush.files.clone());
+        async move {
+            for file in &files {
+                if !source.has(file).await? {
+                    return Ok::<_, Error>(Some(manifest));
+                }
+            }
+            Ok(None)
+        }
+    };
+    let asked: Vec<_> = flushes.iter().map(|flush| has(flush).boxed()).collect();
+    let mut answers = futures::stream::iter(asked).buffered(ASKED_AT_ONCE);
+    while let Some(answer) = answers.try_next().await? {
+        if answer.is_some() {
+            return Ok(answer);
+        }
+    }
+    Ok(None)
+}
+
+/// The same with flushes before a MANIFEST record only.
+async fn follow(
+    stream: &Stream,
+    source: &dyn Source,
+    run: Run,
+    base: &BaseDocument,
+    families: &[ColumnFamilyEdit],
     (place, sequence): (Place, SequenceNumber),
+    before: Option<ManifestPoint>,
 ) -> Result<Option<Advanced>> {
     let mut logs: BTreeMap<ColumnFamilyId, FileNumber> =
         base.column_families.iter().map(|family| (family.id, family.log_number)).collect();
     let mut families = families.iter().peekable();
     let mut end = base.manifest;
     let mut flushes = Vec::new();
-    for flush in stream.flushes_of(run).into_iter().filter(|flush| flush.manifest > base.manifest) {
+    let usable = |flush: &&Flush| flush.manifest > base.manifest && before.is_none_or(|before| flush.manifest < before);
+    for flush in stream.flushes_of(run).into_iter().filter(usable) {
         while let Some(edit) = families.next_if(|edit| edit.manifest < flush.manifest) {
             apply(&mut logs, edit);
         }

@@ -19,7 +19,7 @@ use pitr_archive::{
         schema::{BaseDocument, SegmentSummary, TimeSample},
     },
     ids::{BaseId, TimelineId},
-    segment::entry::ManifestPoint,
+    segment::entry::{CapturedFile, ManifestPoint},
 };
 
 use super::{
@@ -76,6 +76,10 @@ impl Source for FromOutline<'_> {
     async fn samples(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
         self.exact(timeline, segment)?;
         self.archive.samples(timeline, segment).await
+    }
+
+    async fn has(&self, file: &CapturedFile) -> Result<bool> {
+        self.archive.has(file).await
     }
 
     async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>> {

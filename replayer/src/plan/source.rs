@@ -8,7 +8,7 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::schema::{BaseDocument, SegmentSummary, TimeSample},
     ids::{Boundary, RunningHash, TimelineId},
-    segment::entry::{Entry, ManifestPoint},
+    segment::entry::{CapturedFile, Entry, ManifestPoint},
 };
 
 use super::stream::Piece;
@@ -35,6 +35,9 @@ pub(crate) trait Source: Sync {
 
     /// How far the MANIFEST had been read when the segment was cut.
     async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>>;
+
+    /// Whether the archive still has a file that an event names.
+    async fn has(&self, file: &CapturedFile) -> Result<bool>;
 
     /// Whether an entry of the catalog is a segment. Where it stands for those of a manifest that was not read, this notes
     /// that the manifest is wanted, and that is the error: whatever comes of the plan, it is made again with it.

@@ -141,6 +141,16 @@ fn a_column_family_that_is_idle_does_not_hold_the_log_back_but_one_that_is_dropp
 }
 
 #[test]
+fn a_flush_whose_file_is_gone_is_left_to_the_log_with_all_behind_it() {
+    let mut s = begun(1);
+    s.event(flush(0, (6, 5), 11, 2)).event(flush(0, (7, 6), 12, 4)).cut();
+    s.lost_files = vec![FileNumber::new(1007)];
+    assert_eq!(used(&s.plan(&record(7)).unwrap()), (vec![6], 11, 2));
+    s.lost_files.push(FileNumber::new(1006));
+    assert_eq!(used(&s.plan(&record(7)).unwrap()), (vec![], 10, 0));
+}
+
+#[test]
 fn what_an_open_says_behind_the_first_of_its_flushes_is_not_believed_of_the_others() {
     // The log 14 never was; the flush of the other column family was not shipped.
     let mut s = begun(2);

@@ -18,7 +18,7 @@ use pitr_archive::{
         transactions::Transactions,
         write_batch::{Op, WriteBatch, WriteBatchBuilder, WritePolicy},
     },
-    segment::entry::{BarrierReason, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint, Record},
+    segment::entry::{BarrierReason, CapturedFile, ColumnFamilyChange, Entry, Event, Interval, ManifestPoint, Record},
 };
 
 use crate::{
@@ -60,6 +60,8 @@ pub(super) struct Scene {
     transactions: Transactions,
     /// How far the MANIFEST was read.
     manifest: ManifestPoint,
+    /// Files that events name and the archive has not any more.
+    pub lost_files: Vec<FileNumber>,
 }
 
 /// What is in a segment.
@@ -107,6 +109,7 @@ impl Scene {
             run: 0,
             transactions: Transactions::default(),
             manifest: point(0),
+            lost_files: Vec::new(),
         }
     }
 
@@ -418,6 +421,10 @@ impl Source for Scene {
 
     async fn samples(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Vec<TimeSample>> {
         Ok(self.contents[&(timeline, segment.ordinal)].samples.clone())
+    }
+
+    async fn has(&self, file: &CapturedFile) -> Result<bool> {
+        Ok(!self.lost_files.contains(&file.number))
     }
 
     async fn manifest(&self, timeline: TimelineId, segment: &SegmentSummary) -> Result<Option<ManifestPoint>> {
