@@ -173,6 +173,7 @@ codes! {
     TargetInsideEvent = "target.inside-event", Target, Error, Never, "the target lies inside the interval in which a change outside the log happened", "restore to one of the two ends shown above";
     TargetUnsupported = "target.unsupported", Target, Error, Never, "the records on the way to the target cannot be replayed exactly", "the reason is shown above, with the nearest positions that can be restored";
     EngineUnusable = "engine.unusable", Usage, Error, Never, "the engine that was asked for cannot be used for this target", "leave --engine out: the fastest one that can be used is taken";
+    PartUnusable = "part.unusable", Usage, Error, Never, "the part that was asked for cannot be restored by itself", "the reason is shown above; without --cf, --prefix and --range the whole database is restored";
     TagUnknown = "tag.unknown", Target, Error, Never, "there is no such tag", "pitr tag list shows all tags";
     TagExists = "tag.exists", Usage, Error, Never, "there is already a tag of this name", "tags never move; choose another name, or delete the old one first";
     TagMalformed = "tag.malformed-name", Usage, Error, Never, "the tag's name cannot be used", "1 to 128 letters, digits, '.', '_', '-', not beginning with '.' or '-'";

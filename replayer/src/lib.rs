@@ -2,6 +2,7 @@
 //!
 //! - [`target`]: what was asked for; [`plan`]: what will be done, as a value, with every refusal exact;
 //! - [`in_place`]: a restored database takes the place of the present one, and gives it back;
+//! - [`part`]: some column families, or some keys of them, as a database of its own;
 //! - [`restore`]: performs a plan; [`finish`]: the only file that opens a restored database;
 //! - [`verify`]: every hash of an archive, and digests of two restores of one position; [`digest`]: those digests;
 //! - [`log`]: the archived records, decoded;
@@ -18,6 +19,7 @@ pub mod hold;
 pub mod in_place;
 pub mod log;
 pub mod owner;
+pub mod part;
 pub mod path_text;
 pub mod plan;
 pub mod progress;

@@ -10,6 +10,7 @@
 //! | `target.behind-barrier` | every base would have to cross a barrier |
 //! | `target.ambiguous` | the sequence number was used more than once |
 //! | `target.unsupported` | on the way, the commit of a transaction that was prepared before anything was archived |
+//! | `part.unusable` | of what was asked for, no part can be restored by itself |
 //! | `tag.unknown`, `archive.chain-broken` | no such tag; the archive is not the one that the tag was made on |
 
 use archive_source::FromArchive;
@@ -36,7 +37,10 @@ use serde::Serialize;
 use source::Source;
 use stream::{Ancestor, Stream};
 
-use crate::target::Target;
+use crate::{
+    part::{Part, PlannedPart, narrow},
+    target::Target,
+};
 
 pub(crate) mod archive_source;
 pub(crate) mod assemble;
@@ -56,7 +60,9 @@ pub(crate) mod stream;
 
 /// Makes the plan for `target`, or refuses with the precise reason. Reads a few segments at most; changes nothing.
 pub async fn plan(archive: &Archive, catalog: &Catalog, target: &Target, options: &PlanOptions) -> Result<RestorePlan> {
-    plan_with(archive.id(), catalog, &FromArchive(archive), target, options).await
+    let whole = narrow::options(options, target)?;
+    let plan = plan_with(archive.id(), catalog, &FromArchive(archive), target, &whole).await?;
+    narrow::narrow(archive, plan, options.part.as_ref()).await
 }
 
 /// The same; whatever has to be read comes from `source`.
@@ -188,6 +194,8 @@ pub struct PlanOptions {
     pub cross_ingest: CrossIngest,
     /// How the log is brought in.
     pub engine: EngineChoice,
+    /// Only this part of the database.
+    pub part: Option<Part>,
 }
 
 /// What to do with an ingestion between a base and the target.
@@ -231,6 +239,9 @@ pub struct RestorePlan {
     pub column_families: Vec<ColumnFamilyEdit>,
     /// How the log is brought in.
     pub engine: PlannedEngine,
+    /// What of the database is restored, where that is not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<PlannedPart>,
     /// Flushes that are laid down on the base, in the order of the MANIFEST.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub flushes: Vec<PlannedFlush>,
@@ -461,6 +472,8 @@ pub enum NoteKind {
     UnloggedTolerated,
     /// Captured files of an ingestion are brought in again.
     RepeatedIngestion,
+    /// Only a part of the database is restored.
+    Part,
 }
 
 #[cfg(test)]

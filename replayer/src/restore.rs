@@ -21,7 +21,7 @@ use pitr_archive::{
     clock::Micros,
     code::Retry,
     error::io,
-    ids::{BaseId, Nonce},
+    ids::{BaseId, Nonce, SequenceNumber},
     object_key::ObjectKey,
 };
 use serde::Serialize;
@@ -180,6 +180,11 @@ pub async fn restore(
     progress: Arc<dyn Progress>,
 ) -> Result<RestoreReport> {
     let into = std::path::absolute(&options.into).map_err(|e| io("naming the destination", &options.into, e))?;
+    if plan.part.is_some() && options.destination == Destination::InPlace {
+        return Err(Error::new(Code::PartUnusable, "restoring in the place of")
+            .on(into.display())
+            .with("a part", "never takes the place of the whole: restore it --into a directory of its own"));
+    }
     let base = base_of(archive, plan).await?;
     let maps = match options.destination {
         Destination::New => options.map_paths.clone(),
@@ -207,6 +212,10 @@ pub async fn restore(
         return Ok(report(&base, plan, options, (into, finish), Outcome { aside, ..Outcome::default() }));
     }
     let small = SmallFiles::prepare(&base, plan, &layout, options)?;
+    let base = match &small.taken {
+        Some(taken) => taken.without(base),
+        None => base,
+    };
     let finish = finish_of(plan, options);
     if finish == Finish::Recover {
         finish::check_known(&small.families)?;
@@ -434,6 +443,7 @@ impl Work<'_> {
                 vec![written.totals]
             }
         };
+        let latest = self.hide(&mut small).await?;
         let totals = WalTotals::sum(&stages);
         let last_sequence = stages.first().and_then(|first| first.last_sequence);
         let expected = self.plan.ingestions.first().map_or(self.plan.position.sequence, |first| first.sequence);
@@ -449,7 +459,7 @@ impl Work<'_> {
             self.progress.begin(Phase::Recovery, None);
             if self.plan.ingestions.is_empty() {
                 let spec = recover::spec(self.layout, self.staging, families, self.plan.two_phase())?;
-                blocking(move || recover::recover(&spec, expected, |_| Ok(()))).await?;
+                blocking(move || recover::recover(&spec, latest.unwrap_or(expected), |_| Ok(()))).await?;
             } else {
                 let repeating = Repeating::new(self.plan, self.layout, self.staging, describing, &captured, stages)?;
                 blocking(move || repeating.perform()).await?;
@@ -462,6 +472,17 @@ impl Work<'_> {
             self.staging.give_to(owner)?;
         }
         Ok((totals, Reused { file_bytes, records }))
+    }
+
+    /// What the files of a part hold beside it is deleted by one more record, behind every other; answers the number that
+    /// is the latest one then.
+    async fn hide(&self, small: &mut SmallFiles) -> Result<Option<SequenceNumber>> {
+        let hiding = small.taken.as_ref().map(|taken| taken.hiding(self.plan.position.sequence)).transpose()?;
+        let Some((latest, batch)) = hiding.flatten() else { return Ok(None) };
+        let log = small.one_more_log(self.plan.wals.iter().map(|wal| wal.number))?;
+        let directory = self.staging.path(&self.layout.wal)?;
+        blocking(move || wal::write_one(&directory, log, &batch)).await?;
+        Ok(Some(latest))
     }
 
     /// Removes what is left of an interrupted restore and cannot be gone on with; answers where the records go on.

@@ -42,6 +42,8 @@ use super::{
     transactions::TransactionDb,
 };
 
+mod parts;
+
 /// Where a boundary of the archive lies in the program.
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -188,6 +190,7 @@ impl<'a> Comparison<'a> {
             Err(e) => self.judge(boundary, &e),
         }
         self.check_engines(record);
+        self.check_part(record);
         self.check_crossing(record);
     }
 
@@ -504,6 +507,17 @@ impl<'a> Comparison<'a> {
         if !plan.pending.is_empty() {
             self.noted.insert("pending transaction at a target");
         }
+        let accepted = self.accepted(plan, expected);
+        // Of what a flush left nothing before the archiver came, no file tells the numbers.
+        let here = plan.position.boundary;
+        let first = plan.base.floor.boundary == here && plan.wals.is_empty() && self.is_first_of_run(&plan.base.id);
+        let numbers = if first { Numbers::AtMost } else { Numbers::Exact };
+        self.compare(plan, &into, &places, &accepted, numbers);
+        remove(into, places);
+    }
+
+    /// The states in which a copy that is restored as planned may be.
+    fn accepted(&self, plan: &RestorePlan, expected: Expected) -> Vec<&'a State> {
         let place = self.places[index(plan.position.boundary)];
         // Where the interval of a change ends is certain that it was over before the next record, and nothing more.
         let here = plan.position.boundary;
@@ -516,8 +530,9 @@ impl<'a> Comparison<'a> {
             Expected::First if plan.base.floor.boundary == here && self.is_first_of_run(&plan.base.id) => Expected::Any,
             expected => expected,
         };
-        let states = &self.driver.model.states;
-        let mut accepted: Vec<&State> = Vec::new();
+        let driver: &'a Driver = self.driver;
+        let states = &driver.model.states;
+        let mut accepted: Vec<&'a State> = Vec::new();
         let meanings = match expected {
             // An observed moment is one, whichever of the runs it belongs to.
             Expected::Within(..) => place.meanings(),
@@ -530,13 +545,7 @@ impl<'a> Comparison<'a> {
                 accepted.extend(expected.of(states, n));
             }
         }
-        // Of what a flush left nothing before the archiver came, no file tells the numbers.
-        let first = plan.base.floor.boundary == here && plan.wals.is_empty() && self.is_first_of_run(&plan.base.id);
-        let numbers = if first { Numbers::AtMost } else { Numbers::Exact };
-        self.compare(plan, &into, &places, &accepted, numbers);
-        for dir in [Some(into), places.wals, places.data, places.more].into_iter().flatten() {
-            std::fs::remove_dir_all(dir).expect("removing the restored copy");
-        }
+        accepted
     }
 
     /// Whether a base has the floor of the first one of its run: later ones at that floor have all that it has.
@@ -648,6 +657,13 @@ impl Comparison<'_> {
         let content =
             server::content(db.dump().unwrap_or_else(|e| panic!("reading the restored copy: {e}\n{plan:#?}")));
         assert!(content == expected, "after deciding what was pending, the restored copy differs: {plan:#?}");
+    }
+}
+
+/// A copy was compared.
+fn remove(into: PathBuf, places: Places) {
+    for dir in [Some(into), places.wals, places.data, places.more].into_iter().flatten() {
+        std::fs::remove_dir_all(dir).expect("removing the restored copy");
     }
 }
 

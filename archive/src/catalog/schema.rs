@@ -23,8 +23,8 @@ pub use deletion::{
 };
 pub use index::{IndexDocument, IndexedManifest, IndexedSegments};
 pub use segment::{
-    FrameIndex, ManifestDocument, ManifestProgress, Merged, PlacedEvent, RolledUp, SegmentFooter, SegmentSummary,
-    TimeSample, WalSpan,
+    FrameIndex, KeyBounds, ManifestDocument, ManifestProgress, Merged, PlacedEvent, RolledUp, SegmentFooter,
+    SegmentSummary, TimeSample, Touched, WalSpan,
 };
 
 /// The version of every document that this program writes, and the newest that it reads.

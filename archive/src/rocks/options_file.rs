@@ -329,6 +329,14 @@ impl OptionsFile {
             .collect()
     }
 
+    /// The file's text without the sections of column families that `keep` does not want; all else byte for byte.
+    pub fn with_families(&self, keep: impl Fn(&str) -> bool) -> String {
+        syntax::without_sections(&self.text, |section| match section {
+            Section::ColumnFamily(name) | Section::Table { column_family: name, .. } => !keep(name),
+            Section::Version | Section::Db => false,
+        })
+    }
+
     /// The file's text with these `[DBOptions]` values in place of the present ones; all else byte for byte. A setting
     /// that the file does not have is not added: what is not written needs no rewriting.
     pub fn with_db_values(&self, values: &[(&str, &str)]) -> String {

@@ -422,7 +422,7 @@ impl<'a> VersionEdit<'a> {
 }
 
 /// The new files of a record that has been decoded without an error, one by one.
-pub(super) fn new_files(payload: &[u8]) -> impl Iterator<Item = NewFile<'_>> {
+pub fn new_files(payload: &[u8]) -> impl Iterator<Item = NewFile<'_>> {
     Fields::new(payload).filter_map(|field| match field {
         Ok(Field::NewFile(file)) => Some(file),
         _ => None,

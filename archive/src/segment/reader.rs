@@ -167,7 +167,7 @@ impl SegmentIndex {
                 recorded: hash_after.to_string(),
             });
         }
-        Ok(ProvenFrame { index: *index, end, frame: opened, leaves })
+        Ok(ProvenFrame { index: index.clone(), end, frame: opened, leaves })
     }
 }
 
@@ -260,6 +260,11 @@ impl ProvenFrame {
     /// Boundary after the last record.
     pub const fn end(&self) -> Boundary {
         self.end
+    }
+
+    /// The running hash before the first entry.
+    pub const fn hash_before(&self) -> RunningHash {
+        self.index.hash_before
     }
 
     /// Plain bytes.

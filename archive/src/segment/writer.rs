@@ -28,6 +28,7 @@ use crate::{
         footer,
         frame::{FRAME_HEADER_LEN, FRAME_PLAIN, FrameHeader, frame_aad},
         header::{HEADER_LEN, OPENING_LEN, SegmentHeader, TRAILER_LEN, Trailer, required},
+        touched::Touches,
     },
 };
 
@@ -113,6 +114,8 @@ pub struct SegmentBuilder {
     pending: Vec<u8>,
     pending_entries: u32,
     pending_first: (Boundary, RunningHash),
+    /// What the records of the frame being filled write.
+    touches: Touches,
     chain: Chain,
     wal: Option<(FileNumber, WalPrefix)>,
     /// The last record's WAL belongs to the last span.
@@ -186,6 +189,7 @@ impl SegmentBuilder {
             pending: Vec::new(),
             pending_entries: 0,
             pending_first: (start.first, start.hash_before),
+            touches: Touches::default(),
             chain: Chain::at(start.hash_before),
             wal: start.wal,
             span_open: false,
@@ -393,6 +397,7 @@ impl SegmentBuilder {
         self.span_open = false;
     }
 
+    /// `tail` is a record's batch; an event has none.
     fn append(&mut self, head: &[u8], tail: &[u8]) -> Result<RunningHash> {
         let len = head.len() + tail.len();
         if self.pending.is_empty() {
@@ -402,8 +407,10 @@ impl SegmentBuilder {
             // Too long to copy: a frame of its own.
             self.flush()?;
             self.pending_first = (self.summary.end, self.chain.value());
+            self.touches.pass(tail);
             self.frame(Source::Pieces(head, tail), 1)?;
         } else {
+            self.touches.pass(tail);
             self.pending.extend_from_slice(head);
             self.pending.extend_from_slice(tail);
             self.pending_entries += 1;
@@ -456,7 +463,8 @@ impl SegmentBuilder {
         let slot = self.body.get_mut(offset..offset + FRAME_HEADER_LEN).ok_or_else(too_long)?;
         slot.copy_from_slice(&header.encode());
         let (first, hash_before) = self.pending_first;
-        self.frames.push(FrameIndex { offset: offset as u64, stored, plain, first, hash_before });
+        let touches = self.touches.take();
+        self.frames.push(FrameIndex { offset: offset as u64, stored, plain, first, hash_before, touches });
         Ok(())
     }
 }

@@ -47,6 +47,23 @@ pub struct PlanningArgs {
     /// How the log is brought in; pitr plan says which one auto takes, and why
     #[arg(long, value_enum, value_name = "ENGINE", default_value_t = EngineArg::Auto)]
     pub engine: EngineArg,
+    /// What of the database.
+    #[command(flatten)]
+    pub part: PartArgs,
+}
+
+/// What of the database is restored.
+#[derive(Args, Clone, Debug)]
+pub struct PartArgs {
+    /// Only these column families, as a database of its own
+    #[arg(long, value_name = "NAME", num_args = 1.., help_heading = "Part")]
+    pub cf: Vec<String>,
+    /// Only the keys that begin so; \xNN stands for a byte that cannot be typed
+    #[arg(long, value_name = "KEY", value_parser = values::key, conflicts_with = "range", help_heading = "Part")]
+    pub prefix: Option<values::KeyBytes>,
+    /// Only the keys from the first on and below the second, byte by byte
+    #[arg(long, value_names = ["FROM", "TO"], num_args = 2, value_parser = values::key, help_heading = "Part")]
+    pub range: Vec<values::KeyBytes>,
 }
 
 /// How the log is brought in.
@@ -117,12 +134,16 @@ pub struct PlanArgs {
         the base that followed it. With --cross-ingest a target between the two is reached, too: the copy is \
         recovered up to the ingestion, the captured files are brought in with the sequence numbers that they had, and \
         recovery goes on. It is refused where that would not give the source's content and numbers, and for \
-        comparators and merge operators that are not built in.",
+        comparators and merge operators that are not built in.\n\n\
+        With --cf, --prefix or --range a part of the database is restored, as a database of its own: only the table files \
+        and the parts of the log are fetched that can hold any of it. Keys are compared byte by byte.",
     after_help = "Examples:\n  \
         pitr restore --to-tag before-migration --archive file:/var/backups/app --into /var/lib/app/db-restored\n  \
         pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --into ./db --finish\n  \
         pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --in-place /var/lib/app/db\n  \
         pitr restore --to-latest --archive file:/var/backups/app --into /srv/db --owner app --map-path /fast/wal=/srv/wal\n  \
+        pitr restore --to-tag before-migration --archive s3://bucket/app --into ./accounts --cf accounts ledger\n  \
+        pitr restore --to-latest --archive s3://bucket/app --into ./alice --cf accounts --prefix alice:\n  \
         pitr restore --to-record 4711 --cross-ingest --archive file:/var/backups/app --into /srv/db",
     group = ArgGroup::new("destination").required(true).args(["into", "in_place"])
 )]
@@ -137,7 +158,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "DIR")]
     pub into: Option<PathBuf>,
     /// The directory of the present database, which is set aside as DIR.before-TIME; its server must be stopped
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["cf", "prefix", "range"])]
     pub in_place: Option<PathBuf>,
     /// To whom the files shall belong, by names or numbers
     #[arg(long, value_name = "USER[:GROUP]")]

@@ -1,13 +1,15 @@
 //! `pitr plan`: what a restore would do, and exactly where it would arrive.
 
-use pitr_archive::Result;
+use pitr_archive::{Code, Error, Result};
 use pitr_replayer::{
+    log::Raw,
+    part::{KeyRange, Part, PlannedPart},
     plan::{CrossIngest, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan, engine::EngineChoice},
     target::Target,
 };
 
 use crate::{
-    args::restoring::{EngineArg, InsideEventArg, PlanArgs, PlanningArgs, TargetArgs},
+    args::restoring::{EngineArg, InsideEventArg, PartArgs, PlanArgs, PlanningArgs, TargetArgs},
     context::Context,
     output::{
         Output, Verdict,
@@ -20,7 +22,7 @@ use crate::{
 pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
     let target = target(context, &args.target)?;
     let archive = context.archive(&args.archive).await?;
-    let plan = context.plan(&archive, &target, &options(&args.planning)).await?;
+    let plan = context.plan(&archive, &target, &options(&args.planning)?).await?;
     let out = &context.output;
     if out.is_json() {
         out.json(&plan)?;
@@ -48,8 +50,8 @@ pub fn target(context: &Context, args: &TargetArgs) -> Result<Target> {
 }
 
 /// How to plan.
-pub fn options(args: &PlanningArgs) -> PlanOptions {
-    PlanOptions {
+pub fn options(args: &PlanningArgs) -> Result<PlanOptions> {
+    Ok(PlanOptions {
         timeline: args.timeline,
         base: args.base.clone(),
         inside_event: match args.inside_event {
@@ -63,7 +65,22 @@ pub fn options(args: &PlanningArgs) -> PlanOptions {
             EngineArg::Flush => EngineChoice::Flush,
             EngineArg::Bulk => EngineChoice::Bulk,
         },
-    }
+        part: part(&args.part)?,
+    })
+}
+
+/// What of the database.
+fn part(args: &PartArgs) -> Result<Option<Part>> {
+    let keys = match (&args.prefix, args.range.as_slice()) {
+        (Some(prefix), _) => KeyRange::prefix(&prefix.0),
+        (None, [from, to]) => KeyRange::between(&from.0, &to.0).ok_or_else(|| {
+            Error::new(Code::Usage, "reading --range")
+                .with("it ends", "where it begins, or before; keys are compared byte by byte")
+        })?,
+        (None, _) => KeyRange::default(),
+    };
+    let part = Part { families: args.cf.clone(), keys };
+    Ok((part != Part::default()).then_some(part))
 }
 
 /// Where a plan or restore arrives, in words.
@@ -107,6 +124,9 @@ pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
         ("reads", format!("{} at most", text::bytes(plan.download_bytes))),
         ("needs on disk", text::bytes(plan.disk_bytes)),
     ];
+    if let Some(part) = &plan.part {
+        facts.insert(3, ("part", shown(part)));
+    }
     if !plan.column_families.is_empty() {
         let edits = plan.column_families.iter().map(|e| format!("{} {}", e.name, text::name(e.change)));
         facts.push(("column families", edits.collect::<Vec<_>>().join("\n")));
@@ -129,6 +149,21 @@ pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
         facts.push(("note", notes.join("\n")));
     }
     out.line(table::facts(out, &facts))
+}
+
+fn shown(part: &PlannedPart) -> String {
+    let names: Vec<_> = part.families.iter().map(|family| family.name.as_str()).collect();
+    let keys = part.keys.as_ref().map(|keys| {
+        let to = keys.to().map_or_else(|| "the last".to_owned(), |to| format!("below {}", Raw(to.to_vec().into())));
+        format!("; keys from {}, {to}", Raw(keys.from().to_vec().into()))
+    });
+    format!(
+        "{}{}; {} of {} not fetched",
+        names.join(", "),
+        keys.unwrap_or_default(),
+        text::count(part.files_left_out as u64, "file"),
+        text::bytes(part.bytes_left_out)
+    )
 }
 
 /// A note, louder when it is about what the restored database lacks.

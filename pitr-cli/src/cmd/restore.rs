@@ -48,8 +48,9 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     if let Some(jobs) = args.jobs {
         wanted.workers = usize::from(jobs);
     }
+    let planning = options(&args.planning)?;
     let archive = context.archive(&args.archive).await?;
-    let plan = context.plan(&archive, &target, &options(&args.planning)).await?;
+    let plan = context.plan(&archive, &target, &planning).await?;
     let work = async {
         let report = restore(&archive, &plan, &wanted, Arc::new(context.bars())).await;
         if report.is_ok() {

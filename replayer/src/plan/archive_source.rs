@@ -15,14 +15,17 @@ use pitr_archive::{
     object_key::ObjectKey,
     segment::{
         entry::{CapturedFile, ManifestPoint},
-        reader::SegmentReader,
+        reader::{SegmentIndex, SegmentReader},
     },
 };
 
 use super::source::{ReadEntry, Source};
-use crate::restore::{
-    files::{FileSource, Pieces, blocking},
-    replay::SegmentSource,
+use crate::{
+    part::records::Wanted,
+    restore::{
+        files::{FileSource, Pieces, blocking},
+        replay::SegmentSource,
+    },
 };
 
 /// An archive as a source.
@@ -62,6 +65,20 @@ impl Source for FromArchive<'_> {
 impl SegmentSource for FromArchive<'_> {
     async fn segment(&self, timeline: TimelineId, ordinals: Ordinals) -> Result<SegmentReader> {
         self.0.read_segment(timeline, ordinals).await
+    }
+
+    async fn frames(
+        &self,
+        timeline: TimelineId,
+        ordinals: Ordinals,
+        wanted: &Wanted,
+    ) -> Result<(SegmentIndex, Vec<(usize, Bytes)>)> {
+        let index = self.0.read_index(timeline, ordinals).await?;
+        let mut frames = Vec::new();
+        for neighbours in wanted.frames(&index) {
+            frames.extend(self.0.read_stored_frames(&index, neighbours).await?);
+        }
+        Ok((index, frames))
     }
 }
 

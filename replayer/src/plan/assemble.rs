@@ -278,6 +278,7 @@ async fn describe(
         segments,
         column_families,
         engine,
+        part: None,
         flushes,
         ingestions,
         wals,

@@ -28,7 +28,7 @@ use super::{
     plan_with,
     source::{ReadEntry, Source, unread},
 };
-use crate::target::Target;
+use crate::{part::narrow, target::Target};
 
 /// As [`plan`](super::plan), on an outline, which knows more afterwards.
 pub async fn plan(
@@ -40,12 +40,13 @@ pub async fn plan(
     if let Target::Tag(name) = target {
         outline.learn_tag(archive, name).await?;
     }
+    let whole = narrow::options(options, target)?;
     loop {
         let source = FromOutline { archive: FromArchive(archive), slim: outline.slim(), wanted: Mutex::default() };
-        let planned = plan_with(archive.id(), outline.catalog(), &source, target, options).await;
+        let planned = plan_with(archive.id(), outline.catalog(), &source, target, &whole).await;
         let wanted = source.wanted.into_inner().unwrap_or_else(PoisonError::into_inner);
         if wanted.is_empty() {
-            return planned;
+            return narrow::narrow(archive, planned?, options.part.as_ref()).await;
         }
         // Nothing is wanted twice: an entry that was read is not there any more.
         outline.expand(archive, &wanted).await?;

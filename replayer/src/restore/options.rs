@@ -12,13 +12,18 @@ use pitr_archive::{
 };
 
 use super::paths::Layout;
+use crate::part::PlannedPart;
 
-/// Reads an OPTIONS file and gives its text with the directories moved.
-pub(crate) fn rewrite(name: &str, text: &str, layout: &Layout) -> Result<OptionsFile> {
+/// Reads an OPTIONS file and gives its text with the directories moved; of a part without the column families that it lacks.
+pub(crate) fn rewrite(name: &str, text: &str, layout: &Layout, part: Option<&PlannedPart>) -> Result<OptionsFile> {
     let parse = |text: &str| {
         OptionsFile::parse(text).map_err(|e| Error::new(Code::OptionsMalformed, "reading").on(name).because(e))
     };
-    let file = parse(text)?;
+    let mut file = parse(text)?;
+    if let Some(part) = part {
+        // RocksDB has the default one always.
+        file = parse(&file.with_families(|name| name == "default" || part.families.iter().any(|f| f.name == name)))?;
+    }
     let set = |key: &str| file.get(&Section::Db, key).filter(|value| !value.is_empty());
     // No RocksDB writes these; one that did would name directories that nothing here moves.
     for key in ["db_paths", "cf_paths"] {
@@ -54,6 +59,7 @@ pub(crate) fn format_version(file: &OptionsFile, family: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::part::PlannedFamily;
 
     const TEXT: &str = "[Version]\n  rocksdb_version=11.8.1\n  options_file_version=1.1\n[DBOptions]\n  wal_dir=/live/wal\n  db_log_dir=/logs\n  max_open_files=-1\n[CFOptions \"default\"]\n  num_levels=7\n[TableOptions/BlockBasedTable \"default\"]\n  format_version=6\n[CFOptions \"x\"]\n  num_levels=7\n[TableOptions/BlockBasedTable \"x\"]\n  format_version=5";
 
@@ -64,12 +70,30 @@ mod tests {
     #[test]
     fn directories_are_moved_and_everything_else_stays_byte_for_byte() {
         let expected = TEXT.replace("/live/wal", "/new/w").replace("/logs", "/new");
-        assert_eq!(rewrite("OPTIONS-000007", TEXT, &layout()).unwrap().text(), expected);
+        assert_eq!(rewrite("OPTIONS-000007", TEXT, &layout(), None).unwrap().text(), expected);
+    }
+
+    #[test]
+    fn a_part_names_no_column_family_that_it_lacks() {
+        let part = |name: &str| {
+            let id = pitr_archive::ids::ColumnFamilyId::new(1);
+            let families = vec![PlannedFamily { id, name: name.to_owned() }];
+            PlannedPart { families, keys: None, files_left_out: 0, bytes_left_out: 0 }
+        };
+        let without = TEXT.split_inclusive("[CFOptions \"x\"]").next().unwrap().replace("[CFOptions \"x\"]", "");
+        let names = |name: &str| {
+            let file = rewrite("OPTIONS-000007", TEXT, &layout(), Some(&part(name))).unwrap();
+            (file.column_families().map(ToOwned::to_owned).collect::<Vec<_>>(), file.text().to_owned())
+        };
+        let (families, text) = names("y");
+        assert_eq!(families, ["default"]);
+        assert_eq!(text, without.replace("/live/wal", "/new/w").replace("/logs", "/new"));
+        assert_eq!(names("x").0, ["default", "x"]);
     }
 
     #[test]
     fn an_option_that_lists_paths_is_refused() {
-        let e = rewrite("OPTIONS-000007", &TEXT.replace("db_log_dir", "db_paths"), &layout()).unwrap_err();
+        let e = rewrite("OPTIONS-000007", &TEXT.replace("db_log_dir", "db_paths"), &layout(), None).unwrap_err();
         assert_eq!(e.code(), Code::ForeignPath);
     }
 

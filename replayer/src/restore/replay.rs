@@ -4,17 +4,19 @@
 //! next; the base's places and the target have the hashes that they were given when they were made), and choosing the
 //! records. Memory: a few segments.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{borrow::Cow, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use pitr_archive::{
     Code, Error, Result,
     ids::{Boundary, FileNumber, Ordinals, RunningHash, TimelineId},
+    layout::Family,
     rocks::write_batch::{Op, WriteBatch},
     segment::{
         entry::{Entry, Record},
-        reader::SegmentReader,
+        reader::{Placed, SegmentIndex, SegmentReader},
     },
 };
 use tokio::sync::mpsc;
@@ -27,6 +29,7 @@ use super::{
     wal::{WalFiles, WalTotals},
 };
 use crate::{
+    part::records::Wanted,
     plan::{PlannedSegment, RestorePlan},
     progress::{Phase, Progress},
 };
@@ -39,7 +42,24 @@ const AHEAD: usize = 3;
 pub(crate) trait SegmentSource: Send + Sync {
     /// A segment that the archive names.
     async fn segment(&self, timeline: TimelineId, ordinals: Ordinals) -> Result<SegmentReader>;
+
+    /// The frames of a segment that can hold anything that is wanted, as they are stored, with their numbers.
+    async fn frames(
+        &self,
+        timeline: TimelineId,
+        ordinals: Ordinals,
+        wanted: &Wanted,
+    ) -> Result<(SegmentIndex, Vec<(usize, Bytes)>)>;
 }
+
+/// A segment, or what is wanted of it.
+enum Fetched {
+    Whole(SegmentReader),
+    Frames(SegmentIndex, Vec<(usize, Bytes)>),
+}
+
+/// A segment of this size or less is fetched whole: what could be left out is less than the requests for parts of it cost.
+const SMALL: u64 = 128 * 1024;
 
 /// Where a replay writes.
 pub(crate) struct Into {
@@ -101,7 +121,9 @@ pub(crate) async fn replay(
     let range = (plan.base.first_record, plan.position.boundary);
     let total = range.1.get().saturating_sub(range.0.get());
     progress.begin(Phase::Records, Some(total));
-    let (sender, receiver) = mpsc::channel::<(PlannedSegment, SegmentReader)>(1);
+    let (sender, receiver) = mpsc::channel::<(PlannedSegment, Fetched)>(1);
+    let proof = Proof::of(plan);
+    let wanted = plan.part.as_ref().map(|part| Wanted::new(part, proof.places()));
     let mut worker = Worker {
         files: match into.tables {
             Some(tables) => Destination::Tables(Box::new(tables)),
@@ -112,7 +134,8 @@ pub(crate) async fn replay(
                 &plan.ingestions,
             ))),
         },
-        proof: Proof::of(plan),
+        proof,
+        wanted: wanted.clone(),
         range,
         withdrawn: plan.withdrawn.clone(),
         notes: into.notes,
@@ -124,9 +147,7 @@ pub(crate) async fn replay(
     let writing = blocking(move || worker.run(receiver)?.finish(first_wal));
     let reading = async move {
         let mut segments = futures::stream::iter(plan.segments.iter().skip(from).copied())
-            .map(|planned| async move {
-                Ok::<_, Error>((planned, source.segment(planned.timeline, planned.ordinals()).await?))
-            })
+            .map(|planned| fetch(source, planned, wanted.as_ref()))
             .buffered(AHEAD);
         while let Some(segment) = segments.try_next().await? {
             give_up.check()?;
@@ -145,9 +166,27 @@ pub(crate) async fn replay(
     Ok(replayed)
 }
 
+async fn fetch(
+    source: &dyn SegmentSource,
+    planned: PlannedSegment,
+    wanted: Option<&Wanted>,
+) -> Result<(PlannedSegment, Fetched)> {
+    let (timeline, ordinals) = (planned.timeline, planned.ordinals());
+    let fetched = match wanted.filter(|_| planned.bytes > SMALL) {
+        None => Fetched::Whole(source.segment(timeline, ordinals).await?),
+        Some(wanted) => {
+            let (index, frames) = source.frames(timeline, ordinals, wanted).await?;
+            Fetched::Frames(index, frames)
+        }
+    };
+    Ok((planned, fetched))
+}
+
 struct Worker {
     files: Destination,
     proof: Proof,
+    /// Of a part: what of the records.
+    wanted: Option<Wanted>,
     range: (Boundary, Boundary),
     withdrawn: Vec<(Boundary, Boundary)>,
     notes: PathBuf,
@@ -182,28 +221,55 @@ impl Worker {
         Checkpoint::new((timeline, at, hash), transactions, totals, wals, seen).put(&self.notes)
     }
 
-    fn run(mut self, mut segments: mpsc::Receiver<(PlannedSegment, SegmentReader)>) -> Result<Destination> {
-        while let Some((planned, reader)) = segments.blocking_recv() {
-            self.proof.begin(&planned, &reader)?;
-            let mut done = 0;
-            for placed in reader.entries() {
-                let placed = placed?;
-                let after = match &placed.entry {
-                    Entry::Event(_) => placed.at,
-                    Entry::Record(record) => {
-                        // Behind the place where a child left its parent the parent's own life goes on.
-                        if placed.at < planned.end {
-                            done += u64::from(self.record(placed.at, record)?);
-                        }
-                        placed.at.next().ok_or_else(|| Error::new(Code::SegmentDamaged, "replaying").on(placed.at))?
+    fn run(mut self, mut segments: mpsc::Receiver<(PlannedSegment, Fetched)>) -> Result<Destination> {
+        while let Some((planned, fetched)) = segments.blocking_recv() {
+            match fetched {
+                Fetched::Whole(reader) => {
+                    self.proof.begin(&planned, reader.index())?;
+                    let mut done = 0;
+                    for placed in reader.entries() {
+                        done += self.entry(&planned, &placed?)?;
                     }
-                };
-                self.proof.passed(after, placed.hash_after);
+                    self.progress.advance(Phase::Records, done);
+                }
+                Fetched::Frames(index, frames) => self.frames(&planned, &index, frames)?,
             }
-            self.progress.advance(Phase::Records, done);
         }
         self.proof.complete()?;
         Ok(self.files)
+    }
+
+    /// What is wanted of a segment. Each frame proves itself; that nothing wanted lies between them, the footer says.
+    fn frames(&mut self, planned: &PlannedSegment, index: &SegmentIndex, frames: Vec<(usize, Bytes)>) -> Result<()> {
+        self.proof.begin(planned, index)?;
+        for (number, stored) in frames {
+            let frame = index.frame(number, &stored)?;
+            self.proof.passed(frame.first(), frame.hash_before());
+            for placed in frame.entries() {
+                let placed = placed.map_err(|e| e.on(Family::Segment, "replaying the segment", index.key()))?;
+                self.entry(planned, &placed)?;
+            }
+        }
+        let (first, end) = (planned.first.max(self.range.0), planned.end.min(self.range.1));
+        self.progress.advance(Phase::Records, end.get().saturating_sub(first.get()));
+        Ok(())
+    }
+
+    /// The next entry; answers how many records of the range it is.
+    fn entry(&mut self, planned: &PlannedSegment, placed: &Placed) -> Result<u64> {
+        let mut done = 0;
+        let after = match &placed.entry {
+            Entry::Event(_) => placed.at,
+            Entry::Record(record) => {
+                // Behind the place where a child left its parent the parent's own life goes on.
+                if placed.at < planned.end {
+                    done = u64::from(self.record(placed.at, record)?);
+                }
+                placed.at.next().ok_or_else(|| Error::new(Code::SegmentDamaged, "replaying").on(placed.at))?
+            }
+        };
+        self.proof.passed(after, placed.hash_after);
+        Ok(done)
     }
 
     /// Writes a record if it lies in the range; answers whether it does.
@@ -223,10 +289,20 @@ impl Worker {
             if at.next() == Some(self.range.1) {
                 refuse_uncounted(at, record)?;
             }
-            self.note(at, record)?;
-            self.files.record(at, record)?;
+            let Some(record) = self.wanted_of(at, record)? else { return Ok(true) };
+            self.note(at, &record)?;
+            self.files.record(at, &record)?;
         }
         Ok(true)
+    }
+}
+
+impl Worker {
+    fn wanted_of<'a>(&self, at: Boundary, record: &'a Record) -> Result<Option<Cow<'a, Record>>> {
+        match &self.wanted {
+            None => Ok(Some(Cow::Borrowed(record))),
+            Some(wanted) => wanted.of(at.next_record(), record),
+        }
     }
 }
 
@@ -279,8 +355,13 @@ impl Proof {
         }
     }
 
-    fn begin(&mut self, planned: &PlannedSegment, reader: &SegmentReader) -> Result<()> {
-        let header = reader.header();
+    /// The places.
+    fn places(&self) -> Vec<Boundary> {
+        self.expected.iter().map(|(_, at, ..)| *at).collect()
+    }
+
+    fn begin(&mut self, planned: &PlannedSegment, index: &SegmentIndex) -> Result<()> {
+        let header = index.header();
         let joins = match self.last {
             None => true,
             Some((timeline, hash)) if timeline == planned.timeline => hash == planned.hash_before,
@@ -289,7 +370,7 @@ impl Proof {
         };
         if !joins || header.hash_before != planned.hash_before || header.hash_after != planned.hash_after {
             return Err(Error::new(Code::ChainBroken, "joining segment")
-                .on(reader.index().key())
+                .on(index.key())
                 .with("planned", planned.hash_before)
                 .with("found", header.hash_before));
         }

@@ -38,6 +38,9 @@ pub(crate) struct Key {
     ingestions: usize,
     #[serde(default)]
     flushes: usize,
+    /// What of the database is restored, in its JSON form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    part: Option<String>,
     places: Vec<String>,
 }
 
@@ -61,6 +64,7 @@ impl Key {
             hash: plan.position.hash,
             ingestions: plan.ingestions.len(),
             flushes: plan.flushes.len(),
+            part: plan.part.as_ref().map(|part| serde_json::to_string(part).unwrap_or_default()),
             places: places.iter().map(|place| path_text::text(place)).collect(),
         }
     }
@@ -80,6 +84,7 @@ impl Key {
             hash,
             ingestions: 0,
             flushes: 0,
+            part: None,
             places: Vec::new(),
         }
     }

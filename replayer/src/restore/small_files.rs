@@ -15,12 +15,13 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::schema::{BaseColumnFamily, BaseDocument},
     error::io,
-    ids::{ColumnFamilyId, SequenceNumber},
+    ids::{ColumnFamilyId, FileNumber, SequenceNumber},
     restore_marker::{self, RestoreMarker},
     rocks::{
         file_name::{self, FileKind},
         manifest::ManifestModel,
         options_file::OptionsFile,
+        version_edit::VersionEdit,
     },
     segment::entry::CapturedSettings,
 };
@@ -33,7 +34,7 @@ use super::{
     staging::{Staging, parent, sync_directory},
     tabled::Written,
 };
-use crate::{finish::FamilySpec, plan::RestorePlan};
+use crate::{finish::FamilySpec, part::files::Taken, plan::RestorePlan};
 
 /// The small files, ready to be written.
 pub(crate) struct SmallFiles {
@@ -43,6 +44,8 @@ pub(crate) struct SmallFiles {
     pub families: Vec<FamilySpec>,
     /// How those that come later are described.
     pub describing: Describing,
+    /// Of a part: what of the base it needs.
+    pub taken: Option<Taken>,
 }
 
 /// What describes column families beside the MANIFEST.
@@ -81,7 +84,7 @@ impl SmallFiles {
             let content = match file_name::parse(name) {
                 Some(FileKind::Options(number)) => {
                     let text = String::from_utf8(content).map_err(|e| damaged(name).because(e))?;
-                    let moved = options::rewrite(name, &text, layout)?;
+                    let moved = options::rewrite(name, &text, layout, plan.part.as_ref())?;
                     let bytes = moved.text().as_bytes().to_vec();
                     option_files.insert(number, moved);
                     bytes
@@ -123,17 +126,44 @@ impl SmallFiles {
             before = younger;
         }
         manifest.append_families(before, 0)?;
+        let taken = match &plan.part {
+            None => None,
+            Some(part) => {
+                let identity = uuid::Uuid::from_bytes(restore.marker.0).to_string();
+                let taken = Taken::of(&mut manifest, part, &identity)?;
+                files.insert(file_name::IDENTITY.to_owned(), identity.into_bytes());
+                Some(taken)
+            }
+        };
         let newest_options = option_files.last_key_value().map(|(_, file)| file);
         let describing = Describing::new(base, plan, layout, newest_options);
         let families = describing.families(&manifest.model);
         files.insert("CURRENT".to_owned(), file_name::current(base.manifest.file).into_bytes());
-        files.insert(restore_marker::FILE_NAME.to_owned(), marker(plan, restore)?);
-        Ok(Self { files, manifest, families, describing })
+        // A part is no copy of the database: no archiver shall go on with it on the database's timeline.
+        if taken.is_none() {
+            files.insert(restore_marker::FILE_NAME.to_owned(), marker(plan, restore)?);
+        }
+        Ok(Self { files, manifest, families, describing, taken })
     }
 
     /// The MANIFEST so far.
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// A number for one more log, behind every other.
+    pub fn one_more_log(&mut self, logs: impl Iterator<Item = FileNumber>) -> Result<FileNumber> {
+        let model = &self.manifest.model;
+        let needed = model.column_families().values().map(|family| family.log_number);
+        let files = model.live_files().map(|(_, number, _)| number);
+        let blobs = model.live_blob_files().map(|(_, number, _)| number);
+        let highest = logs.chain(needed).chain(files).chain(blobs).max().unwrap_or_default().max(model.file());
+        let out_of_numbers = || Error::new(Code::ManifestCorrupt, "numbering the copy's files").on(model.file());
+        let log = highest.next().ok_or_else(out_of_numbers)?.max(model.next_file_number().unwrap_or_default());
+        let next = Some(log.next().ok_or_else(out_of_numbers)?);
+        let last_sequence = Some(model.last_sequence());
+        self.manifest.append(&VersionEdit { next_file_number: next, last_sequence, ..VersionEdit::default() })?;
+        Ok(log)
     }
 
     /// Makes tables that were replayed the database's.

@@ -210,6 +210,15 @@ impl WalFiles {
     }
 }
 
+/// A log of one record, durable.
+pub(crate) fn write_one(directory: &Path, number: FileNumber, batch: &[u8]) -> Result<()> {
+    let mut open = Open::create(directory, number, Vec::new())?;
+    open.writer.append(batch, &mut open.buffer);
+    open.flush()?;
+    open.file.sync_all().map_err(|e| io("making durable", &open.path, e))?;
+    sync_directory(directory)
+}
+
 impl Open {
     fn create(directory: &Path, number: FileNumber, sizes: Vec<WalTimestampSizes>) -> Result<Self> {
         let path = directory.join(file_name::wal(number));

@@ -106,6 +106,12 @@ impl Archive {
 
     /// Some frames of a segment, proven, by one ranged read.
     pub async fn read_frames(&self, index: &SegmentIndex, frames: Range<usize>) -> Result<Vec<ProvenFrame>> {
+        let stored = self.read_stored_frames(index, frames).await?;
+        stored.iter().map(|(frame, stored)| index.frame(*frame, stored)).collect()
+    }
+
+    /// The same as they are stored, each with its number: [`SegmentIndex::frame`] proves it.
+    pub async fn read_stored_frames(&self, index: &SegmentIndex, frames: Range<usize>) -> Result<Vec<(usize, Bytes)>> {
         let ranges: Option<Vec<_>> = frames.clone().map(|frame| index.frame_range(frame)).collect();
         let absent =
             || Error::new(Code::Internal, "reading frames of").on(index.key()).with("frames", format!("{frames:?}"));
@@ -120,7 +126,7 @@ impl Archive {
             .map(|(frame, range)| {
                 let inside = |at: u64| usize::try_from(at - start).ok().filter(|at| *at <= bytes.len());
                 let (from, to) = inside(range.start).zip(inside(range.end)).ok_or_else(absent)?;
-                index.frame(frame, &bytes.slice(from..to))
+                Ok((frame, bytes.slice(from..to)))
             })
             .collect()
     }

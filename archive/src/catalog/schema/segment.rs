@@ -7,8 +7,8 @@ use super::{Extra, Position};
 use crate::{
     clock::Micros,
     ids::{
-        ArchiveId, BaseId, Boundary, ContentHash, Epoch, FileNumber, ManifestNumber, Nonce, Ordinal, Ordinals,
-        RunningHash, SequenceNumber, TimelineId,
+        ArchiveId, BaseId, Boundary, ColumnFamilyId, ContentHash, Epoch, FileNumber, ManifestNumber, Nonce, Ordinal,
+        Ordinals, RunningHash, SequenceNumber, TimelineId,
     },
     rocks::transactions::Transactions,
     segment::entry::{Event, ManifestPoint},
@@ -62,7 +62,7 @@ pub struct ManifestProgress {
 }
 
 /// One frame of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameIndex {
     /// Offset in the object.
     pub offset: u64,
@@ -74,6 +74,28 @@ pub struct FrameIndex {
     pub first: Boundary,
     /// The running hash before its first entry.
     pub hash_before: RunningHash,
+    /// What its records write; absent where nothing is known of it, and anything can be in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub touches: Option<Vec<Touched>>,
+}
+
+/// Keys of one column family that the records of a frame write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touched {
+    /// The column family.
+    pub family: ColumnFamilyId,
+    /// Bounds of the keys; absent where a range is deleted, which can hold any key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<KeyBounds>,
+}
+
+/// Bounds of keys, byte by byte, whatever their comparator; base64. Long ones are cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyBounds {
+    /// No key is below it.
+    pub from: String,
+    /// No key is above it that does not begin with it.
+    pub to: String,
 }
 
 /// A segment's footer.

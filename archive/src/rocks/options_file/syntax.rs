@@ -75,6 +75,22 @@ pub(super) fn parse(text: &str) -> Result<OptionsFile, OptionsError> {
     Ok(OptionsFile { text: text.to_owned(), sections, entries })
 }
 
+/// The text without the sections that `gone` names: their heads and every line up to the next one.
+pub(super) fn without_sections(text: &str, gone: impl Fn(&Section) -> bool) -> String {
+    let (mut kept, mut inside_gone, mut start) = (String::with_capacity(text.len()), false, 0usize);
+    for line in text.split_inclusive('\n') {
+        let body = text.get(statement(text, start, start.saturating_add(line.len()))).unwrap_or_default();
+        start = start.saturating_add(line.len());
+        if let Some(head) = body.strip_prefix('[').and_then(|b| b.strip_suffix(']')) {
+            inside_gone = section(head).is_some_and(|section| gone(&section));
+        }
+        if !inside_gone {
+            kept.push_str(line);
+        }
+    }
+    kept
+}
+
 /// A line without its comment and without space around it.
 fn statement(text: &str, start: usize, end: usize) -> Range<usize> {
     let line = text.get(start..end).unwrap_or_default();
