@@ -16,7 +16,7 @@
 use archive_source::FromArchive;
 use assemble::{Inputs, assemble};
 use chrono::{DateTime, Utc};
-use engine::{EngineChoice, PlannedEngine};
+use engine::{Engine, EngineChoice, PlannedEngine};
 use flushed::PlannedFlush;
 use ingestion::PlannedIngestion;
 use pitr_archive::{
@@ -270,6 +270,18 @@ pub struct RestorePlan {
 }
 
 impl RestorePlan {
+    /// Whether it has tables made of the log that nobody asked for.
+    pub(crate) fn may_be_replayed_instead(&self) -> bool {
+        (self.engine.name, self.engine.wanted) == (Engine::Bulk, EngineChoice::Auto)
+    }
+
+    /// The same with the log replayed by RocksDB: both read the same.
+    pub(crate) fn replayed(&self) -> Self {
+        let mut plan = self.clone();
+        plan.engine.name = Engine::Native;
+        plan
+    }
+
     /// How the restored database must be opened.
     pub const fn two_phase(&self) -> TwoPhase {
         if self.two_phase { TwoPhase::On } else { TwoPhase::Off }

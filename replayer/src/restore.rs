@@ -179,6 +179,23 @@ pub async fn restore(
     options: &RestoreOptions,
     progress: Arc<dyn Progress>,
 ) -> Result<RestoreReport> {
+    let restored = restore_with(archive, plan, options, progress.clone()).await;
+    match restored {
+        // What stands against tables is known before, as far as summaries of segments tell. Nobody asked for them.
+        Err(e) if e.code() == Code::EngineUnusable && plan.may_be_replayed_instead() => {
+            tracing::warn!("no tables can be made of the log, which is replayed instead: {e}");
+            restore_with(archive, &plan.replayed(), options, progress).await
+        }
+        restored => restored,
+    }
+}
+
+async fn restore_with(
+    archive: &Archive,
+    plan: &RestorePlan,
+    options: &RestoreOptions,
+    progress: Arc<dyn Progress>,
+) -> Result<RestoreReport> {
     let into = std::path::absolute(&options.into).map_err(|e| io("naming the destination", &options.into, e))?;
     if plan.part.is_some() && options.destination == Destination::InPlace {
         return Err(Error::new(Code::PartUnusable, "restoring in the place of")

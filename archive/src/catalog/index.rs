@@ -141,6 +141,11 @@ fn as_one(timeline: TimelineId, segments: &[SegmentSummary]) -> Option<IndexedSe
         max_sequence: segments.iter().filter_map(|s| s.max_sequence).max(),
         last_sequence: last.last_sequence,
         transactions: last.transactions.clone(),
+        special: segments
+            .iter()
+            .map(|s| s.special.clone())
+            .collect::<Option<Vec<_>>>()
+            .map(|all| all.into_iter().flatten().collect()),
         wals,
         observed: None,
         observed_through: None,

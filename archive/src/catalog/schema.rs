@@ -24,7 +24,7 @@ pub use deletion::{
 pub use index::{IndexDocument, IndexedManifest, IndexedSegments};
 pub use segment::{
     FrameIndex, KeyBounds, ManifestDocument, ManifestProgress, Merged, PlacedEvent, RolledUp, SegmentFooter,
-    SegmentSummary, TimeSample, Touched, WalSpan,
+    SegmentSummary, Special, TimeSample, Touched, WalSpan,
 };
 
 /// The version of every document that this program writes, and the newest that it reads.

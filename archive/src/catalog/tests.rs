@@ -809,6 +809,7 @@ fn history_is_told_by_events() {
         max_sequence: Some(SequenceNumber::new(end)),
         last_sequence: SequenceNumber::new(end),
         transactions: crate::rocks::transactions::Transactions::default(),
+        special: None,
         wals: Vec::new(),
         observed: None,
         observed_through: None,

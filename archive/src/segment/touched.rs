@@ -1,15 +1,16 @@
-//! What the records of a frame write: which frames a reader of some column families, or of some keys, can leave out.
+//! What the records of a frame write: which frames a reader of some column families, or of some keys, can leave out. And
+//! which operations a segment has beside plain ones: whether its records can be brought in by the last one on each key.
 //!
 //! Owns: gathering that while a frame is filled, and judging it. Where anything is not known, everything can be there:
 //! records that cannot be read, prepared transactions, more column families than are worth counting, deleted ranges.
 //! Keys are compared byte by byte, whatever the comparator: bounds are of byte strings, not of an order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
-    catalog::schema::{FrameIndex, KeyBounds, Touched},
+    catalog::schema::{FrameIndex, KeyBounds, Special, Touched},
     ids::ColumnFamilyId,
     rocks::write_batch::{Op, WriteBatch},
 };
@@ -24,6 +25,17 @@ const MOST_KEY: usize = 32;
 pub(crate) struct Touches {
     unknown: bool,
     families: BTreeMap<ColumnFamilyId, Bounds>,
+    /// Of all frames so far; `None` where a record could not be read.
+    special: SpecialSoFar,
+}
+
+#[derive(Clone, Debug)]
+struct SpecialSoFar(Option<BTreeSet<Special>>);
+
+impl Default for SpecialSoFar {
+    fn default() -> Self {
+        Self(Some(BTreeSet::new()))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -35,22 +47,38 @@ enum Bounds {
 impl Touches {
     /// The next entry: a record's batch, or nothing for an event.
     pub fn pass(&mut self, batch: &[u8]) {
-        if !batch.is_empty() && !self.unknown {
-            self.unknown = self.add(batch).is_none();
+        if batch.is_empty() {
+            return;
+        }
+        if self.add(batch).is_none() {
+            self.unknown = true;
+            self.special.0 = None;
+        }
+        self.unknown |= self.families.len() > MOST_FAMILIES;
+        if self.unknown {
+            self.families.clear();
         }
     }
 
     fn add(&mut self, batch: &[u8]) -> Option<()> {
         for op in WriteBatch::parse(batch).ok()?.ops() {
-            match op.ok()? {
+            let op = op.ok()?;
+            if let (Some(special), Some(so_far)) = (special(&op), &mut self.special.0) {
+                so_far.insert(special);
+            }
+            match op {
                 Op::LogData { .. } | Op::Noop => {}
                 Op::DeleteRange { cf, .. } => {
                     self.families.insert(cf, Bounds::Any);
                 }
-                op => self.key(op.column_family()?, op.key()?),
+                op => match (op.column_family(), op.key()) {
+                    (Some(family), Some(key)) => self.key(family, key),
+                    // What a transaction writes counts where it is committed.
+                    _ => self.unknown = true,
+                },
             }
         }
-        (self.families.len() <= MOST_FAMILIES).then_some(())
+        Some(())
     }
 
     fn key(&mut self, family: ColumnFamilyId, key: &[u8]) {
@@ -71,7 +99,7 @@ impl Touches {
 
     /// What the frame's records write; the next frame begins with nothing.
     pub fn take(&mut self) -> Option<Vec<Touched>> {
-        let Self { unknown, families } = std::mem::take(self);
+        let (unknown, families) = (std::mem::take(&mut self.unknown), std::mem::take(&mut self.families));
         let cut = |key: &[u8]| STANDARD.encode(key.get(..MOST_KEY).unwrap_or(key));
         let touched = families.into_iter().map(|(family, bounds)| Touched {
             family,
@@ -81,6 +109,28 @@ impl Touches {
             },
         });
         (!unknown).then(|| touched.collect())
+    }
+
+    /// Which operations all records had beside plain ones, where every one of them could be read.
+    pub fn special(&self) -> Option<BTreeSet<Special>> {
+        self.special.0.clone()
+    }
+}
+
+const fn special(op: &Op<'_>) -> Option<Special> {
+    match op {
+        Op::Put { .. } | Op::Delete { .. } | Op::DeleteRange { .. } | Op::LogData { .. } => None,
+        Op::SingleDelete { .. } => Some(Special::SingleDelete),
+        Op::Merge { .. } => Some(Special::Merge),
+        Op::PutEntity { .. } => Some(Special::Entity),
+        Op::TimedPut { .. } => Some(Special::TimedPut),
+        Op::BlobIndex { .. } => Some(Special::BlobIndex),
+        Op::Noop
+        | Op::BeginPrepare { .. }
+        | Op::EndPrepare { .. }
+        | Op::Commit { .. }
+        | Op::CommitWithTimestamp { .. }
+        | Op::Rollback { .. } => Some(Special::TwoPhase),
     }
 }
 
@@ -173,9 +223,13 @@ mod tests {
         assert!(known.may_touch(zero, b"", None) && known.may_touch(zero, b"p", Some(b"q")));
         assert!(!known.may_touch(one, b"", None) && !known.may_touch(zero, b"q", None));
         assert!(!known.may_touch(zero, b"", Some(b"m")));
+        assert_eq!(touches.special(), Some(BTreeSet::new()));
+        touches.pass(&batch(&Op::SingleDelete { cf: zero, key: b"m" }));
+        assert_eq!(touches.special(), Some(BTreeSet::from([Special::SingleDelete])));
         touches.pass(b"no batch at all");
         touches.pass(&put(zero, b"m"));
         assert!(frame(touches.take()).may_touch(one, b"", None));
+        assert_eq!(touches.special(), None);
         touches.pass(&batch(&Op::BeginPrepare { policy: WritePolicy::WriteCommitted }));
         assert_eq!(touches.take(), None);
         for family in 0..=16 {

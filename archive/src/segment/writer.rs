@@ -206,6 +206,7 @@ impl SegmentBuilder {
                 max_sequence: None,
                 last_sequence: start.last_sequence,
                 transactions: Transactions::default(),
+                special: None,
                 wals: Vec::new(),
                 observed: None,
                 observed_through: None,
@@ -353,6 +354,7 @@ impl SegmentBuilder {
         let internal = |e: Fault| e.on(Family::Segment, DOING, &self.key);
         self.summary.hash_after = self.chain.value();
         self.summary.plain_bytes = self.header.plain_bytes;
+        self.summary.special = self.touches.special();
         let footer = SegmentFooter {
             summary: self.summary,
             frames: self.frames,

@@ -282,6 +282,7 @@ fn lean(summary: &SegmentSummary) -> SegmentSummary {
         max_sequence: summary.max_sequence,
         last_sequence: summary.last_sequence,
         transactions: pitr_archive::rocks::transactions::Transactions::default(),
+        special: None,
         wals: Vec::new(),
         observed: summary.observed,
         observed_through: summary.observed_through,

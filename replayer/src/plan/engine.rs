@@ -1,13 +1,12 @@
 //! How the log is brought in between a base and a target, and why.
 //!
 //! Owns: the choice of the engine, and every reason for which shipped flushes must not be laid down. How far they lead where
-//! nothing stands against them is said by [`super::flushed`].
+//! nothing stands against them is said by [`super::flushed`]; whether tables can be made of the log, by [`tables`].
 //! Refuses: an engine that was asked for and cannot be exact.
 
-use pitr_archive::{
-    Code, Error, Result, catalog::schema::BaseDocument, ids::SequenceNumber, rocks::built_in, segment::entry::Blocks,
-};
+use pitr_archive::{Code, Error, Result, catalog::schema::BaseDocument, ids::SequenceNumber, segment::entry::Blocks};
 use serde::Serialize;
+use tables::Tables;
 
 use super::{
     ColumnFamilyEdit,
@@ -18,6 +17,8 @@ use super::{
     stream::{Place, Run, Stream},
 };
 use crate::target::Target;
+
+mod tables;
 
 /// Which engine is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,9 @@ pub struct PlannedEngine {
     pub name: Engine,
     /// Why, for people.
     pub reason: String,
+    /// What was asked for: where that was the best one, another may take its place.
+    #[serde(skip)]
+    pub wanted: EngineChoice,
 }
 
 /// Where a plan arrives.
@@ -97,27 +101,6 @@ impl Arrival<'_> {
     }
 }
 
-impl Arrival<'_> {
-    /// Why no tables can be made of the log behind `base`, as far as that can be told without reading it.
-    fn obstacle_to_tables(&self, stream: &Stream, base: &BaseDocument) -> Option<&'static str> {
-        if !self.ingestions.is_empty() {
-            Some("ingestions are repeated on the way")
-        } else if base.allow_2pc || self.facts.transactions.policy().is_some() {
-            Some("it can hold prepared transactions")
-        } else if stream.timestamp_sizes.iter().any(|sizes| stream.in_run(self.run, sizes.place)) {
-            Some("it has user-defined timestamps, of which every version counts")
-        } else if base
-            .column_families
-            .iter()
-            .any(|family| !family.comparator.is_empty() && !built_in::has_comparator(&family.comparator))
-        {
-            Some("a column family has a comparator of the source's own")
-        } else {
-            None
-        }
-    }
-}
-
 /// The engine that brings the log in from `base`, and the base with its flushes laid down, where that is the engine's way.
 pub(super) async fn decide(
     inputs: &Inputs<'_>,
@@ -126,19 +109,28 @@ pub(super) async fn decide(
     base: &BaseDocument,
     families: &[ColumnFamilyEdit],
 ) -> Result<(PlannedEngine, Option<Advanced>)> {
-    let native = |reason: &str| (PlannedEngine { name: Engine::Native, reason: reason.to_owned() }, None);
-    if wanted == EngineChoice::Native {
-        return Ok(native("asked for"));
-    }
+    let planned = |name, reason: String| PlannedEngine { name, reason, wanted };
     let Inputs { stream, source, .. } = *inputs;
-    if wanted == EngineChoice::Bulk {
-        return match arrival.obstacle_to_tables(stream, base) {
-            None => Ok((PlannedEngine { name: Engine::Bulk, reason: "asked for".to_owned() }, None)),
-            Some(why) => Err(Error::new(Code::EngineUnusable, "planning a restore into tables to")
-                .on(arrival.target)
-                .with("the log cannot be made into tables", why)
-                .hint("--engine native replays it")),
-        };
+    let tables = Tables { arrival, stream, base, families };
+    let refused = |doing, what, why: &str, hint: &str| {
+        Err(Error::new(Code::EngineUnusable, doing).on(arrival.target).with(what, why).hint(hint.to_owned()))
+    };
+    // What the base says of the database is needed for that.
+    source.with_files(base)?;
+    match wanted {
+        EngineChoice::Native => return Ok((planned(Engine::Native, "asked for".to_owned()), None)),
+        EngineChoice::Bulk => {
+            return match tables.obstacle() {
+                None => Ok((planned(Engine::Bulk, "asked for".to_owned()), None)),
+                Some(why) => refused(
+                    "planning a restore into tables to",
+                    "the log cannot be made into tables",
+                    why,
+                    "--engine native replays it",
+                ),
+            };
+        }
+        EngineChoice::Auto | EngineChoice::Flush => {}
     }
     let Arrival { run, place, sequence, .. } = *arrival;
     let obstacle = arrival.obstacle(stream, base);
@@ -146,25 +138,33 @@ pub(super) async fn decide(
         Some(_) => None,
         None => flushed::advance(stream, source, run, base, families, (place, sequence)).await?,
     };
-    match (&advanced, obstacle) {
-        (Some(found), _) => {
+    // What shipped flushes leave is replayed by RocksDB.
+    let from = advanced.as_ref().map_or(base.first_record, |advanced| advanced.first_record);
+    let tables = tables.worth_it(from);
+    if let (EngineChoice::Auto, Ok(reason)) = (wanted, &tables) {
+        return Ok((planned(Engine::Bulk, reason.clone()), None));
+    }
+    match advanced {
+        Some(found) => {
             let records = found.first_record.get().saturating_sub(base.first_record.get());
             let files: usize = found.flushes.iter().map(|flush| flush.files.len()).sum();
             let reason = format!("{files} file(s) of shipped flushes hold {records} record(s) that are not replayed");
-            Ok((PlannedEngine { name: Engine::Flush, reason }, advanced))
+            Ok((planned(Engine::Flush, reason), Some(found)))
         }
-        (None, obstacle) => {
+        None => {
             let why = obstacle.unwrap_or("no flush behind the base and wholly before the target is in the archive");
-            match wanted {
-                EngineChoice::Flush => {
-                    Err(Error::new(Code::EngineUnusable, "planning a restore with shipped flushes to")
-                        .on(arrival.target)
-                        .with("they cannot be used", why)
-                        .hint(
-                            "--engine native replays the log; run the archiver with --ship-flushes for later targets",
-                        ))
-                }
-                _ => Ok(native(why)),
+            match (wanted, tables) {
+                (EngineChoice::Flush, _) => refused(
+                    "planning a restore with shipped flushes to",
+                    "they cannot be used",
+                    why,
+                    "--engine native replays the log; run the archiver with --ship-flushes for later targets",
+                ),
+                (_, Err(no_tables)) => Ok((
+                    planned(Engine::Native, format!("no shipped flushes ({why}) and no tables ({no_tables})")),
+                    None,
+                )),
+                (_, Ok(_)) => Ok((planned(Engine::Native, why.to_owned()), None)),
             }
         }
     }

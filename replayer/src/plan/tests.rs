@@ -13,6 +13,7 @@ use crate::target::Target;
 mod flushes;
 mod forks;
 mod scene;
+mod tables;
 use scene::{Scene, b, point, seq};
 
 fn record(n: u64) -> Target {

@@ -13,7 +13,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use pitr_archive::{
     Code, Error, Result,
-    catalog::schema::{BaseColumnFamily, BaseDocument},
+    catalog::schema::{BaseColumnFamily, BaseDocument, InlineFile},
     error::io,
     ids::{ColumnFamilyId, FileNumber, SequenceNumber},
     restore_marker::{self, RestoreMarker},
@@ -34,7 +34,13 @@ use super::{
     staging::{Staging, parent, sync_directory},
     tabled::Written,
 };
-use crate::{finish::FamilySpec, part::files::Taken, plan::RestorePlan};
+use crate::{
+    finish::FamilySpec,
+    part::files::Taken,
+    plan::{ColumnFamilyEdit, RestorePlan},
+};
+
+const NO_OPTIONS: &str = "the base has no OPTIONS file, which would tell how they are made";
 
 /// The small files, ready to be written.
 pub(crate) struct SmallFiles {
@@ -287,7 +293,7 @@ impl Describing {
     /// Why no tables can be put into a column family that the server would read as its own, as far as the base tells.
     pub fn unfit_for_tables(&self, spec: &FamilySpec) -> Option<&'static str> {
         let Some(unfit) = &self.unfit else {
-            return Some("the base has no OPTIONS file, which would tell how they are made");
+            return Some(NO_OPTIONS);
         };
         if !self.base.iter().any(|family| family.id == spec.id) {
             // What is not told by the base's OPTIONS: level 0 and the form of the others can be read at least.
@@ -343,6 +349,26 @@ impl Describing {
             })
             .collect()
     }
+}
+
+/// Why no tables can be put into a database that its server would read as its own, as far as a base and what came behind it
+/// tell; the restore itself judges each column family.
+pub(crate) fn why_no_tables(base: &BaseDocument, younger: &[ColumnFamilyEdit]) -> Option<&'static str> {
+    let options = base.inline.iter().filter_map(|file| match file_name::parse(&file.name) {
+        Some(FileKind::Options(number)) => Some((number, file)),
+        _ => None,
+    });
+    let read =
+        |file: &InlineFile| OptionsFile::parse(&String::from_utf8(STANDARD.decode(&file.content).ok()?).ok()?).ok();
+    let Some(file) = options.max_by_key(|(number, _)| *number).and_then(|(_, file)| read(file)) else {
+        return Some(NO_OPTIONS);
+    };
+    let behind = file.db().is_ok_and(|db| db.allow_ingest_behind == Some(true));
+    let elsewhere = base.paths.cf_paths.iter().any(|(_, paths)| !paths.is_empty());
+    if elsewhere && !younger.is_empty() {
+        return Some("a column family is younger than the base, and others have directories of their own");
+    }
+    base.column_families.iter().find_map(|family| unfit(&file, &family.name, behind))
 }
 
 fn unfit(file: &OptionsFile, cf: &str, ingest_behind: bool) -> Option<&'static str> {

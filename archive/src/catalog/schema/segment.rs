@@ -1,5 +1,7 @@
 //! What is stored about segments: footers, summaries, and the manifests that roll them up.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -79,6 +81,28 @@ pub struct FrameIndex {
     pub touches: Option<Vec<Touched>>,
 }
 
+/// Operations other than putting a value and deleting a key or a range: what a key holds after them is not told by the last
+/// one alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Special {
+    /// `SingleDelete`.
+    SingleDelete,
+    /// `Merge`.
+    Merge,
+    /// `PutEntity`.
+    Entity,
+    /// `TimedPut`.
+    TimedPut,
+    /// A reference into a blob file.
+    BlobIndex,
+    /// Two-phase commit.
+    TwoPhase,
+    /// Of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
 /// Keys of one column family that the records of a frame write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touched {
@@ -150,6 +174,9 @@ pub struct SegmentSummary {
     /// Transactions that are prepared and pending after the last entry.
     #[serde(default, skip_serializing_if = "Transactions::is_none")]
     pub transactions: Transactions,
+    /// Which operations its records have beside plain ones; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub special: Option<BTreeSet<Special>>,
     /// WALs.
     pub wals: Vec<WalSpan>,
     /// First and last look at the readable end.

@@ -54,7 +54,7 @@ async fn golden_archives_of_version_1_are_read() {
         let catalog = archive.load_catalog().await.unwrap();
         let timeline = catalog.current_timeline().unwrap();
         let now = scene.archive.load_catalog().await.unwrap();
-        let stored = |s: &SegmentSummary| SegmentSummary { object_bytes: 0, ..s.clone() };
+        let stored = |s: &SegmentSummary| SegmentSummary { object_bytes: 0, special: None, ..s.clone() };
         assert!(
             timeline.segments().iter().map(stored).eq(now.current_timeline().unwrap().segments().iter().map(stored)),
             "the same entries have the same running hash"

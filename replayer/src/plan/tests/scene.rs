@@ -1,13 +1,14 @@
 //! Hand-made streams: a script of records, events and looks at the clock, cut into segments, with bases and a tag.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use pitr_archive::{
     Result,
     catalog::schema::{
-        BaseDocument, DatabasePaths, Extra, PlacedEvent, Position, SegmentSummary, TagDocument, TimeSample, WalSpan,
+        BaseDocument, DatabasePaths, Extra, PlacedEvent, Position, SegmentSummary, Special, TagDocument, TimeSample,
+        WalSpan,
     },
     clock::Micros,
     ids::{
@@ -60,6 +61,8 @@ pub(super) struct Scene {
     transactions: Transactions,
     /// How far the MANIFEST was read.
     manifest: ManifestPoint,
+    /// Of every segment.
+    pub plain_bytes: u64,
     /// Files that events name and the archive has not any more.
     pub lost_files: Vec<FileNumber>,
 }
@@ -81,6 +84,7 @@ struct Open {
     sequences: Vec<(u64, u64)>,
     first: u64,
     before: Option<RunningHash>,
+    special: BTreeSet<Special>,
 }
 
 impl Scene {
@@ -110,6 +114,7 @@ impl Scene {
             transactions: Transactions::default(),
             manifest: point(0),
             lost_files: Vec::new(),
+            plain_bytes: 100,
         }
     }
 
@@ -189,6 +194,12 @@ impl Scene {
     pub fn put(&mut self, n: u64) -> &mut Self {
         let first = self.latest + 1;
         self.put_at(first, n)
+    }
+
+    /// A record of one operation that is not plain.
+    pub fn special(&mut self, special: Special) -> &mut Self {
+        self.open.special.insert(special);
+        self.put(1)
     }
 
     /// A record of `n` puts that starts at `first`.
@@ -299,10 +310,11 @@ impl Scene {
             max_sequence: open.sequences.iter().map(|s| s.1).max().map(seq),
             last_sequence: seq(self.latest),
             transactions: self.transactions.clone(),
+            special: Some(open.special),
             wals: open.spans,
             observed: open.samples.first().copied().zip(open.samples.last().copied()),
             observed_through: open.through,
-            plain_bytes: 100,
+            plain_bytes: self.plain_bytes,
             events: open.events,
             object_bytes: 50,
             merged: None,

@@ -20,6 +20,7 @@ fn segment(first: u64, last: u64) -> SegmentSummary {
         max_sequence: None,
         last_sequence: SequenceNumber::new(0),
         transactions: Transactions::default(),
+        special: None,
         wals: Vec::new(),
         observed: None,
         observed_through: None,
