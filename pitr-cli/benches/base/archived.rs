@@ -130,7 +130,9 @@ pub fn run(settings: &Settings) -> Vec<Table> {
     options.set_write_buffer_size(usize::try_from(settings.archived * 4).expect("a size"));
     let db = DB::open(&options, &dir).expect("a new database");
     let [sealed, clear] = ["sealed", "clear"].map(|name| root.path().join(name));
-    [&sealed, &clear].map(|place| std::fs::create_dir(place).expect("a directory"));
+    for place in [&sealed, &clear] {
+        std::fs::create_dir(place).expect("a directory");
+    }
     let level = settings.level.to_string();
     let (states, clear_url) = ([state(&sealed), state(&clear)], url(&archive(&clear)));
     let [first, second] = [&states[0], &states[1]].map(|state| {
