@@ -139,8 +139,9 @@ pub fn run(settings: &Settings) -> Vec<Table> {
         let cuts = ["--segment-size", "8MiB", "--interval", "1h", "--compression-level", &level];
         ["run", "--db", text(&dir), "--state", text(state)].into_iter().chain(cuts)
     });
-    let first = Archiver::start(Sealed::new(&sealed).pitr(first), 1);
-    let second = Archiver::start(pitr(second.chain(["--archive", clear_url.as_str()])), 1);
+    let first = Archiver::answering(Sealed::new(&sealed).pitr(first), &dir, &states[0]);
+    let second = pitr(second.chain(["--archive", clear_url.as_str()]));
+    let second = Archiver::answering(second, &dir, &states[1]);
     write(&db, settings.archived);
     for state in &states {
         command::succeed(&mut pitr(["flush", "--db", text(&dir), "--state", text(state)]));

@@ -7,17 +7,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use rocksdb::{DB, backup::BackupEngine};
 
 use crate::{
     Settings,
-    beside::{Archiver, PATIENCE, archive, state},
+    beside::{Archiver, archive, state},
     cache::{self, Cache},
     content::content,
-    harness::command::{self, pitr, text},
+    harness::command::{pitr, text},
     measure::{self, durable},
     peer,
     sealed::Sealed,
@@ -104,20 +103,6 @@ impl Place {
         met
     }
 
-    /// `pitr run`, once it answers.
-    fn archiver(&self) -> Archiver {
-        let state = state(&self.sealed.root);
-        let run = self.sealed.pitr(["run", "--db", text(&self.db), "--state", text(&state)]);
-        let archiver = Archiver::start(run, 0);
-        let start = Instant::now();
-        let asks = || pitr(["status", "--db", text(&self.db), "--state", text(&state)]);
-        while !command::finish(&mut asks()).status.success() {
-            assert!(start.elapsed() < PATIENCE, "the archiver does not answer");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        archiver
-    }
-
     /// Asks the running archiver.
     fn ask(&self, verb: &str) -> measure::Ran {
         let state = state(&self.sealed.root);
@@ -183,7 +168,9 @@ pub fn run(root: &Path, source: &Path, settings: &Settings, number: usize) -> Ro
     let first = place.first(&db, &mut engine, number);
     let engine = engine.as_mut().expect("an engine");
 
-    let archiver = place.archiver();
+    let state = state(&root);
+    let run = place.sealed.pitr(["run", "--db", text(&place.db), "--state", text(&state)]);
+    let archiver = Archiver::answering(run, &place.db, &state);
     source::change(&db, settings.base);
     // Both sides find all of the log shipped, and nothing at work.
     place.ask("flush");
