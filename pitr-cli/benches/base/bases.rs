@@ -39,6 +39,7 @@ fn first(rounds: &[Round], settings: &Settings) -> Table {
     table.spread("times as fast as BackupEngine", &times(rounds, met, |m| m.backup), "", Line::AtLeast(1.2));
     table.spread("times as fast as cp", &times(rounds, met, |m| m.copy), "", Line::AtLeast(0.8));
     table.spread("pitr base", &of(rounds, |r| r.database as f64 / MIB / met(r).ours), "MiB/s", Line::None);
+    table.spread("processor time of it", &of(rounds, |r| met(r).processor), "s", Line::None);
     table.spread("peak memory of pitr base", &of(rounds, |r| met(r).peak), "MiB", Line::AtMost(MEMORY));
     table
 }
@@ -54,6 +55,7 @@ fn next(rounds: &[Round], settings: &Settings) -> Table {
     table.spread("times as fast as BackupEngine", &times(rounds, met, |m| m.backup), "", Line::AtLeast(3.0));
     table.spread("added to the archive", &of(rounds, |r| r.added as f64 / MIB), "MiB", Line::None);
     table.spread("added to the backups", &of(rounds, |r| r.added_backup as f64 / MIB), "MiB", Line::None);
+    table.spread("processor time of it", &of(rounds, |r| met(r).processor), "s", Line::None);
     table.spread("peak memory of pitr base", &of(rounds, |r| met(r).peak), "MiB", Line::AtMost(MEMORY));
     table.spread(
         "peak memory of pitr run, from before the changes on",
@@ -75,6 +77,7 @@ fn restore(rounds: &[Round], settings: &Settings) -> Table {
     table.spread("BackupEngine", &of(rounds, |r| met(r).backup), "s", Line::None);
     table.spread("times as fast as BackupEngine", &times(rounds, met, |m| m.backup), "", Line::AtLeast(1.2));
     table.spread("pitr restore", &of(rounds, |r| r.restored as f64 / MIB / met(r).ours), "MiB/s", Line::None);
+    table.spread("processor time of it", &of(rounds, |r| met(r).processor), "s", Line::None);
     table.spread("peak memory of pitr restore", &of(rounds, |r| met(r).peak), "MiB", Line::AtMost(MEMORY));
     table
 }

@@ -56,7 +56,7 @@ pub fn run(settings: &Settings) -> Vec<Table> {
     restore(&restored);
     let bytes = cache::bytes(&restored) as f64 / MIB;
 
-    let (mut took, mut copied, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut took, mut copied, mut peaks, mut processor) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..settings.rounds {
         for side in 0..2 {
             if (round + side) % 2 == 0 {
@@ -64,6 +64,7 @@ pub fn run(settings: &Settings) -> Vec<Table> {
                 let (seconds, ran) = durable(root.path(), || restore(&ours));
                 took.push(seconds);
                 peaks.push(ran.peak_mib());
+                processor.push(ran.processor.as_secs_f64());
                 if round == 0 {
                     assert_eq!(cache::bytes(&ours), cache::bytes(&restored), "they are not the same bytes");
                     let opened = content(&source::open(&ours), &[]);
@@ -90,6 +91,7 @@ pub fn run(settings: &Settings) -> Vec<Table> {
     table.spread("cp -r --reflink=never of what it made, and sync", &copied, "s", Line::None);
     table.spread("of cp's speed", &speed, "", Line::AtLeast(0.7));
     table.spread("pitr restore --engine native", &rate, "MiB/s", Line::None);
+    table.spread("processor time of it", &processor, "s", Line::None);
     table.spread("peak memory of pitr restore", &peaks, "MiB", Line::AtMost(MEMORY));
     vec![table]
 }

@@ -17,7 +17,7 @@ use crate::{
     cache::{self, Cache},
     content::content,
     harness::command::{pitr, text},
-    measure::{self, durable},
+    measure::{self, Ran, durable},
     peer,
     sealed::Sealed,
     source,
@@ -31,13 +31,20 @@ enum Side {
     Copy,
 }
 
-/// Seconds, and what our process took of memory, in MiB.
+/// Seconds, and what our process took of memory, in MiB, and of the processor, in seconds.
 #[derive(Default)]
 pub struct Met {
     pub ours: f64,
     pub backup: f64,
     pub copy: f64,
     pub peak: f64,
+    pub processor: f64,
+}
+
+impl Met {
+    fn ours(&mut self, (seconds, ran): (f64, Ran)) {
+        (self.ours, self.peak, self.processor) = (seconds, ran.peak_mib(), ran.processor.as_secs_f64());
+    }
 }
 
 /// What a round met.
@@ -52,6 +59,11 @@ pub struct Round {
     pub restored: u64,
     pub added: u64,
     pub added_backup: u64,
+}
+
+/// Seconds until now.
+fn processor(archiver: &Archiver) -> f64 {
+    measure::processor_time(archiver.id()).expect("a running archiver").as_secs_f64()
 }
 
 /// Where a round happens.
@@ -83,8 +95,7 @@ impl Place {
                 Side::Ours => {
                     let state = state(root);
                     let mut command = self.sealed.pitr(["base", "--db", text(&self.db), "--state", text(&state)]);
-                    let (seconds, ran) = durable(root, || measure::run(&mut command));
-                    (met.ours, met.peak) = (seconds, ran.peak_mib());
+                    met.ours(durable(root, || measure::run(&mut command)));
                 }
                 Side::Backup => {
                     let made = durable(root, || {
@@ -104,7 +115,7 @@ impl Place {
     }
 
     /// Asks the running archiver.
-    fn ask(&self, verb: &str) -> measure::Ran {
+    fn ask(&self, verb: &str) -> Ran {
         let state = state(&self.sealed.root);
         let ran = measure::run(&mut pitr([verb, "--json", "--db", text(&self.db), "--state", text(&state)]));
         let answer: serde_json::Value = serde_json::from_str(&ran.answer).expect("JSON");
@@ -112,14 +123,15 @@ impl Place {
         ran
     }
 
-    fn next(&self, db: &DB, engine: &mut BackupEngine, round: usize) -> Met {
+    fn next(&self, archiver: &Archiver, db: &DB, engine: &mut BackupEngine, round: usize) -> Met {
         let (mut met, root) = (Met::default(), &self.sealed.root);
         self.sides(&[Side::Ours, Side::Backup], round, |side| {
             self.cache.before(&self.db);
             match side {
                 Side::Ours => {
-                    let (seconds, ran) = durable(root, || self.ask("base"));
-                    (met.ours, met.peak) = (seconds, ran.peak_mib());
+                    let before = processor(archiver);
+                    met.ours(durable(root, || self.ask("base")));
+                    met.processor += processor(archiver) - before;
                 }
                 _ => met.backup = durable(root, || peer::back_up(engine, db, &self.backups)).0,
             }
@@ -135,8 +147,7 @@ impl Place {
             if side == Side::Ours {
                 self.cache.before(&self.archive);
                 let args = ["restore", "--to-latest", "--jobs", &jobs, "--into", text(&into)];
-                let (seconds, ran) = durable(root, || measure::run(&mut self.sealed.pitr(args)));
-                (met.ours, met.peak) = (seconds, ran.peak_mib());
+                met.ours(durable(root, || measure::run(&mut self.sealed.pitr(args))));
             } else {
                 self.cache.before(&self.backups);
                 met.backup = durable(root, || peer::restore(&self.backups, &into)).0;
@@ -175,7 +186,7 @@ pub fn run(root: &Path, source: &Path, settings: &Settings, number: usize) -> Ro
     // Both sides find all of the log shipped, and nothing at work.
     place.ask("flush");
     let before = [&place.archive, &place.backups].map(|dir| cache::bytes(dir));
-    let next = place.next(&db, engine, number);
+    let next = place.next(&archiver, &db, engine, number);
     let [archived, backed_up] = [&place.archive, &place.backups].map(|dir| cache::bytes(dir));
     let archiver_peak = measure::peak(archiver.id()).expect("a running archiver") as f64 / f64::from(1 << 20);
     archiver.stop();

@@ -26,7 +26,7 @@ mod writer;
 
 use std::time::Duration;
 
-use common::{beside, table};
+use common::{beside, measure, table};
 
 /// What can be set.
 struct Settings {

@@ -1,4 +1,4 @@
-//! How long something takes until it is durable, and the memory that a process takes.
+//! How long something takes until it is durable, and the memory and processor time that a process takes.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often is looked how much memory a process takes. What it takes in the very last of these goes unseen.
+/// How often is looked what a process takes. What it takes in the very last of these goes unseen.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Seconds until `deed` is done and everything on the disk of `place` is durable: what a side leaves to be written is in its
@@ -26,6 +26,8 @@ pub fn durable<T>(place: &Path, deed: impl FnOnce() -> T) -> (f64, T) {
 pub struct Ran {
     /// The largest resident size, in bytes.
     pub peak: u64,
+    /// Of all its threads.
+    pub processor: Duration,
     /// What it said.
     pub answer: String,
 }
@@ -44,14 +46,15 @@ pub fn run(command: &mut Command) -> Ran {
     let mut child = command.stdout(to(&out)).stderr(to(&err)).spawn().expect("starting it");
     let (id, ended) = (child.id(), AtomicBool::new(false));
     // Not the kernel's account of ended processes: that begins with what whoever started the process had.
-    let (status, most) = std::thread::scope(|scope| {
+    let (status, (most, processor)) = std::thread::scope(|scope| {
         let looking = scope.spawn(|| {
-            let mut most = 0;
+            let (mut most, mut processor) = (0, Duration::ZERO);
             while !ended.load(Ordering::SeqCst) {
                 most = most.max(peak(id).unwrap_or(0));
+                processor = processor.max(processor_time(id).unwrap_or_default());
                 std::thread::sleep(LOOK);
             }
-            most
+            (most, processor)
         });
         let status = child.wait().expect("waiting for it");
         ended.store(true, Ordering::SeqCst);
@@ -63,7 +66,7 @@ pub fn run(command: &mut Command) -> Ran {
         text
     });
     assert!(status.success(), "{command:?}: {status}\n{answer}{complaints}");
-    Ran { peak: most, answer }
+    Ran { peak: most, processor, answer }
 }
 
 /// The largest resident size of a process until now, in bytes; `None` when it has ended.
@@ -71,4 +74,12 @@ pub fn peak(id: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Processor time of a process, all threads, also those that ended; `None` when it has ended itself.
+pub fn processor_time(id: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
