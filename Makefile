@@ -7,7 +7,8 @@
 #   make hunt    many more random programs than `make test` runs (PITR_PROGRAMS, default 3000)
 #   make bench   what pitr run costs the server beside it, how soon it has what was written, what it asks the store, twenty
 #                idle databases; what the sequence model costs when a log is read; how fast a log is replayed, against RocksDB;
-#                how fast a base is restored, against cp
+#                bases and their restores against RocksDB's BackupEngine and cp, a log's size in the archive against zstd;
+#                how fast a base is restored, against cp. All tables as JSON, too, one a line: in target/bench.jsonl, or BENCH_JSON=FILE
 #   make fuzz    every decoder against a coverage-guided fuzzer, MINUTES each (default 10); TARGETS names some only
 #   make soak    a thousand kills, many power cuts and everything at once for SOAK_MINUTES (default 60), then the randomised
 #                tests and the fuzzer for as long as MINUTES says (default 30); each seed is printed
@@ -49,10 +50,13 @@ test: setup tools
 lint: setup
 	@./scripts/test.sh lint
 
+bench: export BENCH_JSON := $(abspath $(or $(BENCH_JSON),target/bench.jsonl))
 bench: build
+	@mkdir -p "$$(dirname "$$BENCH_JSON")"; rm -f "$$BENCH_JSON"
 	@$(ENV) cargo bench --workspace $(FEATURES) --bench sequence_model
 	@failed=0; $(ENV) cargo bench --workspace $(FEATURES) --bench beside || failed=$$?; \
 	$(ENV) cargo bench --workspace $(FEATURES) --bench restore || failed=$$?; \
+	$(ENV) cargo bench --workspace $(FEATURES) --bench base || failed=$$?; \
 	./scripts/bench.sh || failed=$$?; exit $$failed
 
 fuzz: setup

@@ -8,6 +8,7 @@
 //!     ROUND_SECONDS   for each side of a round (default 3)
 //!     WATCH_SECONDS   for what is watched instead: commits, requests, idle databases (default 30; idle: twice that)
 //!     TAGS            that are made (default 100)
+//!     BENCH_JSON      a file to which every table is appended as a line of JSON
 //!
 //! Ends with 1 where something does not hold. Figures are the machine's: others at work on it are in them.
 
@@ -25,7 +26,7 @@ mod writer;
 
 use std::time::Duration;
 
-use common::{beside, table};
+use common::{beside, measure, table};
 
 /// What can be set.
 struct Settings {

@@ -12,20 +12,13 @@ use crate::{
         command::{pitr, text},
         station::resident,
     },
+    measure::processor_time,
     table::{Line, Table},
 };
 
 const DATABASES: usize = 20;
 /// Until what belongs to the beginning is over.
 const SETTLES: Duration = Duration::from_secs(10);
-
-/// Processor time of a process, all threads, also those that ended.
-fn processor_time(id: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("a running process");
-    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
-    let ticks: u64 = [11, 12].iter().map(|i| fields[*i].parse::<u64>().expect("ticks")).sum();
-    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
 
 pub fn run(settings: &Settings) -> Table {
     let root = place();
@@ -47,13 +40,15 @@ pub fn run(settings: &Settings) -> Table {
     std::fs::write(&file, configuration).expect("a configuration");
     let archiver = Archiver::start(pitr(["run", "--config", text(&file)]), DATABASES);
     std::thread::sleep(SETTLES);
-    let (before, start) = (processor_time(archiver.id()), Instant::now());
+    let (before, start) = (processor_time(archiver.id()).expect("a running archiver"), Instant::now());
     let mut most = 0;
     while start.elapsed() < settings.watch * 2 {
         most = most.max(resident(archiver.id()).expect("a running archiver"));
         std::thread::sleep(Duration::from_secs(1));
     }
-    let used = (processor_time(archiver.id()) - before).as_secs_f64() / start.elapsed().as_secs_f64() * 100.0;
+    let used = (processor_time(archiver.id()).expect("a running archiver") - before).as_secs_f64()
+        / start.elapsed().as_secs_f64()
+        * 100.0;
     archiver.stop();
     drop(databases);
     let title = format!("{DATABASES} idle databases in one process, {} s", settings.watch.as_secs() * 2);

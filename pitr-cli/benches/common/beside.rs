@@ -62,6 +62,18 @@ impl Archiver {
         archiver
     }
 
+    /// `pitr run ARGS` of this database; waits until it answers, whatever it has archived by then.
+    pub fn answering(run: Command, db: &Path, state: &Path) -> Self {
+        let archiver = Self::start(run, 0);
+        let start = Instant::now();
+        let asked = || command::finish(&mut pitr(["status", "--db", text(db), "--state", text(state)]));
+        while !asked().status.success() {
+            assert!(start.elapsed() < PATIENCE, "the archiver does not answer");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        archiver
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -5,8 +5,9 @@
 //! of what it made, against RocksDB's recovery of the same log from the same base. Everything lies in one directory on a
 //! disk, below `$BENCH_DIR` (default: the system's temporary directory).
 //!
-//!     ROUNDS   of both sides in turn, medians are told (default 5)
-//!     WRITES   of a database (default 5,000,000)
+//!     ROUNDS       of both sides in turn, medians are told (default 5)
+//!     WRITES       of a database (default 5,000,000)
+//!     BENCH_JSON   a file to which every table is appended as a line of JSON
 //!
 //! Ends with 1 where something does not hold. Figures are the machine's: others at work on it are in them.
 
@@ -20,7 +21,7 @@ mod common;
 mod replay;
 mod writes;
 
-use common::{beside, table};
+use common::{beside, content, measure, sealed, table};
 
 /// What can be set.
 struct Settings {

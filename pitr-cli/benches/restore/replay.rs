@@ -6,12 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rocksdb::{DB, IteratorMode, Options};
+use rocksdb::{DB, Options};
 
 use crate::{
     Settings,
-    beside::{Archiver, archive, place, state},
-    harness::command::{self, pitr, text, url},
+    beside::{Archiver, place, state},
+    content::content,
+    harness::command::{self, text},
+    measure,
+    sealed::Sealed,
     table::{Line, Table, median},
     writes::Shape,
 };
@@ -27,39 +30,16 @@ fn open(dir: &Path, shape: &Shape) -> DB {
     DB::open_cf(&options, dir, ["default"].iter().chain(shape.families)).expect("an open database")
 }
 
-/// Everything in it, as a hash, and its latest sequence number.
-fn content(db: &DB, shape: &Shape) -> (blake3::Hash, u64) {
-    let mut hasher = blake3::Hasher::new();
-    for name in ["default"].iter().chain(shape.families) {
-        let cf = db.cf_handle(name).expect("a column family");
-        for pair in db.iterator_cf(&cf, IteratorMode::Start) {
-            let (key, value) = pair.expect("a pair");
-            hasher.update(&(key.len() as u64).to_le_bytes()).update(&key).update(&value);
-        }
-    }
-    (hasher.finalize(), db.latest_sequence_number())
-}
+/// What it is promised to need of memory, at most.
+const MEMORY: f64 = 512.0;
 
-struct Place<'a> {
-    root: &'a Path,
-    url: String,
-    key: String,
-}
-
-impl Place<'_> {
-    fn pitr<'a>(&'a self, args: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = pitr(args);
-        command.args(["--archive", &self.url, "--key-file", &self.key]);
-        command
-    }
-
-    fn restore(&self, engine: &str, into: &Path) {
-        command::succeed(&mut self.pitr(["restore", "--to-latest", "--engine", engine, "--into", text(into)]));
-    }
+/// Answers for the memory that it took, in MiB.
+fn restore(place: &Sealed, engine: &str, into: &Path) -> f64 {
+    measure::run(&mut place.pitr(["restore", "--to-latest", "--engine", engine, "--into", text(into)])).peak_mib()
 }
 
 /// Writes it, and archives what the base does not have; how many writes.
-fn write(place: &Place<'_>, shape: &Shape, writes: u64) -> u64 {
+fn write(place: &Sealed, shape: &Shape, writes: u64) -> u64 {
     let dir = place.root.join("db");
     let db = open(&dir, shape);
     let (in_base, behind) = shape.writes(writes);
@@ -67,7 +47,7 @@ fn write(place: &Place<'_>, shape: &Shape, writes: u64) -> u64 {
     for name in ["default"].iter().chain(shape.families) {
         db.flush_cf(&db.cf_handle(name).expect("a column family")).expect("a flush");
     }
-    let state = state(place.root);
+    let state = state(&place.root);
     let run = place.pitr(["run", "--ship-flushes", "--db", text(&dir), "--state", text(&state)]);
     let archiver = Archiver::start(run, 1);
     let records = || archiver.metrics().and_then(|m| m.sum("pitr_acknowledged_record", "")).unwrap_or(0.0) as u64;
@@ -84,11 +64,12 @@ struct Side {
     engine: &'static str,
     restored: Vec<f64>,
     opened: Vec<f64>,
+    peak: Vec<f64>,
 }
 
 impl Side {
     const fn new(engine: &'static str) -> Self {
-        Self { engine, restored: Vec::new(), opened: Vec::new() }
+        Self { engine, restored: Vec::new(), opened: Vec::new(), peak: Vec::new() }
     }
 
     fn whole(&self) -> Vec<f64> {
@@ -98,10 +79,7 @@ impl Side {
 
 pub fn run(shape: &Shape, settings: &Settings) -> Table {
     let root = place();
-    let key = root.path().join("key");
-    std::fs::write(&key, "2b".repeat(32)).expect("a key");
-    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("permissions");
-    let place = Place { root: root.path(), url: url(&archive(root.path())), key: text(&key).to_owned() };
+    let place = Sealed::new(root.path());
     let written = write(&place, shape, settings.writes);
     std::fs::remove_dir_all(root.path().join("db")).expect("removing the source");
     let plan = command::succeed(&mut place.pitr(["plan", "--to-latest", "--json"]));
@@ -109,7 +87,7 @@ pub fn run(shape: &Shape, settings: &Settings) -> Table {
 
     // The base and the whole log behind it: what the server would open.
     let unopened = root.path().join("unopened");
-    place.restore("native", &unopened);
+    restore(&place, "native", &unopened);
     let (ours, theirs) = (root.path().join("ours"), root.path().join("theirs"));
     let mut sides = [Side::new("auto"), Side::new("bulk")];
     let mut recovered = Vec::new();
@@ -118,12 +96,12 @@ pub fn run(shape: &Shape, settings: &Settings) -> Table {
         for side in &mut sides {
             rustix::fs::sync();
             let begun = Instant::now();
-            place.restore(side.engine, &ours);
+            side.peak.push(restore(&place, side.engine, &ours));
             side.restored.push(begun.elapsed().as_secs_f64());
             let begun = Instant::now();
             let db = open(&ours, shape);
             side.opened.push(begun.elapsed().as_secs_f64());
-            contents.extend((round == 0).then(|| content(&db, shape)));
+            contents.extend((round == 0).then(|| content(&db, shape.families)));
             drop(db);
             std::fs::remove_dir_all(&ours).expect("removing a copy");
         }
@@ -134,20 +112,21 @@ pub fn run(shape: &Shape, settings: &Settings) -> Table {
         let db = open(&theirs, shape);
         recovered.push(begun.elapsed().as_secs_f64());
         if round == 0 {
-            let theirs = content(&db, shape);
+            let theirs = content(&db, shape.families);
             assert!(contents.iter().all(|ours| *ours == theirs), "they are not the same: {contents:?}, {theirs:?}");
         }
         drop(db);
         std::fs::remove_dir_all(&theirs).expect("removing a copy");
     }
     let mut table = Table::new(format!("a log of {written} writes, {}", shape.title));
-    table.row("RocksDB's recovery of the log", median(&recovered), "s", Line::None);
+    table.spread("RocksDB's recovery of the log", &recovered, "s", Line::None);
     let mut best = f64::INFINITY;
     for side in &sides {
         let title = |what: &str| format!("pitr restore --engine {}: {what}", side.engine);
-        table.row(title("fetch, decrypt, lay down, fsync"), median(&side.restored), "s", Line::None);
-        table.row("opening what it made", median(&side.opened), "s", Line::None);
+        table.spread(title("fetch, decrypt, lay down, fsync"), &side.restored, "s", Line::None);
+        table.spread("opening what it made", &side.opened, "s", Line::None);
         table.row("times as fast", median(&recovered) / median(&side.whole()), "", Line::None);
+        table.spread("peak memory of pitr restore", &side.peak, "MiB", Line::AtMost(MEMORY));
         best = best.min(median(&side.whole()));
     }
     table.row("the best engine: times as fast", median(&recovered) / best, "", Line::AtLeast(shape.least));
