@@ -69,13 +69,14 @@ pub struct PartArgs {
 /// How the log is brought in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum EngineArg {
-    /// The fastest that gives exactly the same database
+    /// The fastest that gives exactly the same contents and latest sequence number
     Auto,
     /// RocksDB replays all of it
     Native,
     /// Files of shipped flushes are laid down, and RocksDB replays what is behind them
     Flush,
-    /// Tables made of the log, the last operation on each key; refused where that is not all
+    /// Tables made of the log, the last operation on each key; refused where that is not all. What auto takes for 64 MiB of
+    /// log and more, where nothing stands against it
     Bulk,
 }
 

@@ -23,7 +23,7 @@ mod tables;
 /// Which engine is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// The fastest that gives exactly the same database.
+    /// The fastest that gives exactly the same contents and latest sequence number.
     #[default]
     Auto,
     /// The log and nothing else.
