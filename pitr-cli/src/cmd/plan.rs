@@ -1,5 +1,7 @@
 //! `pitr plan`: what a restore would do, and exactly where it would arrive.
 
+mod picture;
+
 use pitr_archive::Result;
 use pitr_replayer::{
     plan::{CrossIngest, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan, engine::EngineChoice},
@@ -20,13 +22,15 @@ use crate::{
 pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
     let target = target(context, &args.target)?;
     let archive = context.archive(&args.archive).await?;
-    let plan = context.plan(&archive, &target, &options(&args.planning)).await?;
+    let (plan, outline) = context.plan_on_outline(&archive, &target, &options(&args.planning)).await?;
     let out = &context.output;
     if out.is_json() {
         out.json(&plan)?;
         return Ok(Verdict::Done);
     }
     show(out, &plan)?;
+    out.line("")?;
+    out.picture(&picture::picture(&plan, outline.catalog()))?;
     if args.full {
         show_parts(out, &plan)?;
     }
