@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod harness;
+#[path = "forks/picture.rs"]
+mod picture;
 #[path = "forks/put_back.rs"]
 mod put_back;
 #[path = "forks/site.rs"]

@@ -124,10 +124,20 @@ impl Context {
 
     /// A plan, and what of the archive was found damaged on the way to it: by as few reads as that takes.
     pub async fn plan(&self, archive: &Archive, target: &Target, options: &PlanOptions) -> Result<RestorePlan> {
+        Ok(self.plan_on_outline(archive, target, options).await?.0)
+    }
+
+    /// The same, with what was read of the catalog for it.
+    pub async fn plan_on_outline(
+        &self,
+        archive: &Archive,
+        target: &Target,
+        options: &PlanOptions,
+    ) -> Result<(RestorePlan, Outline)> {
         let mut outline = self.outline(archive).await?;
         let planned = outlined::plan(archive, &mut outline, target, options).await;
         tell(&outline.take_findings());
-        planned
+        Ok((planned?, outline))
     }
 
     /// Opens the archive of a state directory, or creates it; encrypted exactly when a key is given.

@@ -3,7 +3,8 @@
 //! - [`args`]: what was typed, as types; no effects.
 //! - [`context`]: everything resolved from it, once: clock, time zone, output mode, store, archive, keys.
 //! - [`cmd`]: one file per verb.
-//! - [`output`]: tables, JSON (its module documentation lists every command's fields), progress, errors.
+//! - [`chronicle`]: what of an archive has a place in time.
+//! - [`output`]: tables, pictures, JSON (its module documentation lists every command's fields), progress, errors.
 //! - [`settings`]: the configuration file of `pitr run --config`.
 //! - [`interrupt`]: what Ctrl-C means at which moment.
 //! - [`logging`]: the log on standard error.
@@ -18,6 +19,7 @@
 
 mod alone;
 mod args;
+mod chronicle;
 mod cmd;
 mod context;
 mod interrupt;

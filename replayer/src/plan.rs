@@ -182,7 +182,7 @@ fn bases_of(catalog: &Catalog, named: Option<&BaseId>) -> Result<Vec<BaseDocumen
 }
 
 /// How to plan, beside the target.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PlanOptions {
     /// On which timeline; by default the one written last. A tag has its own.
     pub timeline: Option<TimelineId>,
@@ -196,6 +196,23 @@ pub struct PlanOptions {
     pub engine: EngineChoice,
     /// Only this part of the database.
     pub part: Option<Part>,
+    /// Bytes of log from which on [`EngineChoice::Auto`] makes tables of it.
+    pub tables_from: u64,
+}
+
+impl Default for PlanOptions {
+    /// The newest timeline, whatever base and engine are best, the whole database; doubtful targets are refused.
+    fn default() -> Self {
+        Self {
+            timeline: None,
+            base: None,
+            inside_event: InsideEvent::default(),
+            cross_ingest: CrossIngest::default(),
+            engine: EngineChoice::default(),
+            part: None,
+            tables_from: engine::tables::WORTH,
+        }
+    }
 }
 
 /// What to do with an ingestion between a base and the target.
@@ -262,6 +279,9 @@ pub struct RestorePlan {
     pub download_bytes: u64,
     /// Bytes needed where the database is restored to.
     pub disk_bytes: u64,
+    /// The same where the log is replayed, not made into tables.
+    #[serde(skip)]
+    pub replayed_disk_bytes: u64,
     /// Column families that were written without the log, which the operator tolerates.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unlogged: Vec<UnloggedFamily>,
@@ -279,6 +299,7 @@ impl RestorePlan {
     pub(crate) fn replayed(&self) -> Self {
         let mut plan = self.clone();
         plan.engine.name = Engine::Native;
+        plan.disk_bytes = plan.replayed_disk_bytes;
         plan
     }
 

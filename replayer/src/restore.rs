@@ -182,12 +182,17 @@ pub async fn restore(
     let restored = restore_with(archive, plan, options, progress.clone()).await;
     match restored {
         // What stands against tables is known before, as far as summaries of segments tell. Nobody asked for them.
-        Err(e) if e.code() == Code::EngineUnusable && plan.may_be_replayed_instead() => {
+        Err(e) if is_of_tables(&e) && plan.may_be_replayed_instead() => {
             tracing::warn!("no tables can be made of the log, which is replayed instead: {e}");
             restore_with(archive, &plan.replayed(), options, progress).await
         }
         restored => restored,
     }
+}
+
+/// Whether the log might do: it needs less of the disk, too.
+fn is_of_tables(e: &Error) -> bool {
+    matches!(e.code(), Code::EngineUnusable | Code::DestinationTooSmall)
 }
 
 async fn restore_with(
@@ -277,6 +282,8 @@ async fn restore_with(
         Err(e) if e.code().retry() == Retry::Later => {
             Err(e.with("what was fetched is kept in", staging.path(&layout.db)?.display()))
         }
+        // The files of the base are laid down all the same, and found again.
+        Err(e) if is_of_tables(&e) && plan.may_be_replayed_instead() => Err(e),
         Err(e) => {
             // The error at hand says why; that the staging directory could not be removed would only hide it, and the
             // next restore removes it.
@@ -400,9 +407,17 @@ fn check_space(base: &BaseDocument, plan: &RestorePlan, layout: &Layout) -> Resu
         need(layout.directory_of(file)?, file.size)?;
         files += file.size;
     }
+    // How much of the log a part needs, only its frames tell.
+    if plan.part.is_some() {
+        return judge_space(needs);
+    }
     // Tables are made, and what is sorted for them waits, where the data is.
     let replayed = if plan.engine.name == Engine::Bulk { &layout.db } else { &layout.wal };
     need(replayed, plan.disk_bytes.saturating_sub(files))?;
+    judge_space(needs)
+}
+
+fn judge_space(needs: BTreeMap<u64, (PathBuf, u64)>) -> Result<()> {
     for (place, needed) in needs.into_values() {
         let free = staging::free_bytes(&place)?;
         if needed > free {

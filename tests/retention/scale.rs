@@ -7,6 +7,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -376,4 +377,35 @@ async fn a_long_archive_is_planned_on_with_few_requests_and_as_the_whole_catalog
             assert_eq!(planned, expected, "{target}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_long_archive_is_drawn_from_its_indexes_with_all_that_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = root(&dir);
+    let store = generated(&root).await;
+    let outline = Archive::open(store, None).await.unwrap().load_outline().await.unwrap();
+    let timelines = || outline.catalog().timelines();
+    assert!(timelines().flat_map(|t| t.segments()).any(|s| s.rolled_up.is_some()), "there are indexes");
+    let records: u64 = timelines().map(|t| t.end().get()).sum();
+    let list = |json: &[&str]| {
+        let began = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pitr"));
+        command.args(["list", "--timeline", "--archive", &format!("file:{}", root.display())]).args(json);
+        let output = command.env("LC_ALL", "C.UTF-8").output().unwrap();
+        println!("the picture of {} segments: {:?}", segments(), began.elapsed());
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listed: serde_json::Value = serde_json::from_str(&list(&["--json"])).unwrap();
+    let row = &listed["picture"]["timelines"][0];
+    let number = |field: &str| row[field].as_array().unwrap().len() as u64;
+    let bases = segments() / SEGMENTS_OF_A_BASE;
+    assert_eq!((number("windows"), number("bases"), number("tags")), (1, bases, 10 * bases));
+    let written = row["written"].as_array().unwrap().iter().map(|part| part["records"].as_u64().unwrap());
+    assert_eq!(written.sum::<u64>(), records);
+    let drawn = list(&[]);
+    let title = format!("timeline 1 *  {bases} bases  {} tags", 10 * bases);
+    assert!(drawn.starts_with(&title) && drawn.contains(&format!("  {records} records")), "{drawn}");
+    assert!(drawn.lines().all(|line| line.chars().count() <= 100), "{drawn}");
 }

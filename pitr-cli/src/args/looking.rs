@@ -11,11 +11,17 @@ use super::{common::ArchiveArgs, values};
     long_about = "List what an archive holds.\n\n\
         Timelines (histories; a restored database that goes on begins a new one), bases (copies that restores start \
         from), tags, barriers (places that no restore can cross, each with its reason) and, summarised, the segments \
-        (the archived writes).",
+        (the archived writes).\n\n\
+        `pitr list --timeline` (without a number), or `pitr list picture`, draws all that over time instead: for each \
+        timeline what can be restored, its bases, how much was written, its tags and barriers. It is as wide as the \
+        terminal, and drawn in ASCII where the locale (LC_ALL, LC_CTYPE, LANG) is not UTF-8. With --json the same \
+        facts are fields.",
     after_help = "Examples:\n  \
         pitr list --archive file:/var/backups/app\n  \
         pitr list bases tags --archive file:/var/backups/app\n  \
-        pitr list --segments --archive s3://bucket/app --timeline 1"
+        pitr list --segments --archive s3://bucket/app --timeline 1\n  \
+        pitr list --timeline --archive file:/var/backups/app          the history of all timelines, drawn\n  \
+        pitr list picture --timeline 2 --from '2 hours ago' --archive file:/var/backups/app    of one, a part of it"
 )]
 pub struct ListArgs {
     /// What to list [default: everything, segments summarised]
@@ -24,12 +30,26 @@ pub struct ListArgs {
     /// List every segment instead of a summary
     #[arg(long)]
     pub segments: bool,
-    /// Only this timeline
-    #[arg(long, value_name = "N")]
-    pub timeline: Option<TimelineId>,
+    /// Only this timeline; without a number: draw the history of all
+    #[arg(long, value_name = "N", num_args = 0..=1)]
+    #[allow(clippy::option_option, reason = "not given, given without a number, given with one")]
+    pub timeline: Option<Option<TimelineId>>,
+    /// The picture begins at this time: RFC 3339, local time, '2 hours ago', @unix [default: the first thing there is]
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// The picture ends at this time [default: the last thing there is]
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
     /// The archive.
     #[command(flatten)]
     pub archive: ArchiveArgs,
+}
+
+impl ListArgs {
+    /// Whether the history is drawn.
+    pub fn draws(&self) -> bool {
+        self.what.contains(&Listing::Picture) || self.timeline == Some(None)
+    }
 }
 
 /// What can be listed.
@@ -45,6 +65,8 @@ pub enum Listing {
     Barriers,
     /// The archived writes
     Segments,
+    /// All of it over time, drawn
+    Picture,
 }
 
 /// `pitr log`.

@@ -1,6 +1,6 @@
 //! `pitr list`: what an archive holds.
 
-mod tree;
+mod picture;
 
 use chrono::{DateTime, Utc};
 use pitr_archive::{
@@ -17,6 +17,7 @@ use pitr_archive::{
 };
 use serde::Serialize;
 
+use self::picture::{ShownPicture, Zoom};
 use crate::{
     args::looking::{ListArgs, Listing},
     cmd::tag::{self, ShownTag},
@@ -25,7 +26,7 @@ use crate::{
         LongList, Output, Verdict,
         json::ShownPosition,
         table::{Align, Table},
-        text,
+        text, tree,
     },
 };
 
@@ -44,6 +45,8 @@ struct Listed<'a> {
     barriers: Option<Vec<ShownBarrier<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     segments: Option<Vec<Summed>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    picture: Option<ShownPicture>,
 }
 
 #[derive(Serialize)]
@@ -135,10 +138,19 @@ impl<'a> Selection<'a> {
 /// Lists. Of the segments, which can be millions, only a few are in memory at a time.
 pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
     let all = [Listing::Timelines, Listing::Bases, Listing::Tags, Listing::Barriers, Listing::Segments];
-    let mut wanted = if args.what.is_empty() && !args.segments { all.to_vec() } else { args.what.clone() };
-    if args.segments && !wanted.contains(&Listing::Segments) {
-        wanted.push(Listing::Segments);
+    let draws = args.draws();
+    let nothing_named = args.what.is_empty() && !args.segments && !draws;
+    let mut wanted = if nothing_named { all.to_vec() } else { args.what.clone() };
+    for (asked, what) in [(args.segments, Listing::Segments), (draws, Listing::Picture)] {
+        if asked && !wanted.contains(&what) {
+            wanted.push(what);
+        }
     }
+    if !draws && (args.from.is_some() || args.to.is_some()) {
+        return Err(Error::new(Code::Usage, "choosing the time to draw")
+            .hint("--from and --to are of the picture: pitr list --timeline, or pitr list picture --timeline N"));
+    }
+    let (zoom, timeline) = (Zoom::of(context, args)?, args.timeline.flatten());
     let archive = context.archive(&args.archive).await?;
     let mut outline = context.outline(&archive).await?;
     if wanted.contains(&Listing::Timelines) {
@@ -147,21 +159,23 @@ pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
     if wanted.contains(&Listing::Bases) {
         outline.learn_bases(&archive).await?;
     }
-    if wanted.contains(&Listing::Tags) {
+    if wanted.contains(&Listing::Tags) || draws {
         outline.learn_tags(&archive).await?;
     }
     let catalog = outline.catalog();
-    if let Some(unknown) = args.timeline.filter(|id| catalog.timeline(*id).is_none()) {
+    if let Some(unknown) = timeline.filter(|id| catalog.timeline(*id).is_none()) {
         return Err(Error::new(Code::Usage, "finding the timeline").on(unknown).hint("pitr list timelines shows them"));
     }
-    let selection = Selection { catalog, timeline: args.timeline };
+    let selection = Selection { catalog, timeline };
+    let picture = if draws { Some(picture::picture(catalog, timeline, zoom)?) } else { None };
     let out = &context.output;
     let summed = match wanted.contains(&Listing::Segments) && !args.segments {
         true => Some(summed(&archive, &outline, &selection).await?),
         false => None,
     };
     if out.is_json() {
-        let listed = as_json(&selection, &wanted, summed);
+        let mut listed = as_json(&selection, &wanted, summed);
+        listed.picture = picture.as_ref().map(Into::into);
         if !args.segments {
             out.json(&listed)?;
             return Ok(Verdict::Done);
@@ -175,12 +189,16 @@ pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
         return Ok(Verdict::Done);
     }
     let single = wanted.len() == 1;
-    for (index, what) in all.into_iter().filter(|what| wanted.contains(what)).enumerate() {
+    for (index, what) in [Listing::Picture].into_iter().chain(all).filter(|what| wanted.contains(what)).enumerate() {
         if !single {
             let gap = if index > 0 { "\n" } else { "" };
             out.line(format!("{gap}{}", out.heading(title(what))))?;
         }
         let table = match what {
+            Listing::Picture => {
+                picture.iter().try_for_each(|picture| out.picture(picture))?;
+                continue;
+            }
             Listing::Timelines => timelines(out, &selection),
             Listing::Bases => bases(out, &selection),
             Listing::Tags => tags(out, &selection),
@@ -202,6 +220,7 @@ const fn title(what: Listing) -> &'static str {
         Listing::Tags => "Tags",
         Listing::Barriers => "Barriers",
         Listing::Segments => "Segments",
+        Listing::Picture => "History",
     }
 }
 
@@ -219,6 +238,7 @@ fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], summed: Option<Vec
             selection.timelines().flat_map(|t| t.barriers().iter().map(|b| shown_barrier(t.id(), b))).collect()
         }),
         segments: summed,
+        picture: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! `pitr plan`: what a restore would do, and exactly where it would arrive.
 
+mod picture;
+
 use pitr_archive::{Code, Error, Result};
 use pitr_replayer::{
     log::Raw,
@@ -22,13 +24,15 @@ use crate::{
 pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
     let target = target(context, &args.target)?;
     let archive = context.archive(&args.archive).await?;
-    let plan = context.plan(&archive, &target, &options(&args.planning)?).await?;
+    let (plan, outline) = context.plan_on_outline(&archive, &target, &options(&args.planning)?).await?;
     let out = &context.output;
     if out.is_json() {
         out.json(&plan)?;
         return Ok(Verdict::Done);
     }
     show(out, &plan)?;
+    out.line("")?;
+    out.picture(&picture::picture(&plan, outline.catalog()))?;
     if args.full {
         show_parts(out, &plan)?;
     }
@@ -66,6 +70,7 @@ pub fn options(args: &PlanningArgs) -> Result<PlanOptions> {
             EngineArg::Bulk => EngineChoice::Bulk,
         },
         part: part(&args.part)?,
+        ..PlanOptions::default()
     })
 }
 
@@ -79,6 +84,10 @@ fn part(args: &PartArgs) -> Result<Option<Part>> {
         })?,
         (None, _) => KeyRange::default(),
     };
+    // An empty variable must not give one tenant everything.
+    if keys.is_all() && (args.prefix.is_some() || !args.range.is_empty()) {
+        return Err(Error::new(Code::Usage, "reading --prefix and --range").with("they leave out", "nothing"));
+    }
     let part = Part { families: args.cf.clone(), keys };
     Ok((part != Part::default()).then_some(part))
 }

@@ -1,13 +1,15 @@
 //! What a command says.
 //!
-//! Owns: standard output (results: text for people, or JSON with `--json`) and the forms in which numbers, times and keys
-//! are shown. Refuses: to print anything else there; logs, progress and errors go to standard error.
+//! Owns: standard output (results: text for people, or JSON with `--json`) and the forms in which numbers, times, keys and
+//! histories are shown. Refuses: to print anything else there; logs, progress and errors go to standard error.
 
 pub mod error;
 pub mod json;
+pub mod picture;
 pub mod progress;
 pub mod table;
 pub mod text;
+pub mod tree;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -15,6 +17,7 @@ use owo_colors::{OwoColorize, Style};
 use pitr_archive::{Code, Error, Result};
 use serde::Serialize;
 
+use self::picture::{Glyphs, Ink, Picture};
 use crate::logging::colour;
 
 /// How a command that ran to its end exits.
@@ -41,15 +44,19 @@ pub struct Output {
     mode: Mode,
     colour: bool,
     terminal: bool,
+    glyphs: Glyphs,
 }
 
 const STDOUT: &str = "standard output";
+/// Columns of a picture that no terminal shows.
+const COLUMNS: u16 = 100;
 
 impl Output {
-    /// Resolves the mode and whether there is a terminal.
+    /// Resolves the mode, whether there is a terminal, and what its locale can show.
     pub fn resolve(mode: Mode) -> Self {
         let terminal = io::stdout().is_terminal();
-        Self { mode, colour: mode == Mode::Text && colour(terminal), terminal }
+        let glyphs = Glyphs::of_locale(["LC_ALL", "LC_CTYPE", "LANG"].map(|name| std::env::var(name).ok()));
+        Self { mode, colour: mode == Mode::Text && colour(terminal), terminal, glyphs }
     }
 
     /// Whether programs read this.
@@ -81,6 +88,26 @@ impl Output {
         let text =
             serde_json::to_string(value).map_err(|e| Error::new(Code::Internal, "encoding the result").because(e))?;
         self.line(text)
+    }
+
+    /// A picture, as wide as the terminal, with what its locale can show.
+    pub fn picture(&self, picture: &Picture) -> Result<()> {
+        let width = table::width(self).unwrap_or(COLUMNS).into();
+        for line in picture::draw(picture, picture::Style { width, glyphs: self.glyphs }) {
+            self.line(line.0.iter().map(|(ink, text)| self.inked(*ink, text)).collect::<String>())?;
+        }
+        Ok(())
+    }
+
+    fn inked(&self, ink: Ink, text: &str) -> String {
+        match ink {
+            Ink::Plain => text.to_owned(),
+            Ink::Strong => self.heading(text),
+            Ink::Good => self.good(text),
+            Ink::Look => self.warn(text),
+            Ink::Bad => self.bad(text),
+            Ink::Faint => self.faint(text),
+        }
     }
 
     /// A heading.

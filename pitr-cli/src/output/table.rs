@@ -72,6 +72,11 @@ impl std::fmt::Display for Table {
     }
 }
 
+/// Columns of the terminal; `None` where there is none.
+pub fn width(output: &Output) -> Option<u16> {
+    if output.is_terminal() { Grid::new().width() } else { None }
+}
+
 /// Pairs of a label and a text, aligned: what a single thing looks like.
 pub fn facts(output: &Output, pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);

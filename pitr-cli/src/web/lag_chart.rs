@@ -10,8 +10,12 @@ use std::{
 
 use pitr_archive::clock::Micros;
 
-use super::{axis::Axis, lags::Sample, markup::Text, timeline::WIDTH};
-use crate::output::text;
+use super::{
+    lags::Sample,
+    markup::Text,
+    timeline::{MARKS, WIDTH},
+};
+use crate::{chronicle::axis::Axis, output::text};
 
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = WIDTH - 8.0;
@@ -52,7 +56,7 @@ pub fn draw(out: &mut String, samples: &[Sample], now: Micros, limit: Duration) 
         write!(out, "<line class=\"grid\" x1=\"{LEFT}\" y1=\"{y}\" x2=\"{RIGHT}\" y2=\"{y}\"/>")?;
         write!(out, "<text class=\"mark\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, y + 4.0)?;
     }
-    for mark in axis.marks() {
+    for mark in axis.marks(MARKS) {
         let x = mark.x;
         let anchor = if x > RIGHT - 24.0 { "end" } else { "middle" };
         write!(out, "<line class=\"grid\" x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{BOTTOM}\"/>")?;

@@ -328,14 +328,14 @@ fn archive(look: &Look) -> Vec<Family<'_>> {
         one(look, "restorable_window_seconds", "How long that is", |p| {
             p.restorable(now).map(|(from, to)| seconds(ago(from, to)))
         }),
-        known("archive_bases", "Bases in the archive", |o| o.bases.len()),
-        known("archive_tags", "Tags in the archive", |o| o.tags.len()),
-        known("archive_timelines", "Timelines in the archive", |o| o.timelines.len()),
+        known("archive_bases", "Bases in the archive", |o| o.chronicle.bases.len()),
+        known("archive_tags", "Tags in the archive", |o| o.chronicle.tags.len()),
+        known("archive_timelines", "Timelines in the archive", |o| o.chronicle.timelines.len()),
         known("archive_segments", "Segments in the archive", |o| o.segments),
         one(look, "archive_segment_bytes", "Their bytes", |p| p.overview.as_ref().map(|o| gauge(o.bytes))),
         each(look, ("archive_barriers", "Barriers in the archive, by reason"), |p| {
             let mut by_reason = std::collections::BTreeMap::<_, u64>::new();
-            for barrier in p.overview.iter().flat_map(|o| &o.barriers) {
+            for barrier in p.overview.iter().flat_map(|o| &o.chronicle.barriers) {
                 *by_reason.entry(barrier.reason).or_default() += 1;
             }
             by_reason.into_iter().map(|(reason, n)| ([("reason", name(reason).into())], gauge(n))).collect()

@@ -5,7 +5,7 @@
 //! - [`chores`]: how what is due by the clock went.
 //! - [`overview`]: what can be restored, from the catalog; [`lags`]: the lag of the last day; [`background`] keeps both.
 //! - [`health`]: what is wrong with a picture, by the operator's limits.
-//! - [`metrics`], [`status`], [`page`] (with [`timeline`], [`lag_chart`], [`axis`] and [`markup`]): pictures as text; pure.
+//! - [`metrics`], [`status`], [`page`] (with [`timeline`], [`lag_chart`] and [`markup`]): pictures as text; pure.
 //! - [`server`]: the listener and its few paths.
 //!
 //! Nobody who looks asks anything of an archiver: what it told last is copied, under a lock that is held for the copy. A port
@@ -13,7 +13,6 @@
 //! Refuses: to change anything (every path is read-only), authentication (it is served on loopback unless the operator says
 //! otherwise), and anything from elsewhere: the page has no script and loads nothing.
 
-mod axis;
 mod background;
 pub mod board;
 pub mod chores;

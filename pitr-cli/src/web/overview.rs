@@ -1,4 +1,4 @@
-//! What can be restored, in short: bases, tags, barriers and windows of an archive.
+//! What can be restored, in short, as a service keeps it.
 //!
 //! Owns: the cut of the catalog that metrics and page need, which stays small where the catalog itself is not kept; and when a
 //! new look at the catalog is worth its requests. Pure.
@@ -8,13 +8,11 @@ use std::time::Duration;
 use pitr_archive::{
     catalog::{load::Survey, model::Timeline},
     clock::Micros,
-    ids::{BaseId, Boundary, TimelineId},
-    segment::entry::BarrierReason,
 };
 use pitr_archiver::metrics::Counts;
 
 use super::board::ago;
-use crate::cmd::status::{seen, windows::windows};
+use crate::chronicle::{Chronicle, Window};
 
 /// Even when the archiver tells of nothing new: others delete tags and prune.
 const AT_LEAST: Duration = Duration::from_secs(6 * 3600);
@@ -36,18 +34,8 @@ pub struct Overview {
     pub known: Known,
     /// How much is wrong with the catalog: `pitr verify` tells what.
     pub findings: usize,
-    /// Every timeline, in order.
-    pub timelines: Vec<TimelineId>,
-    /// The one that was written last.
-    pub current: Option<TimelineId>,
-    /// In order of time.
-    pub bases: Vec<Base>,
-    /// In order of time.
-    pub tags: Vec<Tag>,
-    /// By timeline, in order of their places.
-    pub barriers: Vec<Barrier>,
-    /// By timeline, in order.
-    pub windows: Vec<Window>,
+    /// Bases, tags, barriers and windows.
+    pub chronicle: Chronicle,
     /// Segments of all timelines.
     pub segments: usize,
     /// Their bytes.
@@ -68,132 +56,25 @@ impl From<&Counts> for Known {
     }
 }
 
-/// A base.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Base {
-    /// Its name.
-    pub id: BaseId,
-    /// When it was begun.
-    pub created: Micros,
-    /// Where.
-    pub timeline: TimelineId,
-    /// From where on it serves.
-    pub floor: Boundary,
-}
-
-/// A tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tag {
-    /// Its name.
-    pub name: String,
-    /// When it was created.
-    pub created: Micros,
-    /// Where.
-    pub timeline: TimelineId,
-    /// What it names.
-    pub boundary: Boundary,
-    /// A person's words.
-    pub note: String,
-}
-
-/// A barrier.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Barrier {
-    /// When it was noticed.
-    pub noticed: Micros,
-    /// Where.
-    pub timeline: TimelineId,
-    /// Its place.
-    pub boundary: Boundary,
-    /// Why.
-    pub reason: BarrierReason,
-    /// What was seen.
-    pub detail: String,
-}
-
-/// A stretch that can be restored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Where.
-    pub timeline: TimelineId,
-    /// When its first base was begun.
-    pub from: Micros,
-    /// When its end had certainly been reached; `None` if nobody looked.
-    pub to: Option<Micros>,
-    /// It reaches to the end of the timeline that is written.
-    pub open: bool,
-}
-
 impl Overview {
     /// Of a catalog that was read at `at` in `took`, by somebody who had asked the archiver before.
     pub fn of(survey: &Survey, at: Micros, took: Duration, known: Known) -> Self {
         let catalog = &survey.catalog;
-        let current = catalog.current_timeline().map(Timeline::id);
-        let mut overview = Self {
+        let segments = || catalog.timelines().flat_map(Timeline::segments);
+        Self {
             at,
             took,
             known,
             findings: survey.findings.len(),
-            timelines: catalog.timelines().map(Timeline::id).collect(),
-            current,
-            bases: Vec::new(),
-            tags: Vec::new(),
-            barriers: Vec::new(),
-            windows: Vec::new(),
-            segments: 0,
-            bytes: 0,
-        };
-        for timeline in catalog.timelines() {
-            overview.add(timeline, current, catalog.bases());
+            chronicle: Chronicle::of(catalog),
+            segments: segments().count(),
+            bytes: segments().map(|s| s.object_bytes).sum(),
         }
-        let base = |b: &pitr_archive::catalog::schema::BaseDocument| Base {
-            id: b.id.clone(),
-            created: b.created,
-            timeline: b.floor.timeline,
-            floor: b.floor.boundary,
-        };
-        overview.bases = catalog.bases().iter().map(base).collect();
-        overview.bases.sort_by_key(|b| b.created);
-        let tag = |t: &pitr_archive::catalog::schema::TagDocument| Tag {
-            name: t.name.clone(),
-            created: t.created,
-            timeline: t.position.timeline,
-            boundary: t.position.boundary,
-            note: t.note.clone(),
-        };
-        overview.tags = catalog.tags().iter().map(tag).collect();
-        overview.tags.sort_by_key(|t| t.created);
-        overview
-    }
-
-    fn add(
-        &mut self,
-        timeline: &Timeline,
-        current: Option<TimelineId>,
-        bases: &[pitr_archive::catalog::schema::BaseDocument],
-    ) {
-        let id = timeline.id();
-        let bases: Vec<_> = bases.iter().filter(|base| base.floor.timeline == id).collect();
-        self.windows.extend(windows(timeline, &bases).into_iter().map(|window| Window {
-            timeline: id,
-            from: window.since,
-            to: seen(timeline, window.to),
-            open: current == Some(id) && window.to == timeline.end(),
-        }));
-        self.barriers.extend(timeline.barriers().iter().map(|barrier| Barrier {
-            noticed: barrier.noticed,
-            timeline: id,
-            boundary: barrier.interval.lo,
-            reason: barrier.reason,
-            detail: barrier.detail.clone(),
-        }));
-        self.segments += timeline.segments().len();
-        self.bytes += timeline.segments().iter().map(|s| s.object_bytes).sum::<u64>();
     }
 
     /// The stretch that ends with what is written now.
     pub fn open_window(&self) -> Option<Window> {
-        self.windows.iter().rev().find(|window| window.open).copied()
+        self.chronicle.windows.iter().rev().find(|window| window.open).copied()
     }
 
     /// Whether the archiver has met no barrier since.

@@ -203,8 +203,9 @@ fn tables(out: &mut String, o: &Overview, now: Micros) -> fmt::Result {
         let findings = text::count(o.findings, "finding");
         write!(out, "<p class=\"bad\">The catalog has {findings}: pitr verify tells what is damaged.</p>")?;
     }
+    let c = &o.chronicle;
     let place = |timeline, boundary| text::boundary(timeline, boundary);
-    let barriers = o.barriers.iter().rev().map(|b| {
+    let barriers = c.barriers.iter().rev().map(|b| {
         [
             text::short_time(b.noticed),
             text::name(b.reason),
@@ -212,14 +213,14 @@ fn tables(out: &mut String, o: &Overview, now: Micros) -> fmt::Result {
             b.detail.clone(),
         ]
     });
-    table(out, "Barriers", o.barriers.len(), ["noticed", "reason", "place", "what was seen"], barriers)?;
-    let tags = o
+    table(out, "Barriers", c.barriers.len(), ["noticed", "reason", "place", "what was seen"], barriers)?;
+    let tags = c
         .tags
         .iter()
         .rev()
         .map(|t| [text::short_time(t.created), t.name.clone(), place(t.timeline, t.boundary), t.note.clone()]);
-    table(out, "Tags", o.tags.len(), ["created", "name", "names", "note"], tags)?;
-    let bases = o.bases.iter().rev().map(|b| {
+    table(out, "Tags", c.tags.len(), ["created", "name", "names", "note"], tags)?;
+    let bases = c.bases.iter().rev().map(|b| {
         [
             text::short_time(b.created),
             b.id.to_string(),
@@ -227,7 +228,7 @@ fn tables(out: &mut String, o: &Overview, now: Micros) -> fmt::Result {
             text::ago(b.created, now),
         ]
     });
-    table(out, "Bases", o.bases.len(), ["begun", "name", "serves", "age"], bases)?;
+    table(out, "Bases", c.bases.len(), ["begun", "name", "serves", "age"], bases)?;
     let (size, segments, read) = (text::bytes(o.bytes), text::count(o.segments, "segment"), text::ago(o.at, now));
     write!(out, "<p class=\"quiet\">{size} in {segments}; the catalog was read {read}.</p>")
 }

@@ -263,18 +263,19 @@ fn chore((chore, outcomes): (Chore, &Outcomes)) -> ShownChore<'_> {
 }
 
 fn catalog(o: &Overview) -> ShownCatalog<'_> {
+    let c = &o.chronicle;
     ShownCatalog {
         read: o.at.to_datetime(),
         findings: o.findings,
         segments: o.segments,
         bytes: o.bytes,
-        timelines: &o.timelines,
-        bases: o
+        timelines: &c.timelines,
+        bases: c
             .bases
             .iter()
             .map(|b| ShownBase { id: &b.id, created: b.created.to_datetime(), floor: Place::new(b.timeline, b.floor) })
             .collect(),
-        tags: o
+        tags: c
             .tags
             .iter()
             .map(|t| ShownTag {
@@ -284,7 +285,7 @@ fn catalog(o: &Overview) -> ShownCatalog<'_> {
                 at: Place::new(t.timeline, t.boundary),
             })
             .collect(),
-        barriers: o
+        barriers: c
             .barriers
             .iter()
             .map(|b| ShownBarrier {
@@ -294,7 +295,7 @@ fn catalog(o: &Overview) -> ShownCatalog<'_> {
                 at: Place::new(b.timeline, b.boundary),
             })
             .collect(),
-        windows: o
+        windows: c
             .windows
             .iter()
             .map(|w| ShownWindow {

@@ -22,9 +22,10 @@ use super::{
     health,
     lags::{Lags, Sample},
     metrics,
-    overview::{Barrier, Base, Known, Overview, Tag, Window},
+    overview::{Known, Overview},
     page, server, status,
 };
+use crate::chronicle::{Barrier, Base, Chronicle, Tag, Window};
 
 const SECOND: i64 = 1_000_000;
 const MINUTE: i64 = 60 * SECOND;
@@ -109,15 +110,18 @@ fn empty() -> Overview {
         took: Duration::from_millis(20),
         known: Known::default(),
         findings: 0,
-        timelines: vec![TimelineId::FIRST],
-        current: Some(TimelineId::FIRST),
-        bases: Vec::new(),
-        tags: Vec::new(),
-        barriers: Vec::new(),
-        windows: Vec::new(),
+        chronicle: Chronicle {
+            timelines: vec![TimelineId::FIRST],
+            current: Some(TimelineId::FIRST),
+            ..Chronicle::default()
+        },
         segments: 12_345,
         bytes: 7 << 30,
     }
+}
+
+fn with(chronicle: Chronicle) -> Overview {
+    Overview { chronicle, ..empty() }
 }
 
 fn base(at: Micros) -> Base {
@@ -141,11 +145,11 @@ fn window(from: Micros, to: Option<Micros>) -> Window {
 /// Right after the first start.
 fn fresh() -> Look {
     let began = before(95 * SECOND);
-    let overview = Overview {
+    let overview = with(Chronicle {
         bases: vec![base(before(90 * SECOND))],
         windows: vec![window(before(90 * SECOND), None)],
-        ..empty()
-    };
+        ..empty().chronicle
+    });
     let mut lags = Lags::default();
     lags.note(before(60 * SECOND), Duration::from_millis(400));
     lags.note(now(), Duration::from_millis(700));
@@ -157,7 +161,7 @@ fn fresh() -> Look {
 /// Four days with two barriers, some tags close to each other, and names that try to get out.
 fn eventful() -> Look {
     let days = |n: f64| before((n * DAY as f64) as i64);
-    let overview = Overview {
+    let overview = with(Chronicle {
         bases: [3.9, 3.0, 2.05, 1.2, 1.0, 0.42, 0.41, 0.1].map(|d| base(days(d))).to_vec(),
         tags: vec![
             tag("first-import", days(3.7), ""),
@@ -180,8 +184,8 @@ fn eventful() -> Look {
             window(days(2.05), Some(days(0.46))),
             window(days(0.42), None),
         ],
-        ..empty()
-    };
+        ..empty().chronicle
+    });
     let mut lags = Lags::default();
     for minute in (0..1_440).rev() {
         // Nobody looked for a while.
@@ -197,11 +201,11 @@ fn eventful() -> Look {
 /// A store that is away, a database that is given up, and one that is only opened.
 fn troubled() -> Look {
     let hours = |n: f64| before((n * HOUR as f64) as i64);
-    let overview = Overview {
+    let overview = with(Chronicle {
         bases: vec![base(hours(30.0)), base(hours(6.0))],
         windows: vec![window(hours(30.0), None)],
-        ..empty()
-    };
+        ..empty().chronicle
+    });
     let mut lags = Lags::default();
     for minute in (0..1_440).rev() {
         let lag = if minute < 42 { (42 - minute) as f64 * 60.0 } else { 0.8 };
@@ -277,7 +281,7 @@ fn the_page_is_well_formed_and_shows_every_base_tag_barrier_and_window() {
         let words = well_formed(&page);
         let mut overviews = look.panels.iter().filter_map(|p| p.overview.as_deref());
         let pictures = |days: i64| move |at: Micros| 1 + usize::from(days >= 2 && at.0 >= before(DAY).0);
-        let Some(o) = overviews.next() else { continue };
+        let Some(o) = overviews.next().map(|o| &o.chronicle) else { continue };
         let days = (now().0 - o.bases[0].created.0) / DAY;
         let times = pictures(days);
         let drawn = |class: &str| count(&page, &format!("<g class=\"{class}\"><title>"));
@@ -326,7 +330,8 @@ fn readiness_has_a_reason_for_everything_that_is_not_protected() {
     late.limits.max_base_age = Some(Duration::from_secs(60));
     assert_eq!(reasons(&late), ["orders base-age"]);
     let mut cut_off = fresh();
-    let closed = Overview { windows: vec![window(before(90 * SECOND), Some(before(60 * SECOND)))], ..empty() };
+    let windows = vec![window(before(90 * SECOND), Some(before(60 * SECOND)))];
+    let closed = with(Chronicle { windows, ..empty().chronicle });
     cut_off.panels[0].overview = Some(Arc::new(closed));
     assert_eq!(reasons(&cut_off), ["orders gap"]);
     cut_off.panels[0].counts.bases = 1;

@@ -8,15 +8,16 @@ use std::fmt::{self, Write};
 
 use pitr_archive::{clock::Micros, ids::TimelineId};
 
-use super::{
-    axis::Axis,
-    markup::Text,
-    overview::{Overview, Window},
+use super::{markup::Text, overview::Overview};
+use crate::{
+    chronicle::{Window, axis::Axis},
+    output::text,
 };
-use crate::output::text;
 
 /// Width in the picture's own units; the page scales it.
 pub const WIDTH: f64 = 960.0;
+/// Marks of an axis.
+pub const MARKS: u32 = 9;
 const LEFT: f64 = 8.0;
 const RIGHT: f64 = WIDTH - 8.0;
 /// A lane of names.
@@ -48,7 +49,7 @@ pub struct Scene<'a> {
 impl Scene<'_> {
     /// When the first thing happened that can be drawn.
     pub fn began(&self) -> Micros {
-        let o = self.overview;
+        let o = &self.overview.chronicle;
         let all = o.bases.iter().map(|b| b.created).chain(o.tags.iter().map(|t| t.created));
         let all = all.chain(o.barriers.iter().map(|b| b.noticed)).chain(o.windows.iter().map(|w| w.from));
         all.min().unwrap_or(self.now).min(self.now)
@@ -68,7 +69,7 @@ impl Scene<'_> {
         let mut body = String::new();
         let mut y = 4.0;
         let mut drawn = Vec::new();
-        for timeline in self.overview.timelines.iter().rev() {
+        for timeline in self.overview.chronicle.timelines.iter().rev() {
             if drawn.len() < ROWS && self.has_anything(*timeline, &axis) {
                 drawn.push(*timeline);
             }
@@ -89,7 +90,7 @@ impl Scene<'_> {
             Text(label)
         )?;
         let bottom = y + 2.0;
-        for mark in axis.marks() {
+        for mark in axis.marks(MARKS) {
             let x = mark.x;
             write!(out, "<line class=\"grid\" x1=\"{x}\" y1=\"2\" x2=\"{x}\" y2=\"{bottom}\"/>")?;
             let anchor = anchor(x);
@@ -110,7 +111,7 @@ impl Scene<'_> {
     }
 
     fn has_anything(&self, timeline: TimelineId, axis: &Axis) -> bool {
-        let o = self.overview;
+        let o = &self.overview.chronicle;
         let window = |w: &Window| w.timeline == timeline && axis.holds(self.end_of(w));
         o.windows.iter().any(window)
             || o.bases.iter().any(|b| b.timeline == timeline && axis.holds(b.created))
@@ -127,7 +128,7 @@ impl Scene<'_> {
         top: f64,
         named: bool,
     ) -> Result<f64, fmt::Error> {
-        let o = self.overview;
+        let o = &self.overview.chronicle;
         let mut top = top;
         if named {
             top += 14.0;

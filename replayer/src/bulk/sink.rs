@@ -236,10 +236,26 @@ impl Sink {
         Ok(())
     }
 
+    /// Makes one run of the oldest ones, of as many as can be read at once.
+    fn merge_some(&mut self) -> Result<()> {
+        let mut read = 0;
+        let fits = self.runs.iter().take_while(|run| {
+            read += run.largest_block();
+            read <= self.limits.reading
+        });
+        let some = fits.count().clamp(2, self.runs.len());
+        let newer = self.runs.split_off(some);
+        self.unmerged = 0;
+        self.merge()?;
+        self.runs.extend(newer);
+        Ok(())
+    }
+
     /// Makes one run of those that were not merged.
     fn merge(&mut self) -> Result<()> {
         let runs = self.runs.split_off(self.unmerged);
         let mut writer = RunWriter::create(&self.directory.join(format!("pitr-merged-{}", self.started)))?;
+        self.started += 1;
         for (index, family) in (0_u16..).zip(&self.families) {
             let mut merge = Merge::new(&runs, Part { family: index, from: None, to: None }, family.order)?;
             while let Some(version) = merge.next()? {
@@ -251,9 +267,14 @@ impl Sink {
         Ok(())
     }
 
-    /// So many threads, as far as what each has to read fits into memory.
-    fn threads(&self, wanted: usize) -> Result<usize> {
-        let blocks: usize = self.runs.iter().map(Run::largest_block).sum();
+    /// So many threads, as far as what each has to read fits into memory. Where even one has to read too much, there are too
+    /// many runs for so large values: they become fewer first.
+    fn threads(&mut self, wanted: usize) -> Result<usize> {
+        let largest = |runs: &[Run]| runs.iter().map(Run::largest_block).sum::<usize>();
+        while largest(&self.runs) > self.limits.reading && self.runs.len() > 2 {
+            self.merge_some()?;
+        }
+        let blocks = largest(&self.runs);
         match self.limits.reading.checked_div(blocks) {
             None => Ok(wanted),
             Some(0) => Err(Error::new(Code::EngineUnusable, "merging sorted operations")

@@ -170,7 +170,9 @@ proptest! {
             let level = place::level(Some(7), top);
             (Family { spec: spec(cf), order: ORDERS[cf], directory: dir.clone(), below, level }, FileNumber::new(1))
         };
-        let mut sink = Sink::new(TINY, (0..2).map(family).collect(), sorted.clone()).unwrap();
+        // Blocks that do not fit together: runs become fewer first.
+        let limits = Limits { reading: if threads > 1 { 1 << 20 } else { 1500 }, ..TINY };
+        let mut sink = Sink::new(limits, (0..2).map(family).collect(), sorted.clone()).unwrap();
         for (sequence, one) in (first..).zip(&behind) {
             sink.record(RecordNumber::new(sequence), &record(sequence, one)).unwrap();
             apply(&mut model, one);

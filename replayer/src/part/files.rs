@@ -29,8 +29,8 @@ type Bounds = (Vec<u8>, Vec<u8>);
 /// What was made of a MANIFEST.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Taken {
-    /// Table and blob files that it does not name any more.
-    left_out: BTreeSet<FileNumber>,
+    /// Table and blob files that it still names.
+    live: BTreeSet<FileNumber>,
     /// What is hidden of the files that stay, by column family: from a key on, below another.
     hidden: Vec<(ColumnFamilyId, Vec<u8>, Vec<u8>)>,
 }
@@ -47,7 +47,6 @@ impl Taken {
             let own = manifest.model.live_files().filter(|(id, ..)| *id == family);
             let (leave, stay): (Vec<_>, Vec<_>) =
                 own.map(|(_, number, file)| (number, file.level)).partition(|(number, _)| gone(number));
-            taken.left_out.extend(leave.iter().map(|(number, _)| *number));
             let blobs: Vec<_> = manifest
                 .model
                 .live_blob_files()
@@ -59,7 +58,6 @@ impl Taken {
                     unknown: Vec::new(),
                 })
                 .collect();
-            taken.left_out.extend(blobs.iter().map(|blob| blob.number));
             let last_sequence = Some(manifest.model.last_sequence());
             let edit = VersionEdit { column_family: family, last_sequence, ..VersionEdit::default() };
             if !whole && family != ColumnFamilyId::DEFAULT {
@@ -80,13 +78,20 @@ impl Taken {
             let last_sequence = Some(manifest.model.last_sequence());
             manifest.append(&VersionEdit { db_id, last_sequence, ..VersionEdit::default() })?;
         }
+        let blobs = manifest.model.live_blob_files().map(|(_, number, _)| number);
+        taken.live = manifest.model.live_files().map(|(_, number, _)| number).chain(blobs).collect();
         Ok(taken)
+    }
+
+    /// Whether files of the column family hold anything beside the part.
+    pub fn hides_in(&self, family: ColumnFamilyId) -> bool {
+        self.hidden.iter().any(|(id, ..)| *id == family)
     }
 
     /// Whether a file of the base is fetched.
     pub fn needs(&self, file: &BaseFile) -> bool {
         match file_name::parse(&file.name) {
-            Some(FileKind::Sst(number) | FileKind::Blob(number)) => !self.left_out.contains(&number),
+            Some(FileKind::Sst(number) | FileKind::Blob(number)) => self.live.contains(&number),
             _ => true,
         }
     }

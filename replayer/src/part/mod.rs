@@ -11,7 +11,7 @@
 //! at all, and so does everything where transactions are prepared.
 
 use bytes::Bytes;
-use pitr_archive::ids::ColumnFamilyId;
+use pitr_archive::ids::{ColumnFamilyId, SequenceNumber};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::log::Raw;
@@ -101,6 +101,8 @@ pub struct PlannedPart {
     pub files_left_out: usize,
     /// Their bytes.
     pub bytes_left_out: u64,
+    /// The part's latest sequence number: the target's, or behind the deletions of what files hold beside it.
+    pub latest_sequence: SequenceNumber,
 }
 
 /// A column family of a part.

@@ -65,16 +65,25 @@ fn narrowed(mut plan: RestorePlan, base: &BaseDocument, wanted: &Part) -> Result
     let families = families(&manifest.model, wanted).map_err(|e| e.on(&plan.target))?;
     let keys = (!wanted.keys.is_all()).then(|| wanted.keys.clone());
     if keys.is_some() {
+        if plan.two_phase {
+            return Err(refused("keys are chosen, and its server may count a batch as one number (two-phase commit)"));
+        }
         can_be_cut(base, &manifest.model, &families).map_err(|e| e.on(&plan.target))?;
     }
-    let mut part = PlannedPart { families, keys, files_left_out: 0, bytes_left_out: 0 };
+    let mut part =
+        PlannedPart { families, keys, files_left_out: 0, bytes_left_out: 0, latest_sequence: plan.position.sequence };
     let taken = Taken::of(&mut manifest, &part, "")?;
+    can_hide(base, &taken, &part).map_err(|e| e.on(&plan.target))?;
     for file in base.files.iter().filter(|file| !taken.needs(file)) {
         part.files_left_out += 1;
         part.bytes_left_out += file.size;
     }
     plan.download_bytes = plan.download_bytes.saturating_sub(part.bytes_left_out);
     plan.disk_bytes = plan.disk_bytes.saturating_sub(part.bytes_left_out);
+    plan.replayed_disk_bytes = plan.replayed_disk_bytes.saturating_sub(part.bytes_left_out);
+    if let Some((latest, _)) = taken.hiding(plan.position.sequence)? {
+        part.latest_sequence = latest;
+    }
     plan.notes.push(Note { kind: NoteKind::Part, text: text(&part) });
     if plan.engine.name == Engine::Native {
         "a part is replayed from the log".clone_into(&mut plan.engine.reason);
@@ -86,7 +95,7 @@ fn narrowed(mut plan: RestorePlan, base: &BaseDocument, wanted: &Part) -> Result
 fn text(part: &PlannedPart) -> String {
     let beside = match part.keys {
         Some(_) => {
-            " Table files come whole: what they hold of other keys is deleted behind the last record, which raises the latest sequence number, and its bytes go with the next compactions."
+            " Table files come whole: what they hold of other keys is deleted behind the last record, which raises the latest sequence number; its bytes go with the next compactions, and who reads with ignore_range_deletions still sees it."
         }
         None => "",
     };
@@ -117,24 +126,33 @@ fn families(model: &ManifestModel, wanted: &Part) -> Result<Vec<PlannedFamily>> 
     Ok(all().filter(|family| wanted.families.is_empty() || wanted.families.contains(&family.name)).collect())
 }
 
-/// Whether some keys of the column families can be taken: range deletions hide the others.
+fn uncut(family: &PlannedFamily, why: &'static str, what: &str) -> Error {
+    Error::new(Code::PartUnusable, "choosing keys of column family")
+        .with("column family", &family.name)
+        .with(why, what)
+        .hint("take the column family whole (--cf without --prefix and --range), or name others")
+}
+
+/// Whether some keys of the column families can be told from the others.
 fn can_be_cut(base: &BaseDocument, model: &ManifestModel, families: &[PlannedFamily]) -> Result<()> {
-    let options = newest_options(base);
     for family in families {
-        let refused = |why: &'static str, what: &str| {
-            Err(Error::new(Code::PartUnusable, "choosing keys of column family")
-                .with("column family", &family.name)
-                .with(why, what)
-                .hint("take the column family whole (--cf without --prefix and --range), or name others"))
-        };
         let comparator = comparator(base, model, family.id);
         if comparator != BYTEWISE {
-            return refused("its comparator orders keys otherwise than byte by byte", &comparator);
+            return Err(uncut(family, "its comparator orders keys otherwise than byte by byte", &comparator));
         }
+    }
+    Ok(())
+}
+
+/// Whether range deletions can hide what files hold beside the part.
+fn can_hide(base: &BaseDocument, taken: &Taken, part: &PlannedPart) -> Result<()> {
+    let options = newest_options(base);
+    for family in part.families.iter().filter(|family| taken.hides_in(family.id)) {
         let settings = options.as_ref().and_then(|options| options.column_family(&family.name).ok().flatten());
-        let Some(settings) = settings else { continue };
-        if let Some(form) = settings.table_factory.filter(|form| form != "BlockBasedTable") {
-            return refused("its tables cannot hold the deletion of a range", &form);
+        let form = settings.and_then(|settings| settings.table_factory);
+        if form.as_deref() != Some("BlockBasedTable") {
+            let form = form.as_deref().unwrap_or("of which form, the base does not tell");
+            return Err(uncut(family, "its tables must be able to hold the deletion of a range, and are", form));
         }
     }
     Ok(())

@@ -8,12 +8,17 @@ use std::{borrow::Cow, ops::Range};
 
 use pitr_archive::{
     Code, Error, Result,
+    catalog::schema::FrameIndex,
     ids::{Boundary, RecordNumber},
     rocks::write_batch::{Op, WriteBatch, WriteBatchBuilder},
     segment::{entry::Record, reader::SegmentIndex},
 };
 
 use super::{KeyRange, PlannedPart};
+
+/// A segment of this size or less is fetched whole, and so is this much between two frames: what could be left out is less
+/// than one more request costs.
+pub(crate) const SMALL: u64 = 128 * 1024;
 
 /// What is replayed of the log.
 #[derive(Clone, Debug)]
@@ -22,12 +27,14 @@ pub(crate) struct Wanted {
     keys: KeyRange,
     /// Places whose running hash must be seen.
     places: Vec<Boundary>,
+    /// What is replayed.
+    range: (Boundary, Boundary),
 }
 
 impl Wanted {
-    /// For a part; the running hashes at `places` are compared.
-    pub fn new(part: &PlannedPart, places: Vec<Boundary>) -> Self {
-        Self { part: part.clone(), keys: part.keys.clone().unwrap_or_default(), places }
+    /// For a part of the records in `range`; the running hashes at `places` are compared.
+    pub fn new(part: &PlannedPart, places: Vec<Boundary>, range: (Boundary, Boundary)) -> Self {
+        Self { part: part.clone(), keys: part.keys.clone().unwrap_or_default(), places, range }
     }
 
     fn keeps(&self, op: &Op<'_>) -> bool {
@@ -76,24 +83,36 @@ impl Wanted {
         })
     }
 
-    /// The frames of a segment that can hold anything of it, or a place that is compared; neighbours together.
-    pub fn frames(&self, index: &SegmentIndex) -> Vec<Range<usize>> {
+    /// The frames of a segment that can hold anything of it, or a place that is compared; neighbours together, and those with
+    /// little between them. `None` where that is most of the segment.
+    pub fn frames(&self, index: &SegmentIndex) -> Option<Vec<Range<usize>>> {
         let frames = &index.footer().frames;
-        let end_of = |frame: usize| frames.get(frame + 1).map_or(index.header().end, |next| next.first);
         let mut wanted: Vec<Range<usize>> = Vec::new();
-        for (number, frame) in frames.iter().enumerate() {
-            let holds_place = self.places.iter().any(|place| frame.first <= *place && *place <= end_of(number));
-            let mut families = self.part.families.iter();
-            if !holds_place && !families.any(|f| frame.may_touch(f.id, self.keys.from(), self.keys.to())) {
-                continue;
-            }
+        for number in (0..frames.len()).filter(|number| self.wants(index, *number)) {
             match wanted.last_mut() {
-                Some(last) if last.end == number => last.end = number + 1,
+                Some(last) if stored(frames.get(last.end..number)?) < SMALL => last.end = number + 1,
                 _ => wanted.push(number..number + 1),
             }
         }
-        wanted
+        let fetched: u64 = wanted.iter().filter_map(|range| frames.get(range.clone())).map(stored).sum();
+        (fetched <= stored(frames) / 2).then_some(wanted)
     }
+
+    fn wants(&self, index: &SegmentIndex, number: usize) -> bool {
+        let frames = &index.footer().frames;
+        let Some(frame) = frames.get(number) else { return false };
+        let end = frames.get(number + 1).map_or(index.header().end, |next| next.first);
+        if self.places.iter().any(|place| frame.first <= *place && *place <= end) {
+            return true;
+        }
+        let inside = frame.first < self.range.1 && end > self.range.0;
+        let mut families = self.part.families.iter();
+        inside && families.any(|family| frame.may_touch(family.id, self.keys.from(), self.keys.to()))
+    }
+}
+
+fn stored(frames: &[FrameIndex]) -> u64 {
+    frames.iter().map(|frame| u64::from(frame.stored)).sum()
 }
 
 #[cfg(test)]
@@ -107,7 +126,17 @@ mod tests {
         let families =
             families.iter().map(|id| PlannedFamily { id: ColumnFamilyId::new(*id), name: id.to_string() }).collect();
         let keys = (!keys.is_all()).then_some(keys);
-        Wanted::new(&PlannedPart { families, keys, files_left_out: 0, bytes_left_out: 0 }, Vec::new())
+        Wanted::new(
+            &PlannedPart {
+                families,
+                keys,
+                files_left_out: 0,
+                bytes_left_out: 0,
+                latest_sequence: SequenceNumber::default(),
+            },
+            Vec::new(),
+            (Boundary::START, Boundary::START),
+        )
     }
 
     fn record(ops: &[Op<'_>]) -> Record {

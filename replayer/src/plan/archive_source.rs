@@ -72,13 +72,14 @@ impl SegmentSource for FromArchive<'_> {
         timeline: TimelineId,
         ordinals: Ordinals,
         wanted: &Wanted,
-    ) -> Result<(SegmentIndex, Vec<(usize, Bytes)>)> {
+    ) -> Result<Option<(SegmentIndex, Vec<(usize, Bytes)>)>> {
         let index = self.0.read_index(timeline, ordinals).await?;
+        let Some(wanted) = wanted.frames(&index) else { return Ok(None) };
         let mut frames = Vec::new();
-        for neighbours in wanted.frames(&index) {
+        for neighbours in wanted {
             frames.extend(self.0.read_stored_frames(&index, neighbours).await?);
         }
-        Ok((index, frames))
+        Ok(Some((index, frames)))
     }
 }
 

@@ -17,8 +17,8 @@ use pitr_archive::{
 };
 
 use super::{
-    ColumnFamilyEdit, CrossIngest, EngineChoice, InsideEvent, PendingTransaction, PlanOptions, PlannedBase,
-    PlannedPosition, PlannedSegment, PlannedWal, RestorePlan, UnloggedFamily, WalTimestampSizes,
+    ColumnFamilyEdit, CrossIngest, InsideEvent, PendingTransaction, PlanOptions, PlannedBase, PlannedPosition,
+    PlannedSegment, PlannedWal, RestorePlan, UnloggedFamily, WalTimestampSizes,
     choose::{Choice, Chooser, Expected, Obstacle},
     edit,
     engine::{self, Arrival, Engine},
@@ -86,7 +86,7 @@ pub(crate) async fn assemble(inputs: &Inputs<'_>, target: &Target, options: &Pla
     let run =
         stream.run_at(place).ok_or_else(|| Error::new(Code::Internal, "planning outside every run").on(target))?;
     let arrival = Arrival { target, run, place, facts, sequence, ingestions };
-    describe(inputs, options.engine, resolved, arrival, choice).await
+    describe(inputs, options, resolved, arrival, choice).await
 }
 
 /// A refusal, and the end of the interval that holds the target, if that is the reason.
@@ -196,14 +196,14 @@ async fn joins(stream: &Stream, source: &dyn Source, base: &BaseDocument) -> Res
 
 async fn describe(
     inputs: &Inputs<'_>,
-    wanted: EngineChoice,
+    options: &PlanOptions,
     resolved: Resolved,
     arrival: Arrival<'_>,
     choice: Choice<'_>,
 ) -> Result<RestorePlan> {
     let Inputs { stream, source, .. } = *inputs;
     let column_families = column_families(stream, arrival.run, choice.base, arrival.place);
-    let (engine, advanced) = engine::decide(inputs, wanted, &arrival, choice.base, &column_families).await?;
+    let (engine, advanced) = engine::decide(inputs, options, &arrival, choice.base, &column_families).await?;
     let Arrival { target, run, place, facts, sequence, ingestions } = arrival;
     let boundary = place.boundary;
     let (flushes, base) = match advanced {
@@ -275,6 +275,7 @@ async fn describe(
             + ingested_bytes
             + inline_bytes
             + if engine.name == Engine::Bulk { 2 * wal_bytes } else { wal_bytes },
+        replayed_disk_bytes: file_bytes + flushed_bytes + ingested_bytes + inline_bytes + wal_bytes,
         segments,
         column_families,
         engine,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tables::Tables;
 
 use super::{
-    ColumnFamilyEdit,
+    ColumnFamilyEdit, PlanOptions,
     assemble::Inputs,
     facts::Facts,
     flushed::{self, Advanced},
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::target::Target;
 
-mod tables;
+pub(super) mod tables;
 
 /// Which engine is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,11 +104,12 @@ impl Arrival<'_> {
 /// The engine that brings the log in from `base`, and the base with its flushes laid down, where that is the engine's way.
 pub(super) async fn decide(
     inputs: &Inputs<'_>,
-    wanted: EngineChoice,
+    options: &PlanOptions,
     arrival: &Arrival<'_>,
     base: &BaseDocument,
     families: &[ColumnFamilyEdit],
 ) -> Result<(PlannedEngine, Option<Advanced>)> {
+    let wanted = options.engine;
     let planned = |name, reason: String| PlannedEngine { name, reason, wanted };
     let Inputs { stream, source, .. } = *inputs;
     let tables = Tables { arrival, stream, base, families };
@@ -138,9 +139,9 @@ pub(super) async fn decide(
         Some(_) => None,
         None => flushed::advance(stream, source, run, base, families, (place, sequence)).await?,
     };
-    // What shipped flushes leave is replayed by RocksDB.
-    let from = advanced.as_ref().map_or(base.first_record, |advanced| advanced.first_record);
-    let tables = tables.worth_it(from);
+    // Tables are made of the whole log, also of what shipped flushes hold.
+    let left = advanced.as_ref().map(|advanced| advanced.first_record);
+    let tables = tables.worth_it(options.tables_from, left);
     if let (EngineChoice::Auto, Ok(reason)) = (wanted, &tables) {
         return Ok((planned(Engine::Bulk, reason.clone()), None));
     }

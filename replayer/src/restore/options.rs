@@ -78,7 +78,13 @@ mod tests {
         let part = |name: &str| {
             let id = pitr_archive::ids::ColumnFamilyId::new(1);
             let families = vec![PlannedFamily { id, name: name.to_owned() }];
-            PlannedPart { families, keys: None, files_left_out: 0, bytes_left_out: 0 }
+            PlannedPart {
+                families,
+                keys: None,
+                files_left_out: 0,
+                bytes_left_out: 0,
+                latest_sequence: Default::default(),
+            }
         };
         let without = TEXT.split_inclusive("[CFOptions \"x\"]").next().unwrap().replace("[CFOptions \"x\"]", "");
         let names = |name: &str| {

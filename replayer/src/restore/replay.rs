@@ -29,7 +29,7 @@ use super::{
     wal::{WalFiles, WalTotals},
 };
 use crate::{
-    part::records::Wanted,
+    part::records::{SMALL, Wanted},
     plan::{PlannedSegment, RestorePlan},
     progress::{Phase, Progress},
 };
@@ -43,13 +43,14 @@ pub(crate) trait SegmentSource: Send + Sync {
     /// A segment that the archive names.
     async fn segment(&self, timeline: TimelineId, ordinals: Ordinals) -> Result<SegmentReader>;
 
-    /// The frames of a segment that can hold anything that is wanted, as they are stored, with their numbers.
+    /// The frames of a segment that can hold anything that is wanted, as they are stored, with their numbers; `None` where
+    /// that is most of it.
     async fn frames(
         &self,
         timeline: TimelineId,
         ordinals: Ordinals,
         wanted: &Wanted,
-    ) -> Result<(SegmentIndex, Vec<(usize, Bytes)>)>;
+    ) -> Result<Option<(SegmentIndex, Vec<(usize, Bytes)>)>>;
 }
 
 /// A segment, or what is wanted of it.
@@ -57,9 +58,6 @@ enum Fetched {
     Whole(SegmentReader),
     Frames(SegmentIndex, Vec<(usize, Bytes)>),
 }
-
-/// A segment of this size or less is fetched whole: what could be left out is less than the requests for parts of it cost.
-const SMALL: u64 = 128 * 1024;
 
 /// Where a replay writes.
 pub(crate) struct Into {
@@ -123,7 +121,11 @@ pub(crate) async fn replay(
     progress.begin(Phase::Records, Some(total));
     let (sender, receiver) = mpsc::channel::<(PlannedSegment, Fetched)>(1);
     let proof = Proof::of(plan);
-    let wanted = plan.part.as_ref().map(|part| Wanted::new(part, proof.places()));
+    // Where a child left its parent, the hash of both is compared.
+    let forks = plan.segments.windows(2).filter(|pair| matches!(pair, [a, b] if a.timeline != b.timeline));
+    let forks = forks.filter_map(|pair| pair.first()).map(|last| last.end);
+    let places: Vec<_> = proof.places().into_iter().chain(forks).collect();
+    let wanted = plan.part.as_ref().map(|part| Wanted::new(part, places, range));
     let mut worker = Worker {
         files: match into.tables {
             Some(tables) => Destination::Tables(Box::new(tables)),
@@ -174,10 +176,10 @@ async fn fetch(
     let (timeline, ordinals) = (planned.timeline, planned.ordinals());
     let fetched = match wanted.filter(|_| planned.bytes > SMALL) {
         None => Fetched::Whole(source.segment(timeline, ordinals).await?),
-        Some(wanted) => {
-            let (index, frames) = source.frames(timeline, ordinals, wanted).await?;
-            Fetched::Frames(index, frames)
-        }
+        Some(wanted) => match source.frames(timeline, ordinals, wanted).await? {
+            Some((index, frames)) => Fetched::Frames(index, frames),
+            None => Fetched::Whole(source.segment(timeline, ordinals).await?),
+        },
     };
     Ok((planned, fetched))
 }
@@ -249,6 +251,9 @@ impl Worker {
                 let placed = placed.map_err(|e| e.on(Family::Segment, "replaying the segment", index.key()))?;
                 self.entry(planned, &placed)?;
             }
+        }
+        if planned.end == index.header().end {
+            self.proof.passed(planned.end, index.header().hash_after);
         }
         let (first, end) = (planned.first.max(self.range.0), planned.end.min(self.range.1));
         self.progress.advance(Phase::Records, end.get().saturating_sub(first.get()));

@@ -164,6 +164,7 @@ impl SmallFiles {
         let files = model.live_files().map(|(_, number, _)| number);
         let blobs = model.live_blob_files().map(|(_, number, _)| number);
         let highest = logs.chain(needed).chain(files).chain(blobs).max().unwrap_or_default().max(model.file());
+        let highest = highest.max(model.min_log_number_to_keep());
         let out_of_numbers = || Error::new(Code::ManifestCorrupt, "numbering the copy's files").on(model.file());
         let log = highest.next().ok_or_else(out_of_numbers)?.max(model.next_file_number().unwrap_or_default());
         let next = Some(log.next().ok_or_else(out_of_numbers)?);

@@ -278,6 +278,13 @@ pub struct ManifestDocument {
 }
 
 impl SegmentSummary {
+    /// Whether both say the same of a segment. An archiver that does not know `special` leaves it out where it repeats what a
+    /// segment says.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let known = self.special.is_none() || other.special.is_none() || self.special == other.special;
+        known && Self { special: other.special.clone(), ..self.clone() } == *other
+    }
+
     /// The ordinals that it stands for.
     pub fn ordinals(&self) -> Ordinals {
         self.last_ordinal.and_then(|last| Ordinals::new(self.ordinal, last)).unwrap_or_else(|| self.ordinal.into())

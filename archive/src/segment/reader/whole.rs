@@ -16,6 +16,7 @@ use crate::{
     segment::{
         entry::{Entry, Event},
         header::SegmentHeader,
+        touched::Touches,
     },
 };
 
@@ -24,6 +25,10 @@ use crate::{
 pub struct SegmentReader {
     index: SegmentIndex,
     body: Bytes,
+}
+
+fn unlike(what: &'static str, found: &impl std::fmt::Debug, said: &impl std::fmt::Debug) -> Fault {
+    Fault::Mismatch { what, expected: format!("{found:?}"), found: format!("{said:?}") }
 }
 
 impl SegmentReader {
@@ -80,9 +85,28 @@ impl SegmentReader {
         Entries { reader: self, next_frame: 0, inside: None, events: 0, spans: Vec::new(), done: false, open: false }
     }
 
-    /// Reads everything once for its checks alone.
+    /// Reads everything once for its checks alone. Also compares what the footer says of the operations in each frame: readers
+    /// of a part leave frames out by that.
     pub fn verify(&self) -> Result<()> {
-        self.entries().try_for_each(|entry| entry.map(drop))
+        self.entries().try_for_each(|entry| entry.map(drop))?;
+        let mut touches = Touches::default();
+        let said = self.footer();
+        for (number, index) in said.frames.iter().enumerate() {
+            for placed in self.frame(number)?.entries() {
+                if let Entry::Record(record) = placed.map_err(|e| self.damaged(number, e))?.entry {
+                    touches.pass(&record.payload);
+                }
+            }
+            let found = touches.take();
+            if index.touches.is_some() && index.touches != found {
+                return Err(self.damaged(number, unlike("what a frame's records write", &found, &index.touches)));
+            }
+        }
+        let (found, special) = (touches.special(), &said.summary.special);
+        match special.is_some() && *special != found {
+            true => Err(self.damaged(0, unlike("operations that are not plain", &found, special))),
+            false => Ok(()),
+        }
     }
 
     /// Every value that the running hash takes at `boundary` inside this segment: any of them names it.

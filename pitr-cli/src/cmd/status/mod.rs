@@ -22,6 +22,7 @@ use serde::Serialize;
 use self::windows::{Window, windows};
 use crate::{
     args::archiving::StatusArgs,
+    chronicle::seen,
     cmd::work::{self, Answered},
     context::Context,
     output::{Output, Verdict, json::ShownPosition, table, text},
@@ -281,15 +282,6 @@ fn describe_timeline(catalog: &Catalog, timeline: &Timeline) -> ShownTimeline {
         windows,
         gaps: timeline.barriers().iter().map(gap).collect(),
     }
-}
-
-/// When a boundary had certainly been reached; the end of the archive stays true as long as nothing more was readable.
-pub fn seen(timeline: &Timeline, boundary: Boundary) -> Option<Micros> {
-    if boundary == timeline.end() {
-        return timeline.observed_through();
-    }
-    let covering = timeline.segments_touching(boundary, boundary);
-    covering.iter().find_map(|s| s.observed).map(|(_, last)| last.at)
 }
 
 fn show_archiver(out: &Output, name: Option<&str>, status: &Status) -> Result<()> {

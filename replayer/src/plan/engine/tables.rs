@@ -18,7 +18,7 @@ use crate::{
 
 /// Plain bytes of log from which on tables are worth making. RocksDB recovers less than this in about the time that opening
 /// a database takes, and keeps the log's own operations.
-const WORTH: u64 = 64 << 20;
+pub(crate) const WORTH: u64 = 64 << 20;
 
 /// What is judged.
 #[derive(Clone, Copy)]
@@ -42,6 +42,8 @@ impl Tables<'_> {
             Some("it has user-defined timestamps, of which every version counts")
         } else if base.column_families.iter().any(|family| own_order(&family.comparator)) {
             Some("a column family has a comparator of the source's own")
+        } else if !base.files.is_empty() && self.deletes_singly() {
+            Some("the database uses single deletions, and a table hides less of older files from them than the log did")
         } else if self.special().is_some_and(|all| all.into_iter().any(|special| !self.can_hold(special))) {
             Some("its records have operations of which the last one on a key does not tell all")
         } else {
@@ -49,18 +51,25 @@ impl Tables<'_> {
         }
     }
 
-    /// Why tables are made of the log that is replayed from `from` on, or why not.
-    pub fn worth_it(&self, from: Boundary) -> Result<String, String> {
+    /// Why tables are made of the log, or why not: of less than `least` bytes they are not worth it, nor where shipped flushes
+    /// leave less than half of it to be replayed, from `left` on.
+    pub fn worth_it(&self, least: u64, left: Option<Boundary>) -> Result<String, String> {
         if let Some(why) = self.obstacle() {
             return Err(why.to_owned());
         }
         if self.special().is_none() {
             return Err("it is not known of all segments which operations they have".to_owned());
         }
-        let bytes: u64 = self.stream.covering(from, self.arrival.place.boundary).map(|p| p.summary.plain_bytes).sum();
+        let bytes_from = |from| -> u64 {
+            self.stream.covering(from, self.arrival.place.boundary).map(|piece| piece.summary.plain_bytes).sum()
+        };
+        let bytes = bytes_from(self.base.first_record);
         let mib = bytes >> 20;
-        if bytes < WORTH {
+        if bytes < least {
             return Err(format!("RocksDB replays {mib} MiB in little time"));
+        }
+        if left.is_some_and(|left| bytes_from(left) < least.max(bytes / 2)) {
+            return Err("shipped flushes hold most of the log".to_owned());
         }
         Ok(format!(
             "{mib} MiB of log become tables of the last operation on each key; --engine native keeps it as a log, which who follows by sequence number needs"
@@ -74,8 +83,14 @@ impl Tables<'_> {
         all.map(|all| all.into_iter().flatten().collect())
     }
 
+    /// Whether the archive has a single deletion anywhere. One takes away the newest write of a key and lets the one below it
+    /// come forth; where the log had a deletion between the two, its tables have not.
+    fn deletes_singly(&self) -> bool {
+        let mut all = self.stream.pieces.iter().filter_map(|piece| piece.summary.special.as_ref());
+        all.any(|special| special.contains(&Special::SingleDelete))
+    }
+
     fn can_hold(&self, special: Special) -> bool {
-        // Above files it takes one write away, not all.
         special == Special::SingleDelete && self.base.files.is_empty()
     }
 }

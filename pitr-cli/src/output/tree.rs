@@ -8,8 +8,10 @@ use pitr_archive::{
 };
 
 /// What a tree is drawn of.
-trait Node {
+pub trait Node {
+    /// The timeline.
     fn id(&self) -> TimelineId;
+    /// The one that it left, and where.
     fn left(&self) -> Option<(TimelineId, Boundary)>;
 }
 
@@ -24,11 +26,7 @@ impl Node for &Timeline {
 }
 
 /// Each timeline with the branch that leads to it, parents before their children, children in the order in which they left.
-pub(super) fn branches<'a>(timelines: &[&'a Timeline]) -> Vec<(String, &'a Timeline)> {
-    drawn(timelines)
-}
-
-fn drawn<N: Node + Copy>(nodes: &[N]) -> Vec<(String, N)> {
+pub fn branches<N: Node + Copy>(nodes: &[N]) -> Vec<(String, N)> {
     let shown = |id: TimelineId| nodes.iter().any(|n| n.id() == id);
     let mut rows = Vec::new();
     // A parent is older than its children, so every walk ends.
@@ -69,7 +67,7 @@ mod tests {
     }
 
     fn draw(lines: &[Line]) -> Vec<String> {
-        drawn(lines).into_iter().map(|(branch, line)| format!("{branch}{}", line.0)).collect()
+        branches(lines).into_iter().map(|(branch, line)| format!("{branch}{}", line.0)).collect()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A stretch of time as a stretch of pixels.
+//! A stretch of time as a stretch of pixels, or of columns.
 //!
 //! Owns: where a moment lies, and at which round moments (UTC) an axis is marked. Pure.
 
@@ -32,9 +32,6 @@ const STEPS: [i64; 20] = [
     365 * DAY,
 ];
 
-/// How many marks there are at most.
-const MARKS: i64 = 9;
-
 /// From a time to a time, on pixels from `left` to `right`.
 #[derive(Clone, Copy, Debug)]
 pub struct Axis {
@@ -62,7 +59,7 @@ impl Axis {
     /// Where a moment lies; what is outside lies at the nearer end.
     pub fn x(&self, at: Micros) -> f64 {
         let share = at.0.saturating_sub(self.from) as f64 / self.length() as f64;
-        // A tenth of a pixel is enough, and keeps the page small.
+        // A tenth of a pixel is enough, and keeps a page small.
         let x = self.left + share.clamp(0.0, 1.0) * (self.right - self.left);
         (x * 10.0).round() / 10.0
     }
@@ -76,17 +73,17 @@ impl Axis {
         self.to.saturating_sub(self.from)
     }
 
-    /// The round moments on it. Where the day changes, its date is the label.
-    pub fn marks(&self) -> Vec<Mark> {
-        let length = self.length();
-        let fits = |step: &i64| length / step <= MARKS;
+    /// The round moments on it, about `most` of them at most. Where the day changes, its date is the label.
+    pub fn marks(&self, most: u32) -> Vec<Mark> {
+        let (length, most) = (self.length(), i64::from(most.max(1)));
+        let fits = |step: &i64| length / step <= most;
         // Centuries: so many years that they fit.
-        let years = |length: i64| (length / (365 * DAY) / MARKS + 1) * 365 * DAY;
+        let years = |length: i64| (length / (365 * DAY) / most + 1) * 365 * DAY;
         let step = STEPS.into_iter().find(fits).unwrap_or_else(|| years(length));
         let mut marks = Vec::new();
         let mut day_before = None;
         let mut at = self.from.div_euclid(step).saturating_add(1).saturating_mul(step);
-        while at <= self.to && marks.len() <= usize::try_from(MARKS).unwrap_or(0) {
+        while at <= self.to && marks.len() <= usize::try_from(most).unwrap_or(0) {
             let time = Micros(at).to_datetime();
             let day = Some(time.date_naive());
             marks.push(Mark { x: self.x(Micros(at)), label: label(time, step, day_before != day) });
@@ -115,7 +112,7 @@ mod tests {
 
     fn marks(from: &str, to: &str) -> Vec<String> {
         let time = |text: &str| Micros::from(text.parse::<DateTime<Utc>>().unwrap());
-        Axis::new(time(from), time(to), 0.0, 100.0).marks().into_iter().map(|mark| mark.label).collect()
+        Axis::new(time(from), time(to), 0.0, 100.0).marks(9).into_iter().map(|mark| mark.label).collect()
     }
 
     #[test]
