@@ -145,7 +145,7 @@ impl Site {
 
     async fn tag(&mut self, name: &str) {
         let request =
-            TagRequest { name: name.into(), note: String::new(), unflushed: Unflushed::Observed, expires: None };
+            TagRequest { name: name.into(), note: String::new(), unflushed: Unflushed::Observed, expires: None, group: None };
         self.archiver().tag(&request).await.unwrap();
         self.tags.insert(name.to_owned(), self.state.clone());
     }

@@ -5,6 +5,7 @@
 //! - [`cmd`]: one file per verb.
 //! - [`output`]: tables, JSON (its module documentation lists every command's fields), progress, errors.
 //! - [`settings`]: the configuration file of `pitr run --config`.
+//! - [`hook`]: running a command of the configuration.
 //! - [`interrupt`]: what Ctrl-C means at which moment.
 //! - [`logging`]: the log on standard error.
 //! - [`web`]: a service seen from outside: metrics, health, a page for people.
@@ -20,6 +21,7 @@ mod alone;
 mod args;
 mod cmd;
 mod context;
+mod hook;
 mod interrupt;
 mod logging;
 mod memory;

@@ -6,6 +6,7 @@ use pitr_archive::{Code, Error, Result};
 
 use super::Daemon;
 use crate::{
+    archiver::untag,
     control::{Answer, Command, Request},
     engine::BaseReason,
     requests::{Archived, Place, Wanted, answer},
@@ -25,6 +26,14 @@ impl Daemon {
                 Ok(begun) => self.requests.add(Wanted::Tag(begun), reply),
                 Err(e) => answer(reply, Err(e)),
             },
+            Request::Untag(request) => {
+                // Beside everything else: the store may take its time.
+                let archive = self.archiver.archive().clone();
+                tokio::spawn(async move {
+                    let untagged = untag(&archive, &request).await;
+                    answer(reply, untagged.map(|deleted| Answer::Untag { deleted }));
+                });
+            }
             Request::Reload => self.archiver.parts.observer.reload(reply),
             Request::Base => {
                 self.base_waiters.push(reply);
