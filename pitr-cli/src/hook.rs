@@ -39,7 +39,7 @@ pub async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(|e| failed(e.to_string()))?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw), event);
     let ended = tokio::time::timeout(patience, async {
         if let Some(mut stdin) = child.stdin.take() {
             // A command that does not read is no failure.
@@ -50,20 +50,32 @@ pub async fn run(
         child.wait().await
     })
     .await;
+    if ended.is_ok() {
+        // What it has left running is its own affair.
+        group.0 = None;
+    }
     match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(status.to_string())),
         Ok(Err(e)) => Err(failed(e.to_string())),
         Err(_) => {
-            // The group: a shell's children outlive the shell.
-            if let Some(group) = group
-                && let Err(e) = kill_process_group(group, Signal::KILL)
-            {
-                tracing::warn!(event, error = %e, "a hook that took too long could not be ended");
-            }
+            drop(group);
             let reaped = child.wait().await;
             tracing::debug!(event, ?reaped, "ended a hook");
             Err(failed(format!("no end within {} s: ended", patience.as_secs_f64())))
+        }
+    }
+}
+
+/// A command's process group, ended with this: a shell's children outlive the shell.
+struct Group<'a>(Option<Pid>, &'a str);
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        if let Some(group) = self.0.take()
+            && let Err(e) = kill_process_group(group, Signal::KILL)
+        {
+            tracing::warn!(event = self.1, error = %e, "a hook that was not waited for any more could not be ended");
         }
     }
 }

@@ -53,7 +53,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Where all databases have the tag, further archives are waited for so long.
 const OTHERS: Duration = Duration::from_secs(10);
 /// Taking back, for each archive and way.
-const TAKING_BACK: Duration = Duration::from_secs(20);
+const TAKING_BACK: Duration = Duration::from_secs(10);
 /// A command that takes longer is ended.
 const PATIENCE: Duration = Duration::from_secs(30);
 

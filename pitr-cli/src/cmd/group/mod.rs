@@ -107,8 +107,9 @@ impl Fault {
     }
 
     /// What was tried in each of a database's archives.
-    fn of_all(database: &str, tried: &[(String, Error)]) -> Self {
-        match tried {
+    fn of_all<'a>(database: &str, tried: impl IntoIterator<Item = &'a (String, Error)>) -> Self {
+        let tried: Vec<_> = tried.into_iter().collect();
+        match tried.as_slice() {
             [(_, only)] => Self::of(database, only),
             [(_, first), ..] => {
                 let all: Vec<_> = tried.iter().map(|(archive, e)| format!("{archive}: {e}")).collect();

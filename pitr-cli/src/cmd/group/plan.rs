@@ -134,7 +134,7 @@ pub fn target(context: &Context, args: &TargetArgs, planning: &PlanningArgs) -> 
     }
     if args.to_latest {
         let why = "the ends of several archives are no common moment";
-        return Err(refused("--to-latest", why).hint("give --to-time now, or create a tag of the group and go to that"));
+        return Err(refused("--to-latest", why).hint("create a tag of the group and go to that, or give a --to-time that all archives have observed"));
     }
     if planning.timeline.is_some() || planning.base.is_some() {
         let option = if planning.base.is_some() { "--base" } else { "--timeline" };
@@ -196,16 +196,7 @@ async fn plan_member(
             Err(e) => tried.push((one.name.clone(), e)),
         }
     }
-    let unopened = member.failed.iter().map(|(name, e)| (name, e));
-    let all: Vec<_> = tried.iter().map(|(name, e)| (name, e)).chain(unopened).collect();
-    Err(match all.as_slice() {
-        [(_, only)] => Fault::of(&member.database, only),
-        [(_, first), ..] => {
-            let lines: Vec<_> = all.iter().map(|(name, e)| format!("{name}: {e}")).collect();
-            Fault { message: lines.join("; "), ..Fault::of(&member.database, first) }
-        }
-        [] => Fault::saying(&member.database, "none of its archives can be used".to_owned()),
-    })
+    Err(Fault::of_all(&member.database, tried.iter().chain(&member.failed)))
 }
 
 fn common(planned: &Planned) -> Option<(DateTime<Utc>, DateTime<Utc>)> {

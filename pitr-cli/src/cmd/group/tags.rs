@@ -79,10 +79,7 @@ fn holding(id: Nonce, member: &Opened, one: &Configured) -> Vec<usize> {
 fn because(database: &str, why: &Why, hidden: &[&(String, Error)]) -> Fault {
     match (why, hidden) {
         (_, []) => Fault::saying(database, why.to_string()),
-        (Why::NoTag, [(_, first), ..]) => {
-            let all: Vec<_> = hidden.iter().map(|(archive, e)| format!("{archive}: {e}")).collect();
-            Fault { message: all.join("; "), ..Fault::of(database, first) }
-        }
+        (Why::NoTag, all) => Fault::of_all(database, all.iter().copied()),
         (_, all) => {
             let all: Vec<_> = all.iter().map(|(archive, e)| format!("{archive} could not be read: {e}")).collect();
             Fault::saying(database, format!("{why}; {}", all.join("; ")))
