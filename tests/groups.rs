@@ -77,9 +77,14 @@ fn a_tag_holds_in_every_shard_what_was_acknowledged_before_and_nothing_that_was_
 
 #[test]
 fn a_restore_of_a_part_is_refused_names_every_shard_at_fault_and_touches_nothing() {
-    let shop = Shop::new(50);
+    let shop = Shop::new(40);
     let service = shop.run();
-    drop(shop.open());
+    let dbs = shop.open();
+    std::thread::sleep(Duration::from_millis(500));
+    let observed = Utc::now().to_rfc3339();
+    std::thread::sleep(Duration::from_millis(500));
+    dbs.iter().for_each(|db| (40..50).for_each(|number| put(db, number)));
+    drop(dbs);
     for name in ["whole", "two", "again"] {
         shop.tag(name);
     }
@@ -92,8 +97,6 @@ fn a_restore_of_a_part_is_refused_names_every_shard_at_fault_and_touches_nothing
     json(&mut group_of(&alone, &["tag", "create", "again"]));
     delete("two", "shop-0");
     delete("two", "shop-2");
-    let observed = Utc::now().to_rfc3339();
-    std::thread::sleep(Duration::from_millis(500));
     service.stop();
 
     let into = shop.path("into");
