@@ -221,7 +221,8 @@ fn wherever_a_restore_in_place_is_killed_every_shard_is_whole_and_the_same_comma
         assert_eq!(shop.held(shop.dir.path()), [60; 3], "{point}:{count}");
         json(&mut shop.group(&["settle", "--discard"]));
         let hidden = fs::read_dir(shop.dir.path()).expect("the directory").flatten();
-        let hidden: Vec<_> = hidden.map(|entry| entry.file_name()).filter(|name| text(Path::new(name)).starts_with('.')).collect();
+        let hidden: Vec<_> =
+            hidden.map(|entry| entry.file_name()).filter(|name| text(Path::new(name)).starts_with('.')).collect();
         assert!(hidden.is_empty(), "{point}:{count}: {hidden:?}");
     }
     assert!(GROUP_POINTS.iter().all(|point| met.contains(point)), "{met:?}");
@@ -230,7 +231,8 @@ fn wherever_a_restore_in_place_is_killed_every_shard_is_whole_and_the_same_comma
 #[test]
 fn a_restore_aside_that_was_killed_between_two_names_goes_on_and_one_to_another_moment_does_not() {
     let shop = of_sixty();
-    for (point, count) in [("group-prepared-one", 2), ("group-prepared", 1), ("group-between", 1), ("group-between", 2)] {
+    for (point, count) in [("group-prepared-one", 2), ("group-prepared", 1), ("group-between", 1), ("group-between", 2)]
+    {
         let into = shop.path(&format!("{point}-{count}"));
         let restore = ["restore", "--to-tag", "before", "--into", text(&into)];
         let killed = finish(shop.group(&restore).env("PITR_CRASH_AT", format!("{point}:{count}")));
@@ -363,11 +365,16 @@ fn an_interrupted_tag_lets_the_application_go_on_and_leaves_nothing() {
     service.stop();
 }
 
+/// One shard has two archives, another has an encrypted one.
 #[test]
-fn one_of_several_archives_of_a_shard_is_enough() {
+fn one_of_several_archives_of_a_shard_is_enough_and_keys_are_where_the_configuration_says() {
     let shop = Shop::new(30);
-    let far = shop.path("far");
-    let more = format!("[databases.shop-0.archives.far]\nurl = \"file:{}\"\n", text(&far));
+    let (far, key) = (shop.path("far"), shop.path("key"));
+    fs::write(&key, "00112233445566778899aabbccddeeff".repeat(2)).expect("a key");
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a mode");
+    let key = text(&key);
+    let more =
+        format!("archive.key = \"file:{key}\"\n[databases.shop-0.archives.far]\nurl = \"file:{}\"\n", text(&far));
     fs::write(&shop.config, fs::read_to_string(&shop.config).expect("the file") + &more).expect("the file");
     let dbs = shop.open();
     let service = shop.run();

@@ -29,12 +29,7 @@ use crate::{
     in_place::Present,
     owner::Owner,
     path_text,
-    plan::{
-        Note, PlannedPosition, RestorePlan,
-        archive_source::FromArchive,
-        engine::Engine,
-        flushed::laid_on,
-    },
+    plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive, engine::Engine, flushed::laid_on},
     progress::{Phase, Progress},
 };
 

@@ -23,7 +23,7 @@ impl Daemon {
                 Err(e) => answer(reply, Err(e)),
             },
             Request::Tag(request) => match self.archiver.begin_tag(&request) {
-                Ok(begun) => self.requests.add(Wanted::Tag(begun), reply),
+                Ok(begun) => self.requests.add(Wanted::Tag(Box::new(begun)), reply),
                 Err(e) => answer(reply, Err(e)),
             },
             Request::Untag(request) => {
@@ -61,7 +61,7 @@ impl Daemon {
                 Wanted::Flush => {
                     self.archiver.refuse_while_waiting("shipping").map(|()| Answer::Flush(self.archiver.acknowledged()))
                 }
-                Wanted::Tag(begun) => self.archiver.finish_tag(begun).await.map(|tag| Answer::Tag(Box::new(tag))),
+                Wanted::Tag(begun) => self.archiver.finish_tag(*begun).await.map(|tag| Answer::Tag(Box::new(tag))),
             };
             let fenced = answered.as_ref().err().is_some_and(|e| e.code() == Code::Fenced);
             answer(reply, answered);

@@ -157,3 +157,6 @@ fn give_up(prepared: Vec<Prepared<'_>>, journal: Journal) {
         tracing::warn!(error = %e, "what was prepared could not be removed; the next restore removes it");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,9 +138,7 @@ impl<'a> Checked<'a> {
     pub async fn prepare(mut self, progress: Arc<dyn Progress>) -> Result<Prepared<'a>> {
         let (staging, finish, outcome) = match std::mem::replace(&mut self.left, Left::Names) {
             Left::Nothing(aside) => (None, Finish::Leave, Outcome { aside, ..Outcome::default() }),
-            Left::Names => {
-                (Some(Staging::prepared(&self.layout.directories())?), self.finish, Outcome::default())
-            }
+            Left::Names => (Some(Staging::prepared(&self.layout.directories())?), self.finish, Outcome::default()),
             Left::Everything(small) => {
                 let (staging, outcome) = self.fill(*small, progress).await?;
                 (Some(staging), self.finish, outcome)

@@ -131,9 +131,12 @@ pub async fn run(context: &Context, args: &TagCreateArgs, of: &GroupArgs) -> Res
     }
     let made = match made {
         Ok(made) => made,
-        Err(e) => return Err(taken_back(context, args, &asked, id).await.into_iter().fold(e, |e, (name, why)| {
-            e.with(format!("a part of the tag may remain in {name}"), why)
-        })),
+        Err(e) => {
+            return Err(taken_back(context, args, &asked, id)
+                .await
+                .into_iter()
+                .fold(e, |e, (name, why)| e.with(format!("a part of the tag may remain in {name}"), why)));
+        }
     };
     drop(waiting);
     show(context, args, &group, made, id)?;
@@ -234,13 +237,7 @@ fn later(time: Micros, by: Duration) -> Micros {
 }
 
 /// Asks all of them at once.
-async fn ask_all(
-    group: &Group,
-    asked: &[Asked<'_>],
-    request: &Request,
-    id: Nonce,
-    within: Duration,
-) -> Result<Made> {
+async fn ask_all(group: &Group, asked: &[Asked<'_>], request: &Request, id: Nonce, within: Duration) -> Result<Made> {
     let of = |position: usize| asked.iter().filter(|one| one.member == position).count();
     let mut tally = Tally::new((0..group.members.len()).map(of));
     let mut answers: FuturesUnordered<_> =
@@ -307,12 +304,7 @@ async fn tagged(one: &Asked<'_>, request: &Request, id: Nonce) -> Result<TagDocu
 }
 
 /// Takes back the parts of a tag that is not whole; where that could not be made sure of, and why.
-async fn taken_back(
-    context: &Context,
-    args: &TagCreateArgs,
-    asked: &[Asked<'_>],
-    id: Nonce,
-) -> Vec<(String, Error)> {
+async fn taken_back(context: &Context, args: &TagCreateArgs, asked: &[Asked<'_>], id: Nonce) -> Vec<(String, Error)> {
     let each = asked.iter().map(|one| async move {
         let request = UntagRequest { name: args.name.clone(), group: id };
         let by_archiver = timeout(TAKING_BACK, ask(one.state(), &Request::Untag(request))).await;
@@ -337,13 +329,7 @@ async fn take_back_here(context: &Context, job: &Job, name: &str, id: Nonce) -> 
 }
 
 /// Runs a command of the group's section.
-async fn told(
-    context: &Context,
-    group: &Group,
-    args: &TagCreateArgs,
-    command: &Command,
-    event: &str,
-) -> Result<()> {
+async fn told(context: &Context, group: &Group, args: &TagCreateArgs, command: &Command, event: &str) -> Result<()> {
     let told = Told {
         event,
         group: &group.name,
@@ -352,8 +338,11 @@ async fn told(
         at: context.clock.now().to_datetime(),
     };
     let patience = group.section.timeout.map_or(PATIENCE, |v| v.0);
-    let ran = hook::run(command, event, &[("PITR_GROUP", &group.name), ("PITR_TAG", &args.name)], &told, patience).await;
-    ran.map_err(|e| e.hint("its own words are above: with before_tag failed there is no tag, and after_tag runs all the same"))
+    let ran =
+        hook::run(command, event, &[("PITR_GROUP", &group.name), ("PITR_TAG", &args.name)], &told, patience).await;
+    ran.map_err(|e| {
+        e.hint("its own words are above: with before_tag failed there is no tag, and after_tag runs all the same")
+    })
 }
 
 fn show(context: &Context, args: &TagCreateArgs, group: &Group, made: Made, id: Nonce) -> Result<()> {

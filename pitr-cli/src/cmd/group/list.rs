@@ -99,7 +99,10 @@ pub async fn run(context: &Context, of: &GroupArgs) -> Result<Verdict> {
         return Ok(Verdict::Done);
     }
     if tags.is_empty() {
-        out.line(format!("The group {0} has no tags. pitr tag create NAME --group {0} --config FILE makes one.", of.name))?;
+        out.line(format!(
+            "The group {0} has no tags. pitr tag create NAME --group {0} --config FILE makes one.",
+            of.name
+        ))?;
         return Ok(Verdict::Done);
     }
     let columns = [

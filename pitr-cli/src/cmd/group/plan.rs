@@ -134,7 +134,8 @@ pub fn target(context: &Context, args: &TargetArgs, planning: &PlanningArgs) -> 
     }
     if args.to_latest {
         let why = "the ends of several archives are no common moment";
-        return Err(refused("--to-latest", why).hint("create a tag of the group and go to that, or give a --to-time that all archives have observed"));
+        return Err(refused("--to-latest", why)
+            .hint("create a tag of the group and go to that, or give a --to-time that all archives have observed"));
     }
     if planning.timeline.is_some() || planning.base.is_some() {
         let option = if planning.base.is_some() { "--base" } else { "--timeline" };

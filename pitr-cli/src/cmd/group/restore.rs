@@ -47,9 +47,9 @@ pub async fn run(context: &Context, args: &RestoreArgs, of: &GroupArgs) -> Resul
     let began = context.clock.now();
     let target = target(context, &args.target, &args.planning)?;
     if let Some(Some(directory)) = &args.in_place {
-        return Err(Error::new(Code::Usage, "reading the destination")
-            .on(directory.display())
-            .hint("with --group, --in-place has no directory: each database goes to its own, as the configuration says"));
+        return Err(Error::new(Code::Usage, "reading the destination").on(directory.display()).hint(
+            "with --group, --in-place has no directory: each database goes to its own, as the configuration says",
+        ));
     }
     let group = super::load(of)?;
     let mut wanted = Vec::new();
@@ -83,7 +83,8 @@ pub async fn run(context: &Context, args: &RestoreArgs, of: &GroupArgs) -> Resul
     for PlannedMember { name, archive, plan, .. } in &planned.members {
         match Hold::place(archive, plan, &*context.clock, &*context.random, &holder).await {
             Ok(hold) => {
-                let failed = move |e: &Error| tracing::warn!(archive = name, error = %e, "what is read could not be held");
+                let failed =
+                    move |e: &Error| tracing::warn!(archive = name, error = %e, "what is read could not be held");
                 work = Box::pin(hold.during(work, failed));
             }
             Err(e) => tracing::warn!(

@@ -23,11 +23,7 @@ pub fn tagged(tag: Option<TagDocument>) -> Tagged {
 }
 
 /// The group tag of that name, and in which archives (by their position) each member has its part; or everybody at fault.
-pub async fn find(
-    group: &str,
-    name: &tag::Name,
-    opened: &[Opened],
-) -> Result<(Whole, Vec<Vec<usize>>), Vec<Fault>> {
+pub async fn find(group: &str, name: &tag::Name, opened: &[Opened]) -> Result<(Whole, Vec<Vec<usize>>), Vec<Fault>> {
     let read = |archive: &OpenArchive| {
         let (id, archive) = (archive.archive.id(), archive.archive.clone());
         async move { (id, archive.get_tag(name).await) }
