@@ -15,11 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::Utc;
 use harness::command::{finish, pitr, text, url};
 use pitr_replayer::crash::GROUP_POINTS;
 use serde_json::Value;
-use shop::{SHARDS, Shop, Writer, group_of, held, json, named, put, refused, was_killed};
+use shop::{SHARDS, Shop, Writer, group_of, held, json, named, now, put, refused, was_killed};
 
 #[test]
 fn a_tag_holds_in_every_shard_what_was_acknowledged_before_and_nothing_that_was_begun_after() {
@@ -37,7 +36,7 @@ fn a_tag_holds_in_every_shard_what_was_acknowledged_before_and_nothing_that_was_
     // A moment at which nobody writes.
     let resting = writer.rest();
     std::thread::sleep(Duration::from_millis(500));
-    let quiet = Utc::now().to_rfc3339();
+    let quiet = now();
     std::thread::sleep(Duration::from_millis(500));
     writer.go_on();
     std::thread::sleep(Duration::from_millis(500));
@@ -81,7 +80,7 @@ fn a_restore_of_a_part_is_refused_names_every_shard_at_fault_and_touches_nothing
     let service = shop.run();
     let dbs = shop.open();
     std::thread::sleep(Duration::from_millis(500));
-    let observed = Utc::now().to_rfc3339();
+    let observed = now();
     std::thread::sleep(Duration::from_millis(500));
     dbs.iter().for_each(|db| (40..50).for_each(|number| put(db, number)));
     drop(dbs);

@@ -167,6 +167,12 @@ pub fn named(error: &Value) -> Vec<String> {
     details.iter().map(name).filter(|name| name.starts_with("shop-") || name.starts_with("shard")).collect()
 }
 
+/// The present time, as a target.
+#[allow(clippy::disallowed_methods)] // the programs take the same
+pub fn now() -> String {
+    chrono::Utc::now().to_rfc3339()
+}
+
 pub fn was_killed(output: &Output) -> bool {
     output.status.signal() == Some(9)
 }

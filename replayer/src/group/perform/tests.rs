@@ -1,6 +1,6 @@
 //! Two databases that are restored together, and what comes in between.
 
-use std::{cell::RefCell, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use pitr_archive::{
     clock::Micros,
@@ -70,11 +70,10 @@ impl Two {
         Self { a: Shard::new(a).await, b: Shard::new(b).await, dir }
     }
 
-    async fn restore(&self, begins: impl FnMut(&str)) -> Result<Vec<RestoreReport>> {
-        let begins = RefCell::new(begins);
+    async fn restore(&self, mut begins: impl FnMut(&str)) -> Result<Vec<RestoreReport>> {
         let members = [self.a.member("a"), self.b.member("b")];
         restore("shop", &members, |database| {
-            begins.borrow_mut()(database);
+            begins(database);
             Arc::new(Silent)
         })
         .await
