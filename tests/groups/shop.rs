@@ -281,7 +281,7 @@ impl Writer {
                     counts.acknowledged.store(number + 1, Ordering::SeqCst);
                     number += 1;
                     // Every shard gets a new log and a new file now and then.
-                    if number % 5_000 == 0 {
+                    if number.is_multiple_of(5_000) {
                         dbs.iter().for_each(flush);
                     }
                     std::thread::sleep(Duration::from_micros(100));
