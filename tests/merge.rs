@@ -144,8 +144,13 @@ impl Site {
     }
 
     async fn tag(&mut self, name: &str) {
-        let request =
-            TagRequest { name: name.into(), note: String::new(), unflushed: Unflushed::Observed, expires: None };
+        let request = TagRequest {
+            name: name.into(),
+            note: String::new(),
+            unflushed: Unflushed::Observed,
+            expires: None,
+            group: None,
+        };
         self.archiver().tag(&request).await.unwrap();
         self.tags.insert(name.to_owned(), self.state.clone());
     }

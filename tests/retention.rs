@@ -149,7 +149,8 @@ impl Site {
 
     async fn tag(&mut self, name: &str, expires: Option<Duration>) {
         let expires = expires.map(|after| Micros(self.clock.now().0 + micros(after)));
-        let request = TagRequest { name: name.into(), note: String::new(), unflushed: Unflushed::Observed, expires };
+        let request =
+            TagRequest { name: name.into(), note: String::new(), unflushed: Unflushed::Observed, expires, group: None };
         self.archiver().tag(&request).await.unwrap();
     }
 

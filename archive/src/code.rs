@@ -177,6 +177,11 @@ codes! {
     TagUnknown = "tag.unknown", Target, Error, Never, "there is no such tag", "pitr tag list shows all tags";
     TagExists = "tag.exists", Usage, Error, Never, "there is already a tag of this name", "tags never move; choose another name, or delete the old one first";
     TagMalformed = "tag.malformed-name", Usage, Error, Never, "the tag's name cannot be used", "1 to 128 letters, digits, '.', '_', '-', not beginning with '.' or '-'";
+    // Groups.
+    GroupUnknown = "group.unknown", Usage, Error, Never, "the configuration has no such group", "a database is in a group that its section names: group = \"NAME\"";
+    GroupNotTagged = "group.not-tagged", Usage, Error, Later, "not every database of the group could be tagged", "each one at fault is named above with its reason; a group has a tag where all of its databases have it";
+    GroupIncomplete = "group.incomplete", Target, Error, Never, "not every database of the group can be brought there", "each one at fault is named above with its reason; nothing was touched";
+    GroupUnfinished = "group.unfinished", Usage, Error, Later, "some databases of the group are in their places and others are not", "the same command goes on from here; start no server before it has ended";
     // Restoring.
     DestinationNotEmpty = "restore.destination-not-empty", Usage, Error, Never, "the destination is not empty", "choose a directory that does not exist yet or is empty";
     DatabaseInUse = "restore.in-use", Usage, Error, Later, "a server has the database open", "stop it first: what it writes would be lost, and it would go on in the directory that was set aside";

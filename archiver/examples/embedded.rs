@@ -46,6 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         note: "before the migration".to_owned(),
         unflushed: Unflushed::Refuse,
         expires: None,
+        group: None,
     };
     let tag = archiver.tag(&request).await?;
     println!("tag {} names sequence {}", tag.name, tag.position.sequence);

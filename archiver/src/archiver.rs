@@ -62,7 +62,7 @@ mod tags;
 
 pub(crate) use bases::{Floor, WithoutFloor, of_another_history};
 pub(crate) use delivery::Place;
-pub(crate) use tags::TagBegun;
+pub(crate) use tags::{TagBegun, untag};
 
 pub(crate) use holding::{Act, Backlog, BaseInProgress, HeldBack as Held, held_by_pins, rooms};
 
@@ -458,6 +458,7 @@ impl Archiver {
         Ok(Status {
             database: self.config.db.display().to_string(),
             archive: self.archive.store().describe(),
+            archive_id: Some(self.archive.id()),
             epoch: self.claim.epoch(),
             read,
             acknowledged,

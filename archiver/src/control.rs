@@ -13,10 +13,10 @@ use std::{
 
 use pitr_archive::{
     Code, Error, Result,
-    catalog::schema::{Position, TagDocument},
+    catalog::schema::{Position, TagDocument, TagMember},
     clock::Micros,
     error,
-    ids::{BaseId, Epoch},
+    ids::{ArchiveId, BaseId, Epoch, Nonce},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -36,6 +36,8 @@ const MAX_LINE: u64 = 64 * 1024;
 pub enum Request {
     /// Name the present position; answered when it is durable.
     Tag(TagRequest),
+    /// Take back a tag of a group.
+    Untag(UntagRequest),
     /// Take a base now; answered when it is published.
     Base,
     /// Ship what is readable now; answered when it is durable.
@@ -61,6 +63,35 @@ pub struct TagRequest {
     /// From when on it need not be kept; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Micros>,
+    /// The group tag that it shall be a part of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupRequest>,
+}
+
+/// The group tag that a tag is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRequest {
+    /// The group's name.
+    pub name: String,
+    /// Random, the same for all of its databases.
+    pub id: Nonce,
+    /// All databases of the group.
+    pub members: Vec<TagMember>,
+    /// Before anybody was asked.
+    pub began: Micros,
+    /// A position that is fixed later than this is too far from the others: there is no tag then.
+    pub until: Micros,
+}
+
+/// A tag of a group to take back, because not all of its databases could be tagged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UntagRequest {
+    /// Its name.
+    pub name: String,
+    /// The group tag's id: one of another id stays.
+    pub group: Nonce,
 }
 
 /// What a tag means where the server keeps committed writes in its own buffer.
@@ -80,6 +111,11 @@ pub enum Unflushed {
 pub enum Answer {
     /// The tag is durable.
     Tag(Box<TagDocument>),
+    /// The tag is not there any more.
+    Untag {
+        /// Whether it was.
+        deleted: bool,
+    },
     /// The base is published.
     Base {
         /// Its name.
@@ -132,6 +168,9 @@ pub struct Status {
     pub database: String,
     /// The archive, without credentials.
     pub archive: String,
+    /// Its id; archivers of an earlier version do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_id: Option<ArchiveId>,
     /// This archiver's claim.
     pub epoch: Epoch,
     /// Up to where records were read.

@@ -263,6 +263,7 @@ mod tests {
         let status = Status {
             database: String::new(),
             archive: String::new(),
+            archive_id: None,
             epoch: Epoch::default(),
             read: position,
             acknowledged: position,

@@ -15,7 +15,7 @@ pub(crate) enum Wanted {
     /// That everything is in the archive.
     Flush,
     /// A name for that.
-    Tag(TagBegun),
+    Tag(Box<TagBegun>),
 }
 
 /// Somebody who waits.

@@ -70,8 +70,13 @@ async fn an_archiver_whose_clock_is_set_goes_on_at_once() {
         let status = reached.await.unwrap_or_else(|_| panic!("nothing is shipped after the clock was set by {jump}"));
         assert_eq!(status.barriers, 0);
         let from = clock.now();
-        let tag =
-            TagRequest { name: format!("t{number}"), note: String::new(), unflushed: Unflushed::Refuse, expires: None };
+        let tag = TagRequest {
+            name: format!("t{number}"),
+            note: String::new(),
+            unflushed: Unflushed::Refuse,
+            expires: None,
+            group: None,
+        };
         let tagged = tokio::time::timeout(LIMIT, control::ask(&state, &Request::Tag(tag))).await;
         let Ok(Ok(Some(Answer::Tag(tag)))) = tagged else { panic!("no tag after the clock was set by {jump}") };
         assert!(from <= tag.created && tag.created <= clock.now(), "a tag's time is what the clock showed");

@@ -118,7 +118,13 @@ async fn every_write_is_archived_in_order_through_flushes_and_restarts_of_the_ar
         }
     }
     let tag = one
-        .tag(&TagRequest { name: "end".into(), note: String::new(), unflushed: Unflushed::Refuse, expires: None })
+        .tag(&TagRequest {
+            name: "end".into(),
+            note: String::new(),
+            unflushed: Unflushed::Refuse,
+            expires: None,
+            group: None,
+        })
         .await
         .unwrap();
     assert_eq!(tag.position.sequence.get(), 51);
@@ -278,7 +284,13 @@ async fn behind_a_late_segment_of_an_older_archiver_everything_is_read_anew() {
         older.ship().await.unwrap();
         db.put("b", what).unwrap();
         let reached = if what == "a tag" {
-            let tag = TagRequest { name: "t".into(), note: String::new(), unflushed: Unflushed::Refuse, expires: None };
+            let tag = TagRequest {
+                name: "t".into(),
+                note: String::new(),
+                unflushed: Unflushed::Refuse,
+                expires: None,
+                group: None,
+            };
             younger.tag(&tag).await.unwrap().position.sequence.get()
         } else {
             younger.take_base().await.unwrap().floor.sequence.get()

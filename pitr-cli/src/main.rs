@@ -6,6 +6,7 @@
 //! - [`chronicle`]: what of an archive has a place in time.
 //! - [`output`]: tables, pictures, JSON (its module documentation lists every command's fields), progress, errors.
 //! - [`settings`]: the configuration file of `pitr run --config`.
+//! - [`hook`]: running a command of the configuration.
 //! - [`interrupt`]: what Ctrl-C means at which moment.
 //! - [`logging`]: the log on standard error.
 //! - [`web`]: a service seen from outside: metrics, health, a page for people.
@@ -22,6 +23,7 @@ mod args;
 mod chronicle;
 mod cmd;
 mod context;
+mod hook;
 mod interrupt;
 mod logging;
 mod memory;

@@ -106,6 +106,15 @@ impl Present {
         Ok(last.map(|aside| aside.places.into_iter().map(|place| place.aside).collect()))
     }
 
+    /// Where what it replaced is, if it came by a swap.
+    ///
+    /// # Errors
+    /// `restore.record-damaged`, `file.*`.
+    pub(crate) fn last_aside(&self) -> Result<Vec<PathBuf>> {
+        let last = Record::read(&self.db)?.asides.pop();
+        Ok(last.into_iter().flat_map(|aside| aside.places).map(|place| place.aside).collect())
+    }
+
     /// To whom the present database belongs; only root can give files away.
     pub fn owner(&self) -> Option<Owner> {
         rustix::process::geteuid().is_root().then_some(self.owner)
@@ -149,6 +158,21 @@ pub fn rollback(db: &Path) -> Result<Swapped> {
         check::place(place, &db)?;
     }
     Swap::begin(&mut record, last.id, moves)?.perform(&mut record)
+}
+
+/// Whether what is in the place now is what a restore brought, and what was there before is aside; `false` after a rollback. A
+/// swap that was interrupted is ended first.
+///
+/// # Errors
+/// `restore.nothing-aside`, `restore.in-use`, `restore.cannot-swap`.
+pub fn holds_restored(db: &Path) -> Result<bool> {
+    let db = absolute(db)?;
+    let _exclusive = SwapLock::take(&db)?;
+    let (_lock, _) = locked(&db)?;
+    let record = Record::read(&db)?;
+    let last = record.asides.last().ok_or_else(|| nothing_aside(&db))?;
+    refuse_moved(&db, last)?;
+    Ok(!last.restored)
 }
 
 /// Forgets every database that was set aside, and leaves it where it is: it can no longer be rolled back to.

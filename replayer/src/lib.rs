@@ -2,6 +2,7 @@
 //!
 //! - [`target`]: what was asked for; [`plan`]: what will be done, as a value, with every refusal exact;
 //! - [`in_place`]: a restored database takes the place of the present one, and gives it back;
+//! - [`group`]: several databases that are restored together, all or none;
 //! - [`part`]: some column families, or some keys of them, as a database of its own;
 //! - [`restore`]: performs a plan; [`finish`]: the only file that opens a restored database;
 //! - [`verify`]: every hash of an archive, and digests of two restores of one position; [`digest`]: those digests;
@@ -15,6 +16,7 @@ mod bulk;
 pub mod crash;
 pub mod digest;
 pub mod finish;
+pub mod group;
 pub mod hold;
 pub mod in_place;
 pub mod log;

@@ -9,7 +9,6 @@
 //! Refuses: destinations that hold anything; paths of the source that nobody mapped.
 
 use std::{
-    collections::BTreeMap,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,24 +18,18 @@ use pitr_archive::{
     Code, Error, Result,
     catalog::{archive::Archive, schema::BaseDocument},
     clock::Micros,
-    code::Retry,
-    error::io,
     ids::{BaseId, Nonce, SequenceNumber},
     object_key::ObjectKey,
 };
 use serde::Serialize;
 
 use crate::{
-    crash, finish,
-    in_place::{self, Present},
+    crash,
+    group::journal::Journal,
+    in_place::Present,
     owner::Owner,
     path_text,
-    plan::{
-        Note, PlannedPosition, RestorePlan,
-        archive_source::FromArchive,
-        engine::Engine,
-        flushed::{self, laid_on},
-    },
+    plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive, engine::Engine, flushed::laid_on},
     progress::{Phase, Progress},
 };
 
@@ -50,8 +43,10 @@ pub(crate) mod replay;
 pub(crate) mod resume;
 pub(crate) mod sequences;
 pub(crate) mod small_files;
+pub(crate) mod space;
 pub(crate) mod stages;
 pub(crate) mod staging;
+pub(crate) mod steps;
 pub(crate) mod tabled;
 pub(crate) mod wal;
 
@@ -59,7 +54,7 @@ use files::{GiveUp, Job, blocking};
 use ingest::Repeating;
 use paths::Layout;
 use replay::Replayed;
-use resume::{Checkpoint, Found, Key};
+use resume::{Checkpoint, Found};
 use small_files::SmallFiles;
 use staging::Staging;
 use tabled::Tabled;
@@ -201,96 +196,9 @@ async fn restore_with(
     options: &RestoreOptions,
     progress: Arc<dyn Progress>,
 ) -> Result<RestoreReport> {
-    let into = std::path::absolute(&options.into).map_err(|e| io("naming the destination", &options.into, e))?;
-    if plan.part.is_some() && options.destination == Destination::InPlace {
-        return Err(Error::new(Code::PartUnusable, "restoring in the place of")
-            .on(into.display())
-            .with("a part", "never takes the place of the whole: restore it --into a directory of its own"));
-    }
-    let base = base_of(archive, plan).await?;
-    let maps = match options.destination {
-        Destination::New => options.map_paths.clone(),
-        Destination::InPlace => paths::in_place(&base.paths, &into, &options.map_paths),
-    };
-    let layout = paths::layout(&base.paths, &into, &maps)?;
-    let directories = staging::outermost(&layout.directories());
-    let present = match options.destination {
-        Destination::InPlace => {
-            refuse_unfit_places(archive, &layout, &directories, &into)?;
-            Some(Present::claim(&directories, &layout.wal)?)
-        }
-        Destination::New => {
-            in_place::refuse_under_way(&into)?;
-            for directory in layout.directories() {
-                staging::check_free(directory)?;
-            }
-            None
-        }
-    };
-    if let Some(present) = &present
-        && let Some(aside) = present.has_arrived(&plan.position)?
-    {
-        let finish = Finish::Leave;
-        return Ok(report(&base, plan, options, (into, finish), Outcome { aside, ..Outcome::default() }));
-    }
-    let small = SmallFiles::prepare(&base, plan, &layout, options)?;
-    let base = match &small.taken {
-        Some(taken) => taken.without(base),
-        None => base,
-    };
-    let finish = finish_of(plan, options);
-    if finish == Finish::Recover {
-        finish::check_known(&small.families)?;
-        finish::check_policy(plan.write_policy)?;
-    }
-    let key = Key::of(plan, &layout.directories());
-    // What an interrupted restore has laid down takes its room already.
-    if !staging::is_begun(&directories, &key)? {
-        check_space(&base, plan, &layout)?;
-    }
-
-    let (staging, found) = Staging::create(&layout.directories(), &key)?;
-    let work = Work {
-        archive,
-        plan,
-        base: &base,
-        layout: &layout,
-        staging: &staging,
-        found,
-        options,
-        present: present.as_ref(),
-        progress,
-    };
-    let published = match work.fill(small).await {
-        Ok((totals, reused)) => publish(&staging, present.as_ref(), options).map(|aside| (totals, reused, aside)),
-        Err(e) => Err(flushed::advise(&plan.flushes, e)),
-    };
-    match published {
-        Ok((totals, reused, aside)) => {
-            let brought = |name: &String| base.inline.iter().any(|file| file.name == *name);
-            let left_behind =
-                present.iter().flat_map(Present::left_behind).filter(|name| !brought(name)).cloned().collect();
-            let files = (base.files.len(), base.files.iter().map(|f| f.size).sum());
-            Ok(report(&base, plan, options, (into, finish), Outcome { files, reused, totals, aside, left_behind }))
-        }
-        Err(e) if e.code() == Code::SequenceMismatch && finish == Finish::Recover => {
-            Err(e.with("kept in", staging.path(&layout.db)?.display()))
-        }
-        // Both databases are there, under names that the record tells.
-        Err(e) if e.code() == Code::SwapInterrupted => Err(e),
-        // What passes: the same command goes on from here.
-        Err(e) if e.code().retry() == Retry::Later => {
-            Err(e.with("what was fetched is kept in", staging.path(&layout.db)?.display()))
-        }
-        // The files of the base are laid down all the same, and found again.
-        Err(e) if is_of_tables(&e) && plan.may_be_replayed_instead() => Err(e),
-        Err(e) => {
-            // The error at hand says why; that the staging directory could not be removed would only hide it, and the
-            // next restore removes it.
-            let _ = staging.discard();
-            Err(e)
-        }
-    }
+    let checked = steps::check(archive, plan, options, &Journal::default()).await?;
+    checked.needs()?.refuse_too_large()?;
+    checked.prepare(progress).await?.publish()
 }
 
 /// Directories that must not change their names, before anything is locked.
@@ -318,14 +226,14 @@ fn refuse_unfit_places(archive: &Archive, layout: &Layout, outermost: &[&Path], 
 }
 
 /// What an interrupted restore had done already.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Reused {
     file_bytes: u64,
     records: u64,
 }
 
 /// What a restore did.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Outcome {
     files: (usize, u64),
     reused: Reused,
@@ -359,17 +267,6 @@ fn report(
     }
 }
 
-/// Gives what was staged its final name; answers where what was there is now.
-fn publish(staging: &Staging, present: Option<&Present>, options: &RestoreOptions) -> Result<Vec<PathBuf>> {
-    let Some(present) = present else {
-        return staging.publish().map(|()| Vec::new());
-    };
-    staging.look_like_places()?;
-    staging.make_durable()?;
-    crash::point("restore-durable");
-    present.replace(staging, options.now).map(|swapped| swapped.aside)
-}
-
 /// Repeating an ingestion is recovering the copy up to it, and behind it.
 fn finish_of(plan: &RestorePlan, options: &RestoreOptions) -> Finish {
     if plan.ingestions.is_empty() { options.finish } else { Finish::Recover }
@@ -388,46 +285,6 @@ pub(crate) async fn base_of(archive: &Archive, plan: &RestorePlan) -> Result<Bas
         return Err(Error::new(Code::ChainBroken, "comparing the base with the plan").on(&planned.id));
     }
     Ok(laid_on(base, plan))
-}
-
-/// Compares what each file system needs with what it has.
-fn check_space(base: &BaseDocument, plan: &RestorePlan, layout: &Layout) -> Result<()> {
-    let mut needs: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
-    let mut need = |directory: &Path, bytes: u64| -> Result<()> {
-        let mut existing = directory;
-        while !existing.exists() {
-            existing = staging::parent(existing)?;
-        }
-        let device = std::fs::metadata(existing).map_err(|e| io("looking at", existing, e))?.dev();
-        needs.entry(device).or_insert_with(|| (existing.to_owned(), 0)).1 += bytes;
-        Ok(())
-    };
-    let mut files = 0;
-    for file in &base.files {
-        need(layout.directory_of(file)?, file.size)?;
-        files += file.size;
-    }
-    // How much of the log a part needs, only its frames tell.
-    if plan.part.is_some() {
-        return judge_space(needs);
-    }
-    // Tables are made, and what is sorted for them waits, where the data is.
-    let replayed = if plan.engine.name == Engine::Bulk { &layout.db } else { &layout.wal };
-    need(replayed, plan.disk_bytes.saturating_sub(files))?;
-    judge_space(needs)
-}
-
-fn judge_space(needs: BTreeMap<u64, (PathBuf, u64)>) -> Result<()> {
-    for (place, needed) in needs.into_values() {
-        let free = staging::free_bytes(&place)?;
-        if needed > free {
-            return Err(Error::new(Code::DestinationTooSmall, "checking the free space of")
-                .on(place.display())
-                .with("needed bytes", needed)
-                .with("free bytes", free));
-        }
-    }
-    Ok(())
 }
 
 struct Work<'a> {

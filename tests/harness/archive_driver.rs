@@ -235,6 +235,7 @@ impl ArchiveDriver {
                     note: String::new(),
                     unflushed: control::Unflushed::Refuse,
                     expires: None,
+                    group: None,
                 };
                 match self.insist("tag", async |a| a.tag(&request).await) {
                     // A lost reply: the tag is ours, and names an earlier moment of the same step.

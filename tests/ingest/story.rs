@@ -166,8 +166,13 @@ impl Story {
             return;
         }
         let tag = format!("t{}", self.moments.len());
-        let request =
-            TagRequest { name: tag.clone(), note: String::new(), unflushed: Unflushed::Refuse, expires: None };
+        let request = TagRequest {
+            name: tag.clone(),
+            note: String::new(),
+            unflushed: Unflushed::Refuse,
+            expires: None,
+            group: None,
+        };
         let Self { runtime, archiver, .. } = self;
         runtime.block_on(archiver.as_mut().unwrap().tag(&request)).unwrap();
         let content = read_all(self.db(), &self.families);

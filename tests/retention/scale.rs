@@ -250,6 +250,7 @@ impl Writer {
                 note: String::new(),
                 observed_only: false,
                 expires: None,
+                group: None,
                 nonce: Self::nonce(),
                 extra: Extra::new(),
             };

@@ -616,7 +616,7 @@ impl<'r> Run<'r> {
         let again = self.attempted_tags.last().cloned().filter(|_| self.one_in(5));
         let name = again.unwrap_or_else(|| format!("tag-{}", self.attempted_tags.len()));
         let unflushed = if self.one_in(2) { Unflushed::Observed } else { Unflushed::Refuse };
-        let request = TagRequest { name: name.clone(), note: String::new(), unflushed, expires: None };
+        let request = TagRequest { name: name.clone(), note: String::new(), unflushed, expires: None, group: None };
         let mark = self.oracle.readable();
         match self.work(which, "archiver: tag", async |a| a.tag(&request).await) {
             Some(Ok(_)) => {

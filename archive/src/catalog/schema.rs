@@ -13,6 +13,7 @@ use crate::{
 
 mod base;
 mod deletion;
+mod group;
 mod index;
 mod segment;
 
@@ -21,6 +22,7 @@ pub use deletion::{
     BoundaryDocument, Condemnation, CondemnedDocument, CondemnedObject, HeldSegments, HoldDocument, KeptManifests,
     KeptSegments, OpenRun, UnloggedRun,
 };
+pub use group::{TagGroup, TagMember};
 pub use index::{IndexDocument, IndexedManifest, IndexedSegments};
 pub use segment::{
     FrameIndex, KeyBounds, ManifestDocument, ManifestProgress, Merged, PlacedEvent, RolledUp, SegmentFooter,
@@ -174,6 +176,9 @@ pub struct TagDocument {
     /// From when on it protects nothing and may be deleted; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Micros>,
+    /// The group tag that it is a part of; absent: it is of one database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<TagGroup>,
     /// The writer's nonce.
     pub nonce: Nonce,
     /// Unknown fields.

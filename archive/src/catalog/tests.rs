@@ -160,6 +160,7 @@ impl Scene {
             note: "why".to_owned(),
             observed_only: false,
             expires: None,
+            group: None,
             nonce: nonce(&self.random),
             extra: Extra::new(),
         }

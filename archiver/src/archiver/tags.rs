@@ -8,8 +8,8 @@ use std::time::Duration;
 use pitr_archive::{
     Code, Error, Result,
     catalog::{
-        archive::PutDocument,
-        schema::{DOCUMENT_VERSION, Extra, TagDocument},
+        archive::{Archive, PutDocument},
+        schema::{DOCUMENT_VERSION, Extra, TagDocument, TagGroup},
     },
     clock::Micros,
     ids::SequenceNumber,
@@ -18,7 +18,7 @@ use pitr_archive::{
 
 use super::Archiver;
 use crate::{
-    control::{TagRequest, Unflushed},
+    control::{GroupRequest, TagRequest, Unflushed, UntagRequest},
     elapsed::Moment,
 };
 
@@ -84,6 +84,7 @@ impl Archiver {
                 ));
         }
         self.refuse_while_waiting("creating the tag").map_err(|e| e.on(&request.name))?;
+        let group = request.group.map(|group| member_of(group, self.parts.clock.now(), &request.name)).transpose()?;
         let document = TagDocument {
             version: DOCUMENT_VERSION,
             archive: self.archive.id(),
@@ -93,6 +94,7 @@ impl Archiver {
             note: request.note,
             observed_only: !flushed,
             expires: request.expires,
+            group,
             nonce: self.parts.random.nonce()?,
             extra: Extra::new(),
         };
@@ -122,5 +124,53 @@ impl Archiver {
                 Err(Error::new(Code::TagExists, "creating the tag").on(&request.name).with("names boundary", boundary))
             }
         }
+    }
+}
+
+/// What a tag says of its group when its position is fixed `now`.
+fn member_of(group: GroupRequest, now: Micros, tag: &str) -> Result<TagGroup> {
+    let GroupRequest { name, id, members, began, until } = group;
+    if now > until {
+        return Err(Error::new(Code::StoreUnavailable, "creating the tag")
+            .on(tag)
+            .with("asked for until", until)
+            .with("the archive had all of it at", now)
+            .hint("it would name another moment than the tags of the other databases: create it again when the archive answers"));
+    }
+    Ok(TagGroup { name, id, members, began, closed: now, extra: Extra::new() })
+}
+
+/// Takes back a tag that belongs to a group tag which not all databases got. Another tag of this name stays; answers whether
+/// it was there.
+///
+/// # Errors
+/// `tag.malformed-name`, what the store answers.
+pub(crate) async fn untag(archive: &Archive, request: &UntagRequest) -> Result<bool> {
+    let name = tag::Name::parse(&request.name)?;
+    let is_of = |tag: &TagDocument| tag.group.as_ref().is_some_and(|group| group.id == request.group);
+    match archive.get_tag(&name).await?.filter(is_of) {
+        Some(_) => archive.delete_tag(&name).await,
+        None => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pitr_archive::ids::Nonce;
+
+    use super::*;
+
+    #[test]
+    fn a_position_that_was_fixed_too_late_is_no_part_of_a_group_tag() {
+        let group = || GroupRequest {
+            name: "shop".to_owned(),
+            id: Nonce([1; 16]),
+            members: Vec::new(),
+            began: Micros(10),
+            until: Micros(20),
+        };
+        let made = member_of(group(), Micros(20), "t").unwrap();
+        assert_eq!((made.began, made.closed, made.id), (Micros(10), Micros(20), Nonce([1; 16])));
+        assert_eq!(member_of(group(), Micros(21), "t").unwrap_err().code(), Code::StoreUnavailable);
     }
 }

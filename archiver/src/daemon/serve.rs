@@ -6,6 +6,7 @@ use pitr_archive::{Code, Error, Result};
 
 use super::Daemon;
 use crate::{
+    archiver::untag,
     control::{Answer, Command, Request},
     engine::BaseReason,
     requests::{Archived, Place, Wanted, answer},
@@ -22,9 +23,17 @@ impl Daemon {
                 Err(e) => answer(reply, Err(e)),
             },
             Request::Tag(request) => match self.archiver.begin_tag(&request) {
-                Ok(begun) => self.requests.add(Wanted::Tag(begun), reply),
+                Ok(begun) => self.requests.add(Wanted::Tag(Box::new(begun)), reply),
                 Err(e) => answer(reply, Err(e)),
             },
+            Request::Untag(request) => {
+                // Beside everything else: the store may take its time.
+                let archive = self.archiver.archive().clone();
+                tokio::spawn(async move {
+                    let untagged = untag(&archive, &request).await;
+                    answer(reply, untagged.map(|deleted| Answer::Untag { deleted }));
+                });
+            }
             Request::Reload => self.archiver.parts.observer.reload(reply),
             Request::Base => {
                 self.base_waiters.push(reply);
@@ -52,7 +61,7 @@ impl Daemon {
                 Wanted::Flush => {
                     self.archiver.refuse_while_waiting("shipping").map(|()| Answer::Flush(self.archiver.acknowledged()))
                 }
-                Wanted::Tag(begun) => self.archiver.finish_tag(begun).await.map(|tag| Answer::Tag(Box::new(tag))),
+                Wanted::Tag(begun) => self.archiver.finish_tag(*begun).await.map(|tag| Answer::Tag(Box::new(tag))),
             };
             let fenced = answered.as_ref().err().is_some_and(|e| e.code() == Code::Fenced);
             answer(reply, answered);

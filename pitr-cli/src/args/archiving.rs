@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, num::NonZeroU64, path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::{
-    common::{ArchiveArgs, DatabaseArgs, OptionalArchiveArgs, OptionalDatabaseArgs},
+    common::{DatabaseArgs, GroupArgs, OptionalArchiveArgs, OptionalDatabaseArgs, SourceArgs},
     values,
 };
 
@@ -284,9 +284,11 @@ pub struct StatusArgs {
 #[derive(Args, Clone, Debug)]
 #[command(
     long_about = "Name the present moment, list the names, or delete one.\n\n\
-        A tag is a name for a position: `pitr restore --to-tag NAME` goes back to it. Tags never move.",
+        A tag is a name for a position: `pitr restore --to-tag NAME` goes back to it. Tags never move. With --group, \
+        one name marks one moment in all databases of a group (the shards of one application).",
     after_help = "Examples:\n  \
         pitr tag create before-migration --db /var/lib/app/db --note 'release 4.2'\n  \
+        pitr tag create before-migration --group shop --config /etc/pitr/pitr.toml\n  \
         pitr tag list --archive file:/var/backups/app\n  \
         pitr tag delete before-migration --archive file:/var/backups/app"
 )]
@@ -313,10 +315,17 @@ pub enum TagAction {
     long_about = "Name the present moment.\n\n\
         Returns only when everything committed before the call is durable in the archive. A server with \
         manual_wal_flush keeps committed writes in its own memory, where no tool can read them: the tag is refused \
-        then, unless --observed says that what is in the files is enough.",
+        then, unless --observed says that what is in the files is enough.\n\n\
+        With --group, the running archivers of all its databases are asked at once, and all of them get the tag or none. \
+        Each one's lies between the moment before they were asked and the moment at which the last position was fixed, \
+        both of which are shown: a write that was acknowledged before the first is in all that it belongs to, one that was \
+        begun after the second is in none. Of writes in between each database may have its own or not, unless the \
+        application holds its writes meanwhile: before_tag and after_tag of [groups.NAME] can make it.",
     after_help = "Examples:\n  \
         pitr tag create before-migration --db /var/lib/app/db --expires 30d\n  \
-        pitr tag create nightly-2026-11-20 --db /var/lib/app/db --archive file:/var/backups/app --note 'end of day'"
+        pitr tag create nightly-2026-11-20 --db /var/lib/app/db --archive file:/var/backups/app --note 'end of day'\n  \
+        pitr tag create before-migration --group shop --config /etc/pitr/pitr.toml",
+    group = ArgGroup::new("tagged").required(true).args(["db", "group"])
 )]
 pub struct TagCreateArgs {
     /// The tag's name: letters, digits, '.', '_' and '-'
@@ -330,34 +339,53 @@ pub struct TagCreateArgs {
     /// Tag what is in the files, although the server may hold committed writes in its memory
     #[arg(long)]
     pub observed: bool,
+    /// Instead of one database: all of this group
+    #[arg(long, value_name = "NAME", requires = "config", conflicts_with_all = ["archive", "key_file", "state"], help_heading = "Group")]
+    pub group: Option<String>,
+    /// The configuration of pitr run that has the group: group = "NAME" in the section of each of its databases
+    #[arg(long, value_name = "FILE", requires = "group", help_heading = "Group")]
+    pub config: Option<PathBuf>,
+    /// There is no tag if not every database of the group has everything in an archive within so long
+    #[arg(long, value_name = "TIME", value_parser = values::positive_duration, default_value = "1m", help_heading = "Group")]
+    pub within: Duration,
     /// The database.
     #[command(flatten)]
-    pub database: DatabaseArgs,
+    pub database: OptionalDatabaseArgs,
     /// The archive; not needed while an archiver runs.
     #[command(flatten)]
     pub archive: OptionalArchiveArgs,
+}
+
+impl TagCreateArgs {
+    /// The group, if one was named.
+    pub fn group(&self) -> Option<GroupArgs> {
+        let (name, config) = self.group.clone().zip(self.config.clone())?;
+        Some(GroupArgs { name, config })
+    }
 }
 
 /// `pitr tag list`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     pitr tag list --archive file:/var/backups/app\n  \
-    pitr tag list --archive file:/var/backups/app --json | jq -r '.tags[].name'")]
+    pitr tag list --archive file:/var/backups/app --json | jq -r '.tags[].name'\n  \
+    pitr tag list --group shop --config /etc/pitr/pitr.toml     which of them all databases have")]
 pub struct TagListArgs {
-    /// The archive.
+    /// The archive, or the group.
     #[command(flatten)]
-    pub archive: ArchiveArgs,
+    pub source: SourceArgs,
 }
 
 /// `pitr tag delete`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
     pitr tag delete before-migration --archive file:/var/backups/app\n  \
-    pitr tag delete before-migration --archive s3://bucket/app --key-file /etc/pitr.key")]
+    pitr tag delete before-migration --archive s3://bucket/app --key-file /etc/pitr.key\n  \
+    pitr tag delete before-migration --group shop --config /etc/pitr/pitr.toml     in all of its databases")]
 pub struct TagDeleteArgs {
     /// The tag's name
     pub name: String,
-    /// The archive.
+    /// The archive, or the group.
     #[command(flatten)]
-    pub archive: ArchiveArgs,
+    pub source: SourceArgs,
 }

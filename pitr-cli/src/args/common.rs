@@ -60,6 +60,80 @@ impl OptionalArchiveArgs {
     }
 }
 
+/// A group of databases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupArgs {
+    /// Its name.
+    pub name: String,
+    /// The configuration that names its databases.
+    pub config: PathBuf,
+}
+
+/// Which archive, or which group of databases with theirs.
+#[derive(Args, Clone, Debug)]
+pub struct SourceArgs {
+    /// Where the archive is: file:/path  s3://bucket/prefix  azblob://container/prefix  gs://bucket/prefix
+    /// hdfs://host:port/path  webhdfs://host:port/path  sftp://user@host:port/path
+    #[arg(
+        long,
+        env = "PITR_ARCHIVE",
+        value_name = "URL",
+        hide_env_values = true,
+        required_unless_present = "group",
+        conflicts_with = "group"
+    )]
+    pub archive: Option<String>,
+    /// File with the archive's key: 64 hexadecimal digits, readable by its owner only
+    #[arg(long, env = "PITR_KEY_FILE", value_name = "FILE", conflicts_with = "group")]
+    pub key_file: Option<PathBuf>,
+    /// Instead of one archive: all databases of this group, with the archives and keys that --config says
+    #[arg(long, value_name = "NAME", requires = "config", help_heading = "Group")]
+    pub group: Option<String>,
+    /// The configuration of pitr run that has the group: group = "NAME" in the section of each of its databases
+    #[arg(long, value_name = "FILE", requires = "group", help_heading = "Group")]
+    pub config: Option<PathBuf>,
+}
+
+/// A group of databases, instead of one.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Group")]
+pub struct OptionalGroupArgs {
+    /// Instead of one database: all of this group
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub group: Option<String>,
+    /// The configuration of pitr run that has the group: group = "NAME" in the section of each of its databases
+    #[arg(long, value_name = "FILE", requires = "group")]
+    pub config: Option<PathBuf>,
+}
+
+impl OptionalGroupArgs {
+    /// The group, if one was named.
+    pub fn given(&self) -> Option<GroupArgs> {
+        let (name, config) = self.group.clone().zip(self.config.clone())?;
+        Some(GroupArgs { name, config })
+    }
+}
+
+/// What was named.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// An archive.
+    Archive(ArchiveArgs),
+    /// A group.
+    Group(GroupArgs),
+}
+
+impl SourceArgs {
+    /// Which; clap has made sure that there is one.
+    pub fn source(&self) -> Source {
+        let Self { archive, key_file, group, config } = self.clone();
+        match (group, config) {
+            (Some(name), Some(config)) => Source::Group(GroupArgs { name, config }),
+            _ => Source::Archive(ArchiveArgs { archive: archive.unwrap_or_default(), key_file }),
+        }
+    }
+}
+
 /// Which database.
 #[derive(Args, Clone, Debug)]
 pub struct DatabaseArgs {

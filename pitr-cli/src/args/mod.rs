@@ -16,7 +16,7 @@ use std::path::Path;
 use clap::{Parser, Subcommand};
 
 use self::{
-    archiving::{BaseArgs, ConfigArgs, FlushArgs, ReloadArgs, RunArgs, StatusArgs, TagArgs},
+    archiving::{BaseArgs, ConfigArgs, FlushArgs, ReloadArgs, RunArgs, StatusArgs, TagAction, TagArgs},
     common::GlobalArgs,
     keeping::PruneArgs,
     looking::{ListArgs, LogArgs},
@@ -112,7 +112,12 @@ impl Command {
 
     /// Whether the command handles interrupts itself, because it ends in an orderly way.
     pub fn ends_itself(&self) -> bool {
-        matches!(self, Self::Run(_))
+        match self {
+            Self::Run(_) => true,
+            // What holds an application's writes is told that they go on, whatever happens.
+            Self::Tag(TagArgs { action: TagAction::Create(args) }) => args.group.is_some(),
+            _ => false,
+        }
     }
 
     /// The configuration of a service, if one was named.

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 use pitr_archive::ids::{BaseId, TimelineId};
 
-use super::{common::ArchiveArgs, values};
+use super::{
+    common::{ArchiveArgs, OptionalGroupArgs, SourceArgs},
+    values,
+};
 
 /// Where to go back to: exactly one of the `--to-...` options.
 #[derive(Args, Clone, Debug)]
@@ -96,20 +99,23 @@ pub enum InsideEventArg {
         Prints the base, the segments and bytes that are read, the exact position reached, how far that is from what \
         was asked for, the interval of time in which the database certainly was in that state, and what to know \
         before relying on it. What cannot be restored exactly is refused here with the precise reason, as `pitr \
-        restore` would.",
+        restore` would.\n\n\
+        With --group, all databases of a group are planned: to a tag that all of them have, or each to the last position \
+        at or before one time.",
     after_help = "Examples:\n  \
         pitr plan --to-latest --archive file:/var/backups/app\n  \
         pitr plan --to-time '2026-11-20 14:33 Europe/Berlin' --archive s3://bucket/app\n  \
         pitr plan --to-tag before-migration --archive file:/var/backups/app --json | jq .position\n  \
-        pitr plan --to-record 4711 --cross-ingest --archive file:/var/backups/app"
+        pitr plan --to-record 4711 --cross-ingest --archive file:/var/backups/app\n  \
+        pitr plan --to-tag before-migration --group shop --config /etc/pitr/pitr.toml"
 )]
 pub struct PlanArgs {
     /// The target.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// The archive.
+    /// The archive, or the group.
     #[command(flatten)]
-    pub archive: ArchiveArgs,
+    pub source: SourceArgs,
     /// The rest.
     #[command(flatten)]
     pub planning: PlanningArgs,
@@ -137,7 +143,10 @@ pub struct PlanArgs {
         recovery goes on. It is refused where that would not give the source's content and numbers, and for \
         comparators and merge operators that are not built in.\n\n\
         With --cf, --prefix or --range a part of the database is restored, as a database of its own: only the table files \
-        and the parts of the log are fetched that can hold any of it. Keys are compared byte by byte.",
+        and the parts of the log are fetched that can hold any of it. Keys are compared byte by byte.\n\n\
+        With --group, all databases of a group are restored, or none: to DIR/NAME for each with --into DIR, or each in the \
+        place that the configuration says with --in-place. All are planned and checked before anything is touched, and all \
+        are complete and durable before the first gets its name. The same command goes on after an interruption.",
     after_help = "Examples:\n  \
         pitr restore --to-tag before-migration --archive file:/var/backups/app --into /var/lib/app/db-restored\n  \
         pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --into ./db --finish\n  \
@@ -145,22 +154,24 @@ pub struct PlanArgs {
         pitr restore --to-latest --archive file:/var/backups/app --into /srv/db --owner app --map-path /fast/wal=/srv/wal\n  \
         pitr restore --to-tag before-migration --archive s3://bucket/app --into ./accounts --cf accounts ledger\n  \
         pitr restore --to-latest --archive s3://bucket/app --into ./alice --cf accounts --prefix alice:\n  \
-        pitr restore --to-record 4711 --cross-ingest --archive file:/var/backups/app --into /srv/db",
+        pitr restore --to-record 4711 --cross-ingest --archive file:/var/backups/app --into /srv/db\n  \
+        pitr restore --to-tag before-migration --group shop --config /etc/pitr/pitr.toml --in-place",
     group = ArgGroup::new("destination").required(true).args(["into", "in_place"])
 )]
 pub struct RestoreArgs {
     /// The target.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// The archive.
+    /// The archive, or the group.
     #[command(flatten)]
-    pub archive: ArchiveArgs,
-    /// The directory for the restored database: not existing yet, or empty
+    pub source: SourceArgs,
+    /// The directory for the restored database: not existing yet, or empty. With --group: for DIR/NAME of each of them
     #[arg(long, value_name = "DIR")]
     pub into: Option<PathBuf>,
-    /// The directory of the present database, which is set aside as DIR.before-TIME; its server must be stopped
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["cf", "prefix", "range"])]
-    pub in_place: Option<PathBuf>,
+    /// The directory of the present database, which is set aside as DIR.before-TIME; its server must be stopped. With
+    /// --group without DIR: each one's own
+    #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with_all = ["cf", "prefix", "range"])]
+    pub in_place: Option<Option<PathBuf>>,
     /// To whom the files shall belong, by names or numbers
     #[arg(long, value_name = "USER[:GROUP]")]
     pub owner: Option<String>,
@@ -183,15 +194,22 @@ pub struct RestoreArgs {
 #[command(
     long_about = "Put the database back that a restore in place set aside.\n\n\
         What is in the directory now is set aside in turn, as DIR.restored-TIME, so a second rollback is as none. The server \
-        must be stopped. A swap that was interrupted is ended first.",
+        must be stopped. A swap that was interrupted is ended first.\n\n\
+        With --group, what was there before comes back in every database of a group where the restored one is now; where that \
+        is so in none of them, the restored ones come back in all. So all are on the same side, also when it is run again \
+        after an interruption.",
     after_help = "Examples:\n  \
         pitr rollback /var/lib/app/db\n  \
-        pitr rollback /var/lib/app/db --json | jq -r '.aside[]'"
+        pitr rollback /var/lib/app/db --json | jq -r '.aside[]'\n  \
+        pitr rollback --group shop --config /etc/pitr/pitr.toml"
 )]
 pub struct RollbackArgs {
     /// The database's directory
-    #[arg(value_name = "DIR")]
-    pub db: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "group", conflicts_with = "group")]
+    pub db: Option<PathBuf>,
+    /// The group.
+    #[command(flatten)]
+    pub group: OptionalGroupArgs,
 }
 
 /// `pitr settle`.
@@ -201,13 +219,17 @@ pub struct RollbackArgs {
         After either there is nothing to roll back to. The database in the directory is not touched, and its server may run.",
     after_help = "Examples:\n  \
         pitr settle /var/lib/app/db --discard     delete what was set aside\n  \
-        pitr settle /var/lib/app/db --keep        leave it where it is, as a plain directory",
+        pitr settle /var/lib/app/db --keep        leave it where it is, as a plain directory\n  \
+        pitr settle --group shop --config /etc/pitr/pitr.toml --discard",
     group = ArgGroup::new("how").required(true).args(["keep", "discard"])
 )]
 pub struct SettleArgs {
     /// The database's directory
-    #[arg(value_name = "DIR")]
-    pub db: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "group", conflicts_with = "group")]
+    pub db: Option<PathBuf>,
+    /// The group.
+    #[command(flatten)]
+    pub group: OptionalGroupArgs,
     /// Leave the directories that were set aside where they are
     #[arg(long)]
     pub keep: bool,

@@ -31,6 +31,8 @@ struct Checked {
 struct CheckedDatabase {
     name: String,
     db: String,
+    /// The group that it is in.
+    group: Option<String>,
     archive: String,
     /// Its id, not the key.
     key: Option<String>,
@@ -63,8 +65,11 @@ fn check(context: &Context, args: &ConfigFileArgs) -> Result<()> {
     for job in jobs::of(&file)? {
         work::refuse_unfit(&job.config, &job.url)?;
         let key = job.key.map(|key| key.key(|name| std::env::var(name).ok())).transpose()?;
+        let database = job.name.split('/').next().unwrap_or_default();
+        let group = file.databases.get(database).and_then(|database| database.group.clone());
         databases.push(CheckedDatabase {
             name: job.name,
+            group,
             db: job.config.db.display().to_string(),
             archive: url::redacted(&job.url),
             key: key.map(|key| key.id().to_owned()),
@@ -76,11 +81,14 @@ fn check(context: &Context, args: &ConfigFileArgs) -> Result<()> {
         return context.output.json(&Checked { sources, databases });
     }
     context.output.line(format!("The configuration is right: {}", sources.join(", ")))?;
-    let columns = [("name", Align::Left), ("database", Align::Left), ("archive", Align::Left), ("key", Align::Left)];
-    let mut table = Table::new(&context.output, &columns);
+    // A configuration without groups has no column for them.
+    let grouped = databases.iter().any(|d| d.group.is_some());
+    let columns = ["name", "database", "archive", "key"].into_iter().chain(grouped.then_some("group"));
+    let mut table = Table::new(&context.output, &columns.map(|name| (name, Align::Left)).collect::<Vec<_>>());
     for d in &databases {
         let key = d.key.clone().unwrap_or_else(|| "not encrypted".to_owned());
-        table.row([d.name.clone(), d.db.clone(), d.archive.clone(), key]);
+        let group = grouped.then(|| d.group.clone().unwrap_or_default());
+        table.row([d.name.clone(), d.db.clone(), d.archive.clone(), key].into_iter().chain(group));
     }
     context.output.line(table.to_string())?;
     context.output.line("pitr check --db DIR --archive URL tries a store and looks at the server's settings.")

@@ -7,6 +7,7 @@ pub mod config;
 pub mod demo;
 pub mod errors;
 pub mod flush;
+pub mod group;
 pub mod inspect;
 pub mod list;
 pub mod log;

@@ -11,7 +11,11 @@ use pitr_replayer::{
 };
 
 use crate::{
-    args::restoring::{EngineArg, InsideEventArg, PartArgs, PlanArgs, PlanningArgs, TargetArgs},
+    args::{
+        common::Source,
+        restoring::{EngineArg, InsideEventArg, PartArgs, PlanArgs, PlanningArgs, TargetArgs},
+    },
+    cmd::group,
     context::Context,
     output::{
         Output, Verdict,
@@ -22,8 +26,12 @@ use crate::{
 
 /// Shows it.
 pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
+    let archive = match args.source.source() {
+        Source::Group(of) => return group::plan::run(context, args, &of).await,
+        Source::Archive(archive) => archive,
+    };
     let target = target(context, &args.target)?;
-    let archive = context.archive(&args.archive).await?;
+    let archive = context.archive(&archive).await?;
     let (plan, outline) = context.plan_on_outline(&archive, &target, &options(&args.planning)?).await?;
     let out = &context.output;
     if out.is_json() {
@@ -194,7 +202,7 @@ fn certain(plan: &RestorePlan) -> String {
 }
 
 /// Segments, WALs and column family edits, one by one.
-fn show_parts(out: &Output, plan: &RestorePlan) -> Result<()> {
+pub fn show_parts(out: &Output, plan: &RestorePlan) -> Result<()> {
     let mut segments = Table::new(
         out,
         &[("segment", Align::Right), ("timeline", Align::Right), ("boundaries", Align::Left), ("size", Align::Right)],

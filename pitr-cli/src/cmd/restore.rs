@@ -1,8 +1,8 @@
 //! `pitr restore`: plans and performs.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use pitr_archive::{Code, Error, Result};
+use pitr_archive::{Code, Error, Result, clock::Micros};
 use pitr_replayer::{
     hold::Hold,
     owner::Owner,
@@ -11,8 +11,11 @@ use pitr_replayer::{
 use serde::Serialize;
 
 use crate::{
-    args::restoring::RestoreArgs,
-    cmd::plan::{arrives, note, options, target},
+    args::{common::Source, restoring::RestoreArgs},
+    cmd::{
+        group,
+        plan::{arrives, note, options, target},
+    },
     context::Context,
     output::{Verdict, table, text},
 };
@@ -25,31 +28,45 @@ struct Restored {
 }
 
 /// Who restores, for people.
-fn holder() -> String {
+pub fn holder() -> String {
     let uname = rustix::system::uname();
     format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id())
 }
 
-/// Restores.
-pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
-    let began = context.clock.now();
-    let target = target(context, &args.target)?;
-    // What can be refused without reading the archive is refused first.
-    let (into, destination) = match (&args.into, &args.in_place) {
-        (Some(into), _) => (into, Destination::New),
-        (None, Some(present)) => (present, Destination::InPlace),
-        (None, None) => return Err(Error::new(Code::Usage, "reading the destination")),
-    };
+/// How a database shall be restored to a directory.
+pub fn wanted(context: &Context, args: &RestoreArgs, into: &Path, began: Micros) -> Result<RestoreOptions> {
     let mut wanted = RestoreOptions::new(into, context.random.nonce()?, began);
-    wanted.destination = destination;
     wanted.owner = args.owner.as_deref().map(Owner::parse).transpose()?;
     wanted.map_paths = args.map_path.iter().map(|m| PathMap { old: m.old.clone(), new: m.new.clone() }).collect();
     wanted.finish = if args.finish { Finish::Recover } else { Finish::Leave };
     if let Some(jobs) = args.jobs {
         wanted.workers = usize::from(jobs);
     }
+    Ok(wanted)
+}
+
+/// Restores.
+pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
+    let archive = match args.source.source() {
+        Source::Group(group) => return group::restore::run(context, args, &group).await,
+        Source::Archive(archive) => archive,
+    };
+    let began = context.clock.now();
+    let target = target(context, &args.target)?;
+    // What can be refused without reading the archive is refused first.
+    let (into, destination) = match (&args.into, &args.in_place) {
+        (Some(into), _) => (into, Destination::New),
+        (None, Some(Some(present))) => (present, Destination::InPlace),
+        (None, Some(None)) => {
+            let e = Error::new(Code::Usage, "reading the destination").on("--in-place");
+            return Err(e.hint("name the database's directory: only with --group the configuration tells it"));
+        }
+        (None, None) => return Err(Error::new(Code::Usage, "reading the destination")),
+    };
+    let mut wanted = wanted(context, args, into, began)?;
+    wanted.destination = destination;
     let planning = options(&args.planning)?;
-    let archive = context.archive(&args.archive).await?;
+    let archive = context.archive(&archive).await?;
     let plan = context.plan(&archive, &target, &planning).await?;
     let work = async {
         let report = restore(&archive, &plan, &wanted, Arc::new(context.bars())).await;

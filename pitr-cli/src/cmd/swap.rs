@@ -1,13 +1,14 @@
 //! `pitr rollback` and `pitr settle`: what follows a restore in place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use pitr_archive::Result;
+use pitr_archive::{Code, Error, Result};
 use pitr_replayer::{in_place, path_text};
 use serde::Serialize;
 
 use crate::{
     args::restoring::{RollbackArgs, SettleArgs},
+    cmd::group,
     context::Context,
     output::{Verdict, text},
 };
@@ -19,9 +20,17 @@ struct Settled {
     directories: Vec<PathBuf>,
 }
 
+/// clap has made sure that there is one.
+fn one(db: Option<&Path>) -> Result<&Path> {
+    db.ok_or_else(|| Error::new(Code::Usage, "reading the database's directory"))
+}
+
 /// Swaps back.
 pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<Verdict> {
-    let swapped = in_place::rollback(&args.db)?;
+    if let Some(of) = args.group.given() {
+        return group::swap::rollback(context, &of);
+    }
+    let swapped = in_place::rollback(one(args.db.as_deref())?)?;
     let out = &context.output;
     if out.is_json() {
         out.json(&swapped)?;
@@ -37,7 +46,11 @@ pub fn rollback(context: &Context, args: &RollbackArgs) -> Result<Verdict> {
 
 /// Ends it.
 pub fn settle(context: &Context, args: &SettleArgs) -> Result<Verdict> {
-    let directories = if args.discard { in_place::discard(&args.db)? } else { in_place::keep(&args.db)? };
+    if let Some(of) = args.group.given() {
+        return group::swap::settle(context, args.discard, &of);
+    }
+    let db = one(args.db.as_deref())?;
+    let directories = if args.discard { in_place::discard(db)? } else { in_place::keep(db)? };
     let out = &context.output;
     if out.is_json() {
         out.json(&Settled { discarded: args.discard, directories })?;

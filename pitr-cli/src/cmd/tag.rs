@@ -1,13 +1,25 @@
 //! `pitr tag create|list|delete`.
 
 use chrono::{DateTime, Utc};
-use pitr_archive::{Code, Error, Result, catalog::schema::TagDocument, clock::Micros, tag};
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::schema::{TagDocument, TagGroup},
+    clock::Micros,
+    ids::Nonce,
+    tag,
+};
 use pitr_archiver::control::{Answer, Request, TagRequest, Unflushed};
 use serde::Serialize;
 
 use crate::{
-    args::archiving::{TagAction, TagArgs, TagCreateArgs, TagDeleteArgs, TagListArgs},
-    cmd::work::{self, Answered, By},
+    args::{
+        archiving::{TagAction, TagArgs, TagCreateArgs, TagDeleteArgs, TagListArgs},
+        common::{DatabaseArgs, Source},
+    },
+    cmd::{
+        group,
+        work::{self, Answered, By},
+    },
     context::Context,
     output::{
         Output, Verdict,
@@ -26,6 +38,30 @@ pub struct ShownTag<'a> {
     created: DateTime<Utc>,
     observed_only: bool,
     expires: Option<DateTime<Utc>>,
+    /// Of which group tag it is a part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<ShownGroup<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownGroup<'a> {
+    name: &'a str,
+    id: Nonce,
+    databases: Vec<&'a str>,
+    began: DateTime<Utc>,
+    closed: DateTime<Utc>,
+}
+
+impl<'a> From<&'a TagGroup> for ShownGroup<'a> {
+    fn from(group: &'a TagGroup) -> Self {
+        Self {
+            name: &group.name,
+            id: group.id,
+            databases: group.members.iter().map(|member| member.database.as_str()).collect(),
+            began: group.began.to_datetime(),
+            closed: group.closed.to_datetime(),
+        }
+    }
 }
 
 impl<'a> From<&'a TagDocument> for ShownTag<'a> {
@@ -37,6 +73,7 @@ impl<'a> From<&'a TagDocument> for ShownTag<'a> {
             created: tag.created.to_datetime(),
             observed_only: tag.observed_only,
             expires: tag.expires.map(Micros::to_datetime),
+            group: tag.group.as_ref().map(Into::into),
         }
     }
 }
@@ -77,6 +114,11 @@ pub async fn run(context: &Context, args: &TagArgs) -> Result<Verdict> {
 }
 
 async fn create(context: &Context, args: &TagCreateArgs) -> Result<Verdict> {
+    if let Some(of) = args.group() {
+        return group::create::run(context, args, &of).await;
+    }
+    // clap has made sure that there is one.
+    let database = args.database.given().ok_or_else(|| Error::new(Code::Usage, "reading the database"))?;
     // A name that cannot be used is refused before anybody is asked.
     tag::Name::parse(&args.name)?;
     let bars = context.bars();
@@ -87,10 +129,10 @@ async fn create(context: &Context, args: &TagCreateArgs) -> Result<Verdict> {
         let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
         Micros(context.clock.now().0.saturating_add(micros))
     });
-    let wanted = TagRequest { name: args.name.clone(), note: args.note.clone(), unflushed, expires };
+    let wanted = TagRequest { name: args.name.clone(), note: args.note.clone(), unflushed, expires, group: None };
     let request = Request::Tag(wanted.clone());
     let (mut made, mut missing) = (Vec::new(), Vec::new());
-    for Answered { archive, answer } in work::ask_archivers(&args.database, &args.archive, &request).await? {
+    for Answered { archive, answer } in work::ask_archivers(&database, &args.archive, &request).await? {
         match answer {
             Ok(Answer::Tag(document)) => made.push((archive, *document, By::Archiver)),
             Ok(_) => return Err(work::unexpected(&request)),
@@ -98,7 +140,7 @@ async fn create(context: &Context, args: &TagCreateArgs) -> Result<Verdict> {
         }
     }
     if made.is_empty() {
-        made.push((None, make_here(context, args, &wanted).await?, By::ThisProcess));
+        made.push((None, make_here(context, &database, args, &wanted).await?, By::ThisProcess));
     }
     drop(waiting);
     if !out.is_json() {
@@ -136,8 +178,13 @@ fn show(out: &Output, archive: Option<&str>, document: &TagDocument) -> Result<(
     Ok(())
 }
 
-async fn make_here(context: &Context, args: &TagCreateArgs, wanted: &TagRequest) -> Result<TagDocument> {
-    let (_alone, mut archiver) = work::own_archiver(context, &args.database, &args.archive, |_| {}).await?;
+async fn make_here(
+    context: &Context,
+    database: &DatabaseArgs,
+    args: &TagCreateArgs,
+    wanted: &TagRequest,
+) -> Result<TagDocument> {
+    let (_alone, mut archiver) = work::own_archiver(context, database, &args.archive, |_| {}).await?;
     // The first run on an archive has no base yet, and a tag without one could not be restored.
     archiver.catch_up().await?;
     let document = archiver.tag(wanted).await?;
@@ -146,7 +193,11 @@ async fn make_here(context: &Context, args: &TagCreateArgs, wanted: &TagRequest)
 }
 
 async fn list(context: &Context, args: &TagListArgs) -> Result<Verdict> {
-    let tags = context.archive(&args.archive).await?.tags().await?;
+    let archive = match args.source.source() {
+        Source::Group(of) => return group::list::run(context, &of).await,
+        Source::Archive(archive) => archive,
+    };
+    let tags = context.archive(&archive).await?.tags().await?;
     let out = &context.output;
     if out.is_json() {
         out.json(&Tags { tags: tags.iter().map(Into::into).collect() })?;
@@ -173,11 +224,10 @@ pub fn table(out: &Output, tags: &[TagDocument]) -> Table {
         ],
     );
     for tag in tags {
-        let note = match (tag.observed_only, tag.note.is_empty()) {
-            (false, _) => tag.note.clone(),
-            (true, true) => "(what was in the files)".to_owned(),
-            (true, false) => format!("{} (what was in the files)", tag.note),
-        };
+        let of = tag.group.as_ref().map(|of| format!("(of the group {})", of.name));
+        let observed = tag.observed_only.then(|| "(what was in the files)".to_owned());
+        let note = (!tag.note.is_empty()).then(|| tag.note.clone());
+        let note: Vec<_> = [note, observed, of].into_iter().flatten().collect();
         table.row([
             tag.name.clone(),
             tag.position.timeline.to_string(),
@@ -185,15 +235,19 @@ pub fn table(out: &Output, tags: &[TagDocument]) -> Table {
             tag.position.sequence.to_string(),
             text::short_time(tag.created),
             tag.expires.map_or_else(|| "never".to_owned(), text::short_time),
-            note,
+            note.join(" "),
         ]);
     }
     table
 }
 
 async fn delete(context: &Context, args: &TagDeleteArgs) -> Result<Verdict> {
+    let archive = match args.source.source() {
+        Source::Group(of) => return group::list::delete(context, &args.name, &of).await,
+        Source::Archive(archive) => archive,
+    };
     let name = tag::Name::parse(&args.name)?;
-    if !context.archive(&args.archive).await?.delete_tag(&name).await? {
+    if !context.archive(&archive).await?.delete_tag(&name).await? {
         return Err(Error::new(Code::TagUnknown, "deleting the tag").on(&args.name));
     }
     let out = &context.output;

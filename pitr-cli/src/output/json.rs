@@ -13,18 +13,20 @@
 //! | command | fields |
 //! |---|---|
 //! | `run --once` | `database`, `archive`, `position`: the end of the archive; with `--config` `databases`: each the same |
-//! | `config check` | `sources` (files and variables, in their order), `databases`: each `name`, `db`, `archive`, `key` (its id, or null), `state`, `interval_ms` |
+//! | `config check` | `sources` (files and variables, in their order), `databases`: each `name`, `db`, `group` (or null), `archive`, `key` (its id, or null), `state`, `interval_ms` |
 //! | `config show` | `sources`, `config`: all of it, as the file is written, without what may be secret |
 //! | `config schema` | the JSON schema of the file, also without `--json` |
 //! | `base` | `id`, `floor`: a position, `by`: `archiver` or `this process`; where a database has several archives also `archive` (its name), `archives`: the same of the others, `missing`: names of those in which it was not done |
 //! | `flush` | `position`, `by`; `archive`, `archives`, `missing` as for `base` |
 //! | `tag create` | `name`, `note`, `position`, `created`, `observed_only`, `expires` (null: never), `by`; `archive`, `archives`, `missing` as for `base` |
-//! | `tag list` | `tags`: each `name`, `note`, `position`, `created`, `observed_only`, `expires` |
+//! | `tag create --group` | `name`, `note`, `group`, `id`, `began`, `closed`, `held` (whether `before_tag` is configured), `expires`, `members`: each `database`, `archive` (its name), `position`, `observed_only`; `missing`: names of further archives that lack it |
+//! | `tag list` | `tags`: each `name`, `note`, `position`, `created`, `observed_only`, `expires`, and of a group `group`: `{name, id, databases, began, closed}` |
+//! | `tag list --group` | `group`, `tags`: each `name`, `note`, `id`, `began`, `closed` (null where incomplete), `complete`, `expires`, `members`: each `database`, `position`; `faults`: each `database`, `reason`; `unread`: each `database`, `error`: `{code, message, hint}` |
 //! | `prune` | `dry_run`, `at`, `window_from`, `window_to` (null while nothing was observed), `window_seconds`, `window_widened`, `condemned` (no longer part of the archive from now on) and `deleted`: `bases`, `files`, `unreferenced`, `tags`, `segments`, `manifests`, `leftovers`, each `{objects, bytes}`; `waiting`: `{objects, bytes}`, `due` (when the first of it is deleted), `holds` |
 //! | ... `.bases[]` | `id`, `timeline`, `created`, `floor` (a boundary), `bytes`, `keep`: the rules, each `{rule}` (`window`, `newest`, `last`, `hourly`, `daily`, `weekly`, `monthly`, `yearly`, `tag` with `name` and `tags`, `hold`), `drop` (absent, or `no-rule`, `serves-nothing`, `left-branch`) |
 //! | ... `.tags[]` | `name`, `timeline`, `boundary`, `expires`, `expired`, `base` |
 //! | ... `.timelines[]` | `timeline`, `kept`: each `from`, `to` (ordinals), `first`, `end` (boundaries), `segments`, `bytes`, `keep`; `dropped`: `{objects, bytes}`; `before`, `after`: what can be restored, each `from`, `to` (boundaries), `since` |
-//! | `tag delete` | `name`, `deleted`: true |
+//! | `tag delete` | `name`, `deleted`: true; with `--group` `group`, `name`, `deleted`: names of the archives |
 //! | `status` | `now`; `archiver`: null, or what the running archiver says (`database`, `archive`, `epoch`, `read`, `acknowledged`: positions, `unacknowledged_records`, `oldest_unacknowledged`, `caught_up`, `last_acknowledged`, `last_base`, `base`, `base_due`, `pinned_bytes`, `pin_delay`: `{pinned, p50, p99, p999, max}` in microseconds, or null, `barriers`, `waiting`); `lag_seconds`; `archive`: null, or `url`, `id`, `encrypted`, `timelines` |
 //! | ... `.archive.timelines[]` | `timeline`, `head`: a place with its `sequence`, `observed_through`, `last_base`, `segments`, `bytes`, `windows`: each `from`, `to` (places), `from_time`, `to_time`; `gaps`: each `at` (a place), `reason`, `noticed`, `detail` |
 //! | `list` | `timelines`, `bases`, `tags`, `barriers`, `segments`, `picture`: those asked for |
@@ -36,6 +38,10 @@
 //! | `log`, each line | `timeline`, `record`, `index` (of the operation in its record), `seen`, `unseen` (the look before, null where there was none), `wal`, `offset`, `sequence`, `column_family`: `{id, name}`, `operation`, `key`, `value` (or the end of a range), `withdrawn` |
 //! | `plan` | the plan: `archive`, `target`, `position`, `distance`, `time`, `base`, `segments`, `column_families`, `engine`: `{name, reason}` (`native`, `flush`, `bulk`), `flushes` (those that are laid down, where there are any): `[{column_family, manifest, edit, files, largest_sequence}]`, `ingestions` (those that are repeated, where there are any): `[{manifest, at, sequence, sequence_after, parts}]`, `wals`, `withdrawn`, `two_phase`, `write_policy` (`write-committed`, `write-prepared`, `write-unprepared` or null), `pending`: `[{name, operations, wal, record}]`, `download_bytes`, `disk_bytes`, `unlogged` (where writes without the log are tolerated): `[{column_family, flushed_before, as_of}]`, `notes` |
 //! | `restore` | the report: `into`, `position`, `base`, `marker`, `files`, `file_bytes`, `records`, `wal_bytes`, `recovered`, `notes`, `reused_file_bytes` and `reused_records` (what an interrupted restore had done already), in place also `aside` (where the directories are that were there) and `left_behind` (what lay in the database's own and is not RocksDB's), and `seconds` |
+//! | `plan --group` | `group`, `tag` (where that is the target): `{id, began, closed}`, `common`: `{from, to}`, in which all certainly were in these states, or null, `members`: each `database`, and `archive` and `plan`, or `error`: `{code, message, hint}`; where there is an error, the command ends with one, too |
+//! | `restore --group` | `group`, `members`: each `database`, `archive`, `report`; `seconds` |
+//! | `rollback --group` | `group`, `restored`: which side all are on, `members`: each `database`, `db`, `aside` (empty where it was on that side already) |
+//! | `settle --group` | `group`, `discarded`, `members`: each `database`, `directories` |
 //! | `rollback` | `db`, `aside`: where what it held is now |
 //! | `settle` | `discarded`: whether they were deleted, `directories` |
 //! | `verify` | `ok`, `findings`: each `severity`, `code`, `object`, `text`, `hint`; `checked`: `timelines`, `manifests`, `segments`, `records`, `bases`, `files`, `file_bytes`, `tags`, `garbage`: what is in the store and no part of the archive (`condemned`, `condemned_bytes`, `unreferenced`, `unreferenced_bytes`); with `--deep` also `deep`: `position`, `bases`, `compared` |

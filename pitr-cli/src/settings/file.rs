@@ -3,6 +3,7 @@
 //! Owns: every key's name, form and meaning; documentation comments here are the schema's descriptions. An unknown key is
 //! an error, everywhere. Refuses: defaults (the archiver's own), and what values mean together ([`super::jobs`]).
 
+mod groups;
 mod hooks;
 mod limits;
 mod retention;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    groups::Group,
     hooks::{Command, Hooks},
     limits::Limits,
     retention::Retention,
@@ -53,6 +55,9 @@ pub struct File {
     /// How small segments become large ones, for databases that do not say otherwise themselves
     #[serde(default, skip_serializing_if = "Merge::is_empty")]
     pub merge: Merge,
+    /// What is done for groups of databases as a whole, by the names that databases give as their `group`
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, Group>,
     /// The databases, each under a name of your choice: letters, digits, `-` and `_`
     #[serde(default)]
     pub databases: BTreeMap<String, Database>,
@@ -115,6 +120,10 @@ pub enum LogForm {
 pub struct Database {
     /// The database's directory: the one that holds the file CURRENT
     pub db: PathBuf,
+    /// The group that it belongs to, under a name of your choice: databases of one application, which are tagged and restored
+    /// together
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Where it is archived
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<Archive>,
@@ -196,9 +205,12 @@ mod tests {
             nice = 10
             [databases.orders]
             db = "/var/lib/orders"
+            group = "shop"
             archive = { url = "file:/a", key = "env:ORDERS_KEY" }
             tuning.poll = "250ms"
             retention = { window = "30d", last = 5, grace = "2d" }
+            [groups.shop]
+            before_tag = ["/usr/bin/hold", "shop"]
             [http]
             listen = "9598"
             ready_max_lag = "30s"

@@ -61,6 +61,7 @@ pub fn of(file: &File) -> Result<Vec<Job>> {
             .with("databases", "none")
             .hint("a database is written [databases.NAME]"));
     }
+    refuse_empty_groups(file)?;
     let mut jobs = Vec::new();
     let mut taken: BTreeMap<(&str, String), String> = BTreeMap::new();
     for (name, database) in &file.databases {
@@ -79,6 +80,15 @@ pub fn of(file: &File) -> Result<Vec<Job>> {
         jobs.extend(own);
     }
     Ok(jobs)
+}
+
+/// A section of a group that no database is in was most likely misspelt.
+fn refuse_empty_groups(file: &File) -> Result<()> {
+    let is_empty = |group: &&String| file.databases.values().all(|database| database.group.as_ref() != Some(group));
+    match file.groups.keys().find(is_empty) {
+        Some(group) => Err(refused(&format!("groups.{group}")).with("databases with this group", "none")),
+        None => Ok(()),
+    }
 }
 
 fn refused(what: &str) -> Error {
@@ -153,6 +163,9 @@ fn refuse_name(what: &str, name: &str) -> Result<()> {
 /// One for every archive of a database.
 fn of_database(name: &str, database: &Database, file: &File) -> Result<Vec<Job>> {
     refuse_name("databases", name)?;
+    if let Some(group) = &database.group {
+        refuse_name(&format!("databases.{name}.group"), group)?;
+    }
     let at = |what: &str| format!("databases.{name}.{what}");
     let paths = database.db_paths.iter().map(|path| ("db_paths", path));
     let paths = paths.chain([("db", &database.db)]).chain(database.state.iter().map(|path| ("state", path)));
@@ -337,6 +350,8 @@ mod tests {
             ("[databases.one]\ndb = \"/db/one\"".to_owned(), "none"),
             (format!("{ONE}[databases.one.archives.far]\nurl = \"file:/a/one\""), "archive.url"),
             (format!("{ONE}[databases.one.archives.\"a/b\"]\nurl = \"file:/a/two\""), "letters"),
+            (format!("{ONE}group = \"a b\""), "letters"),
+            (format!("{ONE}group = \"shop\"\n[groups.shops]"), "groups.shops"),
             (format!("{ONE}merge.grace = \"1m\""), "merge"),
             (format!("tuning.barrier_base_spacing = \"1h\"\n{ONE}"), "below"),
             (format!("tuning.interval = \"9999999d\"\n{ONE}"), "interval"),

@@ -6,11 +6,13 @@
 //! - [`schedule`]: cron expressions.
 //! - [`merge`]: how segments are merged.
 //! - [`limits`]: what the process may use of its machine.
+//! - [`groups`]: which databases are tagged and restored together.
 //! - [`jobs`]: what follows: one archiver's settings for every archive of every database.
 //!
 //! Refuses: to open a database, a store or an archive.
 
 pub mod file;
+pub mod groups;
 pub mod jobs;
 pub mod limits;
 pub mod merge;

@@ -60,6 +60,7 @@ fn figures(last_base: Option<Micros>, oldest: Option<Micros>) -> Figures {
         status: Status {
             database: "/var/lib/orders/db".to_owned(),
             archive: "s3://backups/orders".to_owned(),
+            archive_id: None,
             epoch: Epoch::default(),
             read: position(81_204),
             acknowledged: position(81_200),

@@ -33,7 +33,7 @@ use crate::{
 pub struct Inode(u64);
 
 impl Inode {
-    fn of(path: &Path) -> Result<Option<Self>> {
+    pub(crate) fn of(path: &Path) -> Result<Option<Self>> {
         match fs::symlink_metadata(path) {
             Ok(m) => Ok(Some(Self(m.ino()))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -232,8 +232,8 @@ pub fn end_interrupted(db: &Path) -> Result<Ended> {
     Ok(Ended::Nothing)
 }
 
-/// Empty where there is none.
-fn current_of(database: &Path) -> String {
+/// CURRENT of a database: a server that opens it writes another one. Empty where there is none.
+pub(crate) fn current_of(database: &Path) -> String {
     fs::read_to_string(database.join("CURRENT")).unwrap_or_default()
 }
 

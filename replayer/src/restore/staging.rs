@@ -99,6 +99,11 @@ fn below_root(place: &Path) -> Error {
     Error::new(Code::Usage, "reading the destination").on(place.display()).hint("name a directory below /")
 }
 
+/// Where `place` is built.
+pub(crate) fn built(place: &Path) -> Result<PathBuf> {
+    beside(place, BUILT)
+}
+
 /// Whether this very restore was interrupted before.
 pub(crate) fn is_begun(outermost: &[&Path], key: &Key) -> Result<bool> {
     for place in outermost {
@@ -139,6 +144,18 @@ impl Staging {
             key.put(&pair.staging)?;
         }
         Ok((staging, found))
+    }
+
+    /// The staging directories of a restore that was prepared and not published, or not all of it: those that are there.
+    pub fn prepared(places: &[&Path]) -> Result<Self> {
+        let mut pairs = Vec::new();
+        for place in outermost(places) {
+            let staging = beside(place, BUILT)?;
+            if staging.exists() {
+                pairs.push(Pair { place: place.to_path_buf(), _lock: lock(&staging)?, staging });
+            }
+        }
+        Ok(Self { pairs })
     }
 
     fn make_inner(&self, places: &[&Path]) -> Result<()> {
@@ -225,10 +242,9 @@ impl Staging {
         Ok(())
     }
 
-    /// Makes every directory durable and gives all their final names, the database directory (the first) last:
-    /// without it nothing looks like a database.
+    /// Gives all directories, which [`Staging::make_durable`] made durable, their final names, the database directory (the
+    /// first) last: without it nothing looks like a database.
     pub fn publish(&self) -> Result<()> {
-        self.make_durable()?;
         // The database's own directory last: with it, the restored database is there. Where it cannot be put in its place,
         // the others leave theirs again.
         for (published, pair) in self.pairs.iter().rev().enumerate() {

@@ -1,13 +1,10 @@
 //! Commands that are told what an archiver does.
 //!
-//! Owns: running them: the program itself, no shell, in a process group of its own, with what happened as JSON on its
-//! standard input, ended with its whole group when it takes too long. What only tells goes through a queue, one at a time
-//! and in order, so that a slow command holds up no archiver; what does not fit into the queue is said in the log.
+//! Owns: when they run ([`hook`] runs one). What only tells goes through a queue, one at a time and in order, so that a slow command holds up no archiver; what does not fit into the queue is said in the log.
 //! Refuses: to decide what is told, and to try again: a command that failed is a line in the log. Only before a base its
 //! failure counts: then the server is not at rest, and no base is taken.
 
 use std::{
-    process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,14 +15,11 @@ use pitr_archiver::{
     control::{Answer, Reloaded},
     observer::{Failure, Linking, Notice, Observer},
 };
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
-use tokio::{
-    io::AsyncWriteExt as _,
-    sync::{mpsc, oneshot, watch},
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    hook,
     settings::file::{Command, Hooks},
     web::chores::Chore,
 };
@@ -282,48 +276,6 @@ pub fn reloaded(changes: Reloaded) -> Answer {
 
 /// Runs one command to its end.
 async fn run(command: &Command, event: &str, told: &Told, patience: Duration) -> Result<()> {
-    let Some((program, arguments)) = command.0.split_first() else { return Ok(()) };
-    let failed = |found: String| {
-        Error::new(Code::HookFailed, "running a hook").on(program).with("event", event).with("found", found)
-    };
-    let input = serde_json::to_vec(told).map_err(|e| failed(e.to_string()))?;
-    let mut child = tokio::process::Command::new(program)
-        .args(arguments)
-        .env("PITR_EVENT", event)
-        .env("PITR_DATABASE", &told.database)
-        .env("PITR_ARCHIVE", &told.archive)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| failed(e.to_string()))?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let ended = tokio::time::timeout(patience, async {
-        if let Some(mut stdin) = child.stdin.take() {
-            // A command that does not read is no failure.
-            if let Err(e) = stdin.write_all(&input).await {
-                tracing::debug!(event, error = %e, "the hook did not read what it was told");
-            }
-        }
-        child.wait().await
-    })
-    .await;
-    match ended {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(failed(status.to_string())),
-        Ok(Err(e)) => Err(failed(e.to_string())),
-        Err(_) => {
-            // The group: a shell's children outlive the shell.
-            if let Some(group) = group
-                && let Err(e) = kill_process_group(group, Signal::KILL)
-            {
-                tracing::warn!(event, error = %e, "a hook that took too long could not be ended");
-            }
-            let reaped = child.wait().await;
-            tracing::debug!(event, ?reaped, "ended a hook");
-            Err(failed(format!("no end within {} s: ended", patience.as_secs_f64())))
-        }
-    }
+    let variables = [("PITR_DATABASE", told.database.as_str()), ("PITR_ARCHIVE", told.archive.as_str())];
+    hook::run(command, event, &variables, told, patience).await
 }

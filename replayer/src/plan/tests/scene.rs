@@ -384,6 +384,7 @@ impl Scene {
             note: String::new(),
             observed_only: false,
             expires: None,
+            group: None,
             nonce: Nonce([0; 16]),
             extra: Extra::new(),
         });

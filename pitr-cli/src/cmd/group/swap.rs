@@ -1,0 +1,136 @@
+//! `pitr rollback --group` and `pitr settle --group`: what follows a restore of a group in place.
+//!
+//! Owns: on which side each database is, and bringing all to the same one. Refuses: to begin where one cannot be swapped.
+
+use std::path::PathBuf;
+
+use pitr_archive::{Code, Error, Result};
+use pitr_replayer::{in_place, path_text};
+use serde::Serialize;
+
+use super::{Fault, load, refused};
+use crate::{
+    args::common::GroupArgs,
+    context::Context,
+    output::{
+        Verdict,
+        table::{Align, Table},
+    },
+    settings::groups::Member,
+};
+
+#[derive(Serialize)]
+struct RolledBack<'a> {
+    group: &'a str,
+    /// Whether the restored databases are in their places now, and not those from before.
+    restored: bool,
+    members: Vec<SwappedMember<'a>>,
+}
+
+#[derive(Serialize)]
+struct SwappedMember<'a> {
+    database: &'a str,
+    #[serde(serialize_with = "path_text::shown")]
+    db: PathBuf,
+    /// Where what it held is now; nothing where it was on the right side already.
+    #[serde(serialize_with = "path_text::all_shown")]
+    aside: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Settled<'a> {
+    group: &'a str,
+    discarded: bool,
+    members: Vec<SettledMember<'a>>,
+}
+
+#[derive(Serialize)]
+struct SettledMember<'a> {
+    database: &'a str,
+    #[serde(serialize_with = "path_text::all_shown")]
+    directories: Vec<PathBuf>,
+}
+
+/// Brings all databases of a group to the same side.
+pub fn rollback(context: &Context, of: &GroupArgs) -> Result<Verdict> {
+    let group = load(of)?;
+    let mut sides = Vec::new();
+    let mut faults = Vec::new();
+    for member in &group.members {
+        match in_place::holds_restored(&member.db) {
+            Ok(restored) => sides.push((member, restored)),
+            Err(e) => faults.push(Fault::of(&member.database, &e)),
+        }
+    }
+    if !faults.is_empty() {
+        return Err(refused(Code::GroupIncomplete, "rolling back the group", &group.name, &faults));
+    }
+    let back = sides.iter().any(|(_, restored)| *restored);
+    let mut members = Vec::new();
+    for (member, restored) in sides {
+        let Member { database, db, .. } = member;
+        let aside = match restored == back {
+            false => Vec::new(),
+            true => match in_place::rollback(db) {
+                Ok(swapped) => swapped.aside,
+                Err(e) => {
+                    let done: Vec<_> = members.iter().map(|done: &SwappedMember<'_>| done.database).collect();
+                    return Err(Error::new(Code::GroupUnfinished, "rolling back the group")
+                        .on(&group.name)
+                        .with("swapped", done.join(", "))
+                        .with(database.clone(), e));
+                }
+            },
+        };
+        members.push(SwappedMember { database, db: db.clone(), aside });
+    }
+    let out = &context.output;
+    if out.is_json() {
+        out.json(&RolledBack { group: &group.name, restored: !back, members })?;
+        return Ok(Verdict::Done);
+    }
+    let columns = [("database", Align::Left), ("directory", Align::Left), ("what it held is in", Align::Left)];
+    let mut table = Table::new(out, &columns);
+    for member in &members {
+        let aside: Vec<_> = member.aside.iter().map(|path| path.display().to_string()).collect();
+        let aside = if aside.is_empty() { "it was there already".to_owned() } else { aside.join(", ") };
+        table.row([member.database.to_owned(), member.db.display().to_string(), aside]);
+    }
+    out.line(match back {
+        true => "All databases of the group hold again what was there before the restore.",
+        false => "All databases of the group hold again what was restored.",
+    })?;
+    out.line(table.to_string())?;
+    Ok(Verdict::Done)
+}
+
+/// Ends the restores in place of all databases of a group; one that has nothing aside any more has ended.
+pub fn settle(context: &Context, discard: bool, of: &GroupArgs) -> Result<Verdict> {
+    let group = load(of)?;
+    let mut members = Vec::new();
+    let mut faults = Vec::new();
+    for Member { database, db, .. } in &group.members {
+        match if discard { in_place::discard(db) } else { in_place::keep(db) } {
+            Ok(directories) => members.push(SettledMember { database, directories }),
+            Err(e) => faults.push((database, e)),
+        }
+    }
+    let nothing = |(_, e): &(&String, Error)| e.code() == Code::NothingAside;
+    if members.is_empty() || !faults.iter().all(nothing) {
+        let faults: Vec<_> = faults.iter().map(|(database, e)| Fault::of(database, e)).collect();
+        let settled: Vec<_> = members.iter().map(|member| member.database).collect();
+        let e = refused(Code::GroupIncomplete, "settling the group", &group.name, &faults);
+        let e = if settled.is_empty() { e } else { e.with("settled", settled.join(", ")) };
+        return Err(e.hint("each one at fault is named above with its reason; the same command settles what is left"));
+    }
+    let out = &context.output;
+    if out.is_json() {
+        out.json(&Settled { group: &group.name, discarded: discard, members })?;
+        return Ok(Verdict::Done);
+    }
+    out.line(if discard { "Deleted what was set aside:" } else { "Left what was set aside where it is:" })?;
+    for directory in members.iter().flat_map(|member| &member.directories) {
+        out.line(format!("  {}", directory.display()))?;
+    }
+    Ok(Verdict::Done)
+}

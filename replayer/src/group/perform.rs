@@ -1,0 +1,162 @@
+//! Restores all databases of a group, or none.
+//!
+//! Owns: the order of effects. (1) Everything that can be refused is refused of all of them, before anything is touched; the
+//! present databases are locked from here on. (2) One after the other is prepared: complete, durable, not visible (each takes
+//! what the machine has, and the memory of one restore is the memory of all). (3) Only then they get their names, one directly
+//! after the other. What is prepared is noted durably ([`super::journal`]): a process that dies on the way leaves databases
+//! that are in their places and databases that stand ready, and the same restore goes on from there.
+//! Refuses: directories that two of the databases would share.
+
+use std::{path::Path, sync::Arc};
+
+use pitr_archive::{Code, Error, Result, catalog::archive::Archive, code::Retry};
+
+use super::journal::Journal;
+use crate::{
+    crash,
+    plan::RestorePlan,
+    progress::Progress,
+    restore::{
+        RestoreOptions, RestoreReport,
+        space::Needs,
+        steps::{Checked, Prepared, check},
+    },
+};
+
+/// A database of the group.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// Its name.
+    pub database: &'a str,
+    /// From where it comes.
+    pub archive: &'a Archive,
+    /// How.
+    pub plan: &'a RestorePlan,
+    /// Where to.
+    pub options: &'a RestoreOptions,
+}
+
+/// Restores them: what was done for each, in their order. `begins` is told before each, and answers who is told of it.
+///
+/// # Errors
+/// `group.incomplete` with everybody who stands in the way, before anything is touched; `group.unfinished` where some have
+/// their names and others could not get them: the same call goes on. Else what hinders one of them, as
+/// [`crate::restore::restore`] says it; nothing has its name then.
+pub async fn restore(
+    group: &str,
+    members: &[Member<'_>],
+    mut begins: impl FnMut(&str) -> Arc<dyn Progress>,
+) -> Result<Vec<RestoreReport>> {
+    let Some(first) = members.first() else { return Ok(Vec::new()) };
+    let into = std::path::absolute(&first.options.into)
+        .map_err(|e| pitr_archive::error::io("naming the destination", &first.options.into, e))?;
+    let mut journal = Journal::read(&into)?;
+    let checked = check_all(group, members, &journal).await?;
+    let mut prepared: Vec<Prepared<'_>> = Vec::new();
+    for (member, checked) in members.iter().zip(checked) {
+        match checked.prepare(begins(member.database)).await {
+            Ok(ready) => {
+                if let Some(entry) = ready.entry()? {
+                    journal.add(entry)?;
+                }
+                crash::point("group-prepared-one");
+                prepared.push(ready);
+            }
+            Err(e) => {
+                if e.code().retry() == Retry::Never {
+                    give_up(prepared, journal);
+                }
+                return Err(e.with("database", member.database));
+            }
+        }
+    }
+    crash::point("group-prepared");
+    publish(group, members, prepared, journal)
+}
+
+/// Everybody who stands in the way is named.
+async fn check_all<'a>(group: &str, members: &[Member<'a>], journal: &Journal) -> Result<Vec<Checked<'a>>> {
+    let mut checked = Vec::new();
+    let mut faults = Vec::new();
+    for member in members {
+        match check(member.archive, member.plan, member.options, journal).await {
+            Ok(one) => checked.push(one),
+            Err(e) => faults.push((member.database, e)),
+        }
+    }
+    if !faults.is_empty() {
+        let hint = match faults.as_slice() {
+            [(_, only)] => only.hint_text().to_owned(),
+            _ => Code::GroupIncomplete.hint().to_owned(),
+        };
+        let refused = Error::new(Code::GroupIncomplete, "restoring the group").on(group).hint(hint);
+        return Err(faults.into_iter().fold(refused, |refused, (database, e)| refused.with(database.to_owned(), e)));
+    }
+    let directories: Vec<_> = checked.iter().map(Checked::directories).collect();
+    refuse_shared(group, members, &directories)?;
+    let needs = checked.iter().try_fold(Needs::default(), |all, one| Ok::<_, Error>(all.and(one.needs()?)))?;
+    needs.refuse_too_large()?;
+    Ok(checked)
+}
+
+/// Databases that would lie in one another: with mapped paths they can.
+fn refuse_shared(group: &str, members: &[Member<'_>], directories: &[Vec<&Path>]) -> Result<()> {
+    let all: Vec<_> = members.iter().zip(directories).map(|(member, own)| (member.database, own)).collect();
+    for (position, (database, own)) in all.iter().enumerate() {
+        for (other, theirs) in all.iter().skip(position + 1) {
+            let met = own.iter().find(|one| theirs.iter().any(|two| one.starts_with(two) || two.starts_with(one)));
+            if let Some(shared) = met {
+                return Err(Error::new(Code::GroupIncomplete, "restoring the group")
+                    .on(group)
+                    .with((*database).to_owned(), format_args!("it would share {} with {other}", shared.display()))
+                    .hint("give each database a directory of its own; --map-path OLD=NEW maps what is below OLD"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing but names is left to be given: nothing waits in between, so that only a death of the process can come between two.
+fn publish(
+    group: &str,
+    members: &[Member<'_>],
+    mut prepared: Vec<Prepared<'_>>,
+    journal: Journal,
+) -> Result<Vec<RestoreReport>> {
+    for position in 0..prepared.len() {
+        let Some(one) = prepared.get_mut(position) else { break };
+        if let Err(e) = one.publish_or_stay() {
+            if position == 0 && e.code().retry() == Retry::Never {
+                give_up(prepared, journal);
+                return Err(e.with("database", members.first().map_or("", |member| member.database)));
+            }
+            let mut unfinished = Error::new(Code::GroupUnfinished, "putting the databases in their places").on(group);
+            for (at, member) in members.iter().enumerate() {
+                unfinished = match at.cmp(&position) {
+                    std::cmp::Ordering::Less => unfinished.with(member.database.to_owned(), "is in its place"),
+                    std::cmp::Ordering::Equal => unfinished.with(member.database.to_owned(), &e),
+                    std::cmp::Ordering::Greater => unfinished.with(member.database.to_owned(), "stands ready"),
+                };
+            }
+            return Err(unfinished);
+        }
+        crash::point("group-between");
+    }
+    crash::point("group-published");
+    if let Err(e) = journal.end() {
+        // All of them are in their places: what is left says so, and is believed only of the same restore.
+        tracing::warn!(error = %e, "the journal of the group's restore stays");
+    }
+    Ok(prepared.into_iter().map(Prepared::report).collect())
+}
+
+/// What stays in the way of one leaves nothing of the others.
+fn give_up(prepared: Vec<Prepared<'_>>, journal: Journal) {
+    let ended = prepared.into_iter().map(Prepared::discard).collect::<Result<Vec<()>>>().and_then(|_| journal.end());
+    if let Err(e) = ended {
+        tracing::warn!(error = %e, "what was prepared could not be removed; the next restore removes it");
+    }
+}
+
+#[cfg(test)]
+mod tests;
