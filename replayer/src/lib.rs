@@ -4,6 +4,7 @@
 //! - [`in_place`]: a restored database takes the place of the present one, and gives it back;
 //! - [`restore`]: performs a plan; [`finish`]: the only file that opens a restored database;
 //! - [`verify`]: every hash of an archive, and digests of two restores of one position; [`digest`]: those digests;
+//! - [`drill`]: a restore that is only tried, checked and reported; [`estimate`]: how long one takes, by what drills measured;
 //! - [`log`]: the archived records, decoded;
 //! - [`progress`]: how long work tells what it does.
 //!
@@ -13,6 +14,8 @@
 mod bulk;
 pub mod crash;
 pub mod digest;
+pub mod drill;
+pub mod estimate;
 pub mod finish;
 pub mod hold;
 pub mod in_place;

@@ -53,6 +53,7 @@ pub(crate) mod small_files;
 pub(crate) mod stages;
 pub(crate) mod staging;
 pub(crate) mod tabled;
+pub(crate) mod throwaway;
 pub(crate) mod wal;
 
 use files::{GiveUp, Job, blocking};

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use pitr_archive::{Code, Error, Result};
 use pitr_replayer::{
-    hold::Hold,
+    hold::holding,
     owner::Owner,
     restore::{Destination, Finish, PathMap, RestoreOptions, RestoreReport, restore},
 };
@@ -25,7 +25,7 @@ struct Restored {
 }
 
 /// Who restores, for people.
-fn holder() -> String {
+pub fn holder() -> String {
     let uname = rustix::system::uname();
     format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id())
 }
@@ -57,13 +57,8 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
         }
         report
     };
-    let report = match Hold::place(&archive, &plan, &*context.clock, &*context.random, &holder()).await {
-        Ok(hold) => hold.during(work, |e| tracing::warn!(error = %e, "what is read could not be held")).await?,
-        Err(e) => {
-            tracing::warn!(error = %e, "what is read cannot be held here: this relies on the grace period of pitr prune");
-            work.await?
-        }
-    };
+    let by = (&*context.clock, &*context.random);
+    let report = holding(&archive, &plan, by, &holder(), work).await?;
     let seconds = (context.clock.now().0 - began.0).max(0) as f64 / 1e6;
     let out = &context.output;
     if out.is_json() {
