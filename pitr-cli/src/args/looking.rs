@@ -10,8 +10,8 @@ use super::{common::ArchiveArgs, values};
 #[command(
     long_about = "List what an archive holds.\n\n\
         Timelines (histories; a restored database that goes on begins a new one), bases (copies that restores start \
-        from), tags, barriers (places that no restore can cross, each with its reason) and, summarised, the segments \
-        (the archived writes).",
+        from), tags, barriers (places that no restore can cross, each with its reason), summarised the segments (the \
+        archived writes), and reports of drills (`pitr drill`).",
     after_help = "Examples:\n  \
         pitr list --archive file:/var/backups/app\n  \
         pitr list bases tags --archive file:/var/backups/app\n  \
@@ -45,6 +45,8 @@ pub enum Listing {
     Barriers,
     /// The archived writes
     Segments,
+    /// Reports of drills, the newest hundred
+    Drills,
 }
 
 /// `pitr log`.

@@ -9,9 +9,10 @@ use pitr_archive::{
         archive::Archive,
         model::{Barrier, Catalog, Timeline},
         outline::Outline,
-        schema::{BaseDocument, SegmentSummary},
+        schema::{BaseDocument, DrillDocument, SegmentSummary},
     },
     clock::Micros,
+    code::Retry,
     ids::{BaseId, Boundary, FileNumber, Ordinal, SequenceNumber, TimelineId},
     segment::entry::BarrierReason,
 };
@@ -19,7 +20,10 @@ use serde::Serialize;
 
 use crate::{
     args::looking::{ListArgs, Listing},
-    cmd::tag::{self, ShownTag},
+    cmd::{
+        drill::shown::{self, ShownDrill},
+        tag::{self, ShownTag},
+    },
     context::Context,
     output::{
         LongList, Output, Verdict,
@@ -29,6 +33,8 @@ use crate::{
     },
 };
 
+/// So many reports of drills are shown, the newest.
+const DRILLS: usize = 100;
 /// Rows of one table: of more, each has its own widths, and is printed before the next one is filled.
 const ROWS: usize = 4096;
 
@@ -44,6 +50,8 @@ struct Listed<'a> {
     barriers: Option<Vec<ShownBarrier<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     segments: Option<Vec<Summed>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drills: Option<Vec<ShownDrill>>,
 }
 
 #[derive(Serialize)]
@@ -134,7 +142,8 @@ impl<'a> Selection<'a> {
 
 /// Lists. Of the segments, which can be millions, only a few are in memory at a time.
 pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
-    let all = [Listing::Timelines, Listing::Bases, Listing::Tags, Listing::Barriers, Listing::Segments];
+    let all =
+        [Listing::Timelines, Listing::Bases, Listing::Tags, Listing::Barriers, Listing::Segments, Listing::Drills];
     let mut wanted = if args.what.is_empty() && !args.segments { all.to_vec() } else { args.what.clone() };
     if args.segments && !wanted.contains(&Listing::Segments) {
         wanted.push(Listing::Segments);
@@ -156,12 +165,16 @@ pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
     }
     let selection = Selection { catalog, timeline: args.timeline };
     let out = &context.output;
+    let drills = match wanted.contains(&Listing::Drills) {
+        true => drills(&archive, &selection).await?,
+        false => Vec::new(),
+    };
     let summed = match wanted.contains(&Listing::Segments) && !args.segments {
         true => Some(summed(&archive, &outline, &selection).await?),
         false => None,
     };
     if out.is_json() {
-        let listed = as_json(&selection, &wanted, summed);
+        let listed = as_json(&selection, &wanted, summed, &drills);
         if !args.segments {
             out.json(&listed)?;
             return Ok(Verdict::Done);
@@ -189,6 +202,7 @@ pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
                 Some(summed) => summary(out, summed),
                 None => segments(out, &archive, &outline, &selection).await?,
             },
+            Listing::Drills => shown::table(out, &drills),
         };
         out.line(if table.is_empty() { out.faint("none") } else { table.to_string() })?;
     }
@@ -202,10 +216,35 @@ const fn title(what: Listing) -> &'static str {
         Listing::Tags => "Tags",
         Listing::Barriers => "Barriers",
         Listing::Segments => "Segments",
+        Listing::Drills => "Drills",
     }
 }
 
-fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], summed: Option<Vec<Summed>>) -> Listed<'a> {
+/// The newest reports, in order of time. One that cannot be read is said.
+async fn drills(archive: &Archive, selection: &Selection<'_>) -> Result<Vec<DrillDocument>> {
+    let mut drills = Vec::new();
+    for read in archive.newest_drills(DRILLS).await? {
+        match read {
+            Ok(drill) => drills.push(drill),
+            Err(e) if e.code().retry() == Retry::Later => return Err(e),
+            Err(e) => tracing::warn!(code = e.code().name(), "damaged: {e}"),
+        }
+    }
+    let of_timeline = |drill: &DrillDocument| {
+        let timeline = drill.plan.as_ref().map(|plan| plan.position.timeline);
+        selection.timeline.is_none_or(|id| timeline == Some(id))
+    };
+    drills.retain(of_timeline);
+    drills.reverse();
+    Ok(drills)
+}
+
+fn as_json<'a>(
+    selection: &Selection<'a>,
+    wanted: &[Listing],
+    summed: Option<Vec<Summed>>,
+    drills: &[DrillDocument],
+) -> Listed<'a> {
     let is = |what| wanted.contains(&what);
     Listed {
         timelines: is(Listing::Timelines)
@@ -219,6 +258,7 @@ fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], summed: Option<Vec
             selection.timelines().flat_map(|t| t.barriers().iter().map(|b| shown_barrier(t.id(), b))).collect()
         }),
         segments: summed,
+        drills: is(Listing::Drills).then(|| drills.iter().map(Into::into).collect()),
     }
 }
 

@@ -2,12 +2,15 @@
 
 use pitr_archive::Result;
 use pitr_replayer::{
+    estimate::Estimate,
     plan::{CrossIngest, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan, engine::EngineChoice},
     target::Target,
 };
+use serde::Serialize;
 
 use crate::{
     args::restoring::{EngineArg, InsideEventArg, PlanArgs, PlanningArgs, TargetArgs},
+    cmd::takes,
     context::Context,
     output::{
         Output, Verdict,
@@ -16,17 +19,25 @@ use crate::{
     },
 };
 
+#[derive(Serialize)]
+struct Planned<'a> {
+    #[serde(flatten)]
+    plan: &'a RestorePlan,
+    estimate: Estimate,
+}
+
 /// Shows it.
 pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
     let target = target(context, &args.target)?;
     let archive = context.archive(&args.archive).await?;
     let plan = context.plan(&archive, &target, &options(&args.planning)).await?;
+    let estimate = takes::takes(&archive, &plan).await;
     let out = &context.output;
     if out.is_json() {
-        out.json(&plan)?;
+        out.json(&Planned { plan: &plan, estimate })?;
         return Ok(Verdict::Done);
     }
-    show(out, &plan)?;
+    show(out, &plan, &estimate)?;
     if args.full {
         show_parts(out, &plan)?;
     }
@@ -73,7 +84,7 @@ pub fn arrives(position: &PlannedPosition) -> String {
 }
 
 /// The plan for people.
-pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
+pub fn show(out: &Output, plan: &RestorePlan, estimate: &Estimate) -> Result<()> {
     let distance = match plan.distance.exact {
         true => out.good("exactly what was asked for"),
         false => out.warn(&plan.distance.text),
@@ -106,6 +117,7 @@ pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
         ("engine", format!("{}: {}", text::name(plan.engine.name), plan.engine.reason)),
         ("reads", format!("{} at most", text::bytes(plan.download_bytes))),
         ("needs on disk", text::bytes(plan.disk_bytes)),
+        ("takes", takes::shown(estimate)),
     ];
     if !plan.column_families.is_empty() {
         let edits = plan.column_families.iter().map(|e| format!("{} {}", e.name, text::name(e.change)));

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use pitr_archive::{Code, Error, Result};
 use pitr_replayer::{
+    estimate::Estimate,
     hold::holding,
     owner::Owner,
     restore::{Destination, Finish, PathMap, RestoreOptions, RestoreReport, restore},
@@ -12,7 +13,10 @@ use serde::Serialize;
 
 use crate::{
     args::restoring::RestoreArgs,
-    cmd::plan::{arrives, note, options, target},
+    cmd::{
+        plan::{arrives, note, options, target},
+        takes,
+    },
     context::Context,
     output::{Verdict, table, text},
 };
@@ -22,6 +26,7 @@ struct Restored {
     #[serde(flatten)]
     report: RestoreReport,
     seconds: f64,
+    estimate: Estimate,
 }
 
 /// Who restores, for people.
@@ -50,6 +55,10 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     }
     let archive = context.archive(&args.archive).await?;
     let plan = context.plan(&archive, &target, &options(&args.planning)).await?;
+    let estimate = takes::takes(&archive, &plan).await;
+    if context.output.is_terminal() && !context.output.is_json() {
+        context.output.line(format!("Restoring to {}: takes {}", arrives(&plan.position), takes::shown(&estimate)))?;
+    }
     let work = async {
         let report = restore(&archive, &plan, &wanted, Arc::new(context.bars())).await;
         if report.is_ok() {
@@ -62,7 +71,7 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     let seconds = (context.clock.now().0 - began.0).max(0) as f64 / 1e6;
     let out = &context.output;
     if out.is_json() {
-        out.json(&Restored { report, seconds })?;
+        out.json(&Restored { report, seconds, estimate })?;
         return Ok(Verdict::Done);
     }
     let state = match report.recovered {
@@ -83,7 +92,10 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
                 text::bytes(report.wal_bytes)
             ),
         ),
-        ("took", text::duration(Duration::from_secs_f64(seconds))),
+        (
+            "took",
+            format!("{}; estimated: {}", text::duration(Duration::from_secs_f64(seconds)), takes::shown(&estimate)),
+        ),
     ];
     if report.reused_file_bytes + report.reused_records > 0 {
         let (bytes, records) = (text::bytes(report.reused_file_bytes), text::count(report.reused_records, "record"));

@@ -1,13 +1,11 @@
 //! Commands that are told what an archiver does.
 //!
-//! Owns: running them: the program itself, no shell, in a process group of its own, with what happened as JSON on its
-//! standard input, ended with its whole group when it takes too long. What only tells goes through a queue, one at a time
+//! Owns: running them ([`Program`]), with what happened as JSON on their standard input. What only tells goes through a queue, one at a time
 //! and in order, so that a slow command holds up no archiver; what does not fit into the queue is said in the log.
 //! Refuses: to decide what is told, and to try again: a command that failed is a line in the log. Only before a base its
 //! failure counts: then the server is not at rest, and no base is taken.
 
 use std::{
-    process::Stdio,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,14 +16,12 @@ use pitr_archiver::{
     control::{Answer, Reloaded},
     observer::{Failure, Linking, Notice, Observer},
 };
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
-use tokio::{
-    io::AsyncWriteExt as _,
-    sync::{mpsc, oneshot, watch},
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    cmd::drill::shown::ShownDrill,
+    program::{Ended, Program},
     settings::file::{Command, Hooks},
     web::chores::Chore,
 };
@@ -96,6 +92,10 @@ enum What {
         linking: Option<Linking>,
     },
     Verified(Verified),
+    Drilled {
+        event: &'static str,
+        drill: Box<ShownDrill>,
+    },
     Failed {
         event: &'static str,
         chore: &'static str,
@@ -173,6 +173,7 @@ impl Hooked {
             "after-base" => &hooks.after_base,
             "barrier" => &hooks.on_barrier,
             "verified" => &hooks.after_verify,
+            "drilled" => &hooks.after_drill,
             _ => &hooks.on_failure,
         };
         (command.clone(), hooks.timeout.map_or(PATIENCE, |v| v.0))
@@ -208,6 +209,12 @@ impl Hooked {
             let event = "schedule-failed";
             self.tell(event, What::Failed { event, chore: chore.name(), failure: e.into() });
         }
+    }
+
+    /// A drill ended.
+    pub fn drilled(&self, drill: ShownDrill) {
+        let event = "drilled";
+        self.tell(event, What::Drilled { event, drill: Box::new(drill) });
     }
 
     /// A verification ended.
@@ -287,43 +294,16 @@ async fn run(command: &Command, event: &str, told: &Told, patience: Duration) ->
         Error::new(Code::HookFailed, "running a hook").on(program).with("event", event).with("found", found)
     };
     let input = serde_json::to_vec(told).map_err(|e| failed(e.to_string()))?;
-    let mut child = tokio::process::Command::new(program)
-        .args(arguments)
-        .env("PITR_EVENT", event)
-        .env("PITR_DATABASE", &told.database)
-        .env("PITR_ARCHIVE", &told.archive)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| failed(e.to_string()))?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let ended = tokio::time::timeout(patience, async {
-        if let Some(mut stdin) = child.stdin.take() {
-            // A command that does not read is no failure.
-            if let Err(e) = stdin.write_all(&input).await {
-                tracing::debug!(event, error = %e, "the hook did not read what it was told");
-            }
-        }
-        child.wait().await
-    })
-    .await;
-    match ended {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(Ok(status)) => Err(failed(status.to_string())),
-        Ok(Err(e)) => Err(failed(e.to_string())),
-        Err(_) => {
-            // The group: a shell's children outlive the shell.
-            if let Some(group) = group
-                && let Err(e) = kill_process_group(group, Signal::KILL)
-            {
-                tracing::warn!(event, error = %e, "a hook that took too long could not be ended");
-            }
-            let reaped = child.wait().await;
-            tracing::debug!(event, ?reaped, "ended a hook");
-            Err(failed(format!("no end within {} s: ended", patience.as_secs_f64())))
-        }
+    let environment = vec![
+        ("PITR_EVENT", event.into()),
+        ("PITR_DATABASE", told.database.clone().into()),
+        ("PITR_ARCHIVE", told.archive.clone().into()),
+    ];
+    let program = Program { path: program, arguments, environment, input };
+    match program.run(patience).await {
+        Ok(Ended::Itself(status)) if status.success() => Ok(()),
+        Ok(Ended::Itself(status)) => Err(failed(status.to_string())),
+        Ok(Ended::Late) => Err(failed(format!("no end within {} s: ended", patience.as_secs_f64()))),
+        Err(e) => Err(failed(e.to_string())),
     }
 }
