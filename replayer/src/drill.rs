@@ -155,8 +155,9 @@ pub async fn drill(archive: &Archive, options: &DrillOptions, tools: &Tools) -> 
         Err(e) => Some(e),
     };
     let kept = match options.after {
-        After::Keep => Some(scratch.keep()?),
-        After::Remove => {
+        // What came to no database is not worth looking into.
+        After::Keep if scratch.database().exists() => Some(scratch.keep()?),
+        After::Keep | After::Remove => {
             blocking(move || scratch.remove()).await.unwrap_or_else(|e| tracing::warn!("{e}"));
             None
         }
