@@ -354,6 +354,15 @@ fn readiness_has_a_reason_for_everything_that_is_not_protected() {
         damaged.panels[0].chores.note(Chore::Verify, now(), Err(&e));
         assert_eq!(reasons(&damaged), expected);
     }
+    let mut drilled = fresh();
+    for (code, expected) in [
+        (Code::DestinationTooSmall, &[][..]),
+        (Code::DrillFailed, &["orders drill"]),
+        (Code::ObjectDamaged, &["orders drill"]),
+    ] {
+        drilled.panels[0].chores.note(Chore::Drill, now(), Err(&pitr_archive::Error::new(code, "drilling")));
+        assert_eq!(reasons(&drilled), expected);
+    }
 }
 
 #[test]
