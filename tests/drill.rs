@@ -315,8 +315,9 @@ fn the_operators_check_sees_the_database_and_has_the_last_word() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_that_holds_something_else_than_in_an_earlier_drill_fails() {
     let site = Site::new();
-    site.write(0, 50);
-    let first = site.passes(&["--to-record", "40"]);
+    site.write(0, 20);
+    site.write(20, 50);
+    let first = site.passes(&["--to-record", "60"]);
     let archive = site.archive().await;
     let id: BaseId = first["id"].as_str().unwrap().parse().unwrap();
     let good = archive.get_drill(&id).await.unwrap().unwrap();
@@ -326,11 +327,11 @@ async fn a_position_that_holds_something_else_than_in_an_earlier_drill_fails() {
     other.nonce = Nonce([9; 16]);
     other.checked.column_families[0].hash = ContentHash([1; 32]);
     write(&archive, &other).await;
-    let report = site.fails(&["--to-record", "40"], "drill.failed", 1);
+    let report = site.fails(&["--to-record", "60"], "drill.failed", 1);
     let text = report["failure"]["text"].as_str().unwrap();
     assert!(text.contains("accounts") && text.contains(&other.id.to_string()), "{text}");
     // Another position has nothing to do with it.
-    assert_eq!(site.passes(&["--to-record", "41"])["checked"]["same_as"], Value::Null);
+    assert_eq!(site.passes(&["--to-record", "61"])["checked"]["same_as"], Value::Null);
 }
 
 async fn write(archive: &Archive, report: &DrillDocument) {

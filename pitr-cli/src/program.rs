@@ -78,10 +78,12 @@ impl Program<'_> {
         })
         .await;
         match ended {
-            Ok(status) => {
+            Ok(Ok(status)) => {
                 group.0 = None;
-                status.map(Ended::Itself)
+                Ok(Ended::Itself(status))
             }
+            // It may still run.
+            Ok(Err(e)) => Err(e),
             Err(_) => {
                 drop(group);
                 let reaped = child.wait().await;

@@ -357,9 +357,12 @@ fn restores_are_drilled_by_the_clock_and_what_came_of_them_is_told() {
     let scratch = path(dir.path(), "scratch");
     fs::create_dir(&scratch).expect("a directory");
     let ok = hook(dir.path(), "ok", "");
-    let check = |name: &str, body: &str| hook(dir.path(), name, &format!("test -f \"$PITR_DRILL_DB/CURRENT\" || exit 9\n{body}"));
+    let check = |name: &str, body: &str| {
+        hook(dir.path(), name, &format!("test -f \"$PITR_DRILL_DB/CURRENT\" || exit 9\n{body}"))
+    };
     let [accepts, refuses, hangs] =
-        [("accepts", "exit 0"), ("refuses", "exit 3"), ("hangs", "touch \"$0.began\"; sleep 1000")].map(|(name, body)| check(name, body));
+        [("accepts", "exit 0"), ("refuses", "exit 3"), ("hangs", "touch \"$0.began\"; sleep 1000")]
+            .map(|(name, body)| check(name, body));
     let more = |check: &str| {
         format!(
             "[tuning]\ninterval = \"50ms\"\n[hooks]\non_failure = [\"{ok}\"]\nafter_drill = [\"{ok}\"]\n\
@@ -388,7 +391,8 @@ fn restores_are_drilled_by_the_clock_and_what_came_of_them_is_told() {
     until("a refusal", || told().contains("\"code\":\"drill.check-failed\"").then_some(()));
     until("the failure is told", || {
         let said = told();
-        let failed = said.lines().find(|line| line.starts_with("schedule-failed one") && line.contains("drill.check-failed"))?;
+        let failed =
+            said.lines().find(|line| line.starts_with("schedule-failed one") && line.contains("drill.check-failed"))?;
         failed.contains("\"chore\":\"drill\"").then_some(())
     });
 

@@ -29,7 +29,8 @@ use super::{
         pitr drill --archive file:/var/backups/app\n  \
         pitr drill --to-latest --archive s3://bucket/app --scratch /var/tmp --check /usr/local/bin/check-db --quick\n  \
         pitr drill --to-record 4711 --archive file:/var/backups/app --keep\n  \
-        pitr drill --archive s3://bucket/app --json | jq '.verdict, .restore_seconds'"
+        pitr drill --archive s3://bucket/app --json | jq '.verdict, .restore_seconds'",
+    mut_group("TargetArgs", |target| target.required(false))
 )]
 pub struct DrillArgs {
     /// The target; drawn at random without one.

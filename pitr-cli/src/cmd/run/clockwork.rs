@@ -174,8 +174,10 @@ async fn perform(clockwork: &Clockwork, chore: Chore, due: &Due) -> Result<()> {
                         drill::perform(&context, &archive, asked, Arc::new(Silent)).await
                     };
                     tokio::select! {
-                        drilled = drilling => drilled,
+                        // What fails because the service ends is no failure of the drill.
+                        biased;
                         _ = ended => Err(Error::new(Code::Interrupted, "drilling a restore")),
+                        drilled = drilling => drilled,
                     }
                 })
             });
