@@ -244,6 +244,13 @@ fn a_target_that_cannot_be_reached_is_an_answer_and_no_failed_drill() {
     assert_eq!(output.status.code(), Some(3));
     assert!(site.drills().is_empty());
     site.nothing_is_left();
+    // That nothing at all can be restored is none: somebody must hear of it.
+    fs::remove_dir_all(site.path("archive/bases")).unwrap();
+    for wanted in [&["--to-latest"][..], &[]] {
+        let report = site.fails(wanted, "target.before-start", 3);
+        assert_eq!((&report["verdict"], &report["position"]), (&"failed".into(), &Value::Null));
+    }
+    assert_eq!(site.drills().len(), 2);
     let output = finish(&mut site.pitr("drill", &["--scratch", text(&site.path("nowhere"))]));
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
 }

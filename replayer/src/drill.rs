@@ -175,11 +175,16 @@ pub async fn drill(archive: &Archive, options: &DrillOptions, tools: &Tools) -> 
     Ok(Drilled { report, failure, unwritten, kept })
 }
 
-/// Whether nothing was drilled: an interrupt, or the answer that a target which somebody named cannot be reached.
+/// Whether nothing was drilled: an interrupt, a mistake of whoever asked, or the answer that a position which somebody named
+/// cannot be reached. That nothing at all can be restored is a failed drill.
 fn is_answer(e: &Error, wanted: &Wanted, draft: &Draft) -> bool {
-    let planned = draft.plan.is_some();
-    let about_target = matches!(wanted, Wanted::Given(_)) && matches!(e.code().exit(), Exit::Target | Exit::Usage);
-    e.code() == Code::Interrupted || !planned && about_target
+    let named = matches!(wanted, Wanted::Given(target) if *target != Target::Latest);
+    let refused = match e.code().exit() {
+        Exit::Usage => true,
+        Exit::Target => named,
+        _ => false,
+    };
+    e.code() == Code::Interrupted || draft.plan.is_none() && refused
 }
 
 /// Earlier reports, the newest first. One that cannot be read is said: it tells nothing.
