@@ -12,8 +12,8 @@ use pitr_archive::{
 /// alone names no position: the running hash does.
 pub fn same_position<'a>(earlier: &'a [DrillDocument], position: &Position) -> Option<&'a DrillDocument> {
     let at = |p: &Position| (p.timeline, p.boundary, p.hash);
-    let read = earlier.iter().filter(|drill| drill.went_well() && !drill.checked.column_families.is_empty());
-    read.into_iter().find(|drill| drill.plan.as_ref().is_some_and(|plan| at(&plan.position) == at(position)))
+    let mut read = earlier.iter().filter(|drill| drill.went_well() && !drill.checked.column_families.is_empty());
+    read.find(|drill| drill.plan.as_ref().is_some_and(|plan| at(&plan.position) == at(position)))
 }
 
 /// Whether both hold the same, but for what may vary.
