@@ -93,7 +93,7 @@ impl Site {
     }
 
     fn pitr(&self, verb: &str, args: &[&str]) -> std::process::Command {
-        let mut command = pitr([verb].into_iter());
+        let mut command = pitr([verb]);
         command.args(["--archive", &url(&self.path("archive"))]);
         if self.keyed {
             command.args(["--key-file", text(&self.path("key"))]);
