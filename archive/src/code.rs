@@ -194,6 +194,8 @@ codes! {
     SequenceMismatch = "restore.sequence-mismatch", Integrity, Critical, Never, "the restored database's latest sequence number is not the planned one", "the restored copy is kept aside and must not be used; please report this";
     IngestionDiffers = "restore.ingestion-differs", Target, Error, Never, "an ingestion cannot be repeated as the source did it", "restore to a position behind the next base, or before the ingestion: pitr plan without --cross-ingest names the nearest ones";
     // Checks.
+    DrillFailed = "drill.failed", Damage, Critical, Never, "the restored database is not what it should be", "what differs is named above: pitr verify tells whether the archive is whole; the position can be drilled again with --to-record, and looked at with --keep";
+    DrillRefused = "drill.check-failed", Damage, Error, Never, "the check command did not accept the restored database", "its own words are above or in the log; --keep leaves the restored database for a look at it";
     VerifyFailed = "verify.damage", Damage, Critical, Never, "the check found damage or a gap", "each finding is listed above";
     // Commands.
     Usage = "usage", Usage, Error, Never, "the command cannot be carried out as given", "see --help, which has examples";

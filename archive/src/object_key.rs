@@ -76,6 +76,11 @@ impl ObjectKey {
         Self(format!("holds/{id}.doc"))
     }
 
+    /// The report of a drill; `id` is time and random.
+    pub fn drill(id: &BaseId) -> Self {
+        Self(format!("drills/{id}.doc"))
+    }
+
     /// A base's description.
     pub fn base(id: &BaseId) -> Self {
         Self(format!("bases/{id}.doc"))
@@ -197,6 +202,8 @@ pub mod prefix {
     pub const CONDEMNED: &str = "condemned/";
     /// Restores under way.
     pub const HOLDS: &str = "holds/";
+    /// Reports of drills.
+    pub const DRILLS: &str = "drills/";
     /// What the store's self-test writes.
     pub const PROBE: &str = "probe/";
 

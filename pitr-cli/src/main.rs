@@ -11,7 +11,7 @@
 //! - [`logging`]: the log on standard error.
 //! - [`web`]: a service seen from outside: metrics, health, a page for people.
 //! - [`systemd`]: what the service manager is told.
-//! - [`memory`]: what the allocator keeps.
+//! - [`memory`]: what the allocator keeps. [`program`]: somebody else's program, run to its end.
 //!
 //! This file is one match over the commands, and how the process exits.
 
@@ -28,6 +28,7 @@ mod interrupt;
 mod logging;
 mod memory;
 mod output;
+mod program;
 mod settings;
 mod systemd;
 mod web;
@@ -108,6 +109,7 @@ async fn run(context: &Context, command: &Command) -> Result<Verdict> {
         Command::Restore(args) => cmd::restore::run(context, args).await,
         Command::Rollback(args) => cmd::swap::rollback(context, args),
         Command::Settle(args) => cmd::swap::settle(context, args),
+        Command::Drill(args) => cmd::drill::run(context, args).await,
         Command::Verify(args) => cmd::verify::run(context, args).await,
         Command::Prune(args) => cmd::prune::run(context, args).await,
         Command::Check(args) => cmd::check::run(context, args).await,

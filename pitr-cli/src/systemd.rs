@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::{
         settings::{
-            file::{Hooks, Schedule},
+            file::{Drill, Hooks, Schedule},
             jobs::Job,
         },
         web::board::Limits,
@@ -146,6 +146,7 @@ mod tests {
             url: format!("file:/a/{name}"),
             key: None,
             schedule: Schedule::default(),
+            drill: Drill::default(),
             hooks: Hooks::default(),
             retention: None,
         };

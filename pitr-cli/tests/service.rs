@@ -350,6 +350,64 @@ fn whoever_is_told_of_failures_is_told_of_scheduled_ones_too() {
 }
 
 #[test]
+fn restores_are_drilled_by_the_clock_and_what_came_of_them_is_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let db = database(dir.path(), "one");
+    let told = || fs::read_to_string(dir.path().join("told")).unwrap_or_default();
+    let scratch = path(dir.path(), "scratch");
+    fs::create_dir(&scratch).expect("a directory");
+    let ok = hook(dir.path(), "ok", "");
+    let check = |name: &str, body: &str| {
+        hook(dir.path(), name, &format!("test -f \"$PITR_DRILL_DB/CURRENT\" || exit 9\n{body}"))
+    };
+    let [accepts, refuses, hangs] =
+        [("accepts", "exit 0"), ("refuses", "exit 3"), ("hangs", "touch \"$0.began\"; sleep 1000")]
+            .map(|(name, body)| check(name, body));
+    let more = |check: &str| {
+        format!(
+            "[tuning]\ninterval = \"50ms\"\n[hooks]\non_failure = [\"{ok}\"]\nafter_drill = [\"{ok}\"]\n\
+             [schedule]\ndrill = \"* * * * * *\"\n[drill]\nscratch = \"{scratch}\"\ntarget = \"latest\"\ncheck = [\"{check}\"]\n"
+        )
+    };
+    let file = configuration(dir.path(), &["one"], &more(&accepts));
+    let service = Service::start(&["run", "--config", &file]);
+    // Before the first base there is nothing to restore: that is told, and the next one goes well.
+    until("a drill that passed", || told().contains("\"verdict\":\"passed\"").then_some(()));
+    let said = told();
+    assert!(said.contains("drilled one {\"database\":\"one\"") && said.contains("\"restore_seconds\":"), "{said}");
+    let archive = format!("file:{}", path(dir.path(), "one-archive"));
+    let drills = || -> Vec<Value> {
+        let listed = json(&run(&["list", "drills", "--json", "--archive", &archive]));
+        listed["drills"].as_array().expect("a list").clone()
+    };
+    let passed = until("its report", || drills().into_iter().find(|drill| drill["verdict"] == "passed"));
+    assert_eq!((&passed["target"]["chosen"], &passed["checked"]["command"]), (&"latest".into(), &"accepts".into()));
+    db.put("second", "1").expect("a write");
+
+    configuration(dir.path(), &["one"], &more(&refuses));
+    let reloaded = json(&run(&["reload", "--config", &file, "--json"]));
+    let what: Vec<_> = reloaded["changes"].as_array().expect("changes").iter().map(|c| &c["what"]).collect();
+    assert_eq!(what, ["drill"]);
+    until("a refusal", || told().contains("\"code\":\"drill.check-failed\"").then_some(()));
+    until("the failure is told", || {
+        let said = told();
+        let failed =
+            said.lines().find(|line| line.starts_with("schedule-failed one") && line.contains("drill.check-failed"))?;
+        failed.contains("\"chore\":\"drill\"").then_some(())
+    });
+
+    // A drill that is under way when the service ends holds it up for no time, and leaves nothing.
+    configuration(dir.path(), &["one"], &more(&hangs));
+    json(&run(&["reload", "--config", &file, "--json"]));
+    until("the check hangs", || dir.path().join("hangs.began").exists().then_some(()));
+    let began = std::time::Instant::now();
+    let ended = service.stop();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(fs::read_dir(&scratch).expect("a directory").count(), 0);
+}
+
+#[test]
 fn a_server_that_is_being_brought_to_rest_when_the_service_ends_is_told_to_go_on() {
     let dir = tempfile::tempdir().expect("a directory");
     let _db = database(dir.path(), "one");

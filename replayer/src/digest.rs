@@ -40,12 +40,16 @@ pub struct DatabaseDigest {
 
 /// Opens a copy that may be thrown away, and reads all of it. The open changes the directory.
 pub fn digest(copy: &OpenSpec, progress: &dyn Progress) -> Result<DatabaseDigest> {
-    let opened = Opened::open(copy)?;
+    of_opened(&Opened::open(copy)?, copy, progress)
+}
+
+/// Reads all of a copy that is open.
+pub(crate) fn of_opened(opened: &Opened, copy: &OpenSpec, progress: &dyn Progress) -> Result<DatabaseDigest> {
     progress.begin(Phase::Digest, None);
     let column_families = copy
         .families
         .iter()
-        .map(|family| Ok((family.name.clone(), of_family(&opened, copy, &family.name, progress)?)))
+        .map(|family| Ok((family.name.clone(), of_family(opened, copy, &family.name, progress)?)))
         .collect::<Result<_>>()?;
     progress.end(Phase::Digest);
     Ok(DatabaseDigest { column_families, sequence: opened.latest_sequence() })

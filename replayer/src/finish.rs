@@ -177,6 +177,18 @@ impl Opened {
         ingest().map_err(|e| Error::new(Code::IngestionDiffers, "ingesting").on(path.display()).because(e))
     }
 
+    /// Reads every block of every live file and compares its checksum.
+    ///
+    /// # Errors
+    /// RocksDB's own words.
+    pub(crate) fn verify_checksums(&self) -> std::result::Result<(), String> {
+        let mut error = std::ptr::null_mut();
+        // SAFETY: the database is open for as long as the call lasts, and `error` is a valid place for a message that we own
+        // afterwards.
+        unsafe { ffi::rocksdb_verify_checksum(self.db.as_raw_ptr(), &mut error) };
+        if error.is_null() { Ok(()) } else { Err(taken(error)) }
+    }
+
     /// RocksDB's latest sequence number.
     pub fn latest_sequence(&self) -> SequenceNumber {
         SequenceNumber::new(self.db.latest_sequence_number())
@@ -241,13 +253,24 @@ fn with_text(base: &Options, text: &str) -> Result<Options> {
     if error.is_null() {
         return Ok(changed);
     }
+    Err(fault(taken(error)))
+}
+
+/// A message of RocksDB's, which is ours from now on.
+fn taken(error: *mut std::ffi::c_char) -> String {
     // SAFETY: RocksDB gave a string that ends with a zero and that we free with its own function.
-    let message = unsafe {
+    unsafe {
         let message = CStr::from_ptr(error).to_string_lossy().into_owned();
         ffi::rocksdb_free(error.cast());
         message
-    };
-    Err(fault(message))
+    }
+}
+
+/// Whether RocksDB says that this build of it lacks something, a compression for example: that is no fault of the database.
+pub(crate) fn is_unsupported(e: &Error) -> bool {
+    use std::error::Error as _;
+    let rocksdb = e.source().and_then(|source| source.downcast_ref::<rocksdb::Error>());
+    rocksdb.is_some_and(|e| e.kind() == rocksdb::ErrorKind::NotSupported)
 }
 
 /// Names of files that an open leaves and that say nothing about the data.

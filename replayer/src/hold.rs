@@ -129,6 +129,23 @@ impl<'a> Hold<'a> {
     }
 }
 
+/// Does `work` while what `plan` reads is held. Where it cannot be, that is said, and the work relies on the grace period.
+pub async fn holding<T>(
+    archive: &Archive,
+    plan: &RestorePlan,
+    (clock, random): (&dyn Clock, &dyn Random),
+    holder: &str,
+    work: impl Future<Output = T>,
+) -> T {
+    match Hold::place(archive, plan, clock, random, holder).await {
+        Ok(hold) => hold.during(work, |e| tracing::warn!(error = %e, "what is read could not be held")).await,
+        Err(e) => {
+            tracing::warn!(error = %e, "what is read cannot be held here: this relies on the grace period of pitr prune");
+            work.await
+        }
+    }
+}
+
 /// What is read of every timeline on the way: a plan that crosses a fork reads the parent's segments, and the child's. With
 /// them what names the files that are laid down or ingested: it can lie behind the target, and files are kept for as long as
 /// they are named.

@@ -6,6 +6,7 @@
 //! - [`part`]: some column families, or some keys of them, as a database of its own;
 //! - [`restore`]: performs a plan; [`finish`]: the only file that opens a restored database;
 //! - [`verify`]: every hash of an archive, and digests of two restores of one position; [`digest`]: those digests;
+//! - [`drill`]: a restore that is only tried, checked and reported; [`estimate`]: how long one takes, by what drills measured;
 //! - [`log`]: the archived records, decoded;
 //! - [`progress`]: how long work tells what it does.
 //!
@@ -15,6 +16,8 @@
 mod bulk;
 pub mod crash;
 pub mod digest;
+pub mod drill;
+pub mod estimate;
 pub mod finish;
 pub mod group;
 pub mod hold;

@@ -48,6 +48,7 @@ pub(crate) mod stages;
 pub(crate) mod staging;
 pub(crate) mod steps;
 pub(crate) mod tabled;
+pub(crate) mod throwaway;
 pub(crate) mod wal;
 
 use files::{GiveUp, Job, blocking};

@@ -92,6 +92,8 @@ pub struct VerifyReport {
     pub file_bytes: u64,
     /// Tags.
     pub tags: usize,
+    /// Reports of drills.
+    pub drills: usize,
     /// What is in the store and no part of the archive.
     pub garbage: Garbage,
     /// Everything that is wrong; empty when the archive is whole.
@@ -131,6 +133,7 @@ pub async fn verify(archive: &Archive, progress: &dyn Progress) -> Result<Verify
     check_files(archive, files, &mut report, progress).await?;
     check_bases(archive, catalog, &mut report).await?;
     check_tags(archive, catalog, &mut report).await?;
+    check_drills(archive, catalog, &mut report).await?;
     progress.end(Phase::Objects);
     dedup(&mut report.findings);
     Ok(report)
@@ -306,6 +309,25 @@ async fn check_tags(archive: &Archive, catalog: &Catalog, report: &mut VerifyRep
     for tag in catalog.tags() {
         let at = tag.position;
         check_place(archive, catalog, at.timeline, at.boundary, at.hash, &format!("tag {}", tag.name), report).await?;
+    }
+    Ok(())
+}
+
+/// Each report can be read, and what was restored then is a place of the stream: one behind its end shows that its end is lost.
+async fn check_drills(archive: &Archive, catalog: &Catalog, report: &mut VerifyReport) -> Result<()> {
+    for id in archive.list_drills().await? {
+        match archive.get_drill(&id).await {
+            Ok(Some(drill)) => {
+                report.drills += 1;
+                if let Some(at) = drill.plan.map(|plan| plan.position) {
+                    let object = ObjectKey::drill(&id);
+                    check_place(archive, catalog, at.timeline, at.boundary, at.hash, &object, report).await?;
+                }
+            }
+            // Deleted meanwhile.
+            Ok(None) => {}
+            Err(e) => note(report, e)?,
+        }
     }
     Ok(())
 }

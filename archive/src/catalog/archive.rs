@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod documents;
+mod drills;
 pub mod indexes;
 mod segments;
 

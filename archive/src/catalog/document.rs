@@ -9,7 +9,7 @@ use crate::{
         envelope::Kind,
         schema::{
             ARCHIVE_FORMAT, ArchiveDocument, BaseDocument, BoundaryDocument, CondemnedDocument, DOCUMENT_VERSION,
-            EpochDocument, HoldDocument, IndexDocument, ManifestDocument, TagDocument, TimelineDocument,
+            DrillDocument, EpochDocument, HoldDocument, IndexDocument, ManifestDocument, TagDocument, TimelineDocument,
         },
     },
     code::Code,
@@ -73,6 +73,7 @@ document!(TagDocument, Tag, "reading the tag", |doc, keyring| {
 
 document!(CondemnedDocument, Condemned, "reading what is condemned", |doc, _keyring| ObjectKey::condemned(&doc.id));
 document!(HoldDocument, Hold, "reading the hold", |doc, _keyring| ObjectKey::hold(&doc.id));
+document!(DrillDocument, Drill, "reading the report of a drill", |doc, _keyring| ObjectKey::drill(&doc.id));
 document!(IndexDocument, Index, "reading the index", |doc, _keyring| match doc.numbers() {
     Some(numbers) => ObjectKey::index(doc.timeline, numbers),
     // Not the name of any index.

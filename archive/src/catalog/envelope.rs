@@ -55,6 +55,8 @@ pub enum Kind {
     Hold,
     /// An index over manifests.
     Index,
+    /// The report of a drill.
+    Drill,
 }
 
 impl Kind {
@@ -69,6 +71,7 @@ impl Kind {
             Self::Condemned => 7,
             Self::Hold => 8,
             Self::Index => 9,
+            Self::Drill => 10,
         }
     }
 }

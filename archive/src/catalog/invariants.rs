@@ -5,6 +5,8 @@
 //! segment is compared when the segment is read (`segment::reader::SegmentReader::hashes_at`).
 //! Every finding names the object that is lost or wrong. Refuses: repairing.
 
+mod drill;
+
 use crate::{
     catalog::{
         model::{Catalog, KeptRange, ManifestPath, Named, Timeline},
@@ -16,6 +18,8 @@ use crate::{
     object_key::ObjectKey,
     segment::entry::Event,
 };
+
+pub use drill::drill;
 
 const DOING: &str = "checking the archive at";
 

@@ -13,6 +13,7 @@ use crate::{
 
 mod base;
 mod deletion;
+mod drill;
 mod group;
 mod index;
 mod segment;
@@ -21,6 +22,10 @@ pub use base::{BaseColumnFamily, BaseDocument, BaseFile, DatabasePaths, InlineFi
 pub use deletion::{
     BoundaryDocument, Condemnation, CondemnedDocument, CondemnedObject, HeldSegments, HoldDocument, KeptManifests,
     KeptSegments, OpenRun, UnloggedRun,
+};
+pub use drill::{
+    DrillChecks, DrillChoice, DrillDocument, DrillEstimate, DrillFailure, DrillFamily, DrillPlace, DrillPlan,
+    DrillStructure, DrillTarget, DrillTimes, DrillVerdict,
 };
 pub use group::{TagGroup, TagMember};
 pub use index::{IndexDocument, IndexedManifest, IndexedSegments};

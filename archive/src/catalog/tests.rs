@@ -29,6 +29,7 @@ use crate::{
     tag::Name,
 };
 
+mod drills;
 mod golden;
 mod merged;
 mod outline;

@@ -9,6 +9,8 @@
 //! later, what is still not needed is deleted, names before what they name. A crash at any effect leaves an archive that
 //! is whole, and a next prune that goes on.
 //!
+//! Reports of drills are the exception: nothing names them, and they go in one step (`drills`).
+//!
 //! **Beside others.** No epoch is claimed, so nobody is fenced. Restores that began before have the grace period, and
 //! longer where they hold what they read (`holds/`). An archiver that publishes a base looks at `condemned/` when it starts
 //! to upload and right before it publishes: it names nothing that is condemned. What is condemned later than that look
@@ -22,6 +24,7 @@
 mod calendar;
 mod cover;
 pub mod decide;
+mod drills;
 mod gather;
 pub mod policy;
 pub mod prune;

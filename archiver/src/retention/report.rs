@@ -49,6 +49,8 @@ pub struct Tallies {
     pub segments: Tally,
     /// Manifests.
     pub manifests: Tally,
+    /// Old reports of drills.
+    pub drills: Tally,
     /// Statements about deletion that later ones replace, expired holds, what tests of the store left.
     pub leftovers: Tally,
 }
@@ -56,7 +58,8 @@ pub struct Tallies {
 impl Tallies {
     /// All of them; the unreferenced files are among the files.
     pub fn total(&self) -> Tally {
-        [self.files, self.tags, self.segments, self.manifests, self.leftovers].into_iter().fold(self.bases, Tally::plus)
+        let others = [self.files, self.tags, self.segments, self.manifests, self.drills, self.leftovers];
+        others.into_iter().fold(self.bases, Tally::plus)
     }
 }
 

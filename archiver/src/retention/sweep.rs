@@ -21,6 +21,7 @@ use pitr_archive::{
 
 use super::{
     decide::TagDecision,
+    drills,
     gather::{Gathered, condemned_since, condemned_until, referenced},
     prune::tag_key,
     report::{Tallies, Tally},
@@ -34,7 +35,7 @@ const REMEMBERED: i64 = 30 * 24 * 60 * 60 * 1_000_000;
 /// What is deleted, in this order.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    /// Bases, tags, manifests.
+    /// Bases, tags, manifests, old reports of drills.
     pub names: Vec<ObjectKey>,
     /// Files and segments.
     pub data: Vec<ObjectKey>,
@@ -85,6 +86,10 @@ pub(super) async fn due(
         if let Some(timeline) = gathered.catalog.timeline(*timeline) {
             superseded(timeline, segments, &holds, (now, grace), &mut due);
         }
+    }
+    for report in drills::old(archive.store().list(prefix::DRILLS, None).await?, now.to_datetime()) {
+        due.tallies.drills.add(report.size);
+        due.names.push(report.key);
     }
     for hold in gathered.holds.iter().filter(|hold| hold.expires <= before(now, grace)) {
         due.tallies.leftovers.add(0);

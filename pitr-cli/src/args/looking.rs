@@ -10,8 +10,8 @@ use super::{common::ArchiveArgs, values};
 #[command(
     long_about = "List what an archive holds.\n\n\
         Timelines (histories; a restored database that goes on begins a new one), bases (copies that restores start \
-        from), tags, barriers (places that no restore can cross, each with its reason) and, summarised, the segments \
-        (the archived writes).\n\n\
+        from), tags, barriers (places that no restore can cross, each with its reason), summarised the segments (the \
+        archived writes), and reports of drills (`pitr drill`).\n\n\
         `pitr list --timeline` (without a number), or `pitr list picture`, draws all that over time instead: for each \
         timeline what can be restored, its bases, how much was written, its tags and barriers. It is as wide as the \
         terminal, and drawn in ASCII where the locale (LC_ALL, LC_CTYPE, LANG) is not UTF-8. With --json the same \
@@ -67,6 +67,8 @@ pub enum Listing {
     Segments,
     /// All of it over time, drawn
     Picture,
+    /// Reports of drills, the newest hundred
+    Drills,
 }
 
 /// `pitr log`.

@@ -5,6 +5,7 @@
 
 pub mod archiving;
 pub mod common;
+pub mod drilling;
 pub mod keeping;
 pub mod looking;
 pub mod restoring;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 use self::{
     archiving::{BaseArgs, ConfigArgs, FlushArgs, ReloadArgs, RunArgs, StatusArgs, TagAction, TagArgs},
     common::GlobalArgs,
+    drilling::DrillArgs,
     keeping::PruneArgs,
     looking::{ListArgs, LogArgs},
     restoring::{PlanArgs, RestoreArgs, RollbackArgs, SettleArgs, VerifyArgs},
@@ -72,7 +74,7 @@ pub enum Command {
     Flush(FlushArgs),
     #[command(about = "Show what can be restored, and how far behind the archive is")]
     Status(StatusArgs),
-    #[command(about = "List what an archive holds: bases, segments, tags, barriers, timelines")]
+    #[command(about = "List what an archive holds: bases, segments, tags, barriers, timelines, drills")]
     List(ListArgs),
     #[command(about = "Show the archived writes, decoded, to find the moment before a mistake")]
     Log(LogArgs),
@@ -84,6 +86,8 @@ pub enum Command {
     Rollback(RollbackArgs),
     #[command(about = "End restores in place: delete what they set aside, or keep it for good")]
     Settle(SettleArgs),
+    #[command(about = "Restore something into a scratch directory, to see that it works and how long it takes")]
+    Drill(DrillArgs),
     #[command(about = "Prove that an archive is whole: every hash, no gap")]
     Verify(VerifyArgs),
     #[command(about = "Delete what the retention policy does not keep")]

@@ -9,9 +9,10 @@ use pitr_archive::{
         archive::Archive,
         model::{Barrier, Catalog, Timeline},
         outline::Outline,
-        schema::{BaseDocument, SegmentSummary},
+        schema::{BaseDocument, DrillDocument, SegmentSummary},
     },
     clock::Micros,
+    code::Retry,
     ids::{BaseId, Boundary, FileNumber, Ordinal, SequenceNumber, TimelineId},
     segment::entry::BarrierReason,
 };
@@ -20,7 +21,10 @@ use serde::Serialize;
 use self::picture::{ShownPicture, Zoom};
 use crate::{
     args::looking::{ListArgs, Listing},
-    cmd::tag::{self, ShownTag},
+    cmd::{
+        drill::shown::{self, ShownDrill},
+        tag::{self, ShownTag},
+    },
     context::Context,
     output::{
         LongList, Output, Verdict,
@@ -30,6 +34,8 @@ use crate::{
     },
 };
 
+/// So many reports of drills are shown, the newest.
+const DRILLS: usize = 100;
 /// Rows of one table: of more, each has its own widths, and is printed before the next one is filled.
 const ROWS: usize = 4096;
 
@@ -47,6 +53,8 @@ struct Listed<'a> {
     segments: Option<Vec<Summed>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     picture: Option<ShownPicture>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drills: Option<Vec<ShownDrill>>,
 }
 
 #[derive(Serialize)]
@@ -137,7 +145,8 @@ impl<'a> Selection<'a> {
 
 /// Lists. Of the segments, which can be millions, only a few are in memory at a time.
 pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
-    let all = [Listing::Timelines, Listing::Bases, Listing::Tags, Listing::Barriers, Listing::Segments];
+    let all =
+        [Listing::Timelines, Listing::Bases, Listing::Tags, Listing::Barriers, Listing::Segments, Listing::Drills];
     let draws = args.draws();
     let nothing_named = args.what.is_empty() && !args.segments && !draws;
     let mut wanted = if nothing_named { all.to_vec() } else { args.what.clone() };
@@ -169,12 +178,16 @@ pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
     let selection = Selection { catalog, timeline };
     let picture = if draws { Some(picture::picture(catalog, timeline, zoom)?) } else { None };
     let out = &context.output;
+    let drills = match wanted.contains(&Listing::Drills) {
+        true => drills(&archive, &selection).await?,
+        false => Vec::new(),
+    };
     let summed = match wanted.contains(&Listing::Segments) && !args.segments {
         true => Some(summed(&archive, &outline, &selection).await?),
         false => None,
     };
     if out.is_json() {
-        let mut listed = as_json(&selection, &wanted, summed);
+        let mut listed = as_json(&selection, &wanted, summed, &drills);
         listed.picture = picture.as_ref().map(Into::into);
         if !args.segments {
             out.json(&listed)?;
@@ -207,6 +220,7 @@ pub async fn run(context: &Context, args: &ListArgs) -> Result<Verdict> {
                 Some(summed) => summary(out, summed),
                 None => segments(out, &archive, &outline, &selection).await?,
             },
+            Listing::Drills => shown::table(out, &drills),
         };
         out.line(if table.is_empty() { out.faint("none") } else { table.to_string() })?;
     }
@@ -221,10 +235,35 @@ const fn title(what: Listing) -> &'static str {
         Listing::Barriers => "Barriers",
         Listing::Segments => "Segments",
         Listing::Picture => "History",
+        Listing::Drills => "Drills",
     }
 }
 
-fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], summed: Option<Vec<Summed>>) -> Listed<'a> {
+/// The newest reports, in order of time. One that cannot be read is said.
+async fn drills(archive: &Archive, selection: &Selection<'_>) -> Result<Vec<DrillDocument>> {
+    let mut drills = Vec::new();
+    for read in archive.newest_drills(DRILLS).await? {
+        match read {
+            Ok(drill) => drills.push(drill),
+            Err(e) if e.code().retry() == Retry::Later => return Err(e),
+            Err(e) => tracing::warn!(code = e.code().name(), "damaged: {e}"),
+        }
+    }
+    let of_timeline = |drill: &DrillDocument| {
+        let timeline = drill.plan.as_ref().map(|plan| plan.position.timeline);
+        selection.timeline.is_none_or(|id| timeline == Some(id))
+    };
+    drills.retain(of_timeline);
+    drills.reverse();
+    Ok(drills)
+}
+
+fn as_json<'a>(
+    selection: &Selection<'a>,
+    wanted: &[Listing],
+    summed: Option<Vec<Summed>>,
+    drills: &[DrillDocument],
+) -> Listed<'a> {
     let is = |what| wanted.contains(&what);
     Listed {
         timelines: is(Listing::Timelines)
@@ -239,6 +278,7 @@ fn as_json<'a>(selection: &Selection<'a>, wanted: &[Listing], summed: Option<Vec
         }),
         segments: summed,
         picture: None,
+        drills: is(Listing::Drills).then(|| drills.iter().map(Into::into).collect()),
     }
 }
 

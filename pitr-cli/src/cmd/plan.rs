@@ -4,18 +4,20 @@ mod picture;
 
 use pitr_archive::{Code, Error, Result};
 use pitr_replayer::{
+    estimate::Estimate,
     log::Raw,
     part::{KeyRange, Part, PlannedPart},
     plan::{CrossIngest, InsideEvent, NoteKind, PlanOptions, PlannedPosition, RestorePlan, engine::EngineChoice},
     target::Target,
 };
+use serde::Serialize;
 
 use crate::{
     args::{
         common::Source,
         restoring::{EngineArg, InsideEventArg, PartArgs, PlanArgs, PlanningArgs, TargetArgs},
     },
-    cmd::group,
+    cmd::{group, takes},
     context::Context,
     output::{
         Output, Verdict,
@@ -23,6 +25,13 @@ use crate::{
         text,
     },
 };
+
+#[derive(Serialize)]
+struct Planned<'a> {
+    #[serde(flatten)]
+    plan: &'a RestorePlan,
+    estimate: Estimate,
+}
 
 /// Shows it.
 pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
@@ -33,12 +42,13 @@ pub async fn run(context: &Context, args: &PlanArgs) -> Result<Verdict> {
     let target = target(context, &args.target)?;
     let archive = context.archive(&archive).await?;
     let (plan, outline) = context.plan_on_outline(&archive, &target, &options(&args.planning)?).await?;
+    let estimate = takes::takes(&archive, &plan).await;
     let out = &context.output;
     if out.is_json() {
-        out.json(&plan)?;
+        out.json(&Planned { plan: &plan, estimate })?;
         return Ok(Verdict::Done);
     }
-    show(out, &plan)?;
+    show(out, &plan, Some(&estimate))?;
     out.line("")?;
     out.picture(&picture::picture(&plan, outline.catalog()))?;
     if args.full {
@@ -107,7 +117,7 @@ pub fn arrives(position: &PlannedPosition) -> String {
 }
 
 /// The plan for people.
-pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
+pub fn show(out: &Output, plan: &RestorePlan, estimate: Option<&Estimate>) -> Result<()> {
     let distance = match plan.distance.exact {
         true => out.good("exactly what was asked for"),
         false => out.warn(&plan.distance.text),
@@ -141,6 +151,9 @@ pub fn show(out: &Output, plan: &RestorePlan) -> Result<()> {
         ("reads", format!("{} at most", text::bytes(plan.download_bytes))),
         ("needs on disk", text::bytes(plan.disk_bytes)),
     ];
+    if let Some(estimate) = estimate {
+        facts.push(("takes", takes::shown(estimate)));
+    }
     if let Some(part) = &plan.part {
         facts.insert(3, ("part", shown(part)));
     }

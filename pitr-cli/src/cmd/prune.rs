@@ -280,6 +280,7 @@ fn tallies(tallies: &Tallies) -> String {
         ("segment", tallies.segments.objects),
         ("manifest", tallies.manifests.objects),
         ("tag", tallies.tags.objects),
+        ("drill report", tallies.drills.objects),
         ("leftover", tallies.leftovers.objects),
     ];
     let parts: Vec<_> = parts.iter().filter(|(_, n)| *n > 0).map(|(noun, n)| text::count(*n, noun)).collect();

@@ -4,7 +4,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use pitr_archive::{Code, Error, Result, clock::Micros};
 use pitr_replayer::{
-    hold::Hold,
+    estimate::Estimate,
+    hold::holding,
     owner::Owner,
     restore::{Destination, Finish, PathMap, RestoreOptions, RestoreReport, restore},
 };
@@ -15,6 +16,7 @@ use crate::{
     cmd::{
         group,
         plan::{arrives, note, options, target},
+        takes,
     },
     context::Context,
     output::{Verdict, table, text},
@@ -25,6 +27,7 @@ struct Restored {
     #[serde(flatten)]
     report: RestoreReport,
     seconds: f64,
+    estimate: Estimate,
 }
 
 /// Who restores, for people.
@@ -68,6 +71,10 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     let planning = options(&args.planning)?;
     let archive = context.archive(&archive).await?;
     let plan = context.plan(&archive, &target, &planning).await?;
+    let estimate = takes::takes(&archive, &plan).await;
+    if context.output.is_terminal() && !context.output.is_json() {
+        context.output.line(format!("Restoring to {}: takes {}", arrives(&plan.position), takes::shown(&estimate)))?;
+    }
     let work = async {
         let report = restore(&archive, &plan, &wanted, Arc::new(context.bars())).await;
         if report.is_ok() {
@@ -75,17 +82,12 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
         }
         report
     };
-    let report = match Hold::place(&archive, &plan, &*context.clock, &*context.random, &holder()).await {
-        Ok(hold) => hold.during(work, |e| tracing::warn!(error = %e, "what is read could not be held")).await?,
-        Err(e) => {
-            tracing::warn!(error = %e, "what is read cannot be held here: this relies on the grace period of pitr prune");
-            work.await?
-        }
-    };
+    let by = (&*context.clock, &*context.random);
+    let report = holding(&archive, &plan, by, &holder(), work).await?;
     let seconds = (context.clock.now().0 - began.0).max(0) as f64 / 1e6;
     let out = &context.output;
     if out.is_json() {
-        out.json(&Restored { report, seconds })?;
+        out.json(&Restored { report, seconds, estimate })?;
         return Ok(Verdict::Done);
     }
     let state = match report.recovered {
@@ -106,7 +108,10 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
                 text::bytes(report.wal_bytes)
             ),
         ),
-        ("took", text::duration(Duration::from_secs_f64(seconds))),
+        (
+            "took",
+            format!("{}; estimated: {}", text::duration(Duration::from_secs_f64(seconds)), takes::shown(&estimate)),
+        ),
     ];
     if report.reused_file_bytes + report.reused_records > 0 {
         let (bytes, records) = (text::bytes(report.reused_file_bytes), text::count(report.reused_records, "record"));

@@ -44,6 +44,7 @@ struct Checked {
     files: u64,
     file_bytes: u64,
     tags: usize,
+    drills: usize,
     garbage: Garbage,
 }
 
@@ -58,9 +59,20 @@ struct Deep {
 pub async fn run(context: &Context, args: &VerifyArgs) -> Result<Verdict> {
     let archive = context.archive(&args.archive).await?;
     let bars = Arc::new(context.bars());
-    let VerifyReport { timelines, manifests, segments, records, bases, files, file_bytes, tags, garbage, mut findings } =
-        verify(&archive, &*bars).await?;
-    let checked = Checked { timelines, manifests, segments, records, bases, files, file_bytes, tags, garbage };
+    let VerifyReport {
+        timelines,
+        manifests,
+        segments,
+        records,
+        bases,
+        files,
+        file_bytes,
+        tags,
+        drills,
+        garbage,
+        mut findings,
+    } = verify(&archive, &*bars).await?;
+    let checked = Checked { timelines, manifests, segments, records, bases, files, file_bytes, tags, drills, garbage };
     let mut deep = None;
     // Two restores from an archive that is known to be damaged would only repeat what was found.
     if args.deep && findings.is_empty() {

@@ -3,6 +3,7 @@
 //! Owns: every key's name, form and meaning; documentation comments here are the schema's descriptions. An unknown key is
 //! an error, everywhere. Refuses: defaults (the archiver's own), and what values mean together ([`super::jobs`]).
 
+mod drill;
 mod groups;
 mod hooks;
 mod limits;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    drill::{Drill, DrillTarget},
     groups::Group,
     hooks::{Command, Hooks},
     limits::Limits,
@@ -40,9 +42,12 @@ pub struct File {
     /// The log on standard error
     #[serde(default, skip_serializing_if = "Log::is_empty")]
     pub log: Log,
-    /// When bases and verifications are due for databases that do not say otherwise themselves
+    /// When bases, verifications and drills are due for databases that do not say otherwise themselves
     #[serde(default, skip_serializing_if = "Schedule::is_empty")]
     pub schedule: Schedule,
+    /// What scheduled drills restore and how that is checked, for databases that do not say otherwise themselves
+    #[serde(default, skip_serializing_if = "Drill::is_empty")]
+    pub drill: Drill,
     /// Commands that are told, for databases that do not say otherwise themselves
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
@@ -153,6 +158,9 @@ pub struct Database {
     /// What differs from the file's own `schedule`
     #[serde(default, skip_serializing_if = "Schedule::is_empty")]
     pub schedule: Schedule,
+    /// What differs from the file's own `drill`
+    #[serde(default, skip_serializing_if = "Drill::is_empty")]
+    pub drill: Drill,
     /// What differs from the file's own `hooks`
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
@@ -219,6 +227,11 @@ mod tests {
             [merge]
             levels = ["10s", "1h"]
             max_size = "8MiB"
+            [drill]
+            scratch = "/var/tmp"
+            check = ["/usr/local/bin/check-db", "--quick"]
+            timeout = "20m"
+            target = "latest"
         "#;
         let file: File = toml::from_str(text).unwrap();
         let printed = toml::to_string(&file).unwrap();
@@ -239,6 +252,8 @@ mod tests {
             ("[tuning]\ncompression_level = 20", "1 to 19"),
             ("[http]\nlisten = \"host\"", "127.0.0.1:9598"),
             ("[log]\nformat = \"xml\"", "unknown variant"),
+            ("[drill]\ncheck = [\"check-db\"]", "absolute path"),
+            ("[drill]\ntarget = \"first\"", "unknown variant"),
             ("[limits]\nnice = -1", "0 to 19"),
             ("[limits]\nthreads = 0", "1 to 64"),
             ("[limits]\nupload_rate = \"0\"", "above zero"),

@@ -24,7 +24,7 @@ use pitr_archiver::{
 };
 
 use super::{
-    file::{Archive, Database, File, Hooks, Retention, Schedule, Tuning, WhenFull},
+    file::{Archive, Database, Drill, File, Hooks, Retention, Schedule, Tuning, WhenFull},
     schedule::Cron,
     secret::SecretRef,
 };
@@ -47,6 +47,8 @@ pub struct Job {
     pub schedule: Schedule,
     /// What is kept; nothing is deleted without.
     pub retention: Option<Policy>,
+    /// What scheduled drills restore, and how that is checked.
+    pub drill: Drill,
     /// Who is told.
     pub hooks: Hooks,
 }
@@ -231,6 +233,10 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
     } else if schedule.prune.is_none() {
         schedule.prune = Cron::parse("@daily").ok();
     }
+    let drill = database.drill.or(&file.drill);
+    if let Some(scratch) = drill.scratch.as_ref().filter(|scratch| !scratch.is_absolute()) {
+        return Err(refused(&format!("databases.{name}.drill.scratch")).with("must be absolute", scratch.display()));
+    }
     if given.required == Some(false) {
         config.budget.when_full = budget::WhenFull::Barrier;
         config.budget.bytes.get_or_insert(OPTIONAL_BUDGET);
@@ -242,6 +248,7 @@ fn job(name: &str, database: &Database, (archive, given): (Option<&str>, &Archiv
         key: given.key.clone(),
         schedule,
         retention,
+        drill,
         hooks: database.hooks.or(&file.hooks),
     })
 }
@@ -353,6 +360,7 @@ mod tests {
             (format!("{ONE}group = \"a b\""), "letters"),
             (format!("{ONE}group = \"shop\"\n[groups.shops]"), "groups.shops"),
             (format!("{ONE}merge.grace = \"1m\""), "merge"),
+            (format!("drill.scratch = \"tmp\"\n{ONE}"), "drill.scratch"),
             (format!("tuning.barrier_base_spacing = \"1h\"\n{ONE}"), "below"),
             (format!("tuning.interval = \"9999999d\"\n{ONE}"), "interval"),
         ] {

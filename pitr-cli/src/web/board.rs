@@ -11,7 +11,7 @@ use std::{
 
 use pitr_archive::{
     Code, Error, Result,
-    catalog::archive::Archive,
+    catalog::{archive::Archive, schema::DrillDocument},
     clock::{Clock, Micros},
     store::{
         measured::{Meter, MeterRead},
@@ -24,7 +24,7 @@ use pitr_archiver::{
 };
 
 use super::{
-    chores::{Chore, Chores},
+    chores::{Chore, Chores, Measured},
     lags::{Lags, Sample},
     overview::Overview,
 };
@@ -123,6 +123,7 @@ struct Changing {
     overview: Option<Arc<Overview>>,
     lags: Lags,
     chores: Chores,
+    drilled: Option<Measured>,
 }
 
 impl Panel {
@@ -134,6 +135,7 @@ impl Panel {
             overview: None,
             lags: Lags::default(),
             chores: Chores::default(),
+            drilled: None,
         };
         // Where a database has several archives, metrics are summed up by its name.
         let named = job.config.archive_name.as_ref().and_then(|archive| job.name.strip_suffix(&format!("/{archive}")));
@@ -166,6 +168,13 @@ impl Panel {
     /// How something that was due by the clock went.
     pub fn done(&self, chore: Chore, now: Micros, result: Result<(), &Error>) {
         self.changing().chores.note(chore, now, result);
+    }
+
+    /// What a drill reports. What one measured that failed says nothing.
+    pub fn drilled(&self, report: &DrillDocument) {
+        if let Some(measured) = Measured::of(report) {
+            self.changing().drilled = Some(measured);
+        }
     }
 
     /// Says so where a thread ends without having said how.
@@ -204,6 +213,7 @@ impl Panel {
             overview: changing.overview.clone(),
             lags: changing.lags.since_a_day(now),
             chores: changing.chores.clone(),
+            drilled: changing.drilled,
         }
     }
 }
@@ -283,6 +293,8 @@ pub struct PanelLook {
     pub lags: Vec<Sample>,
     /// How what was due by the clock went.
     pub chores: Chores,
+    /// What the last drill measured that went well.
+    pub drilled: Option<Measured>,
 }
 
 impl PanelLook {

@@ -1,9 +1,11 @@
 //! What was done by the clock, as it is seen: when each last went well, and how it last failed.
 //!
-//! Owns: the outcome of scheduled bases, verifications and prunings since the service began. A verification that found
-//! damage failed. Refuses: to do any of it.
+//! Owns: the outcome of scheduled bases, verifications, drills and prunings since the service began, and what the last drill
+//! measured that went well. A verification that found damage failed. Refuses: to do any of it.
 
-use pitr_archive::{Error, Result, clock::Micros};
+use std::time::Duration;
+
+use pitr_archive::{Error, Result, catalog::schema::DrillDocument, clock::Micros};
 
 use super::board::Trouble;
 
@@ -16,11 +18,13 @@ pub enum Chore {
     Prune,
     /// Everything in the archive is read and checked.
     Verify,
+    /// Something is restored, to see that it works.
+    Drill,
 }
 
 impl Chore {
     /// All, in the order in which they are done and shown.
-    pub const ALL: [Self; 3] = [Self::Base, Self::Prune, Self::Verify];
+    pub const ALL: [Self; 4] = [Self::Base, Self::Prune, Self::Verify, Self::Drill];
 
     /// Its stable name, as in `[schedule]`.
     pub const fn name(self) -> &'static str {
@@ -28,6 +32,7 @@ impl Chore {
             Self::Base => "base",
             Self::Prune => "prune",
             Self::Verify => "verify",
+            Self::Drill => "drill",
         }
     }
 }
@@ -43,6 +48,32 @@ pub struct Outcomes {
     pub success: Option<Micros>,
     /// When it failed and why, where it has not gone well since.
     pub trouble: Option<(Micros, Trouble)>,
+}
+
+/// What a drill measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// When it began.
+    pub at: Micros,
+    /// From the beginning of planning to a database that can be read.
+    pub restore: Duration,
+    /// As it was estimated.
+    pub estimated: Option<Duration>,
+    /// The age of what could be restored last.
+    pub at_risk: Option<Duration>,
+}
+
+impl Measured {
+    /// What a report tells, where the drill went well.
+    pub(super) fn of(report: &DrillDocument) -> Option<Self> {
+        let restore = report.restore_micros().filter(|_| report.went_well())?;
+        Some(Self {
+            at: report.created,
+            restore: Duration::from_micros(restore),
+            estimated: report.estimate.map(|estimate| Duration::from_micros(estimate.micros)),
+            at_risk: report.at_risk_micros.map(Duration::from_micros),
+        })
+    }
 }
 
 /// All of them.

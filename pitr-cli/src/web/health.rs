@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use pitr_archive::Code;
+use pitr_archive::{Code, code::Exit};
 use serde::Serialize;
 
 use super::{
-    board::{Look, PanelLook, State, ago},
+    board::{Look, PanelLook, State, Trouble, ago},
     chores::Chore,
 };
 use crate::output::text;
@@ -24,7 +24,7 @@ pub struct Reason {
     pub database: String,
     /// Into which archive.
     pub archive: String,
-    /// A stable name: `state`, `store`, `lag`, `limit`, `gap`, `no-base`, `base-age`, `waiting`, `damage`, `hangs`, `died`.
+    /// A stable name: `state`, `store`, `lag`, `limit`, `gap`, `no-base`, `base-age`, `waiting`, `damage`, `drill`, `hangs`, `died`.
     pub reason: &'static str,
     /// In words.
     pub text: String,
@@ -58,6 +58,11 @@ fn of(panel: &PanelLook, look: &Look) -> Vec<Reason> {
     }
     if panel.chores.of(Chore::Verify).trouble.as_ref().is_some_and(|(_, t)| t.code == Code::VerifyFailed) {
         say("damage", "the last scheduled verification found damage: pitr verify lists it".to_owned());
+    }
+    // A disk without room, or a store that is away for a moment, says nothing about the archive.
+    let found = |t: &Trouble| matches!(t.code.exit(), Exit::Damage | Exit::Integrity);
+    if let Some((_, trouble)) = panel.chores.of(Chore::Drill).trouble.as_ref().filter(|(_, t)| found(t)) {
+        say("drill", format!("the last scheduled drill did not restore what it should: {}", trouble.message));
     }
     let Some(figures) = &panel.figures else {
         if panel.state == State::Running {

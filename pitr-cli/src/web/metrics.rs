@@ -270,6 +270,18 @@ fn chores(look: &Look) -> Vec<Family<'_>> {
         each(look, ("scheduled_success_timestamp_seconds", "When that last went well"), |p| {
             p.chores.known().filter_map(|(it, o)| Some(([label(it)], time(o.success?)))).collect()
         }),
+        one(look, "drill_timestamp_seconds", "When the last drill began that went well", |p| {
+            p.drilled.map(|drilled| time(drilled.at))
+        }),
+        one(look, "drill_restore_seconds", "How long it took until the restored database could be read", |p| {
+            p.drilled.map(|drilled| seconds(drilled.restore))
+        }),
+        one(look, "drill_estimated_seconds", "How long that was estimated to take", |p| {
+            p.drilled?.estimated.map(seconds)
+        }),
+        one(look, "drill_data_at_risk_seconds", "How old then was what could be restored last", |p| {
+            p.drilled?.at_risk.map(seconds)
+        }),
     ]
 }
 

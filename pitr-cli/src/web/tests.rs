@@ -18,7 +18,7 @@ use quick_xml::{Reader, events::Event};
 
 use super::{
     board::{Board, Limits, Look, PanelLook, State, Trouble},
-    chores::{Chore, Chores},
+    chores::{Chore, Chores, Measured},
     health,
     lags::{Lags, Sample},
     metrics,
@@ -98,6 +98,7 @@ fn panel(database: &str, figures: Option<Figures>, overview: Option<Overview>, l
         overview: overview.map(Arc::new),
         lags,
         chores: Chores::default(),
+        drilled: None,
     }
 }
 
@@ -220,6 +221,12 @@ fn troubled() -> Look {
     let unreachable = pitr_archive::Error::new(Code::StoreUnavailable, "listing manifests");
     lagging.chores.note(Chore::Prune, before(30 * MINUTE), Err(&unreachable));
     lagging.chores.note(Chore::Verify, before(DAY), Ok(()));
+    lagging.drilled = Some(Measured {
+        at: before(2 * DAY),
+        restore: Duration::from_millis(12_500),
+        estimated: None,
+        at_risk: Some(Duration::from_secs(3)),
+    });
     let mut given_up = panel("sessions", None, None, Vec::new());
     let trouble = pitr_archive::Error::new(Code::KeyRequired, "opening the archive");
     given_up.state = State::GivenUp(Trouble::from(&trouble));
@@ -353,6 +360,15 @@ fn readiness_has_a_reason_for_everything_that_is_not_protected() {
         damaged.panels[0].chores.note(Chore::Verify, now(), Err(&e));
         assert_eq!(reasons(&damaged), expected);
     }
+    let mut drilled = fresh();
+    for (code, expected) in [
+        (Code::DestinationTooSmall, &[][..]),
+        (Code::DrillFailed, &["orders drill"]),
+        (Code::ObjectDamaged, &["orders drill"]),
+    ] {
+        drilled.panels[0].chores.note(Chore::Drill, now(), Err(&pitr_archive::Error::new(code, "drilling")));
+        assert_eq!(reasons(&drilled), expected);
+    }
 }
 
 #[test]
@@ -467,6 +483,8 @@ fn metrics_are_what_prometheus_reads_and_have_both_labels() {
     assert_eq!(scheduled("base", "failed"), None, "it was never due");
     let at = value(format!("pitr_scheduled_success_timestamp_seconds{{{labels},chore=\"verify\"}}"));
     assert_eq!(at, Some(before(DAY).0 as f64 / 1e6));
+    let drilled = |what: &str| value(format!("pitr_drill_{what}_seconds{{{labels}}}"));
+    assert_eq!((drilled("restore"), drilled("data_at_risk"), drilled("estimated")), (Some(12.5), Some(3.0), None));
 }
 
 #[test]

@@ -89,7 +89,8 @@ pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
         .map_err(|e| io("reading", directory, e))
 }
 
-fn newest_options(directory: &Path) -> Result<Option<FileNumber>> {
+/// The number of the OPTIONS file that counts.
+pub(crate) fn newest_options(directory: &Path) -> Result<Option<FileNumber>> {
     let numbers = names(directory)?.into_iter().filter_map(|name| match file_name::parse(&name) {
         Some(FileKind::Options(number)) => Some(number),
         _ => None,

@@ -16,23 +16,17 @@ use pitr_archive::{
     catalog::{archive::Archive, model::Catalog, schema::BaseDocument},
     clock::Micros,
     error::io,
-    ids::{BaseId, Nonce, SequenceNumber, TimelineId},
+    ids::{BaseId, Nonce, TimelineId},
 };
 use serde::Serialize;
 
 use super::Finding;
 use crate::{
     digest::{self, DatabaseDigest, FamilyDigest},
-    finish::{self, FamilySpec, OpenSpec, Unknown},
+    finish::{self, FamilySpec, Unknown},
     plan::{PlanOptions, PlannedPosition, RestorePlan, plan},
     progress::Progress,
-    restore::{
-        PathMap, RestoreOptions, base_of,
-        files::blocking,
-        paths::{self, Layout},
-        restore,
-        small_files::SmallFiles,
-    },
+    restore::{files::blocking, throwaway::lay_down},
     target::Target,
 };
 
@@ -159,12 +153,6 @@ fn possible(planned: Result<RestorePlan>) -> Result<Option<RestorePlan>> {
     }
 }
 
-/// A restored copy, not opened yet.
-struct Copy {
-    spec: OpenSpec,
-    sequence: SequenceNumber,
-}
-
 async fn compare(
     archive: &Archive,
     catalog: &Catalog,
@@ -174,11 +162,12 @@ async fn compare(
     places: (&Path, &Path),
     progress: Arc<dyn Progress>,
 ) -> Result<DeepReport> {
-    let a = lay_down(archive, options, replayed, places.0, progress.clone()).await?;
-    let b = lay_down(archive, options, based, places.1, progress.clone()).await?;
+    let given = (options.marker, options.now);
+    let a = lay_down(archive, replayed, places.0, given, progress.clone()).await?;
+    let b = lay_down(archive, based, places.1, given, progress.clone()).await?;
     let mut findings = Vec::new();
     differ(&mut findings, "column families", &shape(&a.spec.families), &shape(&b.spec.families));
-    differ(&mut findings, "latest sequence numbers", &a.sequence, &b.sequence);
+    differ(&mut findings, "latest sequence numbers", &replayed.position.sequence, &based.position.sequence);
     differ(&mut findings, "pending transactions", &replayed.pending, &based.pending);
     let policy = replayed.write_policy.filter(|policy| !finish::recovers(Some(*policy)));
     let policy =
@@ -209,30 +198,6 @@ async fn compare(
         compared,
         findings,
     })
-}
-
-async fn lay_down(
-    archive: &Archive,
-    options: &DeepOptions,
-    plan: &RestorePlan,
-    into: &Path,
-    progress: Arc<dyn Progress>,
-) -> Result<Copy> {
-    // Whole: the catalog's lack their MANIFEST.
-    let base = base_of(archive, plan).await?;
-    // The copy is thrown away: every directory of the source goes below it.
-    let map_paths: Vec<PathMap> = paths::foreign(&base.paths)
-        .into_iter()
-        .enumerate()
-        .map(|(n, (_, old))| PathMap { old: old.to_owned(), new: into.join(format!("path-{n}")) })
-        .collect();
-    let restore_options = RestoreOptions { map_paths, ..RestoreOptions::new(into, options.marker, options.now) };
-    restore(archive, plan, &restore_options, progress).await?;
-    let layout = paths::layout(&base.paths, into, &restore_options.map_paths)?;
-    let families = SmallFiles::prepare(&base, plan, &layout, &restore_options)?.families;
-    let Layout { db, wal, db_paths, .. } = layout;
-    let spec = OpenSpec { directory: db, wal, paths: db_paths, families, two_phase: plan.two_phase() };
-    Ok(Copy { spec, sequence: plan.position.sequence })
 }
 
 /// What of column families shows without opening anything.

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use super::*;
 
 /// Puts a directory's files into a store.
-fn load(dir: &Path, prefix: &str, store: &MemoryStore) {
+pub(super) fn load(dir: &Path, prefix: &str, store: &MemoryStore) {
     let mut entries: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap()).collect();
     entries.sort_by_key(|e| e.file_name());
     for entry in entries {

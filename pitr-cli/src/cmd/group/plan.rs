@@ -101,7 +101,7 @@ pub async fn run(context: &Context, args: &PlanArgs, of: &GroupArgs) -> Result<V
         if args.full {
             for member in &planned.members {
                 out.line(format!("\n{}", out.heading(&member.database)))?;
-                plan::show(out, &member.plan)?;
+                plan::show(out, &member.plan, None)?;
                 plan::show_parts(out, &member.plan)?;
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! Owns: waiting for the next time of each schedule, and doing it. A time that passed while the machine slept, or while the
 //! one before was still under way, is done once, not as often as it was missed.
-//! Refuses: to hold up the archiver: a base is asked for through its control socket, a verification reads the archive beside
-//! it.
+//! Refuses: to hold up the archiver: a base is asked for through its control socket, a verification and a drill read the
+//! archive beside it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,21 +13,37 @@ use pitr_archiver::{
     control::{self, Request},
     retention,
 };
-use pitr_replayer::{progress::Silent, verify::verify};
-use tokio::{runtime::Handle, sync::watch};
+use pitr_replayer::{
+    drill::{After, Drilled, Wanted},
+    plan::PlanOptions,
+    progress::Silent,
+    target::Target,
+    verify::verify,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
 
 use super::{
     hooks::{Hooked, Verified},
     open_archive,
 };
 use crate::{
+    cmd::drill::{self, Asked, check::OperatorCheck},
     context::Context,
-    settings::{file::Schedule, jobs::Job, schedule::Cron},
+    settings::{
+        file::{Drill, DrillTarget, Schedule},
+        jobs::Job,
+        schedule::Cron,
+    },
     web::{board::Panel, chores::Chore},
 };
 
 /// The clock can be set while one waits for it.
 const LOOK: Duration = Duration::from_secs(20);
+/// A check of a drilled database may take so long where nobody says otherwise.
+const CHECK_PATIENCE: Duration = Duration::from_secs(3600);
 /// Findings that a command is told.
 const TOLD: usize = 20;
 
@@ -38,6 +54,8 @@ pub struct Due {
     pub schedule: Schedule,
     /// What is kept when it is time to prune.
     pub retention: Option<retention::Policy>,
+    /// What is restored when it is time to drill.
+    pub drill: Drill,
 }
 
 fn cron(chore: Chore, schedule: &Schedule) -> Option<&Cron> {
@@ -45,6 +63,7 @@ fn cron(chore: Chore, schedule: &Schedule) -> Option<&Cron> {
         Chore::Base => schedule.base.as_ref(),
         Chore::Prune => schedule.prune.as_ref(),
         Chore::Verify => schedule.verify.as_ref(),
+        Chore::Drill => schedule.drill.as_ref(),
     }
 }
 
@@ -67,9 +86,9 @@ pub async fn run(clockwork: Clockwork, mut given: watch::Receiver<Due>) {
             Chore::ALL.into_iter().filter(|chore| is_due(*chore, &given.borrow().schedule, since, now)).collect();
         // Also where the clock was set back: what is due is counted from there.
         since = now;
-        let retention = given.borrow().retention;
+        let at_hand = given.borrow().clone();
         for chore in due {
-            let done = perform(&clockwork, chore, retention).await;
+            let done = perform(&clockwork, chore, &at_hand).await;
             if let Err(e) = &done {
                 tracing::error!(chore = chore.name(), hint = e.hint_text(), "what was due failed: {e}");
                 hooked.failed(chore, e);
@@ -95,8 +114,8 @@ fn next_after(schedule: &Schedule, now: DateTime<Utc>) -> Option<DateTime<Utc>> 
     Chore::ALL.into_iter().filter_map(|chore| cron(chore, schedule)?.after(now)).min()
 }
 
-async fn perform(clockwork: &Clockwork, chore: Chore, retention: Option<retention::Policy>) -> Result<()> {
-    let Clockwork { context, job, hooked, .. } = clockwork;
+async fn perform(clockwork: &Clockwork, chore: Chore, due: &Due) -> Result<()> {
+    let Clockwork { context, job, hooked, panel } = clockwork;
     match chore {
         Chore::Base => match control::ask(&job.config.state, &Request::Base).await? {
             Some(_) => tracing::info!("the base that was due is taken"),
@@ -107,7 +126,7 @@ async fn perform(clockwork: &Clockwork, chore: Chore, retention: Option<retentio
             }
         },
         Chore::Prune => {
-            let Some(policy) = retention else { return Ok(()) };
+            let Some(policy) = due.retention else { return Ok(()) };
             let request = retention::Request { policy, floor: retention::Floor::Respected, mode: retention::Mode::Act };
             let (context, job, runtime) = (context.clone(), job.clone(), Handle::current());
             let pruned = tokio::task::spawn_blocking(move || {
@@ -144,8 +163,52 @@ async fn perform(clockwork: &Clockwork, chore: Chore, retention: Option<retentio
             }
             tracing::info!(segments = report.segments, bases = report.bases, "the archive is whole");
         }
+        Chore::Drill => {
+            let (context, job, asked, runtime) = (context.clone(), job.clone(), asked(&due.drill), Handle::current());
+            // When the service ends, this is dropped, and the drill with its scratch directory.
+            let (alive, ended) = oneshot::channel::<()>();
+            let drilled = tokio::task::spawn_blocking(move || {
+                runtime.block_on(async {
+                    let drilling = async {
+                        let archive = open_archive(&context, &job).await?;
+                        drill::perform(&context, &archive, asked, Arc::new(Silent)).await
+                    };
+                    tokio::select! {
+                        // What fails because the service ends is no failure of the drill.
+                        biased;
+                        _ = ended => Err(Error::new(Code::Interrupted, "drilling a restore")),
+                        drilled = drilling => drilled,
+                    }
+                })
+            });
+            let drilled = drilled.await.map_err(|e| Error::new(Code::Internal, "drilling a restore").because(e))?;
+            drop(alive);
+            let Drilled { report, failure, .. } = drilled?;
+            hooked.drilled((&report).into());
+            panel.drilled(&report);
+            if let Some(e) = failure {
+                return Err(e);
+            }
+            let position = report.plan.as_ref().map(|plan| plan.position.boundary);
+            tracing::info!(verdict = ?report.verdict, ?position, micros = report.restore_micros(), "drilled a restore");
+        }
     }
     Ok(())
+}
+
+/// What a scheduled drill is asked for.
+fn asked(drill: &Drill) -> Asked {
+    let patience = drill.timeout.map_or(CHECK_PATIENCE, |timeout| timeout.0);
+    Asked {
+        wanted: match drill.target {
+            None | Some(DrillTarget::Random) => Wanted::Random,
+            Some(DrillTarget::Latest) => Wanted::Given(Target::Latest),
+        },
+        planning: PlanOptions::default(),
+        scratch: drill.scratch.clone(),
+        after: After::Remove,
+        check: drill.check.as_ref().map(|check| OperatorCheck { command: check.0.clone(), patience }),
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
+    cmd::drill::shown::ShownDrill,
     hook,
     settings::file::{Command, Hooks},
     web::chores::Chore,
@@ -90,6 +91,10 @@ enum What {
         linking: Option<Linking>,
     },
     Verified(Verified),
+    Drilled {
+        event: &'static str,
+        drill: Box<ShownDrill>,
+    },
     Failed {
         event: &'static str,
         chore: &'static str,
@@ -167,6 +172,7 @@ impl Hooked {
             "after-base" => &hooks.after_base,
             "barrier" => &hooks.on_barrier,
             "verified" => &hooks.after_verify,
+            "drilled" => &hooks.after_drill,
             _ => &hooks.on_failure,
         };
         (command.clone(), hooks.timeout.map_or(PATIENCE, |v| v.0))
@@ -202,6 +208,12 @@ impl Hooked {
             let event = "schedule-failed";
             self.tell(event, What::Failed { event, chore: chore.name(), failure: e.into() });
         }
+    }
+
+    /// A drill ended.
+    pub fn drilled(&self, drill: ShownDrill) {
+        let event = "drilled";
+        self.tell(event, What::Drilled { event, drill: Box::new(drill) });
     }
 
     /// A verification ended.

@@ -38,7 +38,7 @@ use crate::{
     context::Context,
     output::{Verdict, json::ShownPosition, text},
     settings::{
-        file::{Hooks, Http, Schedule},
+        file::{Drill, Hooks, Http, Schedule},
         jobs::{self, Job},
         limits::ResourceLimits,
         secret::SecretRef,
@@ -192,6 +192,7 @@ fn named(args: &RunArgs) -> Result<Job> {
         key,
         schedule: Schedule::default(),
         retention: None,
+        drill: Drill::default(),
         hooks: Hooks::default(),
     })
 }

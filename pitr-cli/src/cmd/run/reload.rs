@@ -77,10 +77,13 @@ pub fn compare(process: (&OfProcess, &OfProcess), running: &[Job], written: &[Jo
         if old.retention != new.retention {
             told(&old.name, "retention", Effect::Applied);
         }
+        if old.drill != new.drill {
+            told(&old.name, "drill", Effect::Applied);
+        }
         if old.hooks != new.hooks {
             told(&old.name, "hooks", Effect::Applied);
         }
-        let due = Due { schedule: new.schedule.clone(), retention: new.retention };
+        let due = Due { schedule: new.schedule.clone(), retention: new.retention, drill: new.drill.clone() };
         let live = Live { config, due, hooks: new.hooks.clone() };
         apply.push((old.name.clone(), live));
     }

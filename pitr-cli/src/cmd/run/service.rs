@@ -141,7 +141,8 @@ fn begin(
     let reload = Some(wants_reload.clone());
     let hooked = Hooked::start(database, archive, job.hooks.clone(), Arc::clone(&context.clock), reload);
     let (settings, follows) = watch::channel(job.config.clone());
-    let (due, given) = watch::channel(Due { schedule: job.schedule.clone(), retention: job.retention });
+    let (due, given) =
+        watch::channel(Due { schedule: job.schedule.clone(), retention: job.retention, drill: job.drill.clone() });
     let span = tracing::info_span!("clockwork", database = job.name);
     let (context, job) = (context.clone(), job.clone());
     let clockwork = Clockwork {
@@ -172,6 +173,7 @@ async fn read_again(
             job.config = live.config.clone();
             job.schedule = live.due.schedule.clone();
             job.retention = live.due.retention;
+            job.drill = live.due.drill.clone();
             job.hooks = live.hooks.clone();
             // An archiver that is gone needs no settings.
             lever.settings.send_replace(live.config);

@@ -6,10 +6,12 @@ use chrono::{DateTime, Utc};
 use pitr_archive::{
     Code, Error, Result,
     catalog::{
+        archive::Archive,
         model::{Barrier, Catalog, Timeline},
-        schema::Position,
+        schema::{DrillDocument, Position},
     },
     clock::Micros,
+    code::Retry,
     ids::{ArchiveId, BaseId, Boundary, Epoch, SequenceNumber, TimelineId},
     segment::entry::BarrierReason,
 };
@@ -23,7 +25,10 @@ use self::windows::{Window, windows};
 use crate::{
     args::archiving::StatusArgs,
     chronicle::seen,
-    cmd::work::{self, Answered},
+    cmd::{
+        drill::shown::{self, ShownDrill},
+        work::{self, Answered},
+    },
     context::Context,
     output::{Output, Verdict, json::ShownPosition, table, text},
 };
@@ -112,6 +117,7 @@ struct ShownArchive {
     id: ArchiveId,
     encrypted: bool,
     timelines: Vec<ShownTimeline>,
+    last_drill: Option<ShownDrill>,
 }
 
 #[derive(Serialize)]
@@ -190,7 +196,8 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
         Some(archive) => {
             let opened = context.archive(archive).await?;
             let catalog = context.catalog(&opened).await?;
-            Some((opened.store().describe(), catalog))
+            let drill = last_drill(&opened).await?;
+            Some((opened.store().describe(), catalog, drill))
         }
     };
     if described.is_none() && archivers.is_empty() {
@@ -205,7 +212,7 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
     let now = context.clock.now();
     // That of the archive that is furthest behind.
     let lag_seconds = archivers.iter().map(|(_, s)| lag(s)).max().map(|lag| lag as f64 / 1e6);
-    let archive = described.as_ref().map(|(url, catalog)| describe(url, catalog));
+    let archive = described.as_ref().map(|(url, catalog, drill)| describe(url, catalog, drill.as_ref()));
     let out = &context.output;
     if out.is_json() {
         let mut archivers = archivers.into_iter().map(|(name, status)| ShownArchiver { name, ..status.into() });
@@ -229,7 +236,8 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Verdict> {
         _ => {}
     }
     if let Some(archive) = &archive {
-        show_archive(out, archive, now)?;
+        let drill = described.as_ref().and_then(|(_, _, drill)| drill.as_ref());
+        show_archive(out, archive, drill, now)?;
     }
     Ok(Verdict::Done)
 }
@@ -239,12 +247,24 @@ fn lag(status: &Status) -> i64 {
     status.oldest_unacknowledged.map_or(0, |oldest| (status.now.0 - oldest.0).max(0))
 }
 
-fn describe(url: &str, catalog: &Catalog) -> ShownArchive {
+/// The newest report of a drill. One that cannot be read is said, and the one before it is not the newest.
+async fn last_drill(archive: &Archive) -> Result<Option<DrillDocument>> {
+    match archive.newest_drills(1).await?.into_iter().next() {
+        Some(Err(e)) if e.code().retry() == Retry::Never => {
+            tracing::warn!(code = e.code().name(), "damaged: {e}");
+            Ok(None)
+        }
+        newest => newest.transpose(),
+    }
+}
+
+fn describe(url: &str, catalog: &Catalog, drill: Option<&DrillDocument>) -> ShownArchive {
     ShownArchive {
         url: url.to_owned(),
         id: catalog.archive().id,
         encrypted: catalog.archive().encryption.is_some(),
         timelines: catalog.timelines().map(|timeline| describe_timeline(catalog, timeline)).collect(),
+        last_drill: drill.map(Into::into),
     }
 }
 
@@ -327,9 +347,13 @@ fn show_archiver(out: &Output, name: Option<&str>, status: &Status) -> Result<()
     out.line("")
 }
 
-fn show_archive(out: &Output, archive: &ShownArchive, now: Micros) -> Result<()> {
+fn show_archive(out: &Output, archive: &ShownArchive, drill: Option<&DrillDocument>, now: Micros) -> Result<()> {
     let encrypted = if archive.encrypted { "encrypted" } else { "not encrypted" };
-    out.line(table::facts(out, &[("archive", format!("{} ({encrypted})", archive.url))]))?;
+    let last = drill.map_or_else(
+        || "never: whether a restore works is not tried (pitr drill)".to_owned(),
+        |drill| shown::in_short(out, drill, now),
+    );
+    out.line(table::facts(out, &[("archive", format!("{} ({encrypted})", archive.url)), ("last drill", last)]))?;
     if archive.timelines.is_empty() {
         return out.line("It is empty: nothing has been archived yet.");
     }

@@ -21,12 +21,15 @@ pub struct Hooks {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_barrier: Option<Command>,
     /// When the archive does not answer (and when it does again), a base failed, a limit of what is held back is met, a
-    /// verification found something, or an archiver is given up
+    /// verification found something, a drill failed, or an archiver is given up
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_failure: Option<Command>,
     /// After each verification, whatever it found
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after_verify: Option<Command>,
+    /// After each drill that is done by the clock, whatever came of it, with its report
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_drill: Option<Command>,
     /// A command that takes longer is ended, with its process group; default: 30s
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Period>,
@@ -47,6 +50,7 @@ impl Hooks {
             on_barrier: first(&self.on_barrier, &other.on_barrier),
             on_failure: first(&self.on_failure, &other.on_failure),
             after_verify: first(&self.after_verify, &other.after_verify),
+            after_drill: first(&self.after_drill, &other.after_drill),
             timeout: self.timeout.or(other.timeout),
         }
     }

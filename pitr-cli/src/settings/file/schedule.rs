@@ -16,6 +16,9 @@ pub struct Schedule {
     /// Read and check the whole archive, as pitr verify does
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Cron>,
+    /// Restore something into a scratch directory, as pitr drill does; `drill` says what, and how it is checked
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<Cron>,
     /// Delete what `retention` does not keep; default, where there is a `retention`: @daily
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<Cron>,
@@ -32,6 +35,7 @@ impl Schedule {
         Self {
             base: self.base.clone().or_else(|| other.base.clone()),
             verify: self.verify.clone().or_else(|| other.verify.clone()),
+            drill: self.drill.clone().or_else(|| other.drill.clone()),
             prune: self.prune.clone().or_else(|| other.prune.clone()),
         }
     }
