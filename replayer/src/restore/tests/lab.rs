@@ -405,7 +405,8 @@ impl Lab {
             let hash = pitr_archive::catalog::archive::content_hash(&content);
             let identity = FileIdentity::content(archive.keyring(), hash, content.len() as u64);
             let size = content.len() as u64;
-            let stored = archive.upload_file(&identity, size, Source::new(Cursor::new(content)), claim, random).await.unwrap();
+            let stored =
+                archive.upload_file(&identity, size, Source::new(Cursor::new(content)), claim, random).await.unwrap();
             files.push(BaseFile {
                 name: name.clone(),
                 column_family: *cf,
