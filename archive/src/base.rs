@@ -6,7 +6,6 @@
 //! Layout: FORMAT.md, "Files". Refuses: a file whose length is not the announced one.
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::{
     catalog::{
@@ -22,8 +21,12 @@ use crate::{
     object_key::ObjectKey,
     random::Random,
     segment::header::Fill,
-    store::{Put, Upload},
+    store::Put,
 };
+
+mod sending;
+
+pub use sending::Source;
 
 /// Plain bytes of a sealed chunk, and of the pieces in which a file is sent.
 pub const CHUNK: usize = 1 << 20;
@@ -199,7 +202,7 @@ struct Seal {
 }
 
 impl Archive {
-    /// Uploads a file of `size` bytes, unless it is there. Reads `source` once.
+    /// Uploads a file of `size` bytes, unless it is there. Reads `source` once, on threads of the runtime.
     ///
     /// # Errors
     /// `archive.object-damaged` when an object of that name is there and holds other bytes; what the store answers;
@@ -208,7 +211,7 @@ impl Archive {
         &self,
         identity: &FileIdentity,
         size: u64,
-        source: &mut (dyn AsyncRead + Send + Unpin),
+        source: Source,
         claim: &EpochClaim,
         random: &dyn Random,
     ) -> Result<StoredFile> {
@@ -217,7 +220,7 @@ impl Archive {
         let length = if seal.is_some() { sealed_len(size) } else { Some(size) };
         let length = length.ok_or_else(|| Error::new(Code::Internal, WRITING).on(&key).with("size", size))?;
         let mut upload = self.store().upload(&key, length).await?;
-        let hash = match send(&key, size, source, seal.as_ref(), upload.as_mut()).await {
+        let hash = match sending::send(&key, size, source, seal, upload.as_mut()).await {
             Ok(hash) => hash,
             Err(e) => {
                 // The first error is the one that matters; what abort leaves behind the store's own cleaning removes.
@@ -302,57 +305,6 @@ impl Archive {
             done: false,
         })
     }
-}
-
-async fn send(
-    key: &ObjectKey,
-    size: u64,
-    source: &mut (dyn AsyncRead + Send + Unpin),
-    seal: Option<&Seal>,
-    upload: &mut dyn Upload,
-) -> Result<ContentHash> {
-    let mut hasher = blake3::Hasher::new();
-    let mut left = size;
-    let mut chunk = 0;
-    if let Some(seal) = seal {
-        upload.write(Bytes::copy_from_slice(&seal.header)).await?;
-    }
-    loop {
-        let want = usize::try_from(left.min(CHUNK as u64)).unwrap_or(CHUNK);
-        let mut piece = Vec::with_capacity(want + TAG_LEN);
-        let got = (&mut *source)
-            .take(want as u64)
-            .read_to_end(&mut piece)
-            .await
-            .map_err(|e| Error::new(Code::FileIo, WRITING).on(key).because(e))?;
-        if got < want {
-            return Err(Error::new(Code::BaseUnobtainable, WRITING)
-                .on(key)
-                .with("size", size)
-                .with("file-ends-at", size - left + got as u64));
-        }
-        hasher.update(&piece);
-        left -= got as u64;
-        if let Some(seal) = seal {
-            let aad = chunk_aad(key, &seal.header, chunk + 1 == seal.chunks);
-            seal.cipher
-                .seal("a chunk", Purpose::Chunk, chunk, &aad, &mut piece, 0)
-                .map_err(|e| e.on(Family::Object, WRITING, key))?;
-        }
-        if !piece.is_empty() {
-            upload.write(piece.into()).await?;
-        }
-        chunk += 1;
-        if left == 0 {
-            break;
-        }
-    }
-    let mut beyond = [0];
-    let more = source.read(&mut beyond).await.map_err(|e| Error::new(Code::FileIo, WRITING).on(key).because(e))?;
-    if more != 0 {
-        return Err(Error::new(Code::BaseUnobtainable, WRITING).on(key).with("size", size).with("found", "more bytes"));
-    }
-    Ok(ContentHash(*hasher.finalize().as_bytes()))
 }
 
 /// A file on its way out of the archive.

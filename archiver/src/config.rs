@@ -77,8 +77,8 @@ pub struct ArchiverConfig {
     pub writer: String,
     /// How new files are noticed. Default: by events.
     pub file_events: FileEvents,
-    /// Files of a base that are sent at once. Each holds a few chunks in memory. Default: 2, which hides a store's latency
-    /// well enough.
+    /// Files of a base that are read and sent at once. Each holds a few chunks in memory, and a thread that hashes and seals
+    /// them. Default: 2, which hides a store's latency well enough, and leaves the rest of the machine to the server.
     pub uploads: usize,
     /// What may be held back while the archive is away. Default: no budget, hold, the usual floor of free space.
     pub budget: Budget,

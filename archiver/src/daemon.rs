@@ -166,6 +166,7 @@ impl Archiver {
                 delivered = wait(&mut daemon.delivery) => {
                     attended(&metrics, &*clock, daemon.delivered(delivered)).await?;
                 }
+                () = BaseJob::is_ready(&mut daemon.base), if idle => {}
                 () = daemon.archiver.changed.notified(), if idle => {}
                 () = tokio::time::sleep(pause), if idle => {}
                 () = std::future::ready(()), if !idle => {}
@@ -286,8 +287,9 @@ impl Daemon {
         self.serve_requests().await?;
         self.keep_within_limits(now)?;
         self.tell_observer();
+        let mut next = Next::Nothing;
         if self.away.is_none() {
-            self.base_step(now).await?;
+            next = self.base_step(now).await?;
             self.capture_step(now).await?;
         }
         if self.delivery.is_none()
@@ -309,6 +311,7 @@ impl Daemon {
         // is under way (requests, a base's publication, a manifest) would wait for ever.
         self.ship_if_due(now)?;
         Ok(match (polled.caught_up, polled.records) {
+            _ if next == Next::AtOnce => next,
             (true, 0) => Next::Nothing,
             (true, _) | (false, 0) => Next::Poll,
             (false, _) => Next::AtOnce,

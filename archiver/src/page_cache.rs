@@ -2,55 +2,144 @@
 //!
 //! Owns: a file read once from front to back, of which the pages that were not in memory before are given back after they
 //! were read, and those that were stay: they are what the server works with. Reading ahead is switched off for our
-//! descriptor, because pages that the kernel fetched for us ahead of time could not be told from the server's later.
+//! descriptor, because pages that the kernel fetched for us ahead of time could not be told from the server's later. What a
+//! reader in a hurry will want next is asked for by us instead, after a look at what of it is in memory.
 //! Where the system does not say what is in memory, nothing is given back.
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
+    mem,
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
     ptr,
 };
 
 use rustix::fs::{Advice, fadvise};
 
+/// The kernel cuts what is asked for ahead to the size of one request of the disk; no disk has smaller ones.
+const ASKED_FOR: u64 = 128 << 10;
+
+/// Whether the disk works ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hurry {
+    /// As much again as is read is on its way to memory meanwhile.
+    Ahead,
+    /// What is read slowly would lie in memory for long.
+    None,
+}
+
 /// A file that passes by.
 #[derive(Debug)]
 pub struct Passing {
     file: File,
+    hurry: Hurry,
     offset: u64,
+    /// Up to here, which is the end of a page, it was looked what is in memory.
+    looked: u64,
+    /// Whole pages before `looked` that were not in memory, and are not given back.
+    ours: Vec<(u64, u64)>,
     /// What was given back already; pages that were busy then are tried again at the end.
     given_back: Vec<(u64, u64)>,
 }
 
 impl Passing {
     /// Reads `file` from its beginning, with a position of its own.
-    pub fn new(file: File) -> Self {
+    pub fn new(file: File, hurry: Hurry) -> Self {
         no_reading_ahead(&file);
-        Self { file, offset: 0, given_back: Vec::new() }
+        Self { file, hurry, offset: 0, looked: 0, ours: Vec::new(), given_back: Vec::new() }
     }
 
-    /// Reads on; 0 at the end. A buffer of whole pages keeps pages from being read twice.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (read, given_back) = loop {
-            match read_passing(&self.file, buffer, self.offset) {
+    /// Looks what is in memory up to the end of the page of `end`. Answers what is not, of what was not looked at before.
+    fn look(&mut self, end: u64) -> Vec<(u64, u64)> {
+        let page = rustix::param::page_size();
+        let end = end.div_ceil(page as u64).saturating_mul(page as u64);
+        let Ok(length) = usize::try_from(end.saturating_sub(self.looked)) else { return Vec::new() };
+        let resident = residency(&self.file, self.looked, length, page).unwrap_or_default();
+        let absent = absent_ranges(&resident, self.looked, page as u64);
+        for range in &absent {
+            join(&mut self.ours, *range);
+        }
+        self.looked = self.looked.max(end);
+        absent
+    }
+
+    /// What is read after the next `length` bytes is on its way to memory from now on, and known to be ours.
+    fn ask_ahead(&mut self, length: u64) {
+        let end = self.offset.saturating_add(length.saturating_mul(2));
+        for (begin, end) in self.look(end) {
+            let mut at = begin;
+            while at < end {
+                let some = ASKED_FOR.min(end - at);
+                if let Some(some) = std::num::NonZeroU64::new(some) {
+                    let _ = fadvise(&self.file, at, Some(some), Advice::WillNeed);
+                }
+                at += some;
+            }
+        }
+    }
+
+    /// Gives back the pages of ours that end at `end` or before.
+    fn give_back(&mut self, end: u64) {
+        let page = rustix::param::page_size() as u64;
+        let end = end / page * page;
+        for (begin, last) in mem::take(&mut self.ours) {
+            if begin < end {
+                forget(&self.file, begin, last.min(end));
+                join(&mut self.given_back, (begin, last.min(end)));
+            }
+            if last > end {
+                join(&mut self.ours, (begin.max(end), last));
+            }
+        }
+    }
+
+    /// Gives back everything of ours, and tries again what was busy.
+    fn give_all_back(&mut self) {
+        for (begin, end) in mem::take(&mut self.ours).into_iter().chain(mem::take(&mut self.given_back)) {
+            forget(&self.file, begin, end);
+        }
+    }
+}
+
+impl Read for Passing {
+    /// Reads on; 0 at the end. With buffers of whole pages every page is read once.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let length = buffer.len() as u64;
+        self.look(self.offset.saturating_add(length));
+        if self.hurry == Hurry::Ahead {
+            self.ask_ahead(length);
+        }
+        let read = loop {
+            match self.file.read_at(buffer, self.offset) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => break other?,
+                read => break read?,
             }
         };
         self.offset = self.offset.saturating_add(read as u64);
-        for (begin, end) in given_back {
-            match self.given_back.last_mut() {
-                Some(last) if last.1 == begin => last.1 = end,
-                _ => self.given_back.push((begin, end)),
-            }
-        }
         if read == 0 {
-            for (begin, end) in std::mem::take(&mut self.given_back) {
-                forget(&self.file, begin, end);
-            }
+            self.give_all_back();
+        } else {
+            self.give_back(self.offset);
         }
         Ok(read)
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        // Where reading ended before the file did.
+        self.give_all_back();
+    }
+}
+
+/// Adds a range behind the others.
+fn join(ranges: &mut Vec<(u64, u64)>, range: (u64, u64)) {
+    match ranges.last_mut() {
+        Some(last) if last.1 == range.0 => last.1 = range.1,
+        _ => ranges.push(range),
     }
 }
 
@@ -60,21 +149,17 @@ pub fn no_reading_ahead(file: &File) {
     let _ = fadvise(file, 0, None, Advice::Random);
 }
 
-/// Reads once, and gives back what was not in memory before; answers how much was read, and what was given back. Without
-/// [`no_reading_ahead`] before, the kernel leaves more in memory than was read.
-pub fn read_passing(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<(usize, Vec<(u64, u64)>)> {
+/// Reads once, and gives back what was not in memory before. Without [`no_reading_ahead`] before, the kernel leaves more in
+/// memory than was read.
+pub fn read_passing(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let page = rustix::param::page_size();
-    let resident = residency(file, offset, buffer.len(), page);
+    let resident = residency(file, offset, buffer.len(), page).unwrap_or_default();
     let read = file.read_at(buffer, offset)?;
     let (page, behind) = (page as u64, offset.saturating_add(read as u64));
-    let first = offset / page * page;
-    let runs = absent_runs(&resident.unwrap_or_default()).into_iter();
-    let runs = runs.map(|(begin, end)| (first + begin as u64 * page, (first + end as u64 * page).min(behind)));
-    let given_back: Vec<_> = runs.filter(|(begin, end)| begin < end).collect();
-    for (begin, end) in &given_back {
-        forget(file, *begin, *end);
+    for (begin, end) in absent_ranges(&resident, offset / page * page, page) {
+        forget(file, begin, end.min(behind));
     }
-    Ok((read, given_back))
+    Ok(read)
 }
 
 /// Advice only: what it does not reach, the kernel drops when it needs memory.
@@ -82,6 +167,12 @@ fn forget(file: &File, begin: u64, end: u64) {
     if let Some(length) = end.checked_sub(begin).and_then(std::num::NonZeroU64::new) {
         let _ = fadvise(file, begin, Some(length), Advice::DontNeed);
     }
+}
+
+/// What is not in memory, of pages from `first` on.
+fn absent_ranges(resident: &[bool], first: u64, page: u64) -> Vec<(u64, u64)> {
+    let runs = absent_runs(resident).into_iter();
+    runs.map(|(begin, end)| (first + begin as u64 * page, first + end as u64 * page)).collect()
 }
 
 /// Runs of pages that are not in memory, as indices.
@@ -173,8 +264,10 @@ mod tests {
         *,
     };
 
-    fn read_through(file: File, size: usize) {
-        let mut passing = Passing::new(file);
+    const HURRIES: [Hurry; 2] = [Hurry::Ahead, Hurry::None];
+
+    fn read_through(file: File, size: usize, hurry: Hurry) {
+        let mut passing = Passing::new(file, hurry);
         let mut buffer = vec![0; MIB];
         let mut total = 0;
         loop {
@@ -192,9 +285,33 @@ mod tests {
     fn a_cold_file_is_not_in_memory_after_it_was_read() {
         let Some(directory) = directory() else { return };
         let size = 64 * MIB + 4321;
-        let (file, path) = file_of(directory.path(), size);
-        assert_eq!(in_memory(&path), 0);
-        read_through(file, size);
+        for hurry in HURRIES {
+            let (file, path) = file_of(directory.path(), size);
+            assert_eq!(in_memory(&path), 0);
+            read_through(file, size, hurry);
+            assert_eq!(in_memory(&path), 0, "{hurry:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_ahead_comes_and_goes_again_where_reading_ends_early() {
+        let Some(directory) = directory() else { return };
+        let (file, path) = file_of(directory.path(), 16 * MIB);
+        let page = rustix::param::page_size();
+        let mut passing = Passing::new(file.try_clone().unwrap(), Hurry::Ahead);
+        passing.read(&mut vec![0; MIB]).unwrap();
+        let comes = || residency(&file, 0, 4 * MIB, page).unwrap();
+        for _ in 0..1000 {
+            if comes().iter().filter(|resident| **resident).count() == MIB / page {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let ahead: Vec<_> = comes().into_iter().enumerate().filter(|(_, r)| *r).map(|(i, _)| i * page / MIB).collect();
+        assert!(ahead == vec![1; MIB / page], "the second MiB, and nothing else: {ahead:?}");
+        // The disk is done with the last of them a moment after it can be seen.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(passing);
         assert_eq!(in_memory(&path), 0);
     }
 
@@ -205,8 +322,10 @@ mod tests {
         std::fs::read(&path).unwrap();
         let before = in_memory(&path);
         assert_eq!(before, 64 * MIB / rustix::param::page_size());
-        read_through(file, 64 * MIB);
-        assert_eq!(in_memory(&path), before);
+        for hurry in HURRIES {
+            read_through(file.try_clone().unwrap(), 64 * MIB, hurry);
+            assert_eq!(in_memory(&path), before, "{hurry:?}");
+        }
     }
 
     #[test]
@@ -222,8 +341,10 @@ mod tests {
         let page = rustix::param::page_size();
         let before = residency(&file, 0, 16 * MIB, page).unwrap();
         assert!(before.iter().any(|r| *r) && before.iter().any(|r| !*r));
-        read_through(file.try_clone().unwrap(), 16 * MIB);
-        assert!(residency(&file, 0, 16 * MIB, page).unwrap() == before);
+        for hurry in HURRIES {
+            read_through(file.try_clone().unwrap(), 16 * MIB, hurry);
+            assert!(residency(&file, 0, 16 * MIB, page).unwrap() == before, "{hurry:?}");
+        }
     }
 
     #[test]

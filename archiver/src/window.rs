@@ -94,7 +94,7 @@ impl Window {
             let rest = &mut self.bytes[filled..];
             let read = match self.passing {
                 Passing::Stays => self.file.read_at(rest, at),
-                Passing::Goes => page_cache::read_passing(&self.file, rest, at).map(|(read, _)| read),
+                Passing::Goes => page_cache::read_passing(&self.file, rest, at),
             };
             match read {
                 Ok(0) => break,

@@ -6,6 +6,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use pitr_archive::{
@@ -24,7 +25,7 @@ use pitr_archive::{
 };
 use pitr_archiver::{
     Archiver, ArchiverConfig, Parts, Standby,
-    control::{TagRequest, Unflushed},
+    control::{self, Answer, Request, TagRequest, Unflushed},
     owner::Done,
 };
 use rocksdb::{DB, Options};
@@ -676,4 +677,43 @@ async fn bases_that_barriers_ask_for_follow_each_other_at_a_bounded_rate_and_oth
     ingest(&db, dir.path(), "k");
     one.poll().unwrap();
     one.take_wanted_base().await.unwrap().expect("a barrier's");
+}
+
+/// Far longer than a base takes, and far shorter than the interval.
+const SOON: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_waits_for_no_interval_whether_it_comes_by_itself_or_somebody_asks_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MemoryStore::new();
+    let db = database(dir.path());
+    db.put("a", "1").unwrap();
+    let mut config = ArchiverConfig::new(dir.path().join("db"));
+    config.interval = Duration::from_secs(3600);
+    let state = config.state.clone();
+    let archiver = Archiver::open(config, archive(&store).await, Parts::system()).await.unwrap();
+    let (stop, stopping) = tokio::sync::oneshot::channel::<()>();
+    // On a thread of its own, as a server would have it.
+    let runtime = tokio::runtime::Handle::current();
+    let running = std::thread::spawn(move || runtime.block_on(archiver.run(async move { drop(stopping.await) })));
+    let archive = archive(&store).await;
+    let bases = async || archive.list_bases().await.unwrap().len();
+    let first = tokio::time::timeout(SOON, async {
+        while bases().await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    first.await.expect("the first base comes by itself");
+    db.put("b", "2").unwrap();
+    let asked = tokio::time::timeout(SOON, control::ask(&state, &Request::Base)).await;
+    let Ok(Ok(Some(Answer::Base { floor, .. }))) = asked else { panic!("no base for who asks: {asked:?}") };
+    assert_eq!((floor.sequence.get(), bases().await), (2, 2));
+    // What is written behind a base's floor waits for the interval again.
+    let before = entries(&store).await.len();
+    db.put("c", "3").unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(entries(&store).await.len(), before);
+    stop.send(()).unwrap();
+    tokio::task::spawn_blocking(move || running.join().unwrap()).await.unwrap().unwrap();
+    assert_eq!(sequences(&entries(&store).await), [1, 2, 3]);
 }

@@ -3,13 +3,13 @@
 //! Asserts: what was uploaded is what is downloaded, once and again; a changed, cut or longer object is refused; whatever
 //! is accepted has the bytes that the base's document promises.
 
-use std::sync::Arc;
+use std::{io::Cursor, sync::Arc};
 
 use bytes::Bytes;
 use futures::executor::block_on;
 use pitr_archive::{
     Error,
-    base::{CHUNK, FileIdentity, HEADER_LEN, Sent},
+    base::{CHUNK, FileIdentity, HEADER_LEN, Sent, Source},
     catalog::{
         archive::{Archive, EpochClaim},
         schema::BaseFile,
@@ -83,8 +83,9 @@ pub fn body(data: &[u8]) {
     let size = content.len() as u64;
     let identity = FileIdentity::unique(place.archive.keyring(), [1, 2], size, FileNumber::new(9));
     let upload = || {
-        let mut source = content.as_slice();
-        block_on(place.archive.upload_file(&identity, size, &mut source, &place.claim, &place.random))
+        let source = Source::new(Cursor::new(content.clone()));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(place.archive.upload_file(&identity, size, source, &place.claim, &place.random))
     };
     let stored = upload().unwrap();
     assert_eq!((stored.sent, stored.size, stored.hash), (Sent::Uploaded, size, hash(&content)));

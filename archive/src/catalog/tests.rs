@@ -1,7 +1,7 @@
 //! What an archive promises about its own objects: whatever is lost, damaged, swapped, doubled or of another archive is
 //! named, and a lost reply is never taken for another writer.
 
-use std::sync::Arc;
+use std::{io::Cursor, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use super::{
     schema::*,
 };
 use crate::{
-    base::{CHUNK, FileIdentity, Sent},
+    base::{CHUNK, FileIdentity, Sent, Source},
     clock::{ManualClock, Micros},
     code::Code,
     error::Result,
@@ -704,7 +704,7 @@ async fn files_are_stored_once_and_come_back_or_are_refused() {
             let identity = FileIdentity::unique(scene.archive.keyring(), [1, 2], size as u64, FileNumber::new(9));
             let put = |content: Vec<u8>| {
                 let (archive, claim, random, identity) = (&scene.archive, &scene.claim, &scene.random, &identity);
-                async move { archive.upload_file(identity, size as u64, &mut content.as_slice(), claim, random).await }
+                async move { archive.upload_file(identity, size as u64, Source::new(Cursor::new(content)), claim, random).await }
             };
             let stored = put(content.clone()).await.unwrap();
             assert_eq!(stored.sent, Sent::Uploaded);

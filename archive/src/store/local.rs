@@ -2,7 +2,8 @@
 //!
 //! Owns: how an object comes to be on a local (or mounted) file system, in this order and for these reasons:
 //! 1. the bytes go to a new file in `.pitr-unfinished/`, so that no reader sees half of them;
-//! 2. that file is fsynced, so that the name never stands for bytes that a power loss takes back;
+//! 2. that file is fsynced, so that the name never stands for bytes that a power loss takes back. Of a large one writing back
+//!    begins while its bytes still come, which only makes that fsync short;
 //! 3. `link(2)` gives it the object's name. A link is made by one creator only (`EEXIST` for the others), which
 //!    rename cannot promise;
 //! 4. the temporary name goes, and the object's directory is fsynced, so that the name lasts. Directories made on the

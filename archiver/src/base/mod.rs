@@ -1,7 +1,7 @@
 //! Taking a base from outside: a consistent set of the database's files while the server goes on writing.
 //!
 //! - [`collect`]: the MANIFEST prefix and links of every file that it names. Fast, because compaction deletes them.
-//! - [`upload`]: the linked files into the store, each once for all bases; `passing`: how they are read.
+//! - [`upload`]: the linked files into the store, each once for all bases.
 //! - [`pace`]: how often barriers may have one.
 //! - [`describe`]: the document that makes it a base.
 //!
@@ -17,5 +17,4 @@
 pub mod collect;
 pub mod describe;
 pub mod pace;
-mod passing;
 pub mod upload;

@@ -7,15 +7,16 @@
 //! condemned (`crate::retention`): such a file is sent under another name.
 
 use std::{
+    cmp::Reverse,
     collections::{HashMap, HashSet},
-    io::{Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _, stream};
 use pitr_archive::{
     Code, Error, Result,
-    base::FileIdentity,
+    base::{CHUNK, FileIdentity, Source},
     catalog::{
         archive::{Archive, EpochClaim},
         schema::{BaseFile, CondemnedDocument},
@@ -27,12 +28,10 @@ use pitr_archive::{
     random::Random,
     rate::{Class, Rate},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{
-    collect::{CollectedFile, Held},
-    passing::PassingBy,
-};
-use crate::page_cache::Passing;
+use super::collect::{CollectedFile, Held};
+use crate::page_cache::{Hurry, Passing};
 
 /// Files of published bases, and files that were sent since the last one was: where a base comes to nothing, the next one
 /// need not send them again.
@@ -118,7 +117,7 @@ impl KnownFiles {
 /// How a base's files are read.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// So many files at a time.
+    /// So many files at a time. Of as many others, but for one, the last bytes are being made durable meanwhile.
     pub at_once: usize,
     /// No faster than this, all together.
     pub rate: Option<Arc<Rate>>,
@@ -185,6 +184,10 @@ pub async fn upload(
         }
         Lookup::Each => There::Asked,
     };
+    // The largest first: one that came last would be sent alone.
+    let mut by_size: Vec<(usize, &CollectedFile)> = files.iter().enumerate().collect();
+    by_size.sort_by_key(|(_, file)| Reverse(file.size));
+    let at_once = reading.at_once.max(1);
     for _ in 0..ATTEMPTS {
         let context = Context {
             archive,
@@ -195,9 +198,13 @@ pub async fn upload(
             there: &there,
             run,
             rate: reading.rate.as_ref(),
+            places: Arc::new(Semaphore::new(at_once)),
         };
-        let uploads: Vec<_> = files.iter().map(|file| one(&context, file).boxed()).collect();
-        let sent: Vec<BaseFile> = stream::iter(uploads).buffered(reading.at_once.max(1)).try_collect().await?;
+        let uploads = by_size.iter().map(|(n, file)| one(&context, file).map_ok(move |stored| (*n, stored)).boxed());
+        let uploads = stream::iter(uploads.collect::<Vec<_>>()).buffer_unordered(2 * at_once - 1);
+        let mut sent: Vec<(usize, BaseFile)> = uploads.try_collect().await?;
+        sent.sort_unstable_by_key(|(n, _)| *n);
+        let sent: Vec<BaseFile> = sent.into_iter().map(|(_, file)| file).collect();
         // What was condemned meanwhile, by a prune that saw files which no base names yet, is needed as soon as one does.
         if !any_condemned(&sent, &known.condemned_before_long(archive, reading.clock.now()).await?) {
             return Ok(sent);
@@ -218,6 +225,21 @@ struct Context<'a> {
     there: &'a There,
     run: RunName,
     rate: Option<&'a Arc<Rate>>,
+    /// One for each file that is being read.
+    places: Arc<Semaphore>,
+}
+
+/// A file that takes a place until it is read: what it waits for then, its fsync or the store's answer, keeps no disk and no
+/// processor from the next one.
+struct InPlace {
+    passing: Passing,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Read for InPlace {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.passing.read(buffer)
+    }
 }
 
 impl Context<'_> {
@@ -248,6 +270,8 @@ impl Context<'_> {
 
 async fn one(context: &Context<'_>, file: &CollectedFile) -> Result<BaseFile> {
     let Context { archive, claim, random, known, run, rate, .. } = *context;
+    let place = Arc::clone(&context.places).acquire_owned().await;
+    let place = place.map_err(|e| Error::new(Code::Internal, "waiting for other files of a base").because(e))?;
     let described = |stored: &BaseFile| BaseFile {
         name: file.name.clone(),
         column_family: file.column_family,
@@ -273,8 +297,9 @@ async fn one(context: &Context<'_>, file: &CollectedFile) -> Result<BaseFile> {
     if let Some(stored) = context.there(sent.as_ref()).await? {
         return Ok(described(&stored));
     }
-    let mut source = PassingBy::new(open(&file.held)?, rate.cloned());
-    let stored = archive.upload_file(&identity, file.size, &mut source, claim, random).await?;
+    let source = Source::new(InPlace { passing: passing(file, rate)?, _place: place });
+    let source = source.no_faster_than(rate.cloned());
+    let stored = archive.upload_file(&identity, file.size, source, claim, random).await?;
     crate::crash::point("base-uploaded-one");
     let stored = BaseFile {
         name: file.name.clone(),
@@ -300,10 +325,15 @@ fn open(held: &Held) -> Result<std::fs::File> {
     }
 }
 
+fn passing(file: &CollectedFile, rate: Option<&Arc<Rate>>) -> Result<Passing> {
+    let hurry = if rate.is_some() { Hurry::None } else { Hurry::Ahead };
+    Ok(Passing::new(open(&file.held)?, hurry))
+}
+
 async fn content_hash(file: &CollectedFile, rate: Option<&Arc<Rate>>) -> Result<ContentHash> {
     let mut hasher = blake3::Hasher::new();
-    let mut passing = Passing::new(open(&file.held)?);
-    let mut buffer = vec![0; 1 << 20];
+    let mut passing = passing(file, rate)?;
+    let mut buffer = vec![0; CHUNK];
     loop {
         if let Some(rate) = rate {
             rate.until_paid(Class::Rest).await;

@@ -4,13 +4,14 @@
 //! goes on, and who is told how it ended.
 //! Refuses: to take a base's steps itself (the archiver and its collector do).
 
-use std::{sync::Arc, time::Duration};
+use std::{future, sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use pitr_archive::{Code, Error, Result, catalog::schema::BaseFile, clock::Micros};
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-use super::{Daemon, joined};
+use super::{Daemon, Next, joined};
 use crate::{
     Parts,
     archiver::{BaseInProgress, Floor, of_another_history},
@@ -24,21 +25,62 @@ use crate::{
 /// A server is kept at rest for a base at most so long; linking takes milliseconds.
 const AT_REST: Duration = Duration::from_secs(10);
 
+/// A task of a base, and what came of it.
+pub(super) enum Task<T> {
+    Running(JoinHandle<Result<T>>),
+    Ended(Result<T>),
+}
+
+impl<T> Task<T> {
+    /// Waits for its end; for ever where that is known.
+    async fn ends(&mut self) {
+        match self {
+            Self::Running(task) => {
+                let ended = joined(task.await);
+                *self = Self::Ended(ended);
+            }
+            Self::Ended(_) => future::pending().await,
+        }
+    }
+
+    fn abort(self) {
+        if let Self::Running(task) = self {
+            task.abort();
+        }
+    }
+}
+
+impl<T> From<JoinHandle<Result<T>>> for Task<T> {
+    fn from(task: JoinHandle<Result<T>>) -> Self {
+        Self::Running(task)
+    }
+}
+
 /// A base on its way.
 pub(super) enum BaseJob {
     /// The server is brought to rest. Where nobody waits for that any more, it is told to go on as soon as it is there.
-    Quiescing { reason: BaseReason, created: Micros, task: JoinHandle<Result<AtRest>> },
+    Quiescing { reason: BaseReason, created: Micros, task: Task<AtRest> },
     /// Files are being linked.
-    Linking { reason: BaseReason, created: Micros, branches: u64, task: JoinHandle<Result<Collected>> },
+    Linking { reason: BaseReason, created: Micros, branches: u64, task: Task<Collected> },
     /// Linked; the floor is fixed by the next look that reads everything.
     Linked { reason: BaseReason, created: Micros, branches: u64, collected: Collected },
     /// Files are being uploaded.
-    Uploading { created: Micros, floor: Floor, task: JoinHandle<Result<(Collected, Vec<BaseFile>)>> },
+    Uploading { created: Micros, floor: Floor, task: Task<(Collected, Vec<BaseFile>)> },
     /// Uploaded; waits until the archive has acknowledged the floor.
     Uploaded { created: Micros, floor: Floor, collected: Collected, files: Vec<BaseFile> },
 }
 
 impl BaseJob {
+    /// Waits for the end of its task, if one is running: somebody has to go on with the next step then.
+    pub(super) async fn is_ready(job: &mut Option<Self>) {
+        match job {
+            Some(Self::Quiescing { task, .. }) => task.ends().await,
+            Some(Self::Linking { task, .. }) => task.ends().await,
+            Some(Self::Uploading { task, .. }) => task.ends().await,
+            Some(Self::Linked { .. } | Self::Uploaded { .. }) | None => future::pending().await,
+        }
+    }
+
     /// Ends it. Its links go with what holds them; a linking thread that is under way ends with its own.
     pub(super) fn abandon(self) {
         match self {
@@ -122,7 +164,7 @@ impl Daemon {
                         upload::upload(&archive, &claim, &*random, &collected.files, &known, run, &reading).await?;
                     Ok((collected, files))
                 };
-                let task = tokio::spawn(upload.in_current_span());
+                let task = tokio::spawn(upload.in_current_span()).into();
                 self.base = Some(BaseJob::Uploading { created, floor, task });
             }
             Ok(None) => {
@@ -134,7 +176,42 @@ impl Daemon {
         Ok(())
     }
 
-    pub(super) async fn base_step(&mut self, now: Micros) -> Result<()> {
+    /// Whether the archive lacks what lies before a base's floor. It is not published before, however long the interval is.
+    pub(super) fn base_wants_a_segment(&self) -> bool {
+        match &self.base {
+            Some(BaseJob::Uploading { floor, .. } | BaseJob::Uploaded { floor, .. }) => {
+                floor.joins == self.archiver.joins && !self.archiver.holds(floor)
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes the steps for which nothing has to be waited for any more, and tells what comes next.
+    pub(super) async fn base_step(&mut self, now: Micros) -> Result<Next> {
+        let was_linked = matches!(self.base, Some(BaseJob::Linked { .. }));
+        // What ended while nobody waited for it.
+        let _ = BaseJob::is_ready(&mut self.base).now_or_never();
+        self.upload_ended()?;
+        self.one_base_step(now).await?;
+        if matches!(self.base, Some(BaseJob::Linked { .. })) && !was_linked {
+            // A look that begins now fixes the floor; directories were listed when linking ended.
+            return Ok(Next::AtOnce);
+        }
+        Ok(Next::Poll)
+    }
+
+    fn upload_ended(&mut self) -> Result<()> {
+        match self.base.take() {
+            Some(BaseJob::Uploading { created, floor, task: Task::Ended(uploaded) }) => match uploaded {
+                Ok((collected, files)) => self.base = Some(BaseJob::Uploaded { created, floor, collected, files }),
+                Err(e) => self.base_failed(e)?,
+            },
+            other => self.base = other,
+        }
+        Ok(())
+    }
+
+    async fn one_base_step(&mut self, now: Micros) -> Result<()> {
         match self.base.take() {
             None => {
                 let spaced = self
@@ -166,30 +243,22 @@ impl Daemon {
                     && let Some(reason) = useful
                 {
                     self.archiver.last_base_attempt = Some(now);
-                    let task = tokio::spawn(AtRest::bring(self.archiver.parts.clone()));
+                    let task = tokio::spawn(AtRest::bring(self.archiver.parts.clone())).into();
                     self.base = Some(BaseJob::Quiescing { reason, created: now, task });
                 }
             }
-            Some(BaseJob::Quiescing { reason, created, task }) if task.is_finished() => match joined(task.await) {
+            Some(BaseJob::Quiescing { reason, created, task: Task::Ended(brought) }) => match brought {
                 Ok(rest) => {
                     self.at_rest = Some(rest);
                     let collector = self.archiver.collector(&reason);
-                    let task = tokio::task::spawn_blocking(move || collector.collect());
+                    let task = tokio::task::spawn_blocking(move || collector.collect()).into();
                     let branches = self.archiver.branches;
                     self.base = Some(BaseJob::Linking { reason, created, branches, task });
                 }
                 Err(e) => self.base_failed(e)?,
             },
-            Some(BaseJob::Linking { reason, created, branches, task }) if task.is_finished() => {
-                match joined(task.await) {
-                    Ok(collected) => self.base = Some(BaseJob::Linked { reason, created, branches, collected }),
-                    Err(e) => self.base_failed(e)?,
-                }
-            }
-            Some(BaseJob::Uploading { created, floor, task }) if task.is_finished() => match joined(task.await) {
-                Ok((collected, files)) => {
-                    self.base = Some(BaseJob::Uploaded { created, floor, collected, files });
-                }
+            Some(BaseJob::Linking { reason, created, branches, task: Task::Ended(linked) }) => match linked {
+                Ok(collected) => self.base = Some(BaseJob::Linked { reason, created, branches, collected }),
                 Err(e) => self.base_failed(e)?,
             },
             Some(BaseJob::Uploaded { created, floor, collected, files })

@@ -23,6 +23,7 @@ impl Daemon {
         if self.delivery.is_some() {
             return Ok(());
         }
+        let waited_for = !self.requests.is_empty() || self.base_wants_a_segment();
         let archiver = &mut self.archiver;
         if archiver.pending.is_none() {
             let full = archiver.engine.stream.plain_bytes() >= archiver.config.segment_bytes;
@@ -30,7 +31,7 @@ impl Daemon {
             let quiet = archiver.engine.stream.is_empty() && elapsed(self.last_beat, now) >= archiver.config.heartbeat;
             if full || old || quiet {
                 archiver.cut(Heartbeat::Yes)?;
-            } else if !self.requests.is_empty() {
+            } else if waited_for {
                 archiver.cut(Heartbeat::No)?;
             }
         }

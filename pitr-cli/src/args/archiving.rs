@@ -128,7 +128,7 @@ pub struct LimitArgs {
     /// Let other processes go first: added to the nice value, 0 to 19; the disk's priority follows [default: 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
     pub nice: Option<i32>,
-    /// Threads that send to stores, 1 to 64; one more than that read files. Each database's log has one of its own
+    /// Threads that send to stores, 1 to 64; one more than that read, seal and write files. Each database's log has one of its own
     #[arg(long, value_name = "N", value_parser = values::threads)]
     pub threads: Option<usize>,
 }

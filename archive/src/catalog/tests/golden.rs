@@ -24,7 +24,7 @@ async fn upload(archive: &Archive, scene: &Scene) -> Sent {
     let content = b"not a real table, but stored like one".as_slice();
     let size = content.len() as u64;
     let identity = FileIdentity::unique(archive.keyring(), [1, 2], size, FileNumber::new(9));
-    archive.upload_file(&identity, size, &mut &*content, &scene.claim, &scene.random).await.unwrap().sent
+    archive.upload_file(&identity, size, Source::new(content), &scene.claim, &scene.random).await.unwrap().sent
 }
 
 async fn with_file(encrypted: bool) -> Scene {

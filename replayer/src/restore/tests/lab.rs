@@ -4,13 +4,14 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Cursor,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use pitr_archive::{
-    base::FileIdentity,
+    base::{FileIdentity, Source},
     catalog::{
         archive::{Archive, EpochClaim, NewTimeline},
         schema::{BaseColumnFamily, BaseDocument, BaseFile, DatabasePaths, Extra, InlineFile, Position},
@@ -404,7 +405,8 @@ impl Lab {
             let hash = pitr_archive::catalog::archive::content_hash(&content);
             let identity = FileIdentity::content(archive.keyring(), hash, content.len() as u64);
             let size = content.len() as u64;
-            let stored = archive.upload_file(&identity, size, &mut content.as_slice(), claim, random).await.unwrap();
+            let stored =
+                archive.upload_file(&identity, size, Source::new(Cursor::new(content)), claim, random).await.unwrap();
             files.push(BaseFile {
                 name: name.clone(),
                 column_family: *cf,
