@@ -23,7 +23,7 @@ impl Comparison<'_> {
     pub(super) fn check_part(&mut self, record: RecordNumber) {
         let turn = record.get();
         let Some(part) = self.some_part(turn) else { return };
-        let engine = if turn % 3 == 0 { EngineChoice::Bulk } else { EngineChoice::Auto };
+        let engine = if turn.is_multiple_of(3) { EngineChoice::Bulk } else { EngineChoice::Auto };
         let options = PlanOptions { part: Some(part.clone()), engine, ..PlanOptions::default() };
         let target = Target::Record(record);
         let whole = self.archiver.wait(plan(&self.archive, &self.catalog, &target, &PlanOptions::default()));
@@ -48,7 +48,7 @@ impl Comparison<'_> {
 
     /// Whether nothing in the program's settings stands against a part.
     fn is_plain(&self) -> bool {
-        self.driver.settings.transactions.is_none()
+        self.driver.settings.transactions.is_none() && !self.driver.settings.allow_2pc
     }
 
     /// One that is there at some moment, chosen by `turn`.
@@ -76,7 +76,7 @@ impl Comparison<'_> {
         let into = self.scratch.join(format!("part-{}", self.restored));
         let (mut options, places) = self.driver.restore_to(&into);
         let known = self.driver.settings.without_merge_operator;
-        options.finish = if known && turn % 5 == 0 { Finish::Recover } else { Finish::Leave };
+        options.finish = if known && turn.is_multiple_of(5) { Finish::Recover } else { Finish::Leave };
         match self.archiver.wait(restore(&self.archive, plan, &options, Arc::new(Silent))) {
             Ok(_) => {}
             // What operations there are is seen when they are read.
