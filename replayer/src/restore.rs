@@ -41,6 +41,7 @@ use crate::{
 };
 
 pub(crate) mod files;
+pub(crate) mod frames;
 pub(crate) mod ingest;
 pub(crate) mod manifest;
 pub(crate) mod options;
@@ -54,6 +55,7 @@ pub(crate) mod stages;
 pub(crate) mod staging;
 pub(crate) mod tabled;
 pub(crate) mod wal;
+pub(crate) mod wal_disk;
 
 use files::{GiveUp, Job, blocking};
 use ingest::Repeating;
