@@ -16,8 +16,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::files::GiveUp;
 use crate::plan::PlannedSegment;
 
-/// Plain bytes of frames that are ahead of whoever replays them.
-pub(crate) const AHEAD: u32 = 16 << 20;
+/// Plain bytes of frames that are ahead of whoever replays them: for each thread, and in all. With many more, memory that one
+/// frame leaves goes back to the system before the next one needs it.
+const FOR_EACH: u32 = 2 << 20;
+const AT_MOST: u32 = 16 << 20;
 /// Segments and frames that wait; what frames take is bounded by their bytes.
 const WAITING: usize = 128;
 
@@ -64,15 +66,23 @@ enum Item {
     Frame(oneshot::Receiver<Result<ProvenFrame>>, OwnedSemaphorePermit),
 }
 
-/// A way for the frames of segments that are given to [`Opening::run`] in their order, with so many plain bytes at most.
-pub(crate) fn ahead(bytes: u32) -> (Opening, Frames) {
+/// A way for the frames of segments that are given to [`Opening::run`] in their order.
+pub(crate) fn ahead() -> (Opening, Frames) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let bytes = u32::try_from(threads).unwrap_or(u32::MAX).saturating_mul(FOR_EACH).min(AT_MOST);
+    limited(threads, bytes)
+}
+
+/// On so many threads, with so many plain bytes at most.
+fn limited(threads: usize, bytes: u32) -> (Opening, Frames) {
     let (sender, items) = mpsc::channel(WAITING);
-    (Opening { items: sender, bytes: bytes.max(1) }, Frames { items, held: None })
+    (Opening { items: sender, threads, bytes }, Frames { items, held: None })
 }
 
 /// Opens frames.
 pub(crate) struct Opening {
     items: mpsc::Sender<Item>,
+    threads: usize,
     bytes: u32,
 }
 
@@ -80,7 +90,7 @@ impl Opening {
     /// Opens the frames of every segment that comes, until nobody takes them any more.
     pub async fn run(self, mut segments: mpsc::Receiver<(PlannedSegment, Fetched)>, give_up: &GiveUp) -> Result<()> {
         let room = Arc::new(Semaphore::new(self.bytes as usize));
-        let threads = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+        let threads = Arc::new(Semaphore::new(self.threads));
         let ended = |e| Error::new(Code::Internal, "opening frames").because(e);
         while let Some((planned, fetched)) = segments.recv().await {
             give_up.check()?;
@@ -194,7 +204,7 @@ mod tests {
         let mut at = 0;
         for length in lengths {
             let mut payload = vec![0; *length];
-            payload.chunks_mut(32).for_each(|chunk| chunk.copy_from_slice(&random.bytes().unwrap()[..chunk.len()]));
+            random.fill(&mut payload).unwrap();
             let end = at + 7 + *length as u64;
             let record = Record { wal: FileNumber::new(4), start: at, end, payload: payload.into() };
             let sequence = SequenceNumber::new(end);
@@ -220,7 +230,7 @@ mod tests {
     /// Everything that comes.
     async fn passed(segments: Vec<(PlannedSegment, Fetched)>) -> Vec<Entry> {
         let (sender, receiver) = mpsc::channel(1);
-        let (opening, mut frames) = ahead(LIMIT);
+        let (opening, mut frames) = limited(3, LIMIT);
         let reading = tokio::task::spawn_blocking(move || {
             let mut all = Vec::new();
             while let Some((_, fetched)) = frames.segment().unwrap() {
@@ -275,7 +285,7 @@ mod tests {
         let body = Bytes::from(body);
         let stored = (0..).zip(ranges).map(|(n, r)| (n, body.slice(r.start as usize..r.end as usize))).collect();
         let (sender, receiver) = mpsc::channel(1);
-        let (opening, mut frames) = ahead(LIMIT);
+        let (opening, mut frames) = limited(3, LIMIT);
         sender.send((planned, Fetched::Frames(index, stored))).await.unwrap();
         drop(sender);
         let reading = tokio::task::spawn_blocking(move || {

@@ -117,7 +117,7 @@ pub(crate) async fn replay(
     let total = range.1.get().saturating_sub(range.0.get());
     progress.begin(Phase::Records, Some(total));
     let (sender, receiver) = mpsc::channel::<(PlannedSegment, Fetched)>(1);
-    let (opening, frames) = frames::ahead(frames::AHEAD);
+    let (opening, frames) = frames::ahead();
     let proof = Proof::of(plan);
     let wanted = plan.part.as_ref().map(|part| Wanted::new(part, proof.places()));
     let mut worker = Worker {

@@ -233,7 +233,9 @@ mod tests {
     fn a_checkpoint_tells_of_the_logs_before_it_as_they_are() {
         let place = tempfile::tempdir().unwrap();
         let (wals, notes) = (place.path().join("wals"), place.path().join("notes"));
-        [&wals, &notes].map(|dir| fs::create_dir(dir).unwrap());
+        for dir in [&wals, &notes] {
+            fs::create_dir(dir).unwrap();
+        }
         let mut disk = WalDisk::begin(&wals, Vec::new(), 10);
         write_some(&mut disk, 4, &[b"one", b"two"]);
         write_some(&mut disk, 7, &[]);
