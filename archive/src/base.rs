@@ -5,6 +5,8 @@
 //! whether it is the last. blake3 of the plain bytes is in the base's document and compared at the end of every read.
 //! Layout: FORMAT.md, "Files". Refuses: a file whose length is not the announced one.
 
+use std::{collections::VecDeque, ops::Range};
+
 use bytes::{Bytes, BytesMut};
 
 use crate::{
@@ -12,20 +14,21 @@ use crate::{
         archive::{Archive, EpochClaim},
         schema::BaseFile,
     },
-    cipher::{ObjectCipher, Purpose, TAG_LEN, associated},
     code::Code,
     error::{Error, Result},
-    ids::{ArchiveId, ContentHash, Epoch, FileNumber},
+    ids::{ContentHash, Epoch, FileNumber},
     keyring::Keyring,
-    layout::{Family, Fault, Fields, check_crc},
+    layout::{Family, Fault, Fields},
     object_key::ObjectKey,
     random::Random,
-    segment::header::Fill,
     store::Put,
 };
 
+mod body;
 mod sending;
 
+pub use body::FileBody;
+use body::{FileHeader, Seal, chunk_aad, chunks, sealed_len};
 pub use sending::Source;
 
 /// Plain bytes of a sealed chunk, and of the pieces in which a file is sent.
@@ -35,9 +38,6 @@ pub const HEADER_LEN: usize = 112;
 /// Plain bytes that one request fetches.
 pub const FETCH: u64 = 4 << 20;
 
-const MAGIC: [u8; 8] = *b"pitr.fil";
-const VERSION: u16 = 1;
-const SEALED: u32 = 1;
 const WHAT: &str = "the file's header";
 const READING: &str = "reading the file";
 const WRITING: &str = "uploading the file";
@@ -114,93 +114,6 @@ pub enum Sent {
     WasThere,
 }
 
-/// A sealed file's header.
-#[derive(Clone, Debug)]
-struct FileHeader {
-    epoch: Epoch,
-    archive: ArchiveId,
-    salt: [u8; 32],
-    size: u64,
-}
-
-impl FileHeader {
-    fn encode(&self) -> [u8; HEADER_LEN] {
-        let mut out = [0; HEADER_LEN];
-        let mut fill = Fill(&mut out);
-        fill.put(&MAGIC);
-        fill.put(&VERSION.to_le_bytes());
-        fill.put(&HEADER_LEN_U16.to_le_bytes());
-        fill.put(&SEALED.to_le_bytes());
-        fill.put(&0u32.to_le_bytes());
-        fill.put(&CHUNK_U32.to_le_bytes());
-        fill.put(&self.epoch.get().to_le_bytes());
-        fill.put(&self.archive.0);
-        fill.put(&self.salt);
-        fill.put(&self.size.to_le_bytes());
-        let crc = crc32c::crc32c(out.get(..HEADER_LEN - 4).unwrap_or_default());
-        Fill(out.get_mut(HEADER_LEN - 4..).unwrap_or_default()).put(&crc.to_le_bytes());
-        out
-    }
-
-    fn decode(bytes: &[u8], archive: ArchiveId) -> Result<Self, Fault> {
-        let mut f = Fields::new(WHAT, 0, bytes);
-        if f.array::<8>()? != MAGIC {
-            return Err(Fault::Magic { what: WHAT });
-        }
-        let version = f.u16()?;
-        if version != VERSION {
-            return Err(Fault::Version { what: "the file", found: version, known: VERSION });
-        }
-        let mut whole = Fields::new(WHAT, 0, bytes);
-        let checked = whole.slice(HEADER_LEN - 4)?;
-        check_crc(WHAT, checked, whole.u32()?)?;
-        Fault::unless_equal("length of the file's header", &HEADER_LEN_U16, &f.u16()?)?;
-        let flags = f.u32()?;
-        if flags != SEALED {
-            return Err(Fault::Flags { what: "the file", flags });
-        }
-        let _optional = f.u32()?;
-        Fault::unless_equal("length of the file's chunks", &CHUNK_U32, &f.u32()?)?;
-        let header =
-            Self { epoch: Epoch::new(f.u64()?), archive: ArchiveId(f.array()?), salt: f.array()?, size: f.u64()? };
-        if header.archive != archive {
-            return Err(Fault::Foreign { expected: archive.to_string(), found: header.archive.to_string() });
-        }
-        Ok(header)
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "112 fits")]
-const HEADER_LEN_U16: u16 = HEADER_LEN as u16;
-#[expect(clippy::cast_possible_truncation, reason = "1 MiB fits")]
-const CHUNK_U32: u32 = CHUNK as u32;
-
-/// Chunks of a sealed file of `size` plain bytes: at least one, so that an empty file is sealed, too.
-const fn chunks(size: u64) -> u64 {
-    let full = size.div_ceil(CHUNK as u64);
-    if full == 0 { 1 } else { full }
-}
-
-/// Length of a sealed file's object.
-const fn sealed_len(size: u64) -> Option<u64> {
-    match size.checked_add(HEADER_LEN as u64) {
-        Some(len) => len.checked_add(chunks(size) * TAG_LEN as u64),
-        None => None,
-    }
-}
-
-/// What binds a chunk to its place: name, header, and whether it is the last.
-fn chunk_aad(key: &ObjectKey, header: &[u8; HEADER_LEN], last: bool) -> Vec<u8> {
-    associated(key, &[header, &[u8::from(last)]])
-}
-
-/// How an object is sealed while it is read or written.
-struct Seal {
-    cipher: ObjectCipher,
-    header: [u8; HEADER_LEN],
-    chunks: u64,
-}
-
 impl Archive {
     /// Uploads a file of `size` bytes, unless it is there. Reads `source` once, on threads of the runtime.
     ///
@@ -269,6 +182,27 @@ impl Archive {
     }
 
     async fn open_file(&self, object: &str, size: u64, hash: ContentHash, epoch: Epoch) -> Result<FileDownload<'_>> {
+        let body = self.body(object, size, epoch).await?;
+        let (hasher, opened) = (blake3::Hasher::new(), VecDeque::new());
+        Ok(FileDownload { archive: self, body, expected: hash, hasher, chunk: 0, opened, done: false })
+    }
+
+    /// Looks at a base's file: its object's length and header. Whether what it holds is the file, its hash tells.
+    pub async fn file_body(&self, file: &BaseFile) -> Result<FileBody> {
+        self.body(&file.object, file.size, file.epoch).await
+    }
+
+    /// Chunks of a file, as they are stored: [`FileBody::open`] is for each of them.
+    pub async fn fetch_chunks(&self, body: &FileBody, chunks: Range<u64>) -> Result<Bytes> {
+        let range = body.range(chunks);
+        let bytes = self.store().get_range(body.key(), range.clone()).await?;
+        let bytes = bytes.ok_or_else(|| Error::new(Code::ObjectMissing, READING).on(body.key()))?;
+        Fault::unless_equal("bytes of the file", &(range.end - range.start), &(bytes.len() as u64))
+            .map_err(|e| e.on(Family::Object, READING, body.key()))?;
+        Ok(bytes)
+    }
+
+    async fn body(&self, object: &str, size: u64, epoch: Epoch) -> Result<FileBody> {
         let identity = FileIdentity::from_object(object).ok_or_else(|| {
             Error::new(Code::ObjectDamaged, READING).on(object).with("found", "a name that no file can have")
         })?;
@@ -278,111 +212,86 @@ impl Archive {
         let stored = stored.ok_or_else(|| Error::new(Code::ObjectMissing, READING).on(&key))?;
         let expected = if self.keyring().is_encrypted() { sealed_len(size) } else { Some(size) };
         Fault::unless_equal("length of the file's object", &expected.unwrap_or(u64::MAX), &stored).map_err(fault)?;
-        let seal = if self.keyring().is_encrypted() {
-            let head = self.store().get_range(&key, 0..HEADER_LEN as u64).await?;
-            let head = head.ok_or_else(|| Error::new(Code::ObjectMissing, READING).on(&key))?;
-            let header = FileHeader::decode(&head, self.id()).map_err(fault)?;
-            Fault::unless_equal("length of the file", &size, &header.size).map_err(fault)?;
-            Fault::unless_equal("epoch of the file", &epoch, &header.epoch).map_err(fault)?;
-            self.admit_epoch(header.epoch).await?;
-            let cipher = self.keyring().cipher_to_read(Family::Object, true, header.epoch, &key, &header.salt)?;
-            let cipher = cipher.ok_or_else(|| Error::new(Code::KeyRequired, READING).on(&key))?;
-            // As it is stored: flags that may be ignored are bound into the seals all the same.
-            let header = Fields::new(WHAT, 0, &head).array().map_err(fault)?;
-            Some(Seal { cipher, header, chunks: chunks(size) })
-        } else {
-            None
-        };
-        Ok(FileDownload {
-            archive: self,
-            key,
-            size,
-            expected: hash,
-            seal,
-            hasher: blake3::Hasher::new(),
-            plain: 0,
-            chunk: 0,
-            done: false,
-        })
+        if !self.keyring().is_encrypted() {
+            return Ok(FileBody::clear(key, size));
+        }
+        let head = self.store().get_range(&key, 0..HEADER_LEN as u64).await?;
+        let head = head.ok_or_else(|| Error::new(Code::ObjectMissing, READING).on(&key))?;
+        let header = FileHeader::decode(&head, self.id()).map_err(fault)?;
+        Fault::unless_equal("length of the file", &size, &header.size).map_err(fault)?;
+        Fault::unless_equal("epoch of the file", &epoch, &header.epoch).map_err(fault)?;
+        self.admit_epoch(header.epoch).await?;
+        let cipher = self.keyring().cipher_to_read(Family::Object, true, header.epoch, &key, &header.salt)?;
+        let cipher = cipher.ok_or_else(|| Error::new(Code::KeyRequired, READING).on(&key))?;
+        // As it is stored: flags that may be ignored are bound into the seals all the same.
+        let header = Fields::new(WHAT, 0, &head).array().map_err(fault)?;
+        Ok(FileBody::sealed(key, size, Seal { cipher, header, chunks: chunks(size) }))
     }
 }
 
 /// A file on its way out of the archive.
 pub struct FileDownload<'a> {
     archive: &'a Archive,
-    key: ObjectKey,
-    size: u64,
+    body: FileBody,
     expected: ContentHash,
-    seal: Option<Seal>,
     hasher: blake3::Hasher,
-    plain: u64,
+    /// The first that was not fetched.
     chunk: u64,
+    /// Fetched, opened and hashed.
+    opened: VecDeque<Bytes>,
     done: bool,
 }
 
 impl std::fmt::Debug for FileDownload<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FileDownload").field("key", &self.key).field("at", &self.plain).finish_non_exhaustive()
+        f.debug_struct("FileDownload").field("body", &self.body).field("chunk", &self.chunk).finish_non_exhaustive()
     }
 }
 
 impl FileDownload<'_> {
     /// The object's name.
     pub const fn key(&self) -> &ObjectKey {
-        &self.key
+        self.body.key()
     }
 
-    /// The next plain bytes, at most [`FETCH`]. `None` once: everything was delivered and its hash is the right one.
+    /// The next plain bytes, at most [`CHUNK`]. `None` once: everything was delivered and its hash is the right one.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        let fault = |e: Fault, key: &ObjectKey| e.on(Family::Object, READING, key);
-        if self.plain == self.size && (self.seal.is_none() || self.chunk > 0) {
-            if !self.done {
-                self.done = true;
-                let computed = ContentHash(*self.hasher.finalize().as_bytes());
-                if computed != self.expected {
-                    let (stored, computed) = (self.expected.to_string(), computed.to_string());
-                    return Err(fault(Fault::Checksum { what: "the file", stored, computed }, &self.key));
-                }
+        loop {
+            match self.opened.pop_front() {
+                // An empty file that was sealed has one chunk.
+                Some(plain) if plain.is_empty() => {}
+                Some(plain) => return Ok(Some(plain)),
+                None if self.chunk == self.body.chunks() => return self.compare().map(|()| None),
+                None => self.fetch().await?,
             }
-            return Ok(None);
         }
-        let want = (self.size - self.plain).min(FETCH);
-        let plain = match &self.seal {
-            None => self.fetch(self.plain..self.plain + want).await?,
-            Some(seal) => {
-                let count = chunks(want);
-                let from = HEADER_LEN as u64 + self.chunk * (CHUNK + TAG_LEN) as u64;
-                let sealed = self.fetch(from..from + want + count * TAG_LEN as u64).await?;
-                let plain = open_chunks(&self.key, seal, self.chunk, sealed).map_err(|e| fault(e, &self.key))?;
-                self.chunk += count;
-                plain
-            }
-        };
-        Fault::unless_equal("bytes of the file", &want, &(plain.len() as u64)).map_err(|e| fault(e, &self.key))?;
-        self.hasher.update(&plain);
-        self.plain += want;
-        if plain.is_empty() {
-            // An empty file that was sealed: its one chunk is proven, and nothing is left to deliver.
-            return Box::pin(self.next()).await;
-        }
-        Ok(Some(plain))
     }
 
-    async fn fetch(&self, range: std::ops::Range<u64>) -> Result<Bytes> {
-        let bytes = self.archive.store().get_range(&self.key, range).await?;
-        bytes.ok_or_else(|| Error::new(Code::ObjectMissing, READING).on(&self.key))
+    fn compare(&mut self) -> Result<()> {
+        if !self.done {
+            self.done = true;
+            let computed = ContentHash(*self.hasher.finalize().as_bytes());
+            if computed != self.expected {
+                let (stored, computed) = (self.expected.to_string(), computed.to_string());
+                let fault = Fault::Checksum { what: "the file", stored, computed };
+                return Err(fault.on(Family::Object, READING, self.key()));
+            }
+        }
+        Ok(())
     }
-}
 
-fn open_chunks(key: &ObjectKey, seal: &Seal, first: u64, mut sealed: Bytes) -> Result<Bytes, Fault> {
-    let mut plain = BytesMut::with_capacity(sealed.len());
-    let mut chunk = first;
-    while !sealed.is_empty() {
-        let mut piece = Vec::from(sealed.split_to(sealed.len().min(CHUNK + TAG_LEN)));
-        let aad = chunk_aad(key, &seal.header, chunk + 1 == seal.chunks);
-        seal.cipher.open("a chunk", Purpose::Chunk, chunk, &aad, &mut piece)?;
-        plain.extend_from_slice(&piece);
-        chunk += 1;
+    async fn fetch(&mut self) -> Result<()> {
+        let next = self.body.fetched_from(self.chunk);
+        let mut stored = BytesMut::from(self.archive.fetch_chunks(&self.body, next.clone()).await?);
+        for number in next.clone() {
+            let mut chunk = stored.split_to(stored.len().min(self.body.stored_chunk()));
+            let plain = self.body.open(number, &mut chunk)?;
+            self.hasher.update(plain);
+            let plain = plain.len();
+            chunk.truncate(plain);
+            self.opened.push_back(chunk.freeze());
+        }
+        self.chunk = next.end;
+        Ok(())
     }
-    Ok(plain.freeze())
 }

@@ -139,18 +139,25 @@ impl ObjectCipher {
         aad: &[u8],
         sealed: &mut Vec<u8>,
     ) -> Result<(), Fault> {
-        let plain = sealed.len().checked_sub(TAG_LEN).ok_or(Fault::Short {
-            what,
-            offset: 0,
-            needed: TAG_LEN as u64,
-            have: sealed.len() as u64,
-        })?;
-        let (body, tag) = sealed.split_at_mut_checked(plain).ok_or(Fault::Seal { what })?;
-        let mut end = [0; TAG_LEN];
-        end.copy_from_slice(tag);
-        self.open_detached(what, &counted(purpose, counter), aad, body, &end)?;
+        let plain = self.open_in_place(what, purpose, counter, aad, sealed)?.len();
         sealed.truncate(plain);
         Ok(())
+    }
+
+    /// Decrypts what [`ObjectCipher::seal`] made, in place: the bytes before the tag.
+    pub fn open_in_place<'b>(
+        &self,
+        what: &'static str,
+        purpose: Purpose,
+        counter: u64,
+        aad: &[u8],
+        sealed: &'b mut [u8],
+    ) -> Result<&'b [u8], Fault> {
+        let have = sealed.len() as u64;
+        let short = Fault::Short { what, offset: 0, needed: TAG_LEN as u64, have };
+        let (body, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().ok_or(short)?;
+        self.open_detached(what, &counted(purpose, counter), aad, body, tag)?;
+        Ok(body)
     }
 
     /// Decrypts `body` in place.

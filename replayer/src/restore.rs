@@ -34,6 +34,7 @@ use crate::{
 };
 
 pub(crate) mod files;
+pub(crate) mod frames;
 pub(crate) mod ingest;
 pub(crate) mod manifest;
 pub(crate) mod options;
@@ -50,6 +51,7 @@ pub(crate) mod steps;
 pub(crate) mod tabled;
 pub(crate) mod throwaway;
 pub(crate) mod wal;
+pub(crate) mod wal_disk;
 
 use files::{GiveUp, Job, blocking};
 use ingest::Repeating;

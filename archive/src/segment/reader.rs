@@ -2,7 +2,7 @@
 //!
 //! Owns: [`SegmentIndex`] (header and footer, two ranged reads) and [`SegmentReader`] (the whole object). Both compare
 //! everything that is said twice. A frame's entries are proven by the running hash: it is recorded before every frame,
-//! so that frames can be read alone, out of order and in parallel.
+//! so that frames can be read alone, out of order and in parallel ([`SegmentReader::entries_from`]).
 //! Refuses: an object that is not the one its name and place demand; I/O.
 
 use std::ops::Range;
@@ -18,7 +18,7 @@ use crate::{
     layout::{Family, Fault},
     object_key::ObjectKey,
     segment::{
-        chain::{Chain, HashKey, Leaf},
+        chain::{Chain, HashKey},
         entry::Entry,
         footer,
         frame::{FRAME_HEADER_LEN, Frame, FrameEntries},
@@ -152,10 +152,7 @@ impl SegmentIndex {
         let opened = Frame::decode(&self.key, &self.opening, self.cipher.as_ref(), number, stored, index.offset)?;
         Fault::unless_equal("plain length of the frame", &index.plain, &opened.header.plain_len)?;
         let mut chain = Chain::at(index.hash_before);
-        let leaves = opened.leaves(&self.hash_key)?;
-        for leaf in &leaves {
-            chain.push(*leaf);
-        }
+        let hashes: Vec<_> = opened.leaves(&self.hash_key)?.into_iter().map(|leaf| chain.push(leaf)).collect();
         let (end, hash_after) = match self.footer.frames.get(frame + 1) {
             Some(next) => (next.first, next.hash_before),
             None => (self.header.end, self.header.hash_after),
@@ -167,7 +164,7 @@ impl SegmentIndex {
                 recorded: hash_after.to_string(),
             });
         }
-        Ok(ProvenFrame { index: index.clone(), end, frame: opened, leaves })
+        Ok(ProvenFrame { index: index.clone(), end, frame: opened, hashes })
     }
 }
 
@@ -248,7 +245,8 @@ pub struct ProvenFrame {
     index: FrameIndex,
     end: Boundary,
     frame: Frame,
-    leaves: Vec<Leaf>,
+    /// The running hash after each entry.
+    hashes: Vec<RunningHash>,
 }
 
 impl ProvenFrame {
@@ -274,12 +272,16 @@ impl ProvenFrame {
 
     /// The entries, each with the boundary before it. Ends with an error if the number of records is not as recorded.
     pub fn entries(&self) -> ProvenEntries {
+        self.clone().into_entries()
+    }
+
+    /// [`ProvenFrame::entries`] of a frame that nobody else needs.
+    pub fn into_entries(self) -> ProvenEntries {
         ProvenEntries {
             entries: self.frame.entries(),
             at: self.index.first,
             end: Some(self.end),
-            chain: Chain::at(self.index.hash_before),
-            leaves: self.leaves.clone().into_iter(),
+            hashes: self.hashes.into_iter(),
         }
     }
 }
@@ -302,8 +304,7 @@ pub struct ProvenEntries {
     at: Boundary,
     /// `None` once the end was compared.
     end: Option<Boundary>,
-    chain: Chain,
-    leaves: std::vec::IntoIter<Leaf>,
+    hashes: std::vec::IntoIter<RunningHash>,
 }
 
 impl Iterator for ProvenEntries {
@@ -320,8 +321,8 @@ impl Iterator for ProvenEntries {
 
 impl ProvenEntries {
     fn place(&mut self, entry: Entry) -> Result<Placed, Fault> {
-        // One leaf an entry: `Frame::leaves` walked the same bytes.
-        let leaf = self.leaves.next().ok_or(Fault::Excess { what: "the frame's last entry", count: 1 })?;
+        // One hash an entry: `Frame::leaves` walked the same bytes.
+        let hash_after = self.hashes.next().ok_or(Fault::Excess { what: "the frame's last entry", count: 1 })?;
         let at = self.at;
         if matches!(entry, Entry::Record(_)) {
             self.at = at.next().ok_or(Fault::Mismatch {
@@ -330,6 +331,6 @@ impl ProvenEntries {
                 found: at.to_string(),
             })?;
         }
-        Ok(Placed { at, entry, hash_after: self.chain.push(leaf) })
+        Ok(Placed { at, entry, hash_after })
     }
 }

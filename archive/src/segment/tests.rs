@@ -292,6 +292,24 @@ fn long_records_make_long_frames_and_short_ones_share_them() {
 }
 
 #[test]
+fn frames_opened_elsewhere_are_taken_in_their_places_only() {
+    let all: Vec<Entry> =
+        std::iter::once(wal(4)).chain((0..8).map(|n| record(4, n * 300_000, vec![n as u8; 200_000]))).collect();
+    for keyring in [Keyring::none(), sealed()] {
+        let finished = build(start(7), &all, &keyring, 1);
+        let reader = SegmentReader::open(&WANTED, finished.body.clone(), &keyring).unwrap();
+        assert!(reader.frame_count() > 2);
+        let mut opened: Vec<_> = (0..reader.frame_count()).rev().map(|frame| reader.frame(frame)).collect();
+        assert!(
+            reader.entries_from(|_| opened.pop().unwrap()).map(|placed| placed.unwrap().entry).eq(all.iter().cloned())
+        );
+        let swapped = |frame: usize| reader.frame(frame ^ 1);
+        let found: Result<Vec<_>, _> = reader.entries_from(swapped).collect();
+        assert_eq!(found.unwrap_err().code(), Code::Internal);
+    }
+}
+
+#[test]
 fn the_running_hash_does_not_depend_on_segments_frames_levels_or_data_keys() {
     let keyring = sealed();
     let entries = sample();

@@ -2,11 +2,13 @@
 //!
 //! Owns: nothing but the joint between this crate's small reading interfaces and [`Archive`].
 
+use std::{ops::Range, path::PathBuf};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use pitr_archive::{
     Result,
-    base::FileDownload,
+    base::FileBody,
     catalog::{
         archive::Archive,
         schema::{BaseFile, SegmentSummary, TimeSample},
@@ -23,7 +25,7 @@ use super::source::{ReadEntry, Source};
 use crate::{
     part::records::Wanted,
     restore::{
-        files::{FileSource, Pieces, blocking},
+        files::{FileSource, blocking},
         replay::SegmentSource,
     },
 };
@@ -85,26 +87,15 @@ impl SegmentSource for FromArchive<'_> {
 
 #[async_trait]
 impl FileSource for FromArchive<'_> {
-    fn local(&self, file: &BaseFile) -> Option<std::path::PathBuf> {
-        if self.0.keyring().is_encrypted() {
-            return None;
-        }
-        let root = self.0.store().local_path()?;
-        // Only a name that this format can have: it becomes a path.
-        let identity = pitr_archive::base::FileIdentity::from_object(&file.object)?;
-        Some(root.join(ObjectKey::file(identity.as_str()).as_str()))
+    async fn body(&self, file: &BaseFile) -> Result<FileBody> {
+        self.0.file_body(file).await
     }
 
-    async fn open<'b>(&'b self, file: &'b BaseFile) -> Result<Box<dyn Pieces + 'b>> {
-        Ok(Box::new(Download(self.0.download_file(file).await?)))
+    fn local(&self, body: &FileBody) -> Option<PathBuf> {
+        self.0.store().local_path().map(|root| root.join(body.key().as_str()))
     }
-}
 
-struct Download<'a>(FileDownload<'a>);
-
-#[async_trait]
-impl Pieces for Download<'_> {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        self.0.next().await
+    async fn fetch(&self, body: &FileBody, chunks: Range<u64>) -> Result<Bytes> {
+        self.0.fetch_chunks(body, chunks).await
     }
 }

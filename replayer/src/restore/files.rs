@@ -1,13 +1,15 @@
 //! Lays down the SST and blob files of a base.
 //!
-//! Owns: reading several at once with bounded memory, hashing every byte on its way, writing, and making durable.
-//! Files of an unencrypted archive in a local directory are read directly; everything else comes in pieces from the
-//! archive. A file whose size or hash is not the base's own is an error naming the archive's object.
-//! Memory: a few pieces for each worker.
+//! Owns: reading several at once with bounded memory, hashing every byte as it is written, and making durable. Each file is
+//! opened, hashed and written by one thread, chunk by chunk. Objects in a local directory are read there; all others come
+//! in requests from the archive. A file whose size or hash is not the base's own is an error naming the archive's object.
+//! Memory: a chunk for each worker, and where it is requests, a few of them.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, Write},
+    ops::Range,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,10 +18,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use pitr_archive::{
-    Code, Error, Result, catalog::schema::BaseFile, error::io, ids::ContentHash, object_key::ObjectKey,
+    Code, Error, Result, base::FileBody, catalog::schema::BaseFile, error::io, ids::ContentHash, object_key::ObjectKey,
 };
 use tokio::sync::mpsc;
 
@@ -29,28 +31,20 @@ use crate::{
     progress::{Phase, Progress},
 };
 
-/// Large enough that a system call does not count, small enough that what several workers read stays in the second-level
-/// cache of their core until it is hashed and written: with 512 KiB a restore took a fifth longer.
-const PIECE: usize = 128 * 1024;
-
 /// Writing back begins when this much is dirty, so that the disk works while the next file is read.
 const WRITE_BACK: u64 = 16 << 20;
-
-/// The contents of one file, piece by piece.
-#[async_trait]
-pub(crate) trait Pieces: Send {
-    /// The next piece, or `None` at the end. Authenticity is checked; the file's own hash is the caller's.
-    async fn next(&mut self) -> Result<Option<Bytes>>;
-}
 
 /// Where files of bases come from.
 #[async_trait]
 pub(crate) trait FileSource: Send + Sync {
-    /// The object as a plain file of this machine, if it is one and its bytes are the file's own.
-    fn local(&self, file: &BaseFile) -> Option<PathBuf>;
+    /// The file's object, as far as it can be judged without reading it.
+    async fn body(&self, file: &BaseFile) -> Result<FileBody>;
 
-    /// The file's contents from the archive.
-    async fn open<'a>(&'a self, file: &'a BaseFile) -> Result<Box<dyn Pieces + 'a>>;
+    /// The object as a file of this machine, if it is one.
+    fn local(&self, body: &FileBody) -> Option<PathBuf>;
+
+    /// Some of its chunks, as they are stored.
+    async fn fetch(&self, body: &FileBody, chunks: Range<u64>) -> Result<Bytes>;
 }
 
 /// Tells the parts of a restore that another one has failed. All of them are waited for before anything is removed:
@@ -139,23 +133,28 @@ async fn one(source: &dyn FileSource, job: Job, found: Found, give_up: &GiveUp) 
             return Ok(Laid { file, path, size, reused: true });
         }
     }
-    let (file, path) = match source.local(&job.file) {
+    let body = Arc::new(source.body(&job.file).await?);
+    let (file, path) = match source.local(&body) {
         Some(from) => {
             let give_up = give_up.clone();
-            blocking(move || copy_local(&from, &job, &give_up)).await?
+            blocking(move || lay_local(&from, &body, &job, &give_up)).await?
         }
         None => {
-            let file = job.file.clone();
-            let mut pieces = source.open(&file).await?;
-            let (sender, receiver) = mpsc::channel::<Bytes>(2);
-            let writing = blocking(move || write_pieces(receiver, &job));
+            let (sender, receiver) = mpsc::channel(2);
+            let writing = blocking({
+                let body = body.clone();
+                move || lay_fetched(receiver, &body, &job)
+            });
             let reading = async move {
-                while let Some(piece) = pieces.next().await? {
+                let mut next = body.fetched_from(0);
+                while !next.is_empty() {
+                    let stored = source.fetch(&body, next.clone()).await?;
                     give_up.check()?;
                     // The writer has given up; its own error says why.
-                    if sender.send(piece).await.is_err() {
+                    if sender.send((next.start, stored)).await.is_err() {
                         break;
                     }
+                    next = body.fetched_from(next.end);
                 }
                 Ok(())
             };
@@ -185,28 +184,35 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(Code::Internal, "running a worker").because(e))?
 }
 
-fn copy_local(from: &Path, job: &Job, give_up: &GiveUp) -> Result<(File, PathBuf)> {
-    let mut source = File::open(from).map_err(|e| match e.kind() {
+fn lay_local(from: &Path, body: &FileBody, job: &Job, give_up: &GiveUp) -> Result<(File, PathBuf)> {
+    let failed = |e| io("reading the archive's file", from, e);
+    let source = File::open(from).map_err(|e| match e.kind() {
         ErrorKind::NotFound => missing(&job.file).because(e),
-        _ => io("reading the archive's file", from, e),
+        _ => failed(e),
     })?;
+    // A hint: the kernel reads further ahead.
+    let _ = rustix::fs::fadvise(&source, 0, None, rustix::fs::Advice::Sequential);
     let mut writer = Writer::create(job)?;
-    let mut buffer = vec![0; PIECE];
-    loop {
+    let mut buffer = vec![0; body.stored_chunk()];
+    for chunk in 0..body.chunks() {
         give_up.check()?;
-        match source.read(&mut buffer) {
-            Ok(0) => return writer.finish(),
-            Ok(n) => writer.write(buffer.get(..n).unwrap_or_default())?,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(io("reading the archive's file", from, e)),
-        }
+        let range = body.range(chunk..chunk + 1);
+        let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let stored = buffer.get_mut(..length).ok_or_else(|| writer.damaged("chunk", body.stored_chunk(), length))?;
+        source.read_exact_at(stored, range.start).map_err(failed)?;
+        writer.write(body.open(chunk, stored)?)?;
     }
+    writer.finish()
 }
 
-fn write_pieces(mut pieces: mpsc::Receiver<Bytes>, job: &Job) -> Result<(File, PathBuf)> {
+/// Each of what comes begins with the chunk of the number with it.
+fn lay_fetched(mut fetched: mpsc::Receiver<(u64, Bytes)>, body: &FileBody, job: &Job) -> Result<(File, PathBuf)> {
     let mut writer = Writer::create(job)?;
-    while let Some(piece) = pieces.blocking_recv() {
-        writer.write(&piece)?;
+    while let Some((first, stored)) = fetched.blocking_recv() {
+        let mut stored = BytesMut::from(stored);
+        for (chunk, stored) in (first..).zip(stored.chunks_mut(body.stored_chunk())) {
+            writer.write(body.open(chunk, stored)?)?;
+        }
     }
     writer.finish()
 }
@@ -216,14 +222,14 @@ struct Writer<'a> {
     file: File,
     hasher: blake3::Hasher,
     written: u64,
-    kicked: u64,
+    back: WriteBack,
 }
 
 impl<'a> Writer<'a> {
     fn create(job: &'a Job) -> Result<Self> {
         let file =
             OpenOptions::new().write(true).create_new(true).open(&job.to).map_err(|e| io("creating", &job.to, e))?;
-        Ok(Self { job, file, hasher: blake3::Hasher::new(), written: 0, kicked: 0 })
+        Ok(Self { job, file, hasher: blake3::Hasher::new(), written: 0, back: WriteBack::default() })
     }
 
     fn write(&mut self, piece: &[u8]) -> Result<()> {
@@ -233,14 +239,11 @@ impl<'a> Writer<'a> {
         if self.written > self.job.file.size {
             return Err(self.damaged("size", self.job.file.size, format!("at least {}", self.written)));
         }
-        if self.written - self.kicked >= WRITE_BACK {
-            start_write_back(&self.file, self.kicked, self.written - self.kicked);
-            self.kicked = self.written;
-        }
+        self.back.written(&self.file, self.written);
         Ok(())
     }
 
-    fn finish(self) -> Result<(File, PathBuf)> {
+    fn finish(mut self) -> Result<(File, PathBuf)> {
         if self.written != self.job.file.size {
             return Err(self.damaged("size", self.job.file.size, self.written));
         }
@@ -248,7 +251,7 @@ impl<'a> Writer<'a> {
         if hash != self.job.file.hash {
             return Err(self.damaged("hash", self.job.file.hash, hash));
         }
-        start_write_back(&self.file, self.kicked, self.written - self.kicked);
+        self.back.ended(&self.file, self.written);
         Ok((self.file, self.job.to.clone()))
     }
 
@@ -269,14 +272,30 @@ pub(crate) fn missing(file: &BaseFile) -> Error {
         .with("file", &file.name)
 }
 
-/// A hint: whether or not the kernel takes it, `sync_all` comes later.
-fn start_write_back(file: &File, from: u64, length: u64) {
-    use std::os::fd::AsRawFd;
-    if let (Ok(from), Ok(length)) = (i64::try_from(from), i64::try_from(length)) {
-        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of ours.
-        unsafe {
-            libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE);
+/// Lets the disk begin with what is written of a file.
+#[derive(Default)]
+pub(crate) struct WriteBack {
+    begun: u64,
+}
+
+impl WriteBack {
+    /// So many bytes are.
+    pub fn written(&mut self, file: &File, size: u64) {
+        if size.saturating_sub(self.begun) >= WRITE_BACK {
+            self.ended(file, size);
         }
+    }
+
+    /// So many, and no more come. A hint: whether or not the kernel takes it, `sync_all` comes later.
+    pub fn ended(&mut self, file: &File, size: u64) {
+        use std::os::fd::AsRawFd;
+        if let (Ok(from), Ok(length)) = (i64::try_from(self.begun), i64::try_from(size.saturating_sub(self.begun))) {
+            // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of ours.
+            unsafe {
+                libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE);
+            }
+        }
+        self.begun = size;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns: reading segments in order with a few ahead, the proof that they are the plan's (each running hash joins the
 //! next; the base's places and the target have the hashes that they were given when they were made), and choosing the
-//! records. Memory: a few segments.
+//! records. Memory: a few segments, and what is open of their frames ([`super::frames`]).
 
 use std::{borrow::Cow, path::PathBuf, sync::Arc};
 
@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use super::{
     files::{GiveUp, blocking},
+    frames::{self, Fetched, Frames},
     resume::Checkpoint,
     stages::StagedWals,
     tabled::{Tabled, Written},
@@ -51,12 +52,6 @@ pub(crate) trait SegmentSource: Send + Sync {
         ordinals: Ordinals,
         wanted: &Wanted,
     ) -> Result<Option<(SegmentIndex, Vec<(usize, Bytes)>)>>;
-}
-
-/// A segment, or what is wanted of it.
-enum Fetched {
-    Whole(SegmentReader),
-    Frames(SegmentIndex, Vec<(usize, Bytes)>),
 }
 
 /// Where a replay writes.
@@ -120,6 +115,7 @@ pub(crate) async fn replay(
     let total = range.1.get().saturating_sub(range.0.get());
     progress.begin(Phase::Records, Some(total));
     let (sender, receiver) = mpsc::channel::<(PlannedSegment, Fetched)>(1);
+    let (opening, frames) = frames::ahead();
     let proof = Proof::of(plan);
     // Where a child left its parent, the hash of both is compared.
     let forks = plan.segments.windows(2).filter(|pair| matches!(pair, [a, b] if a.timeline != b.timeline));
@@ -146,7 +142,7 @@ pub(crate) async fn replay(
     };
     let from = into.checkpoint.and_then(|checkpoint| worker.go_on(plan, &checkpoint)).unwrap_or_default();
     let first_wal = plan.base.first_wal;
-    let writing = blocking(move || worker.run(receiver)?.finish(first_wal));
+    let writing = blocking(move || worker.run(frames)?.finish(first_wal));
     let reading = async move {
         let mut segments = futures::stream::iter(plan.segments.iter().skip(from).copied())
             .map(|planned| fetch(source, planned, wanted.as_ref()))
@@ -160,9 +156,9 @@ pub(crate) async fn replay(
         }
         Ok::<(), Error>(())
     };
-    let (read, written) = futures::join!(reading, writing);
+    let (read, opened, written) = futures::join!(reading, opening.run(receiver, give_up), writing);
     // A read that failed makes the writer miss its end; the cause is the read.
-    read.map_err(|e| give_up.because(e))?;
+    read.and(opened).map_err(|e| give_up.because(e))?;
     let replayed = written.map_err(|e| give_up.because(e))?;
     progress.end(Phase::Records);
     Ok(replayed)
@@ -213,28 +209,25 @@ impl Worker {
 
     /// Notes that a WAL is complete, before the first record of the next one.
     fn note(&mut self, at: Boundary, record: &Record) -> Result<()> {
+        let Some(files) = self.files.single().filter(|files| files.ends_before(record)) else { return Ok(()) };
         let Some((timeline, hash)) = self.proof.at() else { return Ok(()) };
-        let seen = self.proof.seen();
-        let Some(files) = self.files.single() else { return Ok(()) };
-        if !files.end_before(record)? {
-            return Ok(());
-        }
-        let (transactions, totals, wals) = files.state();
-        Checkpoint::new((timeline, at, hash), transactions, totals, wals, seen).put(&self.notes)
+        let (transactions, totals) = files.state();
+        let checkpoint = Checkpoint::new((timeline, at, hash), transactions, totals, self.proof.seen());
+        files.note(checkpoint, &self.notes)
     }
 
-    fn run(mut self, mut segments: mpsc::Receiver<(PlannedSegment, Fetched)>) -> Result<Destination> {
-        while let Some((planned, fetched)) = segments.blocking_recv() {
-            match fetched {
+    fn run(mut self, mut frames: Frames) -> Result<Destination> {
+        while let Some((planned, fetched)) = frames.segment()? {
+            match &*fetched {
                 Fetched::Whole(reader) => {
                     self.proof.begin(&planned, reader.index())?;
                     let mut done = 0;
-                    for placed in reader.entries() {
+                    for placed in reader.entries_from(|_| frames.frame()) {
                         done += self.entry(&planned, &placed?)?;
                     }
                     self.progress.advance(Phase::Records, done);
                 }
-                Fetched::Frames(index, frames) => self.frames(&planned, &index, frames)?,
+                Fetched::Frames(index, wanted) => self.frames(&planned, index, wanted.len(), &mut frames)?,
             }
         }
         self.proof.complete()?;
@@ -242,12 +235,18 @@ impl Worker {
     }
 
     /// What is wanted of a segment. Each frame proves itself; that nothing wanted lies between them, the footer says.
-    fn frames(&mut self, planned: &PlannedSegment, index: &SegmentIndex, frames: Vec<(usize, Bytes)>) -> Result<()> {
+    fn frames(
+        &mut self,
+        planned: &PlannedSegment,
+        index: &SegmentIndex,
+        count: usize,
+        frames: &mut Frames,
+    ) -> Result<()> {
         self.proof.begin(planned, index)?;
-        for (number, stored) in frames {
-            let frame = index.frame(number, &stored)?;
+        for _ in 0..count {
+            let frame = frames.frame()?;
             self.proof.passed(frame.first(), frame.hash_before());
-            for placed in frame.entries() {
+            for placed in frame.into_entries() {
                 let placed = placed.map_err(|e| e.on(Family::Segment, "replaying the segment", index.key()))?;
                 self.entry(planned, &placed)?;
             }
@@ -390,7 +389,8 @@ impl Proof {
             return;
         }
         if self.here.0 != boundary {
-            self.here = (boundary, Vec::new());
+            self.here.0 = boundary;
+            self.here.1.clear();
         }
         self.here.1.push(hash);
         for (_, at, expected, seen) in &mut self.expected {

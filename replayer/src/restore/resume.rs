@@ -136,14 +136,20 @@ pub(crate) struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Without the WALs.
     pub fn new(
         (timeline, boundary, hash): (TimelineId, Boundary, RunningHash),
         transactions: Transactions,
         totals: WalTotals,
-        wals: Vec<WrittenWal>,
         seen: Vec<String>,
     ) -> Self {
-        Self { version: VERSION, timeline, boundary, hash, transactions, totals, wals, seen }
+        Self { version: VERSION, timeline, boundary, hash, transactions, totals, wals: Vec::new(), seen }
+    }
+
+    /// When all WALs before it are durable.
+    #[must_use]
+    pub fn telling_of(self, wals: Vec<WrittenWal>) -> Self {
+        Self { wals, ..self }
     }
 
     /// Makes it durable in place of the one before.

@@ -3,19 +3,15 @@
 //! Owns: one file for each WAL of the plan, from offset 0, with complete records only, in short headers and without
 //! compression, so that every RocksDB reads it to its end in its strictest mode; the sizes of user-defined timestamps
 //! where the source announced them.
+//! How its bytes come to the disk is [`super::wal_disk`]'s.
 //! Refuses: records out of order, and every record that RocksDB could not replay exactly.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use pitr_archive::{
     Code, Error, Result,
-    error::io,
-    ids::{ContentHash, FileNumber, RecordNumber, SequenceNumber},
-    rocks::{file_name, log_writer::LogWriter, transactions::Transactions, write_batch::WritePolicy},
+    ids::{FileNumber, RecordNumber, SequenceNumber},
+    rocks::{log_writer::LogWriter, transactions::Transactions, write_batch::WritePolicy},
     segment::entry::Record,
 };
 
@@ -24,12 +20,9 @@ use serde::{Deserialize, Serialize};
 use super::{
     resume::{Checkpoint, WrittenWal},
     sequences::Sequences,
-    staging::sync_directory,
+    wal_disk::WalDisk,
 };
-use crate::{
-    crash,
-    plan::{PlannedWal, WalTimestampSizes},
-};
+use crate::plan::{PlannedWal, WalTimestampSizes};
 
 /// Written in pieces of this many bytes.
 const BUFFER: usize = 1 << 20;
@@ -41,8 +34,13 @@ pub(crate) struct WalFiles {
     open: Option<Open>,
     totals: WalTotals,
     sequences: Sequences,
-    /// Those that are complete.
-    written: Vec<WrittenWal>,
+    /// The last one of this directory that has begun.
+    last: Option<FileNumber>,
+    /// Those that were complete before.
+    before: Vec<WrittenWal>,
+    disk: Option<WalDisk>,
+    /// One to be filled.
+    buffer: Vec<u8>,
 }
 
 /// What was written.
@@ -69,11 +67,7 @@ impl WalTotals {
 
 struct Open {
     number: FileNumber,
-    path: PathBuf,
-    file: File,
     writer: LogWriter,
-    buffer: Vec<u8>,
-    hasher: blake3::Hasher,
     /// Announcements still to be made, in the order of their offsets.
     sizes: std::vec::IntoIter<WalTimestampSizes>,
     next_sizes: Option<WalTimestampSizes>,
@@ -89,7 +83,10 @@ impl WalFiles {
             open: None,
             totals: WalTotals::default(),
             sequences: Sequences::new(policy),
-            written: Vec::new(),
+            last: None,
+            before: Vec::new(),
+            disk: None,
+            buffer: Vec::new(),
         }
     }
 
@@ -98,41 +95,53 @@ impl WalFiles {
         self.sequences.transactions = checkpoint.transactions.clone();
         self.sequences.latest = checkpoint.totals.last_sequence;
         self.totals = checkpoint.totals;
-        self.written = checkpoint.wals.clone();
+        self.last = checkpoint.wals.last().map(|wal| wal.number);
+        self.before = checkpoint.wals.clone();
     }
 
-    /// Ends the present WAL if the next record belongs to another one; answers whether it did.
-    pub fn end_before(&mut self, record: &Record) -> Result<bool> {
-        if self.open.as_ref().is_none_or(|open| open.number == record.wal) {
-            return Ok(false);
-        }
+    /// Whether the next record is the first one behind a WAL that is complete with it.
+    pub fn ends_before(&self, record: &Record) -> bool {
+        self.open.as_ref().is_some_and(|open| open.number != record.wal)
+    }
+
+    /// What is known behind the WALs until now.
+    pub fn state(&self) -> (Transactions, WalTotals) {
+        let open = self.open.as_ref().map_or(0, |open| open.writer.offset());
+        let totals = WalTotals { bytes: self.totals.bytes + open, ..self.totals };
+        (self.sequences.transactions.clone(), totals)
+    }
+
+    /// Ends the present WAL, and notes it, when it is durable.
+    pub fn note(&mut self, checkpoint: Checkpoint, notes: &Path) -> Result<()> {
         self.close()?;
-        // Its name, too: a checkpoint tells of it.
-        sync_directory(&self.directory)?;
-        Ok(true)
+        self.disk().note(checkpoint, notes)
     }
 
-    /// What is known behind the WALs that are complete.
-    pub fn state(&self) -> (Transactions, WalTotals, Vec<WrittenWal>) {
-        (self.sequences.transactions.clone(), self.totals, self.written.clone())
+    fn disk(&mut self) -> &mut WalDisk {
+        self.disk.get_or_insert_with(|| WalDisk::begin(&self.directory, std::mem::take(&mut self.before), BUFFER))
+    }
+
+    /// Makes everything in this directory durable.
+    fn settle(&mut self) -> Result<()> {
+        self.close()?;
+        self.disk();
+        self.disk.take().map_or(Ok(()), WalDisk::finish)
     }
 
     /// Ends a stage; what follows goes into another directory, also where it goes on in the same WAL.
     pub fn begin_again_in(&mut self, directory: PathBuf) -> Result<WalTotals> {
-        self.close()?;
-        sync_directory(&self.directory)?;
+        self.settle()?;
         self.directory = directory;
         let totals = std::mem::take(&mut self.totals);
         self.sequences.begin_again();
         // The next stage's files are others, also of the same number.
-        self.written.clear();
+        self.last = None;
         Ok(totals)
     }
 
     /// Makes the last stage durable.
     pub fn finish_stage(mut self) -> Result<WalTotals> {
-        self.close()?;
-        sync_directory(&self.directory)?;
+        self.settle()?;
         Ok(self.totals)
     }
 
@@ -153,43 +162,58 @@ impl WalFiles {
                 .with("end of the record before", open.source_end));
         }
         while let Some(sizes) = open.next_sizes.take_if(|s| s.offset <= record.start) {
-            open.writer.append_timestamp_sizes(&sizes.sizes, &mut open.buffer);
+            open.writer.append_timestamp_sizes(&sizes.sizes, &mut self.buffer);
             open.next_sizes = open.sizes.next();
         }
-        open.writer.append(&record.payload, &mut open.buffer);
+        open.writer.append(&record.payload, &mut self.buffer);
         open.source_end = record.end;
         self.totals.records += 1;
-        if open.buffer.len() >= BUFFER {
-            open.flush()?;
+        if self.buffer.len() >= BUFFER {
+            self.flush()?;
         }
         Ok(())
     }
 
     fn switch_to(&mut self, number: RecordNumber, record: &Record) -> Result<()> {
-        let before = self.open.as_ref().map(|open| open.number).or_else(|| self.written.last().map(|wal| wal.number));
         let planned = self.planned.iter().find(|wal| wal.number == record.wal);
-        let Some(planned) = planned.filter(|_| before.is_none_or(|before| before < record.wal)) else {
+        let Some(planned) = planned.filter(|_| self.last.is_none_or(|last| last < record.wal)) else {
             return Err(Error::new(Code::SegmentDamaged, "writing record")
                 .on(number)
                 .with("its WAL", record.wal)
-                .with("WAL before", before.unwrap_or_default()));
+                .with("WAL before", self.last.unwrap_or_default()));
         };
         let mut sizes = planned.timestamp_sizes.clone();
         sizes.sort_by_key(|s| s.offset);
         self.close()?;
-        self.open = Some(Open::create(&self.directory, record.wal, sizes)?);
+        self.begin(record.wal, sizes)?;
         self.totals.files += 1;
         Ok(())
     }
 
+    fn begin(&mut self, number: FileNumber, sizes: Vec<WalTimestampSizes>) -> Result<()> {
+        self.disk().begin_wal(number)?;
+        let mut sizes = sizes.into_iter();
+        let next_sizes = sizes.next();
+        self.open = Some(Open { number, writer: LogWriter::new(0), sizes, next_sizes, source_end: 0 });
+        self.last = Some(number);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if !self.buffer.is_empty() {
+            let bytes = std::mem::take(&mut self.buffer);
+            self.buffer = self.disk().write(bytes)?;
+            // Room for a record of the usual size beyond the piece.
+            self.buffer.reserve(BUFFER + (1 << 16));
+        }
+        Ok(())
+    }
+
     fn close(&mut self) -> Result<()> {
-        if let Some(mut open) = self.open.take() {
-            open.flush()?;
-            open.file.sync_all().map_err(|e| io("making durable", &open.path, e))?;
+        if let Some(open) = self.open.take() {
+            self.flush()?;
+            self.disk().end_wal()?;
             self.totals.bytes += open.writer.offset();
-            let (size, hash) = (open.writer.offset(), ContentHash(*open.hasher.finalize().as_bytes()));
-            self.written.push(WrittenWal { number: open.number, size, hash });
-            crash::point("restore-wal-closed");
         }
         Ok(())
     }
@@ -200,53 +224,21 @@ impl WalFiles {
     pub fn finish(mut self, first_wal: FileNumber) -> Result<WalTotals> {
         self.close()?;
         if self.totals.files == 0 {
-            let first_wal = first_wal.max(FileNumber::new(1));
-            let empty = Open::create(&self.directory, first_wal, Vec::new())?;
-            empty.file.sync_all().map_err(|e| io("making durable", &empty.path, e))?;
+            self.begin(first_wal.max(FileNumber::new(1)), Vec::new())?;
             self.totals.files = 1;
         }
-        sync_directory(&self.directory)?;
+        self.settle()?;
         Ok(self.totals)
     }
 }
 
 /// A log of one record, durable.
 pub(crate) fn write_one(directory: &Path, number: FileNumber, batch: &[u8]) -> Result<()> {
-    let mut open = Open::create(directory, number, Vec::new())?;
-    open.writer.append(batch, &mut open.buffer);
-    open.flush()?;
-    open.file.sync_all().map_err(|e| io("making durable", &open.path, e))?;
-    sync_directory(directory)
-}
-
-impl Open {
-    fn create(directory: &Path, number: FileNumber, sizes: Vec<WalTimestampSizes>) -> Result<Self> {
-        let path = directory.join(file_name::wal(number));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|e| io("creating the WAL", &path, e))?;
-        let mut sizes = sizes.into_iter();
-        let next_sizes = sizes.next();
-        let buffer = Vec::with_capacity(BUFFER + (1 << 16));
-        Ok(Self {
-            number,
-            path,
-            file,
-            writer: LogWriter::new(0),
-            buffer,
-            hasher: blake3::Hasher::new(),
-            sizes,
-            next_sizes,
-            source_end: 0,
-        })
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.hasher.update(&self.buffer);
-        self.file.write_all(&self.buffer).map_err(|e| io("writing the WAL", &self.path, e))?;
-        self.buffer.clear();
-        Ok(())
-    }
+    let mut bytes = Vec::with_capacity(batch.len() + batch.len() / 64 + 64);
+    LogWriter::new(0).append(batch, &mut bytes);
+    let mut disk = WalDisk::begin(directory, Vec::new(), BUFFER);
+    disk.begin_wal(number)?;
+    disk.write(bytes)?;
+    disk.end_wal()?;
+    disk.finish()
 }

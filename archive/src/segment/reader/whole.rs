@@ -82,7 +82,22 @@ impl SegmentReader {
 
     /// All entries in order; also compares events and WAL spans with the footer, and the end with the header.
     pub fn entries(&self) -> Entries<'_> {
-        Entries { reader: self, next_frame: 0, inside: None, events: 0, spans: Vec::new(), done: false, open: false }
+        self.entries_from(|frame| self.frame(frame))
+    }
+
+    /// [`SegmentReader::entries`] of frames that are opened elsewhere, by [`SegmentReader::frame`]: they are asked for by
+    /// their numbers, each once and in order.
+    pub fn entries_from<'a>(&'a self, frames: impl FnMut(usize) -> Result<ProvenFrame> + Send + 'a) -> Entries<'a> {
+        Entries {
+            reader: self,
+            frames: Box::new(frames),
+            next_frame: 0,
+            inside: None,
+            events: 0,
+            spans: Vec::new(),
+            done: false,
+            open: false,
+        }
     }
 
     /// Reads everything once for its checks alone. Also compares what the footer says of the operations in each frame: readers
@@ -143,9 +158,9 @@ impl SegmentReader {
 }
 
 /// Iterator over all entries of a segment; ends after the first error.
-#[derive(Debug)]
 pub struct Entries<'a> {
     reader: &'a SegmentReader,
+    frames: Box<dyn FnMut(usize) -> Result<ProvenFrame> + Send + 'a>,
     next_frame: usize,
     inside: Option<ProvenEntries>,
     events: usize,
@@ -154,6 +169,13 @@ pub struct Entries<'a> {
     /// The next record of the same WAL belongs to the last span.
     open: bool,
     done: bool,
+}
+
+impl std::fmt::Debug for Entries<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = (self.reader.index.key(), self.next_frame);
+        f.debug_struct("Entries").field("at", &at).finish_non_exhaustive()
+    }
 }
 
 impl Iterator for Entries<'_> {
@@ -184,7 +206,13 @@ impl Entries<'_> {
             if self.next_frame == self.reader.frame_count() {
                 return self.finish().map_err(|e| self.reader.damaged(self.next_frame, e)).map(|()| None);
             }
-            self.inside = Some(self.reader.frame(self.next_frame)?.entries());
+            let frame = (self.frames)(self.next_frame)?;
+            // Whoever opens them elsewhere could give another: the running hash proves a frame only in its place.
+            if self.reader.footer().frames.get(self.next_frame) != Some(&frame.index) {
+                let why = Error::new(Code::Internal, DOING).on(self.reader.index.key());
+                return Err(why.with("frame", self.next_frame).with("found", format!("{:?}", frame.index)));
+            }
+            self.inside = Some(frame.into_entries());
             self.next_frame += 1;
         }
     }
