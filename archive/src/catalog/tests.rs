@@ -704,7 +704,9 @@ async fn files_are_stored_once_and_come_back_or_are_refused() {
             let identity = FileIdentity::unique(scene.archive.keyring(), [1, 2], size as u64, FileNumber::new(9));
             let put = |content: Vec<u8>| {
                 let (archive, claim, random, identity) = (&scene.archive, &scene.claim, &scene.random, &identity);
-                async move { archive.upload_file(identity, size as u64, Source::new(Cursor::new(content)), claim, random).await }
+                async move {
+                    archive.upload_file(identity, size as u64, Source::new(Cursor::new(content)), claim, random).await
+                }
             };
             let stored = put(content.clone()).await.unwrap();
             assert_eq!(stored.sent, Sent::Uploaded);
