@@ -149,12 +149,9 @@ pub struct PlanArgs {
         are complete and durable before the first gets its name. The same command goes on after an interruption.",
     after_help = "Examples:\n  \
         pitr restore --to-tag before-migration --archive file:/var/backups/app --into /var/lib/app/db-restored\n  \
-        pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --into ./db --finish\n  \
         pitr restore --to-time '10 minutes ago' --archive s3://bucket/app --in-place /var/lib/app/db\n  \
         pitr restore --to-latest --archive file:/var/backups/app --into /srv/db --owner app --map-path /fast/wal=/srv/wal\n  \
-        pitr restore --to-tag before-migration --archive s3://bucket/app --into ./accounts --cf accounts ledger\n  \
         pitr restore --to-latest --archive s3://bucket/app --into ./alice --cf accounts --prefix alice:\n  \
-        pitr restore --to-record 4711 --cross-ingest --archive file:/var/backups/app --into /srv/db\n  \
         pitr restore --to-tag before-migration --group shop --config /etc/pitr/pitr.toml --in-place",
     group = ArgGroup::new("destination").required(true).args(["into", "in_place"])
 )]
