@@ -171,7 +171,7 @@ proptest! {
             (Family { spec: spec(cf), order: ORDERS[cf], directory: dir.clone(), below, level }, FileNumber::new(1))
         };
         // Blocks that do not fit together: runs become fewer first.
-        let limits = Limits { reading: if threads > 1 { 1 << 20 } else { 1500 }, ..TINY };
+        let limits = Limits { reading: if threads > 1 { 1 << 20 } else { 8000 }, ..TINY };
         let mut sink = Sink::new(limits, (0..2).map(family).collect(), sorted.clone()).unwrap();
         for (sequence, one) in (first..).zip(&behind) {
             sink.record(RecordNumber::new(sequence), &record(sequence, one)).unwrap();
