@@ -21,7 +21,9 @@ use pitr_archive::{
     ids::Nonce,
     keyring::MasterKey,
     store::{
+        Put, Store,
         measured::{MeasuredStore, Meter},
+        memory::MemoryStore,
         url::{OpenOptions, open},
     },
 };
@@ -137,13 +139,23 @@ impl Site {
         succeed(pitr(args).args(["--key-file", text(&key), "--segment-size", "8MiB", "--interval", "10s"]));
     }
 
+    /// The archive as it is now, where all that is read of it is counted: files in a directory are read past the store.
+    async fn in_memory(&self) -> MemoryStore {
+        let store = open(&url(&self.path("archive")), &OpenOptions::of_process()).await.unwrap();
+        let memory = MemoryStore::new();
+        for listed in store.list("", None).await.unwrap() {
+            let body = store.get(&listed.key, u64::MAX).await.unwrap().unwrap();
+            assert_eq!(memory.put(&listed.key, body).await.unwrap(), Put::Created);
+        }
+        memory
+    }
+
     /// Restores to the end; answers what was fetched, as far as it was for that.
     fn restore(&self, into: &Path, part: Option<Part>) -> (RestorePlan, u64) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let meter = Arc::new(Meter::new(Arc::new(SystemClock)));
-            let store = open(&url(&self.path("archive")), &OpenOptions::of_process()).await.unwrap();
-            let store = Arc::new(MeasuredStore::new(store, meter.clone()));
+            let store = Arc::new(MeasuredStore::new(Arc::new(self.in_memory().await), meter.clone()));
             let key = MasterKey::from_file(&self.path("key")).unwrap();
             let archive = Archive::open(store, Some(key)).await.unwrap();
             let catalog = archive.load_catalog().await.unwrap();
