@@ -43,7 +43,8 @@ const TENANTS: usize = 8;
 const KEYS: usize = 700;
 const VALUE: usize = 1_000;
 
-type Content = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+type Family = BTreeMap<Vec<u8>, Vec<u8>>;
+type Content = BTreeMap<String, Family>;
 
 fn options() -> Options {
     let mut options = Options::default();
@@ -61,7 +62,7 @@ fn opened(dir: &Path) -> DB {
 fn write(db: &DB, content: &mut Content, turn: usize) {
     let mut random = StdRng::seed_from_u64(turn as u64);
     let ledger = db.cf_handle("ledger").unwrap();
-    let mut apply = |family: &str, change: &dyn Fn(&mut BTreeMap<Vec<u8>, Vec<u8>>)| {
+    let mut apply = |family: &str, change: &dyn Fn(&mut Family)| {
         change(content.get_mut(family).unwrap());
     };
     for tenant in 0..TENANTS {

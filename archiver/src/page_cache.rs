@@ -299,7 +299,7 @@ mod tests {
         let (file, path) = file_of(directory.path(), 16 * MIB);
         let page = rustix::param::page_size();
         let mut passing = Passing::new(file.try_clone().unwrap(), Hurry::Ahead);
-        passing.read(&mut vec![0; MIB]).unwrap();
+        passing.read_exact(&mut vec![0; MIB]).unwrap();
         let comes = || residency(&file, 0, 4 * MIB, page).unwrap();
         for _ in 0..1000 {
             if comes().iter().filter(|resident| **resident).count() == MIB / page {
