@@ -1,9 +1,9 @@
 //! A restore for no other reason than to see that it works, and how long it takes.
 //!
-//! Owns: the order. A position is chosen and planned ([`target`]), restored into a directory of its own ([`scratch`]) by the
+//! Owns: the order. A position is chosen and planned (`target`), restored into a directory of its own (`scratch`) by the
 //! code that every restore uses, held as every restore holds it; its files are compared with its MANIFEST, it is opened and read
-//! ([`checks`]), compared with what an earlier drill found there ([`compare`]), given to the operator's own check, and removed.
-//! What came of it is reported into the archive ([`report`]), also where it failed.
+//! (`checks`), compared with what an earlier drill found there (`compare`), given to the operator's own check, and removed.
+//! What came of it is reported into the archive (`report`), also where it failed.
 //! Refuses: a target that somebody named and that cannot be reached: that is an answer, and no failed drill. To claim more
 //! than was looked at.
 

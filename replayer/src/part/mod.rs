@@ -1,9 +1,9 @@
 //! A part of a database: some column families, or some keys of them, as a database of its own.
 //!
 //! - this file: what can be asked for, and what a plan says of it;
-//! - [`narrow`]: from a plan of the whole database to one of the part, or why it cannot be;
-//! - [`files`]: which table files it needs, and what its MANIFEST says of the others;
-//! - [`records`]: which records and frames it needs, and what is left of a record.
+//! - `narrow`: from a plan of the whole database to one of the part, or why it cannot be;
+//! - `files`: which table files it needs, and what its MANIFEST says of the others;
+//! - `records`: which records and frames it needs, and what is left of a record.
 //!
 //! Keys are chosen byte by byte. Table files are taken whole: what else they hold is hidden by range deletions behind the
 //! last record, which take one sequence number more than the source had.

@@ -1,7 +1,7 @@
 //! How the log is brought in between a base and a target, and why.
 //!
 //! Owns: the choice of the engine, and every reason for which shipped flushes must not be laid down. How far they lead where
-//! nothing stands against them is said by [`super::flushed`]; whether tables can be made of the log, by [`tables`].
+//! nothing stands against them is said by [`super::flushed`]; whether tables can be made of the log, by `tables`.
 //! Refuses: an engine that was asked for and cannot be exact.
 
 use pitr_archive::{Code, Error, Result, catalog::schema::BaseDocument, ids::SequenceNumber, segment::entry::Blocks};
