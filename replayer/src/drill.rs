@@ -281,7 +281,7 @@ impl Work<'_> {
                 let position = draft.plan.as_ref().map(|plan| plan.position);
                 let same = position.and_then(|position| compare::same_position(self.earlier, &position));
                 let compared = same.map(|same| compare::compare(same, &draft.checked.column_families));
-                draft.checked.same_as = compared.transpose()?;
+                draft.checked.same_as = compared.transpose()?.flatten();
             }
         }
         Ok(())

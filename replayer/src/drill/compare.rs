@@ -18,21 +18,27 @@ pub fn same_position<'a>(earlier: &'a [DrillDocument], position: &Position) -> O
 
 /// Whether both hold the same, but for what may vary.
 ///
+/// `None` where every column family may differ from drill to drill: then nothing was compared.
+///
 /// # Errors
 /// `drill.failed`, with every column family that differs.
-pub fn compare(earlier: &DrillDocument, now: &[DrillFamily]) -> Result<BaseId> {
+pub fn compare(earlier: &DrillDocument, now: &[DrillFamily]) -> Result<Option<BaseId>> {
     let before = &earlier.checked.column_families;
     let of = |families: &[DrillFamily], name: &str| families.iter().find(|family| family.name == name).cloned();
     let mut names: Vec<&str> = before.iter().chain(now).map(|family| family.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     let mut e = Error::new(Code::DrillFailed, "comparing the restored database with that of the drill").on(&earlier.id);
-    let mut differs = false;
+    let (mut differs, mut compared) = (false, false);
     for name in names {
         let (before, now) = (of(before, name), of(now, name));
         let varies = [&before, &now].into_iter().flatten().any(|family| family.varies);
         let held = |family: &DrillFamily| (family.hash, family.pairs, family.bytes);
-        if varies && before.is_some() && now.is_some() || before.as_ref().map(held) == now.as_ref().map(held) {
+        if varies && before.is_some() && now.is_some() {
+            continue;
+        }
+        compared = true;
+        if before.as_ref().map(held) == now.as_ref().map(held) {
             continue;
         }
         differs = true;
@@ -42,5 +48,5 @@ pub fn compare(earlier: &DrillDocument, now: &[DrillFamily]) -> Result<BaseId> {
         };
         e = e.with(format!("column family {name:?} then"), text(before)).with("now", text(now));
     }
-    if differs { Err(e) } else { Ok(earlier.id.clone()) }
+    if differs { Err(e) } else { Ok(compared.then(|| earlier.id.clone())) }
 }

@@ -1,15 +1,17 @@
 //! What of a group is prepared, in a file beside the first database's place.
 //!
 //! Owns: the file's name and format (JSON with a version), and what an entry of it means later: a database that was prepared
-//! is in its place, or stands ready, or neither. It is told by the directories' inode numbers and by CURRENT, which a server
-//! that opens the database writes anew. Refuses: to be believed of another restore than the one that wrote it.
+//! is in its place, or stands ready, or neither. It is told by the directories' inode numbers, by the marker that every restore
+//! leaves with a random id of its own (another one from the same base looks the same otherwise, and an inode number can be given
+//! again), and by CURRENT, which a server that opens the database writes anew.
+//! Refuses: to be believed of another restore than the one that wrote it.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use pitr_archive::{Code, Error, Result, error::io};
+use pitr_archive::{Code, Error, Result, error::io, ids::ContentHash, restore_marker};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -38,6 +40,8 @@ pub(crate) struct Entry {
     /// What else it was prepared with: to whom it belongs, who recovers it.
     how: String,
     current: String,
+    /// blake3 of the restore's marker in the database's own directory.
+    marker: ContentHash,
     /// The database's own first.
     directories: Vec<Directory>,
 }
@@ -70,14 +74,16 @@ impl Entry {
     /// Of what stands ready.
     pub fn of(key: &Key, how: String, staging: &Staging) -> Result<Self> {
         let mut directories = Vec::new();
-        let mut current = None;
+        let (mut current, mut marker) = (None, None);
         for (staged, place) in staging.pairs() {
             let inode = Inode::of(staged)?
                 .ok_or_else(|| Error::new(Code::Internal, "looking at what was prepared").on(staged.display()))?;
             current.get_or_insert_with(|| current_of(staged));
+            marker = marker.or(marker_of(staged)?);
             directories.push(Directory { place: place.to_owned(), inode });
         }
-        Ok(Self { key: key.clone(), how, current: current.unwrap_or_default(), directories })
+        let marker = marker.ok_or_else(|| Error::new(Code::Internal, "looking for the marker of what was prepared"))?;
+        Ok(Self { key: key.clone(), how, current: current.unwrap_or_default(), marker, directories })
     }
 
     fn landed(&self) -> Result<Landed> {
@@ -92,11 +98,25 @@ impl Entry {
             } else {
                 return Ok(Landed::Nothing);
             };
-            if position == 0 && current_of(at) != self.current {
+            if position == 0 && (current_of(at) != self.current || marker_of(at)? != Some(self.marker)) {
                 return Ok(Landed::Nothing);
             }
         }
-        Ok(if arrived { Landed::Arrived } else { Landed::Prepared })
+        match (self.directories.is_empty(), arrived) {
+            (true, _) => Ok(Landed::Nothing),
+            (false, true) => Ok(Landed::Arrived),
+            (false, false) => Ok(Landed::Prepared),
+        }
+    }
+}
+
+/// Of the restore that left what is in a directory, if one did.
+fn marker_of(directory: &Path) -> Result<Option<ContentHash>> {
+    let path = directory.join(restore_marker::FILE_NAME);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Some(ContentHash(*blake3::hash(&bytes).as_bytes()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io("reading", &path, e)),
     }
 }
 
@@ -130,7 +150,8 @@ impl Journal {
     /// # Errors
     /// `file.*`.
     pub fn add(&mut self, entry: Entry) -> Result<()> {
-        self.entries.retain(|other| other.directories.first() != entry.directories.first() && other.key != entry.key);
+        let place = |entry: &Entry| entry.directories.first().map(|directory| directory.place.clone());
+        self.entries.retain(|other| place(other) != place(&entry) && other.key != entry.key);
         self.entries.push(entry);
         let Some(path) = &self.path else { return Ok(()) };
         let document = Document { version: VERSION, entries: self.entries.clone() };
@@ -164,6 +185,7 @@ mod tests {
         let key = Key::named("a");
         let (staging, _) = Staging::create(&[&db, &wals], &key).unwrap();
         fs::write(staging.path(&db).unwrap().join("CURRENT"), "MANIFEST-1\n").unwrap();
+        fs::write(staging.path(&db).unwrap().join(restore_marker::FILE_NAME), "one").unwrap();
         let mut journal = Journal::read(&db).unwrap();
         assert_eq!(journal.landed(&key, "so").unwrap(), Landed::Nothing);
         journal.add(Entry::of(&key, "so".to_owned(), &staging).unwrap()).unwrap();
@@ -175,6 +197,10 @@ mod tests {
         fs::rename(staging.path(&wals).unwrap(), &wals).unwrap();
         assert_eq!(again().landed(&key, "so").unwrap(), Landed::Prepared);
         fs::rename(staging.path(&db).unwrap(), &db).unwrap();
+        assert_eq!(again().landed(&key, "so").unwrap(), Landed::Arrived);
+        fs::write(db.join(restore_marker::FILE_NAME), "another").unwrap();
+        assert_eq!(again().landed(&key, "so").unwrap(), Landed::Nothing, "of another restore from the same base");
+        fs::write(db.join(restore_marker::FILE_NAME), "one").unwrap();
         assert_eq!(again().landed(&key, "so").unwrap(), Landed::Arrived);
         fs::write(db.join("CURRENT"), "MANIFEST-2\n").unwrap();
         assert_eq!(again().landed(&key, "so").unwrap(), Landed::Nothing);

@@ -52,6 +52,8 @@ pub async fn restore(
         .map_err(|e| pitr_archive::error::io("naming the destination", &first.options.into, e))?;
     let mut journal = Journal::read(&into)?;
     let checked = check_all(group, members, &journal).await?;
+    // Then what is prepared of the others is kept: the group is half in its places, and must come to its end.
+    let begun = checked.iter().any(Checked::is_in_place);
     let mut prepared: Vec<Prepared<'_>> = Vec::new();
     for (member, checked) in members.iter().zip(checked) {
         match checked.prepare(begins(member.database)).await {
@@ -63,10 +65,14 @@ pub async fn restore(
                 prepared.push(ready);
             }
             Err(e) => {
-                if e.code().retry() == Retry::Never {
+                if e.code().retry() == Retry::Never && !begun {
                     give_up(prepared, journal);
                 }
-                return Err(e.with("database", member.database));
+                let e = e.with("database", member.database);
+                return Err(match begun {
+                    true => e.with("others of the group", "are in their places already"),
+                    false => e,
+                });
             }
         }
     }

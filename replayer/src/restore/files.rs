@@ -19,7 +19,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use pitr_archive::{
     Code, Error, Result, base::FileBody, catalog::schema::BaseFile, error::io, ids::ContentHash, object_key::ObjectKey,
 };
@@ -104,7 +104,10 @@ pub(crate) async fn lay_down(
         }
         // Descriptors are a limited resource; syncing in groups lets the file system combine its commits.
         if laid.len() >= 256 && failed.is_none() {
-            sync_all(std::mem::take(&mut laid), workers).await.map_err(|e| give_up.because(e))?;
+            // Those that are on their way are waited for, whatever comes of it.
+            if let Err(e) = sync_all(std::mem::take(&mut laid), workers).await {
+                failed.get_or_insert(give_up.because(e));
+            }
         }
     }
     if let Some(e) = failed {
@@ -300,8 +303,20 @@ impl WriteBack {
 }
 
 async fn sync_all(files: Vec<(File, PathBuf)>, workers: usize) -> Result<()> {
-    let sync =
-        |(file, path): (File, PathBuf)| blocking(move || file.sync_all().map_err(|e| io("making durable", &path, e)));
-    futures::stream::iter(files.into_iter().map(sync)).buffer_unordered(workers).try_collect::<Vec<()>>().await?;
-    Ok(())
+    let sync = |(file, path): (File, PathBuf)| blocking(move || durable(&file, &path));
+    let synced: Vec<Result<()>> =
+        futures::stream::iter(files.into_iter().map(sync)).buffer_unordered(workers).collect().await;
+    synced.into_iter().collect()
+}
+
+/// A file of which the system said once that it could not be written is not believed any more: its bytes are still read as they
+/// should be, from memory, and the next request to make it durable finds nothing left to write. It is laid down anew.
+fn durable(file: &File, path: &Path) -> Result<()> {
+    file.sync_all().map_err(|e| {
+        let e = io("making durable", path, e);
+        match std::fs::remove_file(path) {
+            Ok(()) => e,
+            Err(stays) => e.with("it cannot be removed and must not be used", stays),
+        }
+    })
 }

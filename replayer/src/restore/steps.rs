@@ -128,6 +128,11 @@ impl<'a> Checked<'a> {
         self.layout.directories()
     }
 
+    /// Whether it is in its place already, as it was restored.
+    pub const fn is_in_place(&self) -> bool {
+        matches!(self.left, Left::Nothing(_))
+    }
+
     /// What it takes of the file systems that it goes to.
     pub fn needs(&self) -> Result<Needs> {
         let directories = staging::outermost(&self.layout.directories());
