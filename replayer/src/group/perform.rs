@@ -9,7 +9,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use pitr_archive::{Code, Error, Result, catalog::archive::Archive, code::Retry};
+use pitr_archive::{
+    Code, Error, Result,
+    catalog::archive::Archive,
+    code::Retry,
+    error::io,
+    machine_lock::{MachineLock, Name},
+};
 
 use super::journal::Journal;
 use crate::{
@@ -48,8 +54,9 @@ pub async fn restore(
     mut begins: impl FnMut(&str) -> Arc<dyn Progress>,
 ) -> Result<Vec<RestoreReport>> {
     let Some(first) = members.first() else { return Ok(Vec::new()) };
-    let into = std::path::absolute(&first.options.into)
-        .map_err(|e| pitr_archive::error::io("naming the destination", &first.options.into, e))?;
+    let into =
+        std::path::absolute(&first.options.into).map_err(|e| io("naming the destination", &first.options.into, e))?;
+    let _lock = lock(group, &into)?;
     let mut journal = Journal::read(&into)?;
     let checked = check_all(group, members, &journal).await?;
     // Then what is prepared of the others is kept: the group is half in its places, and must come to its end.
@@ -78,6 +85,19 @@ pub async fn restore(
     }
     crash::point("group-prepared");
     publish(group, members, prepared, journal)
+}
+
+/// Nobody else on this machine restores the group to there meanwhile: the journal is one for both.
+fn lock(group: &str, into: &Path) -> Result<MachineLock> {
+    let failed = |e| io("locking the group's restore to", into, e);
+    let name = Name::new("group", into).map_err(failed)?;
+    name.take().map_err(failed)?.ok_or_else(|| {
+        let mut e = Error::new(Code::DatabaseInUse, "restoring the group").on(group);
+        if let Some(process) = name.holder() {
+            e = e.with("process", process);
+        }
+        e.hint("another pitr restores it: wait for that one")
+    })
 }
 
 /// Everybody who stands in the way is named.
