@@ -17,6 +17,7 @@ use std::{
 
 use harness::command::{finish, pitr, text, url};
 use pitr_replayer::crash::GROUP_POINTS;
+use rocksdb::DB;
 use serde_json::Value;
 use shop::{SHARDS, Shop, Writer, group_of, held, json, named, now, put, refused, was_killed};
 
@@ -267,6 +268,32 @@ fn rolling_back_brings_all_shards_to_the_same_side_also_when_one_is_there_alread
     json(&mut shop.group(&["settle", "--keep"]));
     assert_eq!(shop.held(shop.dir.path()), [40; 3]);
     assert_eq!(named(&refused(&mut shop.group(&["settle", "--keep"]))), SHARDS);
+}
+
+#[test]
+fn a_rollback_that_would_bring_shards_to_different_moments_is_refused_and_names_the_one() {
+    let shop = of_sixty();
+    let restore = ["restore", "--to-tag", "before", "--in-place"];
+    let killed = finish(shop.group(&restore).env("PITR_CRASH_AT", "group-between:1"));
+    assert!(was_killed(&killed), "{}", String::from_utf8_lossy(&killed.stderr));
+    // Somebody starts the one server whose database is in its place already.
+    put(&DB::open_default(shop.path("shop-0")).expect("a restored database"), 40);
+    assert_eq!(shop.held(shop.dir.path()), [41, 60, 60]);
+    json(&mut shop.group(&restore));
+    assert_eq!(shop.held(shop.dir.path()), [41, 40, 40], "what was restored has gone on, and is not restored again");
+    json(&mut shop.group(&["rollback"]));
+    assert_eq!(shop.held(shop.dir.path()), [60; 3]);
+    json(&mut shop.group(&["rollback"]));
+    // Restored once more than the others: before its last restore it had what they never had.
+    let archive = format!("file:{}", text(&shop.archive("shop-0")));
+    let alone =
+        ["restore", "--json", "--archive", &archive, "--to-tag", "before", "--in-place", text(&shop.path("shop-0"))];
+    json(&mut pitr(alone));
+    assert_eq!(shop.held(shop.dir.path()), [40; 3]);
+    let e = refused(&mut shop.group(&["rollback"]));
+    assert_eq!((e["code"].as_str(), named(&e)), (Some("group.incomplete"), SHARDS.map(str::to_owned).to_vec()), "{e}");
+    assert!(e["hint"].as_str().is_some_and(|hint| hint.contains("pitr rollback DIR")), "{e}");
+    assert_eq!(shop.held(shop.dir.path()), [40; 3], "nothing was touched");
 }
 
 /// No shard has a part of the tag, and nobody restores to it.

@@ -44,7 +44,11 @@ const WRITING: &str = "uploading the file";
 
 /// The name of a file's object: the same for the same file, whichever base it is in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FileIdentity(String);
+pub struct FileIdentity {
+    name: String,
+    /// Which the name stands for, where it does: nothing else may be stored under it.
+    content: Option<ContentHash>,
+}
 
 impl FileIdentity {
     /// Of a file with RocksDB's unique id, its size and its number. In an encrypted archive a keyed hash of them.
@@ -53,40 +57,58 @@ impl FileIdentity {
         if keyring.is_encrypted() {
             let parts = [high, low, size, number.get()].map(u64::to_le_bytes);
             let parts: Vec<&[u8]> = parts.iter().map(<[u8; 8]>::as_slice).collect();
-            return Self(format!("03{}", keyring.name_hash("file-unique", &parts)));
+            return Self::named(format!("03{}", keyring.name_hash("file-unique", &parts)));
         }
-        Self(format!("01{high:016x}{low:016x}{size:016x}{:016x}", number.get()))
+        Self::named(format!("01{high:016x}{low:016x}{size:016x}{:016x}", number.get()))
     }
 
     /// Of a file that RocksDB gave no unique id (blob files, old versions): by its content.
     pub fn content(keyring: &Keyring, hash: ContentHash, size: u64) -> Self {
-        if keyring.is_encrypted() {
-            return Self(format!("04{}", keyring.name_hash("file-content", &[&hash.0, &size.to_le_bytes()])));
+        let name = match keyring.is_encrypted() {
+            true => format!("04{}", keyring.name_hash("file-content", &[&hash.0, &size.to_le_bytes()])),
+            false => format!("02{hash}{size:016x}"),
+        };
+        Self { name, content: Some(hash) }
+    }
+
+    const fn named(name: String) -> Self {
+        Self { name, content: None }
+    }
+
+    /// A file that is named by its content was read before, for its name.
+    fn holds(&self, hash: ContentHash) -> Result<ContentHash> {
+        match self.content {
+            Some(named) if named != hash => Err(Error::new(Code::BaseUnobtainable, WRITING)
+                .on(self.key())
+                .with("hash when it was named", named)
+                .with("hash when it was sent", hash)
+                .hint("a file that RocksDB never changes had other bytes when it was read again: look at its disk, then take the base again")),
+            _ => Ok(hash),
         }
-        Self(format!("02{hash}{size:016x}"))
     }
 
     /// Another name for the same file, where this one and the first `n - 1` others are condemned: what is condemned can be
     /// deleted at any time, and a name that is free again would be given to the same bytes.
     #[must_use]
     pub fn again(&self, keyring: &Keyring, n: u64) -> Self {
-        Self(format!("05{}", keyring.name_hash("file-again", &[self.0.as_bytes(), &n.to_le_bytes()])))
+        let name = format!("05{}", keyring.name_hash("file-again", &[self.name.as_bytes(), &n.to_le_bytes()]));
+        Self { name, content: self.content }
     }
 
     /// As a base's document has it ([`BaseFile::object`]).
     pub fn from_object(object: &str) -> Option<Self> {
         let hexadecimal = object.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        (hexadecimal && matches!(object.len(), 66 | 82)).then(|| Self(object.to_owned()))
+        (hexadecimal && matches!(object.len(), 66 | 82)).then(|| Self::named(object.to_owned()))
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// The object's name.
     pub fn key(&self) -> ObjectKey {
-        ObjectKey::file(&self.0)
+        ObjectKey::file(&self.name)
     }
 }
 
@@ -119,7 +141,7 @@ impl Archive {
     ///
     /// # Errors
     /// `archive.object-damaged` when an object of that name is there and holds other bytes; what the store answers;
-    /// `base.unobtainable` when `source` does not have `size` bytes.
+    /// `base.unobtainable` when `source` does not have `size` bytes, or others than those it is named by.
     pub async fn upload_file(
         &self,
         identity: &FileIdentity,
@@ -133,7 +155,8 @@ impl Archive {
         let length = if seal.is_some() { sealed_len(size) } else { Some(size) };
         let length = length.ok_or_else(|| Error::new(Code::Internal, WRITING).on(&key).with("size", size))?;
         let mut upload = self.store().upload(&key, length).await?;
-        let hash = match sending::send(&key, size, source, seal, upload.as_mut()).await {
+        let sent = sending::send(&key, size, source, seal, upload.as_mut()).await;
+        let hash = match sent.and_then(|hash| identity.holds(hash)) {
             Ok(hash) => hash,
             Err(e) => {
                 // The first error is the one that matters; what abort leaves behind the store's own cleaning removes.

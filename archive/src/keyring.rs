@@ -127,14 +127,16 @@ impl MasterKey {
         let damaged = || Error::new(Code::ObjectDamaged, DOING_WRAP).on(&object).with("key-id", &self.id);
         let mut bytes = Zeroizing::new(BASE64_STANDARD.decode(&mine.wrapped).map_err(|e| damaged().because(e))?);
         let (nonce, rest) = bytes.split_at_mut_checked(12).ok_or_else(damaged)?;
-        let (body, tag) = rest.split_at_mut_checked(32).ok_or_else(damaged)?;
+        if rest.len() != 32 + TAG_LEN {
+            return Err(damaged());
+        }
         let nonce: [u8; 12] = (&*nonce).try_into().map_err(|_| damaged())?;
-        let tag: [u8; TAG_LEN] = (&*tag).try_into().map_err(|_| damaged())?;
-        self.wrapping()
-            .open_detached("a wrapped key", &nonce, &what.aad(archive, &self.id), body, &tag)
+        let body = self
+            .wrapping()
+            .open_with("a wrapped key", &nonce, &what.aad(archive, &self.id), rest)
             .map_err(|e| damaged().because(e))?;
         let mut secret = [0; 32];
-        secret.copy_from_slice(body);
+        secret.copy_from_slice(body.get(..32).ok_or_else(damaged)?);
         let out = Secret::new(secret);
         secret.zeroize();
         Ok(out)

@@ -31,6 +31,7 @@ pub mod layout;
 pub mod machine_lock;
 pub mod measure;
 pub mod object_key;
+pub mod page_cache;
 pub mod random;
 pub mod rate;
 pub mod restore_marker;

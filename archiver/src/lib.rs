@@ -56,7 +56,6 @@ pub mod merge;
 pub mod metrics;
 pub mod observer;
 pub mod owner;
-pub mod page_cache;
 pub mod pin;
 mod quiet;
 mod recent;

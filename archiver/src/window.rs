@@ -6,9 +6,7 @@
 
 use std::{fs::File, io::ErrorKind, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
-use pitr_archive::{Result, error};
-
-use crate::page_cache;
+use pitr_archive::{Result, error, page_cache};
 
 /// The first read after a rewind: large enough for what an interval brings, small enough to be cheap when nothing came.
 const FIRST: usize = 64 * 1024;

@@ -72,6 +72,10 @@ fn start(cli: Cli) -> Result<Verdict> {
             memory::keep_few_arenas();
             limits
         }
+        Command::Restore(_) | Command::Drill(_) => {
+            memory::keep_large_buffers();
+            ResourceLimits::default()
+        }
         _ => ResourceLimits::default(),
     };
     context.rates = Rates::new(limits);

@@ -160,19 +160,27 @@ pub fn rollback(db: &Path) -> Result<Swapped> {
     Swap::begin(&mut record, last.id, moves)?.perform(&mut record)
 }
 
-/// Whether what is in the place now is what a restore brought, and what was there before is aside; `false` after a rollback. A
-/// swap that was interrupted is ended first.
+/// What [`rollback`] would swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether what is in the place now is what a restore brought, and what was there before is aside; `false` after a rollback.
+    pub holds_restored: bool,
+    /// Restores that are not settled, of which it takes back the last.
+    pub unsettled: usize,
+}
+
+/// What [`rollback`] would swap. A swap that was interrupted is ended first.
 ///
 /// # Errors
 /// `restore.nothing-aside`, `restore.in-use`, `restore.cannot-swap`.
-pub fn holds_restored(db: &Path) -> Result<bool> {
+pub fn standing(db: &Path) -> Result<Standing> {
     let db = absolute(db)?;
     let _exclusive = SwapLock::take(&db)?;
     let (_lock, _) = locked(&db)?;
     let record = Record::read(&db)?;
     let last = record.asides.last().ok_or_else(|| nothing_aside(&db))?;
     refuse_moved(&db, last)?;
-    Ok(!last.restored)
+    Ok(Standing { holds_restored: !last.restored, unsettled: record.asides.len() })
 }
 
 /// Forgets every database that was set aside, and leaves it where it is: it can no longer be rolled back to.

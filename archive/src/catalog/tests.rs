@@ -696,6 +696,25 @@ async fn what_is_named_beyond_the_end_shows_that_the_end_is_lost() {
 }
 
 #[tokio::test]
+async fn under_a_name_made_of_its_content_no_file_is_stored_that_has_other_bytes() {
+    for encrypted in [false, true] {
+        let scene = Scene::new(encrypted, 18).await;
+        let (before, now) = (vec![1; CHUNK + 5], vec![2; CHUNK + 5]);
+        let hash = ContentHash(*blake3::hash(&before).as_bytes());
+        let named = FileIdentity::content(scene.archive.keyring(), hash, before.len() as u64);
+        for identity in [named.clone(), named.again(scene.archive.keyring(), 1)] {
+            let put = |content: &[u8]| {
+                let (source, size) = (Source::new(Cursor::new(content.to_vec())), content.len() as u64);
+                scene.archive.upload_file(&identity, size, source, &scene.claim, &scene.random)
+            };
+            assert_eq!(put(&now).await.unwrap_err().code(), Code::BaseUnobtainable);
+            assert_eq!(scene.store.size(&identity.key()).await.unwrap(), None);
+            assert_eq!(put(&before).await.unwrap().hash, hash);
+        }
+    }
+}
+
+#[tokio::test]
 async fn files_are_stored_once_and_come_back_or_are_refused() {
     for encrypted in [false, true] {
         for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 77] {

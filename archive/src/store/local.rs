@@ -2,8 +2,8 @@
 //!
 //! Owns: how an object comes to be on a local (or mounted) file system, in this order and for these reasons:
 //! 1. the bytes go to a new file in `.pitr-unfinished/`, so that no reader sees half of them;
-//! 2. that file is fsynced, so that the name never stands for bytes that a power loss takes back. Of a large one writing back
-//!    begins while its bytes still come, which only makes that fsync short;
+//! 2. that file is fsynced, so that the name never stands for bytes that a power loss takes back. What a large one
+//!    does meanwhile to make that fsync short, [`crate::page_cache`] says;
 //! 3. `link(2)` gives it the object's name. A link is made by one creator only (`EEXIST` for the others), which
 //!    rename cannot promise;
 //! 4. the temporary name goes, and the object's directory is fsynced, so that the name lasts. Directories made on the
@@ -31,6 +31,7 @@ use crate::{
     code::Code,
     error::{Error, Result},
     object_key::ObjectKey,
+    page_cache::After,
 };
 
 mod listing;
@@ -40,6 +41,9 @@ mod upload;
 
 use temporary::Temporary;
 use tree::Tree;
+
+/// A range that is not read for what follows it.
+const SMALL: u64 = 64 << 10;
 
 /// Objects as files below a directory, which is created by the first write.
 #[derive(Clone, Debug)]
@@ -130,7 +134,7 @@ fn put(tree: &Tree, key: &ObjectKey, body: &[u8]) -> Result<Put> {
     if taken(tree, key)? {
         return Ok(Put::Exists);
     }
-    let mut temporary = Temporary::create(tree, body.len() as u64)?;
+    let mut temporary = Temporary::create(tree, body.len() as u64, After::Kept)?;
     temporary.write(body)?;
     temporary.sync()?;
     publish(tree, key, temporary)
@@ -176,6 +180,10 @@ fn get_range(tree: &Tree, key: &ObjectKey, range: &Range<u64>) -> Result<Option<
     let Some((file, size)) = open(tree, key)? else { return Ok(None) };
     answer::check_end(key, size, range)?;
     let mut piece = vec![0; answer::in_memory(key, length)?];
+    if length < SMALL {
+        // A hint: who asks for a header wants nothing behind it.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
+    }
     file.read_exact_at(&mut piece, range.start).map_err(|e| failed("reading the object", &tree.locate(key).0, e))?;
     Ok(Some(piece.into()))
 }
@@ -205,7 +213,7 @@ impl Store for LocalStore {
                 let key = key.clone();
                 move |tree| {
                     tree.prepare(&key)?;
-                    Temporary::create(tree, size_hint)
+                    Temporary::create(tree, size_hint, After::GivenBack)
                 }
             })
             .await?;

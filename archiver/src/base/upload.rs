@@ -25,13 +25,13 @@ use pitr_archive::{
     error,
     ids::{BaseId, ContentHash, TimelineId},
     object_key::{ObjectKey, prefix},
+    page_cache::{Hurry, Passing},
     random::Random,
     rate::{Class, Rate},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::collect::{CollectedFile, Held};
-use crate::page_cache::{Hurry, Passing};
 
 /// Files of published bases, and files that were sent since the last one was: where a base comes to nothing, the next one
 /// need not send them again.
@@ -357,6 +357,13 @@ async fn content_hash(file: &CollectedFile, rate: Option<&Arc<Rate>>) -> Result<
 }
 
 #[cfg(test)]
+use pitr_archive::page_cache::residency;
+
+#[cfg(test)]
+#[path = "../../../archive/src/page_cache/lab.rs"]
+mod lab;
+
+#[cfg(test)]
 mod tests {
     use pitr_archive::{
         clock::SystemClock,
@@ -367,7 +374,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::page_cache::lab;
 
     #[tokio::test]
     async fn a_cold_file_is_not_in_memory_after_it_was_uploaded_and_a_warm_one_still_is() {

@@ -4,14 +4,17 @@
 //! by the next drill in the same place where its process was killed. One whose lock file can be locked belongs to nobody; one
 //! that has none was kept on purpose. It is renamed before it is removed: threads that still write find no directory of
 //! that name any more, and bring nothing back.
+//! Refuses: to remove what another user made, or what only looks like ours. The place may be `/tmp`, where anybody can
+//! give any name to anything.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    os::unix::fs::DirBuilderExt as _,
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use pitr_archive::{Code, Error, Result, error::io, ids::BaseId};
+use pitr_archive::{Code, Error, Result, error::io as failed, ids::BaseId};
 
 const PREFIX: &str = "pitr-drill-";
 const LOCK: &str = "drill.lock";
@@ -36,14 +39,14 @@ enum State {
 impl Scratch {
     /// Makes one in `within`, which must exist, and removes what killed drills left there.
     pub fn create(within: &Path, id: &BaseId) -> Result<Self> {
-        let within = within.canonicalize().map_err(|e| io("finding the scratch directory", within, e))?;
+        let within = within.canonicalize().map_err(|e| failed("finding the scratch directory", within, e))?;
         remove_leftovers(&within);
         let root = within.join(format!("{PREFIX}{id}"));
         // What is restored may be secret.
-        DirBuilder::new().mode(0o700).create(&root).map_err(|e| io("making the scratch directory", &root, e))?;
+        DirBuilder::new().mode(0o700).create(&root).map_err(|e| failed("making the scratch directory", &root, e))?;
         let path = root.join(LOCK);
         let lock = OpenOptions::new().write(true).create_new(true).open(&path);
-        let lock = lock.map_err(|e| io("creating", &path, e))?;
+        let lock = lock.map_err(|e| failed("creating", &path, e))?;
         lock.try_lock().map_err(|e| Error::new(Code::FileIo, "locking").on(path.display()).because(e))?;
         Ok(Self { root, state: State::There, _lock: lock })
     }
@@ -57,7 +60,7 @@ impl Scratch {
     pub fn keep(mut self) -> Result<PathBuf> {
         self.state = State::Gone;
         let lock = self.root.join(LOCK);
-        fs::remove_file(&lock).map_err(|e| io("deleting", &lock, e))?;
+        fs::remove_file(&lock).map_err(|e| failed("deleting", &lock, e))?;
         Ok(self.database())
     }
 
@@ -82,7 +85,7 @@ fn remove(root: &Path) -> Result<()> {
     let mut removed = root.as_os_str().to_owned();
     removed.push(REMOVED);
     let removed = PathBuf::from(removed);
-    fs::rename(root, &removed).map_err(|e| io("removing", root, e))?;
+    fs::rename(root, &removed).map_err(|e| failed("removing", root, e))?;
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {
         outcome = fs::remove_dir_all(&removed);
@@ -90,27 +93,58 @@ fn remove(root: &Path) -> Result<()> {
             return Ok(());
         }
     }
-    outcome.map_err(|e| io("removing", &removed, e))
+    outcome.map_err(|e| failed("removing", &removed, e))
 }
 
 /// What cannot be removed is in nobody's way.
 fn remove_leftovers(within: &Path) {
     let Ok(entries) = fs::read_dir(within) else { return };
-    for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+    for entry in entries.flatten() {
         let path = entry.path();
-        // One that was being removed when its process ended can have lost its lock file already.
-        let gone = path.as_os_str().as_encoded_bytes().ends_with(REMOVED.as_bytes());
-        let abandoned = match OpenOptions::new().write(true).open(path.join(LOCK)) {
-            Ok(lock) => lock.try_lock().is_ok(),
-            Err(_) => gone,
-        };
-        if abandoned {
-            tracing::info!(directory = %path.display(), "removing what a drill left that was killed");
-            if let Err(e) = fs::remove_dir_all(&path) {
-                tracing::warn!(directory = %path.display(), error = %e, "it cannot be removed");
-            }
+        let Some(left) = entry.file_name().to_str().and_then(Left::by_name) else { continue };
+        if !is_our_directory(&path) {
+            continue;
         }
+        // Held until it is gone: nobody else finds it abandoned meanwhile.
+        let lock = match (lock_of(&path), left) {
+            (Ok(lock), _) if lock.try_lock().is_ok() => Some(lock),
+            (Err(e), Left::Removed) if e.kind() == ErrorKind::NotFound => None,
+            _ => continue,
+        };
+        tracing::info!(directory = %path.display(), "removing what a drill left that was killed");
+        if let Err(e) = fs::remove_dir_all(&path) {
+            tracing::warn!(directory = %path.display(), error = %e, "it cannot be removed");
+        }
+        drop(lock);
     }
+}
+
+/// What a directory's name says.
+#[derive(Clone, Copy)]
+enum Left {
+    Drill,
+    /// It was being removed when its process ended, and can have lost its lock file already.
+    Removed,
+}
+
+impl Left {
+    /// Of names that only a drill makes.
+    fn by_name(name: &str) -> Option<Self> {
+        let id = name.strip_prefix(PREFIX)?;
+        let (id, left) = id.strip_suffix(REMOVED).map_or((id, Self::Drill), |id| (id, Self::Removed));
+        id.parse::<BaseId>().is_ok().then_some(left)
+    }
+}
+
+fn is_our_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|what| what.is_dir() && what.uid() == rustix::process::geteuid().as_raw())
+}
+
+/// Its lock file, and nothing else that has the name: opening waits for nobody, and follows no link.
+fn lock_of(directory: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let lock = OpenOptions::new().write(true).custom_flags(flags).open(directory.join(LOCK))?;
+    if lock.metadata()?.is_file() { Ok(lock) } else { Err(ErrorKind::InvalidInput.into()) }
 }
 
 #[cfg(test)]
@@ -155,19 +189,29 @@ mod tests {
     fn what_a_killed_drill_left_is_removed_and_what_another_one_uses_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let running = Scratch::create(dir.path(), &id(1)).unwrap();
-        for (name, lock) in
-            [("pitr-drill-killed", true), ("pitr-drill-half.removed", false), ("pitr-drill-mine", false)]
-        {
+        let named = |n: u32, rest: &str| format!("pitr-drill-{}{rest}", id(n));
+        let kept = [named(3, ""), "pitr-drill-mine".to_owned(), "pitr-drill-mine.removed".to_owned()];
+        let left = [named(4, ""), named(5, ".removed"), named(6, ".removed")];
+        for (name, lock) in kept.iter().chain(&left).zip([false, true, true, true, false, true]) {
             fs::create_dir(dir.path().join(name)).unwrap();
             fs::write(dir.path().join(name).join("000004.log"), "x").unwrap();
             if lock {
                 fs::write(dir.path().join(name).join(LOCK), "").unwrap();
             }
         }
+        // Not a directory, and one whose lock is none.
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(named(7, ".removed"))).unwrap();
+        fs::create_dir(dir.path().join(named(8, ""))).unwrap();
+        fs::write(elsewhere.path().join("lock"), "").unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join("lock"), dir.path().join(named(8, "")).join(LOCK)).unwrap();
         let other = Scratch::create(dir.path(), &id(2)).unwrap();
-        let expected = [1, 2].map(|n| format!("pitr-drill-{}", id(n)));
-        assert_eq!(names(dir.path()), [&expected[..], &["pitr-drill-mine".to_owned()]].concat());
+        let mut expected = kept.to_vec();
+        expected.extend([named(1, ""), named(2, ""), named(7, ".removed"), named(8, "")]);
+        expected.sort();
+        assert_eq!(names(dir.path()), expected);
         drop((running, other));
-        assert_eq!(names(dir.path()), ["pitr-drill-mine"]);
+        expected.retain(|name| *name != named(1, "") && *name != named(2, ""));
+        assert_eq!(names(dir.path()), expected);
     }
 }

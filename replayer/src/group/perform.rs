@@ -7,7 +7,7 @@
 //! that are in their places and databases that stand ready, and the same restore goes on from there.
 //! Refuses: directories that two of the databases would share.
 
-use std::{path::Path, sync::Arc};
+use std::{cmp::Ordering, fmt, path::Path, sync::Arc};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -60,7 +60,8 @@ pub async fn restore(
     let mut journal = Journal::read(&into)?;
     let checked = check_all(group, members, &journal).await?;
     // Then what is prepared of the others is kept: the group is half in its places, and must come to its end.
-    let begun = checked.iter().any(Checked::is_in_place);
+    let arrived: Vec<_> = checked.iter().map(Checked::is_in_place).collect();
+    let begun = arrived.contains(&true);
     let mut prepared: Vec<Prepared<'_>> = Vec::new();
     for (member, checked) in members.iter().zip(checked) {
         match checked.prepare(begins(member.database)).await {
@@ -72,13 +73,17 @@ pub async fn restore(
                 prepared.push(ready);
             }
             Err(e) => {
+                let at = prepared.len();
                 if e.code().retry() == Retry::Never && !begun {
                     give_up(prepared, journal);
                 }
-                let e = e.with("database", member.database);
                 return Err(match begun {
-                    true => e.with("others of the group", "are in their places already"),
-                    false => e,
+                    false => e.with("database", member.database),
+                    true => unfinished(group, members, |position| match arrived.get(position) {
+                        Some(true) => Some(Box::new(IN_PLACE)),
+                        _ if position == at => Some(Box::new(&e)),
+                        _ => None,
+                    }),
                 });
             }
         }
@@ -102,10 +107,22 @@ fn lock(group: &str, into: &Path) -> Result<MachineLock> {
 
 /// Everybody who stands in the way is named.
 async fn check_all<'a>(group: &str, members: &[Member<'a>], journal: &Journal) -> Result<Vec<Checked<'a>>> {
+    let mut outcomes = Vec::new();
+    for member in members {
+        outcomes.push(check(member.archive, member.plan, member.options, journal).await);
+    }
+    let in_place = |outcome: &Result<Checked<'_>>| outcome.as_ref().is_ok_and(Checked::is_in_place);
+    if outcomes.iter().any(Result::is_err) && outcomes.iter().any(in_place) {
+        return Err(unfinished(group, members, |position| match outcomes.get(position)? {
+            Err(e) => Some(Box::new(e)),
+            checked if in_place(checked) => Some(Box::new(IN_PLACE)),
+            Ok(_) => None,
+        }));
+    }
     let mut checked = Vec::new();
     let mut faults = Vec::new();
-    for member in members {
-        match check(member.archive, member.plan, member.options, journal).await {
+    for (member, outcome) in members.iter().zip(outcomes) {
+        match outcome {
             Ok(one) => checked.push(one),
             Err(e) => faults.push((member.database, e)),
         }
@@ -156,15 +173,11 @@ fn publish(
                 give_up(prepared, journal);
                 return Err(e.with("database", members.first().map_or("", |member| member.database)));
             }
-            let mut unfinished = Error::new(Code::GroupUnfinished, "putting the databases in their places").on(group);
-            for (at, member) in members.iter().enumerate() {
-                unfinished = match at.cmp(&position) {
-                    std::cmp::Ordering::Less => unfinished.with(member.database.to_owned(), "is in its place"),
-                    std::cmp::Ordering::Equal => unfinished.with(member.database.to_owned(), &e),
-                    std::cmp::Ordering::Greater => unfinished.with(member.database.to_owned(), "stands ready"),
-                };
-            }
-            return Err(unfinished);
+            return Err(unfinished(group, members, |at| match at.cmp(&position) {
+                Ordering::Less => Some(Box::new(IN_PLACE)),
+                Ordering::Equal => Some(Box::new(&e)),
+                Ordering::Greater => Some(Box::new("stands ready")),
+            }));
         }
         crash::point("group-between");
     }
@@ -174,6 +187,21 @@ fn publish(
         tracing::warn!(error = %e, "the journal of the group's restore stays");
     }
     Ok(prepared.into_iter().map(Prepared::report).collect())
+}
+
+const IN_PLACE: &str = "is in its place";
+
+/// Some are in their places, and others are not; what is to be said of each.
+fn unfinished<'e>(
+    group: &str,
+    members: &[Member<'_>],
+    of: impl Fn(usize) -> Option<Box<dyn fmt::Display + 'e>>,
+) -> Error {
+    let e = Error::new(Code::GroupUnfinished, "putting the databases in their places").on(group);
+    members.iter().enumerate().fold(e, |e, (position, member)| match of(position) {
+        Some(said) => e.with(member.database.to_owned(), said),
+        None => e,
+    })
 }
 
 /// What stays in the way of one leaves nothing of the others.

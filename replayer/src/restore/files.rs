@@ -7,9 +7,8 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read as _},
     ops::Range,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,7 +20,13 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use pitr_archive::{
-    Code, Error, Result, base::FileBody, catalog::schema::BaseFile, error::io, ids::ContentHash, object_key::ObjectKey,
+    Code, Error, Result,
+    base::FileBody,
+    catalog::schema::BaseFile,
+    error::io,
+    ids::ContentHash,
+    object_key::ObjectKey,
+    page_cache::{After, Hurry, Outgoing, Passing},
 };
 use tokio::sync::mpsc;
 
@@ -30,9 +35,6 @@ use crate::{
     crash,
     progress::{Phase, Progress},
 };
-
-/// Writing back begins when this much is dirty, so that the disk works while the next file is read.
-const WRITE_BACK: u64 = 16 << 20;
 
 /// Where files of bases come from.
 #[async_trait]
@@ -86,7 +88,7 @@ pub(crate) async fn lay_down(
     jobs.sort_by(|a, b| b.file.size.cmp(&a.file.size).then_with(|| a.file.name.cmp(&b.file.name)));
     let workers = workers.max(1);
     progress.begin(Phase::Base, Some(jobs.iter().map(|j| j.file.size).sum()));
-    let mut laid: Vec<(File, PathBuf)> = Vec::new();
+    let mut laid: Vec<(Outgoing, PathBuf)> = Vec::new();
     let mut running =
         futures::stream::iter(jobs.into_iter().map(|job| one(source, job, found, give_up))).buffer_unordered(workers);
     let (mut failed, mut reused) = (None, 0);
@@ -120,7 +122,7 @@ pub(crate) async fn lay_down(
 
 /// A file in its place, not yet durable.
 struct Laid {
-    file: File,
+    file: Outgoing,
     path: PathBuf,
     size: u64,
     /// It was there already.
@@ -171,10 +173,10 @@ async fn one(source: &dyn FileSource, job: Job, found: Found, give_up: &GiveUp) 
 }
 
 /// A file that an interrupted restore has laid down, if every byte of it is right. Another one is removed.
-fn already_there(job: &Job) -> Result<Option<(File, PathBuf)>> {
+fn already_there(job: &Job) -> Result<Option<(Outgoing, PathBuf)>> {
     if resume::is(&job.to, job.file.size, job.file.hash)? {
         let file = File::open(&job.to).map_err(|e| io("opening", &job.to, e))?;
-        return Ok(Some((file, job.to.clone())));
+        return Ok(Some((Outgoing::new(file, After::Kept), job.to.clone())));
     }
     match std::fs::remove_file(&job.to) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(io("removing", &job.to, e)),
@@ -187,14 +189,13 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T>
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(Code::Internal, "running a worker").because(e))?
 }
 
-fn lay_local(from: &Path, body: &FileBody, job: &Job, give_up: &GiveUp) -> Result<(File, PathBuf)> {
+fn lay_local(from: &Path, body: &FileBody, job: &Job, give_up: &GiveUp) -> Result<(Outgoing, PathBuf)> {
     let failed = |e| io("reading the archive's file", from, e);
     let source = File::open(from).map_err(|e| match e.kind() {
         ErrorKind::NotFound => missing(&job.file).because(e),
         _ => failed(e),
     })?;
-    // A hint: the kernel reads further ahead.
-    let _ = rustix::fs::fadvise(&source, 0, None, rustix::fs::Advice::Sequential);
+    let mut source = Passing::new(source, Hurry::Ahead).from(body.range(0..0).start);
     let mut writer = Writer::create(job)?;
     let mut buffer = vec![0; body.stored_chunk()];
     for chunk in 0..body.chunks() {
@@ -202,14 +203,14 @@ fn lay_local(from: &Path, body: &FileBody, job: &Job, give_up: &GiveUp) -> Resul
         let range = body.range(chunk..chunk + 1);
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let stored = buffer.get_mut(..length).ok_or_else(|| writer.damaged("chunk", body.stored_chunk(), length))?;
-        source.read_exact_at(stored, range.start).map_err(failed)?;
+        source.read_exact(stored).map_err(failed)?;
         writer.write(body.open(chunk, stored)?)?;
     }
     writer.finish()
 }
 
 /// Each of what comes begins with the chunk of the number with it.
-fn lay_fetched(mut fetched: mpsc::Receiver<(u64, Bytes)>, body: &FileBody, job: &Job) -> Result<(File, PathBuf)> {
+fn lay_fetched(mut fetched: mpsc::Receiver<(u64, Bytes)>, body: &FileBody, job: &Job) -> Result<(Outgoing, PathBuf)> {
     let mut writer = Writer::create(job)?;
     while let Some((first, stored)) = fetched.blocking_recv() {
         let mut stored = BytesMut::from(stored);
@@ -222,40 +223,36 @@ fn lay_fetched(mut fetched: mpsc::Receiver<(u64, Bytes)>, body: &FileBody, job: 
 
 struct Writer<'a> {
     job: &'a Job,
-    file: File,
+    out: Outgoing,
     hasher: blake3::Hasher,
-    written: u64,
-    back: WriteBack,
 }
 
 impl<'a> Writer<'a> {
     fn create(job: &'a Job) -> Result<Self> {
         let file =
             OpenOptions::new().write(true).create_new(true).open(&job.to).map_err(|e| io("creating", &job.to, e))?;
-        Ok(Self { job, file, hasher: blake3::Hasher::new(), written: 0, back: WriteBack::default() })
+        Ok(Self { job, out: Outgoing::new(file, After::GivenBack), hasher: blake3::Hasher::new() })
     }
 
     fn write(&mut self, piece: &[u8]) -> Result<()> {
         self.hasher.update(piece);
-        self.file.write_all(piece).map_err(|e| io("writing", &self.job.to, e))?;
-        self.written += piece.len() as u64;
-        if self.written > self.job.file.size {
-            return Err(self.damaged("size", self.job.file.size, format!("at least {}", self.written)));
+        self.out.write(piece).map_err(|e| io("writing", &self.job.to, e))?;
+        if self.out.written() > self.job.file.size {
+            return Err(self.damaged("size", self.job.file.size, format!("at least {}", self.out.written())));
         }
-        self.back.written(&self.file, self.written);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(File, PathBuf)> {
-        if self.written != self.job.file.size {
-            return Err(self.damaged("size", self.job.file.size, self.written));
+    fn finish(mut self) -> Result<(Outgoing, PathBuf)> {
+        if self.out.written() != self.job.file.size {
+            return Err(self.damaged("size", self.job.file.size, self.out.written()));
         }
         let hash = ContentHash(*self.hasher.finalize().as_bytes());
         if hash != self.job.file.hash {
             return Err(self.damaged("hash", self.job.file.hash, hash));
         }
-        self.back.ended(&self.file, self.written);
-        Ok((self.file, self.job.to.clone()))
+        self.out.end();
+        Ok((self.out, self.job.to.clone()))
     }
 
     fn damaged(&self, what: &'static str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Error {
@@ -275,35 +272,8 @@ pub(crate) fn missing(file: &BaseFile) -> Error {
         .with("file", &file.name)
 }
 
-/// Lets the disk begin with what is written of a file.
-#[derive(Default)]
-pub(crate) struct WriteBack {
-    begun: u64,
-}
-
-impl WriteBack {
-    /// So many bytes are.
-    pub fn written(&mut self, file: &File, size: u64) {
-        if size.saturating_sub(self.begun) >= WRITE_BACK {
-            self.ended(file, size);
-        }
-    }
-
-    /// So many, and no more come. A hint: whether or not the kernel takes it, `sync_all` comes later.
-    pub fn ended(&mut self, file: &File, size: u64) {
-        use std::os::fd::AsRawFd;
-        if let (Ok(from), Ok(length)) = (i64::try_from(self.begun), i64::try_from(size.saturating_sub(self.begun))) {
-            // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of ours.
-            unsafe {
-                libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE);
-            }
-        }
-        self.begun = size;
-    }
-}
-
-async fn sync_all(files: Vec<(File, PathBuf)>, workers: usize) -> Result<()> {
-    let sync = |(file, path): (File, PathBuf)| blocking(move || durable(&file, &path));
+async fn sync_all(files: Vec<(Outgoing, PathBuf)>, workers: usize) -> Result<()> {
+    let sync = |(file, path): (Outgoing, PathBuf)| blocking(move || durable(file, &path));
     let synced: Vec<Result<()>> =
         futures::stream::iter(files.into_iter().map(sync)).buffer_unordered(workers).collect().await;
     synced.into_iter().collect()
@@ -311,8 +281,8 @@ async fn sync_all(files: Vec<(File, PathBuf)>, workers: usize) -> Result<()> {
 
 /// A file of which the system said once that it could not be written is not believed any more: its bytes are still read as they
 /// should be, from memory, and the next request to make it durable finds nothing left to write. It is laid down anew.
-fn durable(file: &File, path: &Path) -> Result<()> {
-    file.sync_all().map_err(|e| {
+fn durable(mut file: Outgoing, path: &Path) -> Result<()> {
+    file.sync().map_err(|e| {
         let e = io("making durable", path, e);
         match std::fs::remove_file(path) {
             Ok(()) => e,

@@ -2,7 +2,7 @@
 //!
 //! Owns: the two small files in a staging directory that tell what it is. The [`Key`] names the restore: only the same one goes
 //! on. The [`Checkpoint`] says which WALs are complete, and all that must be known to write the next one. Neither is believed
-//! of bytes: every file that is kept is hashed again. Both are gone before anything else than files is made of the directory.
+//! of bytes: every file that is kept is read again and compared. Both are gone before anything else than files is made of the directory.
 //! Refuses: to go on where RocksDB has opened the copy, or with ingestions to repeat.
 
 use std::{
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{small_files::replace, staging::sync_directory, wal::WalTotals};
 use crate::{path_text, plan::RestorePlan};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const KEY: &str = "pitr-resume.json";
 const CHECKPOINT: &str = "pitr-resume-wal.json";
 
@@ -117,7 +117,9 @@ pub(crate) fn end(staging: &Path) -> Result<()> {
 pub(crate) struct WrittenWal {
     pub number: FileNumber,
     pub size: u64,
-    pub hash: ContentHash,
+    /// Of all its bytes. Nobody who could forge it could not write a checkpoint as well, and each of its records has a checksum
+    /// of its own: a hash took an eighth of a restore's time.
+    pub crc32c: u32,
 }
 
 /// What is known where a WAL ends.
@@ -163,7 +165,7 @@ impl Checkpoint {
         let read: Option<Self> = serde_json::from_slice(&bytes).ok().filter(|read: &Self| read.version == VERSION);
         let Some(read) = read else { return Ok(None) };
         for wal in &read.wals {
-            if !is(&wals.join(file_name::wal(wal.number)), wal.size, wal.hash)? {
+            if !is_wal(&wals.join(file_name::wal(wal.number)), wal)? {
                 return Ok(None);
             }
         }
@@ -183,6 +185,20 @@ pub(crate) fn own_files(staging: &Path) -> [PathBuf; 2] {
 
 /// Whether a file is there with this size and hash.
 pub(crate) fn is(path: &Path, size: u64, hash: ContentHash) -> Result<bool> {
+    let mut hasher = blake3::Hasher::new();
+    let whole = read_whole(path, size, |bytes| drop(hasher.update(bytes)))?;
+    Ok(whole && ContentHash(*hasher.finalize().as_bytes()) == hash)
+}
+
+/// Whether a WAL is there as it was written.
+fn is_wal(path: &Path, wal: &WrittenWal) -> Result<bool> {
+    let mut crc = 0;
+    let whole = read_whole(path, wal.size, |bytes| crc = crc32c::crc32c_append(crc, bytes))?;
+    Ok(whole && crc == wal.crc32c)
+}
+
+/// Shows every byte of a file, if it is there with this size.
+fn read_whole(path: &Path, size: u64, mut shown: impl FnMut(&[u8])) -> Result<bool> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -191,12 +207,11 @@ pub(crate) fn is(path: &Path, size: u64, hash: ContentHash) -> Result<bool> {
     if file.metadata().map_err(|e| io("looking at", path, e))?.len() != size {
         return Ok(false);
     }
-    let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 128 * 1024];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return Ok(ContentHash(*hasher.finalize().as_bytes()) == hash),
-            Ok(n) => drop(hasher.update(buffer.get(..n).unwrap_or_default())),
+            Ok(0) => return Ok(true),
+            Ok(n) => shown(buffer.get(..n).unwrap_or_default()),
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
             Err(e) => return Err(io("reading", path, e)),
         }

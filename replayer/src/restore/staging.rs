@@ -130,7 +130,7 @@ impl Staging {
         for place in &outermost {
             let staging = beside(place, BUILT)?;
             let above = parent(place)?;
-            fs::create_dir_all(above).map_err(|e| io("creating", above, e))?;
+            create_durable(above)?;
             let lock = claim(&staging, key, &mut found)?;
             pairs.push(Pair { staging, place: place.to_path_buf(), _lock: lock });
         }
@@ -337,6 +337,14 @@ fn below(directory: &Path) -> Result<Vec<PathBuf>> {
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
     File::open(directory).and_then(|d| d.sync_all()).map_err(|e| io("making durable", directory, e))
+}
+
+/// Creates what is missing of a directory's path, and makes each name durable where it stands: a database below a name that a
+/// power loss takes back is gone with it.
+fn create_durable(directory: &Path) -> Result<()> {
+    let missing: Vec<_> = directory.ancestors().take_while(|path| !path.exists()).collect();
+    fs::create_dir_all(directory).map_err(|e| io("creating", directory, e))?;
+    missing.into_iter().rev().try_for_each(|created| sync_directory(parent(created)?))
 }
 
 /// Bytes that can still be written in the file system of `place`, which need not exist yet.

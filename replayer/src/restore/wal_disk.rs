@@ -1,13 +1,12 @@
 //! The bytes of WALs on their way to the disk, beside whoever makes them.
 //!
 //! Owns: two threads, and the order of what becomes durable: a WAL's bytes, then its name, then the checkpoint that tells of
-//! it. One thread hashes and writes what comes, and lets the disk begin; the other waits for the disk, so that the next WAL
+//! it. One thread sums up and writes what comes, and lets the disk begin; the other waits for the disk, so that the next WAL
 //! is written meanwhile. Memory: the pieces at hand, one on either side.
 //! Refuses: to go on behind a failure. Nothing of it works any more when it is gone.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::Write,
+    fs::OpenOptions,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     thread::JoinHandle,
@@ -16,12 +15,12 @@ use std::{
 use pitr_archive::{
     Code, Error, Result,
     error::io,
-    ids::{ContentHash, FileNumber},
+    ids::FileNumber,
+    page_cache::{After, Outgoing},
     rocks::file_name,
 };
 
 use super::{
-    files::WriteBack,
     resume::{Checkpoint, WrittenWal},
     staging::sync_directory,
 };
@@ -34,10 +33,8 @@ const COMPLETE: usize = 16;
 struct Wal {
     number: FileNumber,
     path: PathBuf,
-    file: File,
-    hasher: blake3::Hasher,
-    size: u64,
-    back: WriteBack,
+    out: Outgoing,
+    crc32c: u32,
 }
 
 enum Step {
@@ -86,8 +83,9 @@ impl WalDisk {
         let path = self.directory.join(file_name::wal(number));
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.map_err(|e| io("creating the WAL", &path, e))?;
-        let (hasher, back) = (blake3::Hasher::new(), WriteBack::default());
-        self.send(Step::Begin(Box::new(Wal { number, path, file, hasher, size: 0, back })))
+        // The server reads it next.
+        let out = Outgoing::new(file, After::Kept);
+        self.send(Step::Begin(Box::new(Wal { number, path, out, crc32c: 0 })))
     }
 
     /// Its next bytes; answers with an empty buffer for those that follow.
@@ -101,7 +99,7 @@ impl WalDisk {
         self.send(Step::End)
     }
 
-    /// Puts a checkpoint at `notes`, when all WALs until now are durable: it gets their sizes and hashes.
+    /// Puts a checkpoint at `notes`, when all WALs until now are durable: it gets their sizes and checksums.
     pub fn note(&mut self, checkpoint: Checkpoint, notes: &Path) -> Result<()> {
         self.send(Step::Note(Box::new((checkpoint, notes.to_owned()))))
     }
@@ -157,10 +155,8 @@ fn write(
             }
             Step::Bytes(mut bytes) => {
                 let wal = open.as_mut().ok_or_else(out_of_order)?;
-                wal.hasher.update(&bytes);
-                wal.file.write_all(&bytes).map_err(|e| io("writing the WAL", &wal.path, e))?;
-                wal.size += bytes.len() as u64;
-                wal.back.written(&wal.file, wal.size);
+                wal.crc32c = crc32c::crc32c_append(wal.crc32c, &bytes);
+                wal.out.write(&bytes).map_err(|e| io("writing the WAL", &wal.path, e))?;
                 bytes.clear();
                 // One that a long record made is not kept.
                 if bytes.capacity() <= 2 * piece {
@@ -170,7 +166,7 @@ fn write(
             }
             Step::End => {
                 let mut wal = open.take().ok_or_else(out_of_order)?;
-                wal.back.ended(&wal.file, wal.size);
+                wal.out.end();
                 Complete::Wal(wal)
             }
             Step::Note(note) => Complete::Note(note),
@@ -187,10 +183,9 @@ fn sync(complete: &Receiver<Complete>, directory: &Path, before: Vec<WrittenWal>
     let mut durable = before;
     for complete in complete {
         match complete {
-            Complete::Wal(wal) => {
-                wal.file.sync_all().map_err(|e| io("making durable", &wal.path, e))?;
-                let hash = ContentHash(*wal.hasher.finalize().as_bytes());
-                durable.push(WrittenWal { number: wal.number, size: wal.size, hash });
+            Complete::Wal(mut wal) => {
+                wal.out.sync().map_err(|e| io("making durable", &wal.path, e))?;
+                durable.push(WrittenWal { number: wal.number, size: wal.out.written(), crc32c: wal.crc32c });
                 crash::point("restore-wal-closed");
             }
             Complete::Note(note) => {

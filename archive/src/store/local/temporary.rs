@@ -5,9 +5,8 @@
 //! that is slower than that keeps its file young by writing to it.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{ErrorKind, Write as _},
-    os::fd::AsRawFd as _,
+    fs::{self, OpenOptions},
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
@@ -17,6 +16,7 @@ use crate::{
     clock::Micros,
     code::Code,
     error::{Error, Result},
+    page_cache::{After, Outgoing},
 };
 
 /// Below the archive's directory, so that it shares its file system; no object's key begins like this.
@@ -29,25 +29,18 @@ const LEFTOVER_AGE_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 /// few pieces.
 const RESERVE_FROM: u64 = 4 << 20;
 
-/// Writing back begins when this much is dirty, so that the disk works while the rest is still coming, and [`Temporary::sync`]
-/// waits for little.
-const WRITE_BACK: u64 = 8 << 20;
-
 /// A new file, removed when dropped.
 #[derive(Debug)]
 pub(super) struct Temporary {
     path: PathBuf,
-    file: File,
-    written: u64,
-    /// Up to here writing back has begun.
-    kicked: u64,
+    out: Outgoing,
     reserved: u64,
     gone: bool,
 }
 
 impl Temporary {
     /// A new, empty file for about `size_hint` bytes. The tree must be prepared for writing.
-    pub(super) fn create(tree: &Tree, size_hint: u64) -> Result<Self> {
+    pub(super) fn create(tree: &Tree, size_hint: u64, after: After) -> Result<Self> {
         let mut name = [0; 16];
         getrandom::fill(&mut name)
             .map_err(|e| Error::new(Code::Internal, "choosing a name for a new file").because(e))?;
@@ -55,7 +48,7 @@ impl Temporary {
         let path = tree.root().join(DIRECTORY).join(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.map_err(|e| tree.explain(failed("creating a file for the new object", &path, e)))?;
-        let mut temporary = Self { path, file, written: 0, kicked: 0, reserved: 0, gone: false };
+        let mut temporary = Self { path, out: Outgoing::new(file, after), reserved: 0, gone: false };
         if size_hint >= RESERVE_FROM {
             temporary.reserve(size_hint)?;
         }
@@ -64,7 +57,7 @@ impl Temporary {
 
     fn reserve(&mut self, size: u64) -> Result<()> {
         use rustix::{fs::FallocateFlags, io::Errno};
-        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, size) {
+        match rustix::fs::fallocate(self.out.file(), FallocateFlags::KEEP_SIZE, 0, size) {
             Ok(()) => {
                 self.reserved = size;
                 Ok(())
@@ -81,37 +74,21 @@ impl Temporary {
 
     /// Appends `bytes`.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| failed("writing the new object", &self.path, e))?;
-        self.written = self.written.saturating_add(bytes.len() as u64);
-        if self.written - self.kicked >= WRITE_BACK {
-            start_write_back(&self.file, self.kicked, self.written - self.kicked);
-            self.kicked = self.written;
-        }
-        Ok(())
+        self.out.write(bytes).map_err(|e| failed("writing the new object", &self.path, e))
     }
 
     /// Makes what was written durable, all of it and the file's length: that writing back has begun promises nothing. After an error the file must be given up: a second fsync may succeed without
     /// having written anything.
     pub(super) fn sync(&mut self) -> Result<()> {
-        let cut = if self.reserved > self.written { self.file.set_len(self.written) } else { Ok(()) };
-        cut.and_then(|()| self.file.sync_all()).map_err(|e| failed("making the new object durable", &self.path, e))
+        let written = self.out.written();
+        let cut = if self.reserved > written { self.out.file().set_len(written) } else { Ok(()) };
+        cut.and_then(|()| self.out.sync()).map_err(|e| failed("making the new object durable", &self.path, e))
     }
 
     /// Takes the temporary name away.
     pub(super) fn remove(mut self) -> Result<()> {
         self.gone = true;
         fs::remove_file(&self.path).map_err(|e| failed("removing the temporary name", &self.path, e))
-    }
-}
-
-/// A hint: whether or not the kernel takes it, [`Temporary::sync`] comes later and tells of errors.
-#[allow(unsafe_code)] // neither the standard library nor rustix has this call
-fn start_write_back(file: &File, from: u64, length: u64) {
-    if let (Ok(from), Ok(length)) = (i64::try_from(from), i64::try_from(length)) {
-        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of ours.
-        unsafe {
-            libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE);
-        }
     }
 }
 

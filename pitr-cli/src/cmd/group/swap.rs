@@ -1,11 +1,15 @@
 //! `pitr rollback --group` and `pitr settle --group`: what follows a restore of a group in place.
 //!
-//! Owns: on which side each database is, and bringing all to the same one. Refuses: to begin where one cannot be swapped.
+//! Owns: on which side each database is, and bringing all to the same one. Refuses: to begin where one cannot be swapped, or
+//! where it would be another restore's of each.
 
 use std::path::PathBuf;
 
 use pitr_archive::{Code, Error, Result};
-use pitr_replayer::{in_place, path_text};
+use pitr_replayer::{
+    in_place::{self, Standing},
+    path_text,
+};
 use serde::Serialize;
 
 use super::{Fault, load, refused};
@@ -57,19 +61,20 @@ pub fn rollback(context: &Context, of: &GroupArgs) -> Result<Verdict> {
     let mut sides = Vec::new();
     let mut faults = Vec::new();
     for member in &group.members {
-        match in_place::holds_restored(&member.db) {
-            Ok(restored) => sides.push((member, restored)),
+        match in_place::standing(&member.db) {
+            Ok(standing) => sides.push((member, standing)),
             Err(e) => faults.push(Fault::of(&member.database, &e)),
         }
     }
     if !faults.is_empty() {
         return Err(refused(Code::GroupIncomplete, "rolling back the group", &group.name, &faults));
     }
-    let back = sides.iter().any(|(_, restored)| *restored);
+    refuse_uneven(&group.name, &sides)?;
+    let back = sides.iter().any(|(_, standing)| standing.holds_restored);
     let mut members = Vec::new();
-    for (member, restored) in sides {
+    for (member, standing) in sides {
         let Member { database, db, .. } = member;
-        let aside = match restored == back {
+        let aside = match standing.holds_restored == back {
             false => Vec::new(),
             true => match in_place::rollback(db) {
                 Ok(swapped) => swapped.aside,
@@ -102,6 +107,23 @@ pub fn rollback(context: &Context, of: &GroupArgs) -> Result<Verdict> {
     })?;
     out.line(table.to_string())?;
     Ok(Verdict::Done)
+}
+
+/// Where a database was restored once more than the others, the last restore of each is not the same moment's: to take it back
+/// everywhere would mix moments.
+fn refuse_uneven(group: &str, sides: &[(&Member, Standing)]) -> Result<()> {
+    let Some(fewest) = sides.iter().map(|(_, standing)| standing.unsettled).min() else { return Ok(()) };
+    if sides.iter().all(|(_, standing)| standing.unsettled == fewest) {
+        return Ok(());
+    }
+    let refused = Error::new(Code::GroupIncomplete, "rolling back the group").on(group);
+    let refused = sides.iter().fold(refused, |refused, (member, standing)| {
+        refused.with(member.database.clone(), format_args!("restores not settled: {}", standing.unsettled))
+    });
+    Err(refused.hint(
+        "the last restore of one is not the last of the others: bring each database to the side it should be on by itself \
+         (pitr rollback DIR)",
+    ))
 }
 
 /// Ends the restores in place of all databases of a group; one that has nothing aside any more has ended.
