@@ -10,8 +10,8 @@ use crate::{
     table::{Line, Table},
 };
 
-/// Of the size of the database, what the source, a round's archive, its backups and a copy take together.
-const ROOM: u64 = 5;
+/// Of the size of the database, what the source, a round's archive, its backups of two kinds and a copy take together.
+const ROOM: u64 = 6;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -53,6 +53,9 @@ fn next(rounds: &[Round], settings: &Settings) -> Table {
     table.spread("pitr base", &of(rounds, |r| met(r).ours), "s", Line::None);
     table.spread("BackupEngine, share_files_with_checksum", &of(rounds, |r| met(r).backup), "s", Line::None);
     table.spread("times as fast as BackupEngine", &times(rounds, met, |m| m.backup), "", Line::AtLeast(3.0));
+    let names = "BackupEngine, files named by checksum (before RocksDB 6.12; reads all)";
+    table.spread(names, &of(rounds, |r| met(r).by_checksum), "s", Line::None);
+    table.spread("times as fast as that", &times(rounds, met, |m| m.by_checksum), "", Line::None);
     table.spread("added to the archive", &of(rounds, |r| r.added as f64 / MIB), "MiB", Line::None);
     table.spread("added to the backups", &of(rounds, |r| r.added_backup as f64 / MIB), "MiB", Line::None);
     table.spread("processor time of it", &of(rounds, |r| met(r).processor), "s", Line::None);

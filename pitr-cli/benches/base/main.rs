@@ -7,7 +7,7 @@
 //! directory below `$BENCH_DIR` (default: the system's temporary directory).
 //!
 //!     ROUNDS           of all sides in turn, medians are told (default 5)
-//!     BASE_MB          of the database of which bases are taken (default 5000); five times that is needed on the disk
+//!     BASE_MB          of the database of which bases are taken (default 5000); six times that is needed on the disk
 //!     NATIVE_BASE_MB   of the base below the log that the native engine lays down (default 300)
 //!     NATIVE_LOG_MB    of that log (default 500)
 //!     ARCHIVED_MB      of the log that is archived beside `zstd` (default 256)

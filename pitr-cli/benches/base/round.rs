@@ -18,7 +18,7 @@ use crate::{
     content::content,
     harness::command::{pitr, text},
     measure::{self, Ran, durable},
-    peer,
+    peer::{self, ByChecksum},
     sealed::Sealed,
     source,
 };
@@ -28,6 +28,7 @@ use crate::{
 enum Side {
     Ours,
     Backup,
+    ByChecksum,
     Copy,
 }
 
@@ -36,6 +37,7 @@ enum Side {
 pub struct Met {
     pub ours: f64,
     pub backup: f64,
+    pub by_checksum: f64,
     pub copy: f64,
     pub peak: f64,
     pub processor: f64,
@@ -109,6 +111,7 @@ impl Place {
                     met.copy = durable(root, || peer::copy(&self.db, &copy)).0;
                     fs::remove_dir_all(copy).expect("removing a copy");
                 }
+                Side::ByChecksum => unreachable!("its first backup is not timed"),
             }
         });
         met
@@ -123,9 +126,10 @@ impl Place {
         ran
     }
 
-    fn next(&self, archiver: &Archiver, db: &DB, engine: &mut BackupEngine, round: usize) -> Met {
+    fn next(&self, archiver: &Archiver, db: &DB, engines: (&mut BackupEngine, &mut ByChecksum), round: usize) -> Met {
         let (mut met, root) = (Met::default(), &self.sealed.root);
-        self.sides(&[Side::Ours, Side::Backup], round, |side| {
+        let (engine, by_checksum) = engines;
+        self.sides(&[Side::Ours, Side::Backup, Side::ByChecksum], round, |side| {
             self.cache.before(&self.db);
             match side {
                 Side::Ours => {
@@ -133,6 +137,7 @@ impl Place {
                     met.ours(durable(root, || self.ask("base")));
                     met.processor += processor(archiver) - before;
                 }
+                Side::ByChecksum => met.by_checksum = durable(root, || by_checksum.back_up(db)).0,
                 _ => met.backup = durable(root, || peer::back_up(engine, db, &self.backups)).0,
             }
         });
@@ -178,6 +183,8 @@ pub fn run(root: &Path, source: &Path, settings: &Settings, number: usize) -> Ro
     let mut engine = None;
     let first = place.first(&db, &mut engine, number);
     let engine = engine.as_mut().expect("an engine");
+    let mut by_checksum = ByChecksum::engine(&root.join("by-checksum"));
+    by_checksum.back_up(&db);
 
     let state = state(&root);
     let run = place.sealed.pitr(["run", "--db", text(&place.db), "--state", text(&state)]);
@@ -186,14 +193,14 @@ pub fn run(root: &Path, source: &Path, settings: &Settings, number: usize) -> Ro
     // Both sides find all of the log shipped, and nothing at work.
     place.ask("flush");
     let before = [&place.archive, &place.backups].map(|dir| cache::bytes(dir));
-    let next = place.next(&archiver, &db, engine, number);
+    let next = place.next(&archiver, &db, (engine, &mut by_checksum), number);
     let [archived, backed_up] = [&place.archive, &place.backups].map(|dir| cache::bytes(dir));
     let archiver_peak = measure::peak(archiver.id()).expect("a running archiver") as f64 / f64::from(1 << 20);
     archiver.stop();
 
     let expected = (number == 0).then(|| content(&db, &[]));
     let restored = cache::bytes(&place.db);
-    drop(db);
+    drop((by_checksum, db));
     let restore = place.restore(number, expected);
     fs::remove_dir_all(&root).expect("removing a round");
     let (added, added_backup) = (archived - before[0], backed_up - before[1]);

@@ -186,7 +186,9 @@ pub(crate) fn own_files(staging: &Path) -> [PathBuf; 2] {
 /// Whether a file is there with this size and hash.
 pub(crate) fn is(path: &Path, size: u64, hash: ContentHash) -> Result<bool> {
     let mut hasher = blake3::Hasher::new();
-    let whole = read_whole(path, size, |bytes| drop(hasher.update(bytes)))?;
+    let whole = read_whole(path, size, |bytes| {
+        hasher.update(bytes);
+    })?;
     Ok(whole && ContentHash(*hasher.finalize().as_bytes()) == hash)
 }
 
