@@ -38,7 +38,7 @@ pub fn back_up(engine: &mut BackupEngine, db: &DB, backups: &Path) {
 pub struct ByChecksum(*mut ffi::rocksdb_backup_engine_t);
 
 /// `BackupEngineOptions::kLegacyCrc32cAndFileSize`.
-const BY_CHECKSUM: u32 = 1;
+const BY_CHECKSUM: std::ffi::c_int = 1;
 
 impl ByChecksum {
     /// In this directory.
