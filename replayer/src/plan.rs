@@ -298,7 +298,7 @@ impl RestorePlan {
     /// The same with the log replayed by RocksDB: both read the same.
     pub(crate) fn replayed(&self) -> Self {
         let mut plan = self.clone();
-        plan.engine.name = Engine::Native;
+        plan.engine.name = if plan.flushes.is_empty() { Engine::Native } else { Engine::Flush };
         plan.disk_bytes = plan.replayed_disk_bytes;
         plan
     }

@@ -207,7 +207,7 @@ impl<'a> Comparison<'a> {
             };
             let (bulk, flush) = (plan_with(EngineChoice::Bulk), plan_with(EngineChoice::Flush));
             let native = plan_with(EngineChoice::Native);
-            let auto = plan_with(EngineChoice::Auto);
+            let (auto, both) = (plan_with(EngineChoice::Auto), plan_with(EngineChoice::FlushAndBulk));
             if let Ok(bulk) = bulk {
                 self.restore(&bulk, Expected::First);
             }
@@ -215,6 +215,10 @@ impl<'a> Comparison<'a> {
             if let Some(auto) = auto.ok().filter(|auto| auto.engine.name == Engine::Bulk) {
                 self.noted.insert("made tables of its own accord");
                 self.restore(&auto, Expected::First);
+            }
+            if let Ok(both) = both {
+                self.noted.insert("made tables behind flushes");
+                self.restore(&both, Expected::First);
             }
             let Ok(flush) = flush else { continue };
             let native = native.expect("whatever another engine reaches, native does");
@@ -506,7 +510,7 @@ impl<'a> Comparison<'a> {
         let restored = self.archiver.wait(restore(&self.archive, plan, &options, Arc::new(Silent)));
         if plan.engine.name == Engine::Bulk {
             // What operations there are is seen when they are read.
-            let asked = plan.engine.wanted == EngineChoice::Bulk;
+            let asked = plan.engine.wanted != EngineChoice::Auto;
             if asked && restored.as_ref().is_err_and(|e| e.code() == Code::EngineUnusable) {
                 return;
             }

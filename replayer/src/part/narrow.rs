@@ -37,9 +37,11 @@ pub(crate) fn options<'a>(options: &'a PlanOptions, target: &Target) -> Result<C
         (Some(_), EngineChoice::Auto) => {
             Ok(Cow::Owned(PlanOptions { engine: EngineChoice::Native, ..options.clone() }))
         }
-        (Some(_), EngineChoice::Flush) => Err(Error::new(Code::EngineUnusable, "planning a restore to")
-            .on(target)
-            .with("a part is wanted", "shipped flushes hold what is beside it, too")),
+        (Some(_), EngineChoice::Flush | EngineChoice::FlushAndBulk) => {
+            Err(Error::new(Code::EngineUnusable, "planning a restore to")
+                .on(target)
+                .with("a part is wanted", "shipped flushes hold what is beside it, too"))
+        }
     }
 }
 

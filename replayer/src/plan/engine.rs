@@ -32,6 +32,8 @@ pub enum EngineChoice {
     Flush,
     /// Tables made of the log, or a refusal that says why they cannot be.
     Bulk,
+    /// Shipped flushes, and tables made of the log behind them, or a refusal.
+    FlushAndBulk,
 }
 
 /// How the log is brought in.
@@ -42,7 +44,8 @@ pub enum Engine {
     Native,
     /// The files of shipped flushes are laid down, and RocksDB replays the log behind them.
     Flush,
-    /// The last operation on each key is written into table files; nothing is left to replay.
+    /// The last operation on each key is written into table files; nothing is left to replay. Where there are shipped flushes,
+    /// they can be laid down below those.
     Bulk,
 }
 
@@ -131,7 +134,7 @@ pub(super) async fn decide(
                 ),
             };
         }
-        EngineChoice::Auto | EngineChoice::Flush => {}
+        EngineChoice::Auto | EngineChoice::Flush | EngineChoice::FlushAndBulk => {}
     }
     let Arrival { run, place, sequence, .. } = *arrival;
     let obstacle = arrival.obstacle(stream, base);
@@ -139,8 +142,14 @@ pub(super) async fn decide(
         Some(_) => None,
         None => flushed::advance(stream, source, run, base, families, (place, sequence)).await?,
     };
-    // Tables are made of the whole log, also of what shipped flushes hold.
     let left = advanced.as_ref().map(|advanced| advanced.first_record);
+    if let (EngineChoice::FlushAndBulk, Some(why)) = (wanted, tables.obstacle_behind_flushes()) {
+        let doing = "planning a restore into tables behind shipped flushes to";
+        return refused(doing, "the log cannot be made into tables", why, "--engine flush leaves it a log");
+    }
+    let behind = left.and_then(|left| tables.behind_flushes(options.tables_from, left));
+    // Where flushes leave much, tables are made of the whole log, also of what they hold.
+    let tables_behind = |from| tables.bytes_from(from) >> 20;
     let tables = tables.worth_it(options.tables_from, left);
     if let (EngineChoice::Auto, Ok(reason)) = (wanted, &tables) {
         return Ok((planned(Engine::Bulk, reason.clone()), None));
@@ -150,12 +159,26 @@ pub(super) async fn decide(
             let records = found.first_record.get().saturating_sub(base.first_record.get());
             let files: usize = found.flushes.iter().map(|flush| flush.files.len()).sum();
             let reason = format!("{files} file(s) of shipped flushes hold {records} record(s) that are not replayed");
-            Ok((planned(Engine::Flush, reason), Some(found)))
+            let behind = match wanted {
+                EngineChoice::Auto => behind,
+                EngineChoice::FlushAndBulk => Some(tables_behind(found.first_record)),
+                _ => None,
+            };
+            let planned = match behind {
+                None => planned(Engine::Flush, reason),
+                Some(mib) => planned(
+                    Engine::Bulk,
+                    format!(
+                        "{reason}, and the {mib} MiB of log behind them become tables of the last operation on each key; --engine flush leaves that a log, which who follows by sequence number needs"
+                    ),
+                ),
+            };
+            Ok((planned, Some(found)))
         }
         None => {
             let why = obstacle.unwrap_or("no flush behind the base and wholly before the target is in the archive");
             match (wanted, tables) {
-                (EngineChoice::Flush, _) => refused(
+                (EngineChoice::Flush | EngineChoice::FlushAndBulk, _) => refused(
                     "planning a restore with shipped flushes to",
                     "they cannot be used",
                     why,

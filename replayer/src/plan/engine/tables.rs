@@ -20,6 +20,10 @@ use crate::{
 /// a database takes, and keeps the log's own operations.
 pub(crate) const WORTH: u64 = 64 << 20;
 
+/// And up to which they are made of what lies behind shipped flushes: the files of flushes are in level 0, so the tables above
+/// them are, too, and a server that finds many there holds up its writers.
+const BEHIND_FLUSHES: u64 = 512 << 20;
+
 /// What is judged.
 #[derive(Clone, Copy)]
 pub(super) struct Tables<'a> {
@@ -60,20 +64,38 @@ impl Tables<'_> {
         if self.special().is_none() {
             return Err("it is not known of all segments which operations they have".to_owned());
         }
-        let bytes_from = |from| -> u64 {
-            self.stream.covering(from, self.arrival.place.boundary).map(|piece| piece.summary.plain_bytes).sum()
-        };
-        let bytes = bytes_from(self.base.first_record);
+        let bytes = self.bytes_from(self.base.first_record);
         let mib = bytes >> 20;
         if bytes < least {
             return Err(format!("RocksDB replays {mib} MiB in little time"));
         }
-        if left.is_some_and(|left| bytes_from(left) < least.max(bytes / 2)) {
+        if left.is_some_and(|left| self.bytes_from(left) < least.max(bytes / 2)) {
             return Err("shipped flushes hold most of the log".to_owned());
         }
         Ok(format!(
             "{mib} MiB of log become tables of the last operation on each key; --engine native keeps it as a log, which who follows by sequence number needs"
         ))
+    }
+
+    /// The MiB behind shipped flushes, from `left` on, of which tables are worth making above the files of these.
+    pub fn behind_flushes(&self, least: u64, left: Boundary) -> Option<u64> {
+        let fit = self.obstacle_behind_flushes().is_none() && self.special().is_some();
+        let bytes = self.bytes_from(left);
+        (fit && bytes > 0 && (least..=BEHIND_FLUSHES).contains(&bytes)).then_some(bytes >> 20)
+    }
+
+    /// Why no tables can be made of what lies behind shipped flushes.
+    pub fn obstacle_behind_flushes(&self) -> Option<&'static str> {
+        match self.obstacle() {
+            None if self.deletes_singly() => Some(
+                "the database uses single deletions, and a table hides less of a flush's files from them than the log did",
+            ),
+            why => why,
+        }
+    }
+
+    pub fn bytes_from(&self, from: Boundary) -> u64 {
+        self.stream.covering(from, self.arrival.place.boundary).map(|piece| piece.summary.plain_bytes).sum()
     }
 
     /// The operations beside plain ones that the log has, where all of that is known.

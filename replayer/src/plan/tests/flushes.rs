@@ -22,7 +22,7 @@ use super::{
 use crate::hold::held;
 
 /// A flush of column family `cf` at MANIFEST offset `at`, behind that at `previous`: it needs no log below `log` any more.
-fn flush(cf: u32, (at, previous): (u64, u64), log: u64, largest: u64) -> Event {
+pub(super) fn flush(cf: u32, (at, previous): (u64, u64), log: u64, largest: u64) -> Event {
     let number = FileNumber::new(1000 + at);
     let key = InternalKey::new(b"key\x01\x05\0\0\0\0\0\0").unwrap();
     let file = NewFile::new(0, number, 7, key, key, seq(1), seq(largest));

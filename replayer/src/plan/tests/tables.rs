@@ -12,6 +12,7 @@ use super::{
         PlanOptions,
         engine::{Engine, EngineChoice},
     },
+    flushes::flush,
     record,
     scene::Scene,
 };
@@ -114,4 +115,46 @@ fn a_database_that_would_not_read_tables_as_its_own_gets_its_log() {
     s.bases[0].column_families[0].comparator.clear();
     s.bases[0].allow_2pc = true;
     native_because(&s, "prepared transactions");
+}
+
+/// Two gigabytes of log that a flush holds, and so much behind it.
+fn behind_a_flush(bytes: u64) -> Scene {
+    let mut s = Scene::new();
+    s.session(0, 0).base(0, 5, 0);
+    s.bases[0].column_families = long().bases[0].column_families.clone();
+    s.bases[0].column_families[0].log_number = FileNumber::new(10);
+    with_options(&mut s, OPTIONS);
+    s.plain_bytes = 2 << 30;
+    s.wal(10).put(1).put(1).cut();
+    s.plain_bytes = bytes;
+    s.wal(11).put(1).put(1).event(flush(0, (6, 5), 11, 2)).cut();
+    s
+}
+
+#[test]
+fn behind_flushes_that_hold_most_of_it_a_log_becomes_tables_above_them_where_it_is_neither_short_nor_long() {
+    let plan = |s: &Scene, wanted| {
+        let options = PlanOptions { engine: wanted, ..PlanOptions::default() };
+        s.plan_with(&record(3), &options).unwrap()
+    };
+    for (bytes, expected) in [(1 << 20, Engine::Flush), (100 << 20, Engine::Bulk), (600 << 20, Engine::Flush)] {
+        let s = behind_a_flush(bytes);
+        let auto = plan(&s, EngineChoice::Auto);
+        assert_eq!((auto.engine.name, auto.flushes.len()), (expected, 1), "{}", auto.engine.reason);
+        assert_eq!(plan(&s, EngineChoice::Flush).engine.name, Engine::Flush);
+        let asked = plan(&s, EngineChoice::FlushAndBulk);
+        assert_eq!((asked.engine.name, asked.flushes.len()), (Engine::Bulk, 1));
+        if expected == Engine::Bulk {
+            assert!(
+                auto.engine.reason.contains("file(s) of shipped flushes hold 2 record(s)"),
+                "{}",
+                auto.engine.reason
+            );
+            assert_eq!(
+                auto.replayed().engine.name,
+                Engine::Flush,
+                "what tables cannot hold is replayed on the same files"
+            );
+        }
+    }
 }
