@@ -81,6 +81,9 @@ pub enum EngineArg {
     /// Tables made of the log, the last operation on each key; refused where that is not all. What auto takes for 64 MiB of
     /// log and more, where nothing stands against it
     Bulk,
+    /// Files of shipped flushes, and tables made of what is behind them. What auto takes where that is 64 to 512 MiB, and less
+    /// than half of the log
+    FlushAndBulk,
 }
 
 /// What to do with a target inside the interval of a change outside the log.

@@ -86,6 +86,7 @@ pub fn options(args: &PlanningArgs) -> Result<PlanOptions> {
             EngineArg::Native => EngineChoice::Native,
             EngineArg::Flush => EngineChoice::Flush,
             EngineArg::Bulk => EngineChoice::Bulk,
+            EngineArg::FlushAndBulk => EngineChoice::FlushAndBulk,
         },
         part: part(&args.part)?,
         ..PlanOptions::default()
