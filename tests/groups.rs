@@ -271,7 +271,7 @@ fn rolling_back_brings_all_shards_to_the_same_side_also_when_one_is_there_alread
 }
 
 #[test]
-fn a_rollback_that_would_bring_shards_to_different_moments_is_refused_and_names_the_one() {
+fn a_rollback_that_would_bring_shards_to_different_moments_is_refused_and_names_each() {
     let shop = of_sixty();
     let restore = ["restore", "--to-tag", "before", "--in-place"];
     let killed = finish(shop.group(&restore).env("PITR_CRASH_AT", "group-between:1"));

@@ -45,8 +45,8 @@ pub struct Passing {
     ours: Vec<(u64, u64)>,
     /// What was given back already; pages that were busy then are tried again at the end.
     given_back: Vec<(u64, u64)>,
-    /// Up to here.
-    left: u64,
+    /// Up to here everything of ours was.
+    given_back_to: u64,
 }
 
 impl Passing {
@@ -56,12 +56,12 @@ impl Passing {
             Hurry::Ahead => drop(fadvise(&file, 0, None, Advice::Sequential)),
             Hurry::None => no_reading_ahead(&file),
         }
-        Self { file, hurry, offset: 0, looked: 0, ours: Vec::new(), given_back: Vec::new(), left: 0 }
+        Self { file, hurry, offset: 0, looked: 0, ours: Vec::new(), given_back: Vec::new(), given_back_to: 0 }
     }
 
     /// The same, from `offset` on.
     #[must_use]
-    pub fn from(mut self, offset: u64) -> Self {
+    pub fn beginning_at(mut self, offset: u64) -> Self {
         self.offset = offset;
         self
     }
@@ -103,11 +103,11 @@ impl Passing {
             }
         }
         // Once more what was given back last: a block with its end in this step was kept then.
-        let again = self.left.saturating_sub(STEP);
+        let again = self.given_back_to.saturating_sub(STEP);
         for (begin, last) in self.given_back.iter().rev().take_while(|(_, last)| *last > again) {
             forget(&self.file, (*begin).max(again), *last);
         }
-        self.left = end;
+        self.given_back_to = end;
     }
 
     /// Gives back everything of ours, and tries again what was busy.
@@ -134,7 +134,7 @@ impl Read for Passing {
         self.offset = self.offset.saturating_add(read as u64);
         if read == 0 {
             self.give_all_back();
-        } else if self.hurry == Hurry::None || self.offset - self.left.min(self.offset) >= STEP {
+        } else if self.hurry == Hurry::None || self.offset - self.given_back_to.min(self.offset) >= STEP {
             self.give_back(self.offset);
         }
         Ok(read)
@@ -290,7 +290,7 @@ mod tests {
         let Some(directory) = directory() else { return };
         let (file, path) = file_of(directory.path(), 12 * MIB);
         let mut all = Vec::new();
-        Passing::new(file, Hurry::Ahead).from(112).read_to_end(&mut all).unwrap();
+        Passing::new(file, Hurry::Ahead).beginning_at(112).read_to_end(&mut all).unwrap();
         assert_eq!(all.len(), 12 * MIB - 112);
         assert!(in_memory(&path) <= 1, "the page in which it began");
     }

@@ -7,7 +7,7 @@
 //! that are in their places and databases that stand ready, and the same restore goes on from there.
 //! Refuses: directories that two of the databases would share.
 
-use std::{cmp::Ordering, fmt, path::Path, sync::Arc};
+use std::{cmp::Ordering, path::Path, sync::Arc};
 
 use pitr_archive::{
     Code, Error, Result,
@@ -80,8 +80,8 @@ pub async fn restore(
                 return Err(match begun {
                     false => e.with("database", member.database),
                     true => unfinished(group, members, |position| match arrived.get(position) {
-                        Some(true) => Some(Box::new(IN_PLACE)),
-                        _ if position == at => Some(Box::new(&e)),
+                        Some(true) => Some(IN_PLACE.to_owned()),
+                        _ if position == at => Some(e.to_string()),
                         _ => None,
                     }),
                 });
@@ -114,8 +114,8 @@ async fn check_all<'a>(group: &str, members: &[Member<'a>], journal: &Journal) -
     let in_place = |outcome: &Result<Checked<'_>>| outcome.as_ref().is_ok_and(Checked::is_in_place);
     if outcomes.iter().any(Result::is_err) && outcomes.iter().any(in_place) {
         return Err(unfinished(group, members, |position| match outcomes.get(position)? {
-            Err(e) => Some(Box::new(e)),
-            checked if in_place(checked) => Some(Box::new(IN_PLACE)),
+            Err(e) => Some(e.to_string()),
+            checked if in_place(checked) => Some(IN_PLACE.to_owned()),
             Ok(_) => None,
         }));
     }
@@ -174,9 +174,9 @@ fn publish(
                 return Err(e.with("database", members.first().map_or("", |member| member.database)));
             }
             return Err(unfinished(group, members, |at| match at.cmp(&position) {
-                Ordering::Less => Some(Box::new(IN_PLACE)),
-                Ordering::Equal => Some(Box::new(&e)),
-                Ordering::Greater => Some(Box::new("stands ready")),
+                Ordering::Less => Some(IN_PLACE.to_owned()),
+                Ordering::Equal => Some(e.to_string()),
+                Ordering::Greater => Some("stands ready".to_owned()),
             }));
         }
         crash::point("group-between");
@@ -192,11 +192,7 @@ fn publish(
 const IN_PLACE: &str = "is in its place";
 
 /// Some are in their places, and others are not; what is to be said of each.
-fn unfinished<'e>(
-    group: &str,
-    members: &[Member<'_>],
-    of: impl Fn(usize) -> Option<Box<dyn fmt::Display + 'e>>,
-) -> Error {
+fn unfinished(group: &str, members: &[Member<'_>], of: impl Fn(usize) -> Option<String>) -> Error {
     let e = Error::new(Code::GroupUnfinished, "putting the databases in their places").on(group);
     members.iter().enumerate().fold(e, |e, (position, member)| match of(position) {
         Some(said) => e.with(member.database.to_owned(), said),

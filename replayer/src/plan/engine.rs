@@ -147,9 +147,13 @@ pub(super) async fn decide(
         let doing = "planning a restore into tables behind shipped flushes to";
         return refused(doing, "the log cannot be made into tables", why, "--engine flush leaves it a log");
     }
-    let behind = left.and_then(|left| tables.behind_flushes(options.tables_from, left));
+    // MiB behind the flushes that become tables above their files.
+    let behind = left.and_then(|left| match wanted {
+        EngineChoice::Auto => tables.behind_flushes(options.tables_from, left),
+        EngineChoice::FlushAndBulk => Some(tables.bytes_from(left) >> 20),
+        _ => None,
+    });
     // Where flushes leave much, tables are made of the whole log, also of what they hold.
-    let tables_behind = |from| tables.bytes_from(from) >> 20;
     let tables = tables.worth_it(options.tables_from, left);
     if let (EngineChoice::Auto, Ok(reason)) = (wanted, &tables) {
         return Ok((planned(Engine::Bulk, reason.clone()), None));
@@ -159,11 +163,6 @@ pub(super) async fn decide(
             let records = found.first_record.get().saturating_sub(base.first_record.get());
             let files: usize = found.flushes.iter().map(|flush| flush.files.len()).sum();
             let reason = format!("{files} file(s) of shipped flushes hold {records} record(s) that are not replayed");
-            let behind = match wanted {
-                EngineChoice::Auto => behind,
-                EngineChoice::FlushAndBulk => Some(tables_behind(found.first_record)),
-                _ => None,
-            };
             let planned = match behind {
                 None => planned(Engine::Flush, reason),
                 Some(mib) => planned(

@@ -138,11 +138,17 @@ async fn one(source: &dyn FileSource, job: Job, found: Found, give_up: &GiveUp) 
             return Ok(Laid { file, path, size, reused: true });
         }
     }
+    let to = job.to.clone();
+    let (file, path) = lay(source, job, give_up).await.map_err(|e| not_believed(&to, e))?;
+    Ok(Laid { file, path, size, reused: false })
+}
+
+async fn lay(source: &dyn FileSource, job: Job, give_up: &GiveUp) -> Result<(Outgoing, PathBuf)> {
     let body = Arc::new(source.body(&job.file).await?);
-    let (file, path) = match source.local(&body) {
+    match source.local(&body) {
         Some(from) => {
             let give_up = give_up.clone();
-            blocking(move || lay_local(&from, &body, &job, &give_up)).await?
+            blocking(move || lay_local(&from, &body, &job, &give_up)).await
         }
         None => {
             let (sender, receiver) = mpsc::channel(2);
@@ -165,11 +171,9 @@ async fn one(source: &dyn FileSource, job: Job, found: Found, give_up: &GiveUp) 
             };
             // A read error drops the sender early: the writer then sees a short file, but the cause is reported.
             let (read, written) = futures::join!(reading, writing);
-            read?;
-            written?
+            read.and(written)
         }
-    };
-    Ok(Laid { file, path, size, reused: false })
+    }
 }
 
 /// A file that an interrupted restore has laid down, if every byte of it is right. Another one is removed.
@@ -195,7 +199,7 @@ fn lay_local(from: &Path, body: &FileBody, job: &Job, give_up: &GiveUp) -> Resul
         ErrorKind::NotFound => missing(&job.file).because(e),
         _ => failed(e),
     })?;
-    let mut source = Passing::new(source, Hurry::Ahead).from(body.range(0..0).start);
+    let mut source = Passing::new(source, Hurry::Ahead).beginning_at(body.range(0..0).start);
     let mut writer = Writer::create(job)?;
     let mut buffer = vec![0; body.stored_chunk()];
     for chunk in 0..body.chunks() {
@@ -282,11 +286,13 @@ async fn sync_all(files: Vec<(Outgoing, PathBuf)>, workers: usize) -> Result<()>
 /// A file of which the system said once that it could not be written is not believed any more: its bytes are still read as they
 /// should be, from memory, and the next request to make it durable finds nothing left to write. It is laid down anew.
 fn durable(mut file: Outgoing, path: &Path) -> Result<()> {
-    file.sync().map_err(|e| {
-        let e = io("making durable", path, e);
-        match std::fs::remove_file(path) {
-            Ok(()) => e,
-            Err(stays) => e.with("it cannot be removed and must not be used", stays),
-        }
-    })
+    file.sync().map_err(|e| not_believed(path, io("making durable", path, e)))
+}
+
+/// Removes what could not be laid down: writing tells of failed writing back, too, and tells it once.
+fn not_believed(path: &Path, e: Error) -> Error {
+    match std::fs::remove_file(path) {
+        Err(stays) if stays.kind() != ErrorKind::NotFound => e.with("it cannot be removed and must not be used", stays),
+        _ => e,
+    }
 }

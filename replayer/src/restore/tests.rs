@@ -12,9 +12,14 @@ use pitr_archive::{
     store::{Store, local::LocalStore, memory::MemoryStore},
 };
 
-use super::{Finish, PathMap, RestoreOptions, RestoreReport, restore};
+use super::{
+    Finish, PathMap, RestoreOptions, RestoreReport,
+    files::{GiveUp, Job, lay_down},
+    restore,
+    resume::Found,
+};
 use crate::{
-    plan::{PlanOptions, RestorePlan, plan},
+    plan::{PlanOptions, RestorePlan, archive_source::FromArchive, plan},
     progress::Silent,
     target::Target,
 };
@@ -253,6 +258,33 @@ async fn damage_and_loss_are_named_and_nothing_changes() {
     fs::write(&other, &b).unwrap();
     restore(&archive, &plan, &into, Arc::new(Silent)).await.unwrap();
     assert_eq!(read(&into.into), lab.states[n as usize]);
+}
+
+/// What failed while it was written is not there any more when somebody goes on: its bytes could be right in memory, and never
+/// have come to the disk.
+#[tokio::test]
+async fn nothing_of_a_file_that_could_not_be_laid_down_stays() {
+    let lab = busy();
+    let store = tempfile::tempdir().unwrap();
+    let local: Arc<dyn Store> = Arc::new(LocalStore::open(store.path(), &SystemClock).unwrap());
+    let archive = lab.archive(local, None, 4).await;
+    let plan = planned(&archive, lab.records()).await.unwrap();
+    let base = archive.get_base(&plan.base.id).await.unwrap().unwrap();
+    let space = tempfile::tempdir().unwrap();
+    let file = base.files[0].clone();
+    let object = store.path().join(ObjectKey::file(&file.object).as_str());
+    let jobs = || vec![Job { file: file.clone(), to: space.path().join(&file.name) }];
+    let source = FromArchive(&archive);
+    let lay = || async { lay_down(&source, jobs(), 1, Found::Nothing, &GiveUp::default(), &Silent).await };
+    let whole = fs::read(&object).unwrap();
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&object, bytes).unwrap();
+    assert_eq!(lay().await.unwrap_err().code(), Code::ObjectDamaged);
+    assert!(names_in(space.path()).is_empty());
+    fs::write(&object, &whole).unwrap();
+    lay().await.unwrap();
+    assert_eq!(fs::read(space.path().join(&file.name)).unwrap(), whole);
 }
 
 #[tokio::test]

@@ -120,6 +120,28 @@ async fn where_the_second_cannot_have_its_name_the_first_stays_and_the_same_call
 }
 
 #[tokio::test]
+async fn what_hinders_the_second_when_the_first_is_in_its_place_says_that_it_is() {
+    let mut two = Two::new().await;
+    let b = two.b.options.into.clone();
+    let begins = |database: &str| {
+        if database == "b" {
+            fill(&b)
+        }
+    };
+    assert_eq!(two.restore(begins).await.unwrap_err().code(), Code::GroupUnfinished);
+    fs::remove_dir_all(&b).unwrap();
+    two.b.options.map_paths.push(PathMap { old: "/nothing".to_owned(), new: PathBuf::from("relative") });
+    let e = two.restore(|database| panic!("{database} was begun")).await.unwrap_err();
+    assert_eq!(e.code(), Code::GroupUnfinished, "{e}");
+    let details: Vec<_> = e.details().collect();
+    assert!(matches!(details.as_slice(), [("a", "is in its place"), ("b", _)]), "{e}");
+    two.b.options.map_paths.clear();
+    two.restore(|_| {}).await.unwrap();
+    two.a.assert_whole();
+    two.b.assert_whole();
+}
+
+#[tokio::test]
 async fn what_a_server_has_opened_meanwhile_has_not_arrived() {
     let two = Two::new().await;
     let b = two.b.options.into.clone();
