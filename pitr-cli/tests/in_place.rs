@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use pitr_replayer::crash::POINTS;
+use pitr_replayer::crash::{POINTS, SORTED_POINTS};
 use rand::{Rng as _, SeedableRng as _};
 use rocksdb::{DB, FlushOptions, Options};
 use serde_json::Value;
@@ -543,6 +543,84 @@ fn an_interrupted_restore_goes_on_and_fetches_nothing_twice() {
     let restored = json(&args);
     assert_eq!((&restored["reused_file_bytes"], &restored["reused_records"]), (&0.into(), &0.into()));
     assert_eq!(state_of(&scene.options(), Path::new(&into)).as_deref(), Some("new"));
+}
+
+/// A log that is too long for memory. What is sorted on disk must not be needed again either.
+#[test]
+fn an_interrupted_restore_into_tables_goes_on_behind_what_is_sorted() {
+    let scene = Scene::new(Wals::Inside);
+    let mut options = scene.options();
+    // All of it stays in the log.
+    options.set_write_buffer_size(2 << 30);
+    let db = DB::open(&options, scene.db()).expect("the database opens");
+    let value = |key: u32, round: u32| (0..1 << 18).flat_map(|n: u32| (n ^ key << 8 ^ round).to_le_bytes()).collect();
+    let mut model = std::collections::BTreeMap::<String, Vec<u8>>::new();
+    for round in 0..3 {
+        for key in 0..100_u32 {
+            let (name, value): (_, Vec<u8>) = (format!("long-{}", key * (round + 1) % 120), value(key, round));
+            db.put(&name, &value).expect("a write");
+            model.insert(name, value);
+        }
+        let (from, to) = (format!("long-{}", 3 + round), format!("long-{}", 5 + round));
+        let mut batch = rocksdb::WriteBatch::default();
+        batch.delete_range(&from, &to);
+        db.write(batch).expect("a deletion");
+        model.retain(|key, _| *key < from || *key >= to);
+    }
+    drop(db);
+    scene.archive_and(&["run", "--once", "--db", &scene.db()]);
+    let (archive, into) = (scene.archive(), scene.path("copy"));
+    let args = ["restore", "--engine", "bulk", "--to-latest", "--into", &into, "--archive", &archive];
+    let restored = || {
+        let restored = json(&args);
+        let copy = DB::open_for_read_only(&Options::default(), &into, false).expect("the copy opens");
+        for (key, value) in &model {
+            assert!(copy.get(key).expect("a read").as_ref() == Some(value), "{key}");
+        }
+        let long = copy.iterator(rocksdb::IteratorMode::Start).flatten().filter(|(key, _)| key.starts_with(b"long-"));
+        assert_eq!(long.count(), model.len());
+        assert_eq!(copy.get("state").expect("a read").as_deref(), Some(&b"new"[..]));
+        drop(copy);
+        fs::remove_dir_all(&into).expect("the copy");
+        restored["reused_records"].as_u64().expect("a number")
+    };
+    let killed = |crash: &str| {
+        let killed = pitr(&args).env("PITR_CRASH_AT", crash).output().expect("the program starts");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&killed.status), Some(9), "{crash}");
+        assert!(!Path::new(&into).exists(), "{crash}");
+    };
+    assert_eq!(restored(), 0);
+    let [noted] = SORTED_POINTS else { panic!("{SORTED_POINTS:?}") };
+    killed(&format!("{noted}:1"));
+    let first = restored();
+    assert!(first > 0);
+    // Twice, and so often that all but the end is there.
+    killed(&format!("{noted}:1"));
+    killed(&format!("{noted}:2"));
+    killed("restore-records-written");
+    let plan = json(&["plan", "--to-latest", "--archive", &archive]);
+    let planned = plan["segments"].as_array().expect("segments").iter().filter_map(|one| one["ordinal"].as_u64());
+    let planned: Vec<_> = planned.collect();
+    let withheld = Withheld::take(&scene.dir.path().join("archive"), &planned[1..planned.len() / 2]);
+    let last = restored();
+    assert!(last > first && last > 200, "{first} and {last} of {}", 306);
+    drop(withheld);
+    // A byte of what was there is wrong: it is made anew.
+    killed("restore-records-written");
+    let sorted = scene.dir.path().join(".copy.pitr-restoring/pitr-sorted");
+    let mut runs: Vec<_> = fs::read_dir(sorted).expect("runs").flatten().map(|entry| entry.path()).collect();
+    runs.sort();
+    let mut bytes = fs::read(&runs[1]).expect("a run");
+    bytes[1000] ^= 1;
+    fs::write(&runs[1], bytes).expect("damage");
+    let fewer = restored();
+    assert!(fewer > 0 && fewer < last, "{fewer} of {last}");
+    // Whoever wants another engine begins with none of it, and what is left does not disturb.
+    killed("restore-records-written");
+    let mut native = args;
+    native[2] = "native";
+    assert_eq!(json(&native)["reused_records"], 0);
+    fs::remove_dir_all(&into).expect("the copy");
 }
 
 #[test]

@@ -21,11 +21,17 @@ pub const POINTS: &[&str] = &[
     "swap-before-record",
 ];
 
+/// Those of a log that is sorted on disk. `tests/in_place.rs` meets them with one that is long enough.
+pub const SORTED_POINTS: &[&str] = &["restore-sorted-noted"];
+
 /// Those of a group that is restored together, in their order. `tests/groups.rs` meets every one of them.
 pub const GROUP_POINTS: &[&str] = &["group-prepared-one", "group-prepared", "group-between", "group-published"];
 
 /// Ends the process here if the environment asks for it.
 pub(crate) fn point(name: &'static str) {
-    debug_assert!(POINTS.contains(&name) || GROUP_POINTS.contains(&name), "{name} is not in the list");
+    debug_assert!(
+        [POINTS, SORTED_POINTS, GROUP_POINTS].iter().any(|points| points.contains(&name)),
+        "{name} is not in the list"
+    );
     pitr_archive::crash::die_if_asked(name);
 }

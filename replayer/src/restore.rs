@@ -29,10 +29,11 @@ use crate::{
     in_place::Present,
     owner::Owner,
     path_text,
-    plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive, engine::Engine, flushed::laid_on},
+    plan::{Note, PlannedPosition, RestorePlan, archive_source::FromArchive, flushed::laid_on},
     progress::{Phase, Progress},
 };
 
+pub(crate) mod begun;
 pub(crate) mod files;
 pub(crate) mod frames;
 pub(crate) mod ingest;
@@ -57,10 +58,9 @@ use files::{GiveUp, Job, blocking};
 use ingest::Repeating;
 use paths::Layout;
 use replay::Replayed;
-use resume::{Checkpoint, Found};
+use resume::Found;
 use small_files::SmallFiles;
 use staging::Staging;
-use tabled::Tabled;
 use wal::WalTotals;
 
 /// How to restore.
@@ -147,7 +147,7 @@ pub struct RestoreReport {
     pub file_bytes: u64,
     /// How many of them an interrupted restore had laid down already.
     pub reused_file_bytes: u64,
-    /// Records that it had written already, in logs that are complete.
+    /// Records that it had replayed already: in logs that are complete, or sorted on disk.
     pub reused_records: u64,
     /// Records written.
     pub records: u64,
@@ -311,11 +311,9 @@ impl Work<'_> {
         let captured = ingest::jobs(self.plan, self.layout, self.staging)?;
         jobs.extend(captured.iter().flatten().flatten().cloned());
         let give_up = GiveUp::default();
-        let mut into = self.go_on(&jobs).await?;
-        if self.plan.engine.name == Engine::Bulk {
-            into.tables = Some(Tabled::new(self.plan, &small, self.layout, self.staging)?);
-        }
-        let records = into.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.totals.records);
+        let place = begun::Place { plan: self.plan, layout: self.layout, staging: self.staging, found: self.found };
+        let into = begun::find(&place, &small, &jobs).await?;
+        let records = into.begun.reached().map_or(0, |reached| reached.totals.records);
         let files = files::lay_down(&source, jobs, self.options.workers, self.found, &give_up, &*self.progress);
         let replayed = replay::replay(&source, self.plan, into, &give_up, self.progress.clone());
         let (file_bytes, replayed) = match futures::join!(files, replayed) {
@@ -331,6 +329,7 @@ impl Work<'_> {
         let stages = match replayed {
             Replayed::Wals(stages) => stages,
             Replayed::Tables(written) => {
+                written.remove_sorted()?;
                 small.place(&written, self.plan.position.sequence)?;
                 vec![written.totals]
             }
@@ -375,24 +374,6 @@ impl Work<'_> {
         let directory = self.staging.path(&self.layout.wal)?;
         blocking(move || wal::write_one(&directory, log, &batch)).await?;
         Ok(Some(latest))
-    }
-
-    /// Removes what is left of an interrupted restore and cannot be gone on with; answers where the records go on.
-    async fn go_on(&self, jobs: &[Job]) -> Result<replay::Into> {
-        let (notes, wals) = (self.staging.path(&self.layout.db)?, self.staging.path(&self.layout.wal)?);
-        if self.found == Found::Nothing {
-            return Ok(replay::Into { wals, notes, checkpoint: None, tables: None });
-        }
-        let read = {
-            let (notes, wals) = (notes.clone(), wals.clone());
-            blocking(move || Checkpoint::read(&notes, &wals)).await?
-        };
-        let checkpoint = read.filter(|_| self.plan.ingestions.is_empty() && self.plan.engine.name != Engine::Bulk);
-        let kept = checkpoint.iter().flat_map(|checkpoint| checkpoint.files(&wals));
-        let keep = jobs.iter().map(|job| job.to.clone()).chain(kept).collect();
-        self.staging.keep_only(&keep, &self.layout.directories())?;
-        tracing::info!(staging = %notes.display(), "going on with a restore that was interrupted");
-        Ok(replay::Into { wals, notes, checkpoint, tables: None })
     }
 
     fn jobs(&self) -> Result<Vec<Job>> {

@@ -153,8 +153,8 @@ pub(crate) struct Merge<'r> {
 }
 
 impl<'r> Merge<'r> {
-    pub fn new(runs: &'r [Run], part: Part, order: KeyOrder) -> Result<Self> {
-        let cursors: Vec<_> = runs.iter().map(|run| Cursor::new(run, &part, order)).collect::<Result<_>>()?;
+    pub fn new(runs: impl IntoIterator<Item = &'r Run>, part: Part, order: KeyOrder) -> Result<Self> {
+        let cursors: Vec<_> = runs.into_iter().map(|run| Cursor::new(run, &part, order)).collect::<Result<_>>()?;
         let heap = cursors.iter().enumerate().filter(|(_, c)| c.prefix.is_some()).map(|(index, _)| index).collect();
         let mut merge = Self { part, order, cursors, heap, key: Vec::new(), begun: false };
         (0..merge.heap.len() / 2).rev().for_each(|at| merge.sink(at));
@@ -260,7 +260,7 @@ mod tests {
                     0 => Run::Memory(sorted),
                     _ => {
                         let path = directory.path().join(number.to_string());
-                        Run::File(RunFile::write(&path, &sorted, &orders).unwrap())
+                        Run::File(RunFile::write(&path, &sorted, &[], &orders).unwrap())
                     }
                 });
             }

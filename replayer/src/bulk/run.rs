@@ -1,7 +1,9 @@
 //! Sorted operations on disk, where they are too many for memory.
 //!
 //! Owns: the form of the file, which nobody but the restore that wrote it reads, and an index of every so many bytes, in
-//! memory. Each block has a checksum: what is read back wrong must not become a database.
+//! memory, and at the file's end ([`index`]) for a restore that goes on behind an interruption. Each block has a checksum: what
+//! is read back wrong must not become a database.
+//! Not durable: whoever goes on reads all of it again, and what a power loss took is found out so.
 //! Refuses: to read a block that is not as it was written.
 
 use std::{
@@ -13,24 +15,33 @@ use std::{
 
 use pitr_archive::{Code, Error, Result, error::io};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     chunk::{Kind, Sorted, Version},
     order::KeyOrder,
+    tombstones::Tombstone,
 };
+
+mod index;
+use index::Block;
 
 /// A block is at least so large; one value may be larger.
 const BLOCK: usize = 128 << 10;
 
+const READING: &str = "reading sorted operations from";
+
 /// Before each operation: family, kind, the lengths of key and value, age.
 const HEAD: usize = 2 + 1 + 4 + 4 + 8;
 
-/// Where a block lies and begins.
-#[derive(Clone, Debug)]
-struct Block {
-    family: u16,
-    key: Vec<u8>,
-    offset: u64,
-    length: usize,
+/// How a file was written: enough to tell whether another one is it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Written {
+    /// Of its blocks, in bytes.
+    blocks: u64,
+    /// Of the index behind them.
+    index: u64,
+    /// Of the index, which has those of the blocks.
     checksum: u64,
 }
 
@@ -41,6 +52,7 @@ pub(crate) struct RunFile {
     file: File,
     blocks: Vec<Block>,
     orders: Vec<KeyOrder>,
+    written: Written,
 }
 
 fn fault(path: &Path, e: std::io::Error) -> Error {
@@ -90,23 +102,64 @@ impl RunWriter {
         Ok(())
     }
 
-    /// All of it can be read.
-    pub fn finish(mut self, orders: &[KeyOrder]) -> Result<RunFile> {
+    /// All of it can be read. `tombstones` are the ranges that were deleted between its operations.
+    pub fn finish(mut self, tombstones: &[(u16, Tombstone)], orders: &[KeyOrder]) -> Result<RunFile> {
         self.end_block()?;
-        let Self { path, out, blocks, .. } = self;
+        let Self { path, mut out, blocks, offset, .. } = self;
+        let index = index::encode(&blocks, tombstones);
+        out.write_all(&index).map_err(|e| fault(&path, e))?;
         let file = out.into_inner().map_err(|e| fault(&path, e.into_error()))?;
-        Ok(RunFile { path, file, blocks, orders: orders.to_vec() })
+        let written = Written { blocks: offset, index: index.len() as u64, checksum: checksum(&index) };
+        Ok(RunFile { path, file, blocks, orders: orders.to_vec(), written })
     }
 }
 
 impl RunFile {
-    /// Writes a sorted chunk to a new file.
-    pub fn write(path: &Path, sorted: &Sorted, orders: &[KeyOrder]) -> Result<Self> {
+    /// Writes a sorted chunk to a new file, with the ranges that were deleted meanwhile.
+    pub fn write(path: &Path, sorted: &Sorted, tombstones: &[(u16, Tombstone)], orders: &[KeyOrder]) -> Result<Self> {
         let mut writer = RunWriter::create(path)?;
         for version in (0..sorted.len()).map_while(|index| sorted.get(index)) {
             writer.push(&version)?;
         }
-        writer.finish(orders)
+        writer.finish(tombstones, orders)
+    }
+
+    /// One that was written before, with its deleted ranges; every byte is read. `None` where it is not as it was written.
+    pub fn open(path: &Path, written: Written, orders: &[KeyOrder]) -> Result<Option<(Self, Vec<(u16, Tombstone)>)>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io(READING, path, e)),
+        };
+        let size = file.metadata().map_err(|e| io(READING, path, e))?.len();
+        // Before anything is allocated by what the note says.
+        if written.blocks.checked_add(written.index) != Some(size) {
+            return Ok(None);
+        }
+        let mut index = vec![0; usize::try_from(written.index).unwrap_or_default()];
+        file.read_exact_at(&mut index, written.blocks).map_err(|e| io(READING, path, e))?;
+        if checksum(&index) != written.checksum {
+            return Ok(None);
+        }
+        let Some((blocks, tombstones)) = index::decode(&index, written.blocks) else { return Ok(None) };
+        let mut block = Vec::new();
+        for at in &blocks {
+            block.resize(at.length, 0);
+            file.read_exact_at(&mut block, at.offset).map_err(|e| io(READING, path, e))?;
+            if checksum(&block) != at.checksum {
+                return Ok(None);
+            }
+        }
+        Ok(Some((Self { path: path.to_owned(), file, blocks, orders: orders.to_vec(), written }, tombstones)))
+    }
+
+    pub fn written(&self) -> Written {
+        self.written
+    }
+
+    /// Nobody needs it any more.
+    pub fn remove(self) -> Result<()> {
+        std::fs::remove_file(&self.path).map_err(|e| io("removing", &self.path, e))
     }
 
     /// Bytes of its largest block: what a reader holds in memory.
@@ -136,28 +189,20 @@ impl RunFile {
 
     /// Reads a block into `into`.
     pub fn read(&self, block: usize, into: &mut Vec<u8>) -> Result<()> {
-        let doing = "reading sorted operations from";
         let Some(block) = self.blocks.get(block) else {
             into.clear();
             return Ok(());
         };
         into.resize(block.length, 0);
-        self.file.read_exact_at(into, block.offset).map_err(|e| io(doing, &self.path, e))?;
+        self.file.read_exact_at(into, block.offset).map_err(|e| io(READING, &self.path, e))?;
         if checksum(into) != block.checksum {
-            return Err(Error::new(Code::FileIo, doing)
+            return Err(Error::new(Code::FileIo, READING)
                 .on(self.path.display())
                 .with("offset", block.offset)
                 .with("it is", "not what was written")
                 .hint("the disk or the memory of this machine is faulty; restore on another one"));
         }
         Ok(())
-    }
-}
-
-impl Drop for RunFile {
-    fn drop(&mut self) {
-        // The staging directory goes as a whole, too.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

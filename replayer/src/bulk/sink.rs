@@ -1,15 +1,14 @@
 //! Takes records in their order and makes table files of them.
 //!
-//! Owns: what of a record counts, memory ([`Limits`]), and the threads: chunks are sorted beside reading, parts of
-//! the keys are written beside one another.
+//! Owns: what of a record counts, memory ([`Limits`]), and that parts of the keys are written beside one another. What is
+//! sorted meanwhile is [`super::runs`]'.
 //! Refuses: operations whose outcome is not the last one's alone: merge operands, wide columns, values with a time, prepared
 //! transactions. Whoever restores goes on with the log itself then.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Mutex, PoisonError, atomic::AtomicU64},
-    thread::JoinHandle,
 };
 
 use pitr_archive::{
@@ -21,12 +20,14 @@ use pitr_archive::{
 
 use super::{
     chunk::{Chunk, Kind, Version},
-    merge::{Merge, Part, Run},
+    merge::{Part, Run},
+    noted::Notes,
     order::KeyOrder,
-    run::{RunFile, RunWriter},
+    runs::{Behind, Runs},
     tables::{self, Below, Family, TableFile},
     tombstones::{Tombstone, Tombstones},
 };
+use crate::restore::resume::Reached;
 
 /// Deleted ranges are all in memory; so many take at most some hundred bytes each, beside their keys.
 const MAX_TOMBSTONE_BYTES: usize = 32 << 20;
@@ -38,7 +39,7 @@ pub(crate) struct Limits {
     pub chunk: usize,
     /// So many are sorted at a time, beside the one that is filled.
     pub sorting: usize,
-    /// Sorted chunks of no more bytes than this stay in memory.
+    /// Sorted chunks stay in memory as long as all of them are no more bytes than this.
     pub kept: usize,
     /// So many runs become one as soon as they are there: each is an open file, and a block in memory for everybody who reads.
     pub merged: usize,
@@ -53,8 +54,8 @@ pub(crate) struct Limits {
 }
 
 impl Default for Limits {
-    /// Below 512 MiB, whatever the length of the log: three chunks, and what is kept, while it is read; what is kept and what
-    /// is read back while tables are written.
+    /// Below 512 MiB, whatever the length of the log: three chunks, and what is kept, while it is read; what is kept, or the last
+    /// chunk and what is read back, while tables are written.
     fn default() -> Self {
         Self {
             chunk: 64 << 20,
@@ -75,25 +76,17 @@ pub(crate) struct Sink {
     families: Vec<Family>,
     /// Index of a column family, and the log from which on it needs records.
     known: BTreeMap<ColumnFamilyId, (u16, FileNumber)>,
-    /// Where sorted chunks go that do not stay in memory.
-    directory: PathBuf,
     chunk: Chunk,
     /// Operations so far.
     age: u64,
-    tombstones: Vec<(u16, Tombstone)>,
+    /// Of deleted ranges, in bytes.
     tombstone_bytes: usize,
-    sorting: VecDeque<JoinHandle<Result<Run>>>,
-    runs: Vec<Run>,
-    /// Bytes of those that stay in memory.
-    kept: usize,
-    started: usize,
-    /// Runs from here on were not merged.
-    unmerged: usize,
+    runs: Runs,
 }
 
 impl Sink {
-    /// `families`, each with the first log that it needs; `directory` is for what is only needed meanwhile.
-    pub fn new(limits: Limits, families: Vec<(Family, FileNumber)>, directory: PathBuf) -> Result<Self> {
+    /// `families`, each with the first log that it needs; `notes` say where what is only needed meanwhile goes.
+    pub fn new(limits: Limits, families: Vec<(Family, FileNumber)>, notes: Notes) -> Result<Self> {
         let too_many =
             || Error::new(Code::EngineUnusable, "replaying into tables").with("column families", families.len());
         if u16::try_from(families.len()).is_err() {
@@ -101,21 +94,41 @@ impl Sink {
         }
         let known = (0_u16..).zip(&families).map(|(index, (family, log))| (family.spec.id, (index, *log))).collect();
         let families: Vec<Family> = families.into_iter().map(|(family, _)| family).collect();
+        let orders = orders(&families);
         Ok(Self {
             limits,
-            chunk: Chunk::new(orders(&families), 0),
+            chunk: Chunk::new(orders.clone(), 0),
             families,
             known,
-            directory,
             age: 0,
-            tombstones: Vec::new(),
             tombstone_bytes: 0,
-            sorting: VecDeque::new(),
-            runs: Vec::new(),
-            kept: 0,
-            started: 0,
-            unmerged: 0,
+            runs: Runs::new(limits, orders, notes),
         })
+    }
+
+    /// Begins behind what an interrupted restore has sorted, before the first record; answers where the log goes on, if that is
+    /// not at its beginning.
+    pub fn go_on(&mut self) -> Result<Option<Reached>> {
+        let Some((reached, age)) = self.runs.go_on()? else { return Ok(None) };
+        self.age = age;
+        self.chunk = Chunk::new(orders(&self.families), age);
+        self.tombstone_bytes = self.runs.tombstones.iter().map(|(_, tombstone)| tombstone.bytes()).sum();
+        Ok(Some(reached))
+    }
+
+    /// The files that it goes on with.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.runs.files()
+    }
+
+    /// Whether a run should end before the next record. One that is much longer than others is divided wherever that is.
+    pub fn is_full(&self) -> bool {
+        self.chunk.bytes() >= self.limits.chunk - self.limits.chunk / 8
+    }
+
+    /// Ends a run between two records; `reached` tells where the log goes on.
+    pub fn end_run(&mut self, reached: Reached) -> Result<()> {
+        self.sort(Some(reached))
     }
 
     /// The next record of the log.
@@ -169,11 +182,11 @@ impl Sink {
     fn key(&mut self, record: &Record, cf: ColumnFamilyId, key: &[u8], kind: Kind, value: &[u8]) -> Result<()> {
         let Some(family) = self.wanted(record, cf) else { return Ok(()) };
         if self.chunk.bytes() >= self.limits.chunk {
-            self.sort()?;
+            self.sort(None)?;
         }
         let version = Version { family, key, age: self.age, kind, value };
         if !self.chunk.push(&version) {
-            self.sort()?;
+            self.sort(None)?;
             if !self.chunk.push(&version) {
                 return Err(
                     Error::new(Code::EngineUnusable, "replaying into tables").with("bytes of a value", value.len())
@@ -190,112 +203,36 @@ impl Sink {
             return Err(Error::new(Code::EngineUnusable, "replaying into tables")
                 .with("a deleted range", "ends before it begins, which RocksDB's recovery refuses"));
         }
-        self.tombstone_bytes += begin.len() + end.len() + size_of::<Tombstone>();
+        let tombstone = Tombstone { begin: begin.to_vec(), end: end.to_vec(), age: self.age };
+        self.tombstone_bytes += tombstone.bytes();
         if self.tombstone_bytes > MAX_TOMBSTONE_BYTES {
             return Err(Error::new(Code::EngineUnusable, "replaying into tables")
-                .with("deleted ranges", self.tombstones.len())
+                .with("deleted ranges", self.runs.tombstones.len())
                 .hint("--engine native replays them"));
         }
-        let tombstone = Tombstone { begin: begin.to_vec(), end: end.to_vec(), age: self.age };
-        self.tombstones.push((family, tombstone));
+        self.runs.tombstones.push((family, tombstone));
         Ok(())
     }
 
-    /// The chunk is full: it is sorted beside what follows.
-    fn sort(&mut self) -> Result<()> {
-        let chunk = std::mem::replace(&mut self.chunk, Chunk::new(orders(&self.families), self.age));
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        let stays = self.kept + chunk.bytes() <= self.limits.kept;
-        self.kept += if stays { chunk.bytes() } else { 0 };
-        let path = self.directory.join(format!("pitr-sorted-{}", self.started));
-        self.started += 1;
-        let orders = orders(&self.families);
-        self.sorting.push_back(std::thread::spawn(move || {
-            let sorted = chunk.sort();
-            match stays {
-                true => Ok(Run::Memory(sorted)),
-                false => Ok(Run::File(RunFile::write(&path, &sorted, &orders)?)),
-            }
-        }));
-        while self.sorting.len() > self.limits.sorting {
-            self.join()?;
-        }
-        Ok(())
+    fn chunk(&mut self) -> Chunk {
+        std::mem::replace(&mut self.chunk, Chunk::new(orders(&self.families), self.age))
     }
 
-    fn join(&mut self) -> Result<()> {
-        if let Some(sorting) = self.sorting.pop_front() {
-            let run = sorting.join().map_err(|_| Error::new(Code::Internal, "sorting operations"))??;
-            self.runs.push(run);
-        }
-        if self.runs.len() - self.unmerged >= self.limits.merged {
-            self.merge()?;
-        }
-        Ok(())
-    }
-
-    /// Makes one run of the oldest ones, of as many as can be read at once.
-    fn merge_some(&mut self) -> Result<()> {
-        let mut read = 0;
-        let fits = self.runs.iter().take_while(|run| {
-            read += run.largest_block();
-            read <= self.limits.reading
-        });
-        let some = fits.count().clamp(2, self.runs.len());
-        let newer = self.runs.split_off(some);
-        self.unmerged = 0;
-        self.merge()?;
-        self.runs.extend(newer);
-        Ok(())
-    }
-
-    /// Makes one run of those that were not merged.
-    fn merge(&mut self) -> Result<()> {
-        let runs = self.runs.split_off(self.unmerged);
-        let mut writer = RunWriter::create(&self.directory.join(format!("pitr-merged-{}", self.started)))?;
-        self.started += 1;
-        for (index, family) in (0_u16..).zip(&self.families) {
-            let mut merge = Merge::new(&runs, Part { family: index, from: None, to: None }, family.order)?;
-            while let Some(version) = merge.next()? {
-                writer.push(&version)?;
-            }
-        }
-        self.runs.push(Run::File(writer.finish(&orders(&self.families))?));
-        self.unmerged = self.runs.len();
-        Ok(())
-    }
-
-    /// So many threads, as far as what each has to read fits into memory. Where even one has to read too much, there are too
-    /// many runs for so large values: they become fewer first.
-    fn threads(&mut self, wanted: usize) -> Result<usize> {
-        let largest = |runs: &[Run]| runs.iter().map(Run::largest_block).sum::<usize>();
-        while largest(&self.runs) > self.limits.reading && self.runs.len() > 2 {
-            self.merge_some()?;
-        }
-        let blocks = largest(&self.runs);
-        match self.limits.reading.checked_div(blocks) {
-            None => Ok(wanted),
-            // Of two runs one thread may read more than its share: what sorting held is free by now.
-            Some(0) if blocks <= 3 * self.limits.reading => Ok(1),
-            Some(0) => Err(Error::new(Code::EngineUnusable, "merging sorted operations")
-                .with("bytes of their largest values together", blocks)
-                .hint("--engine native replays the log")),
-            Some(most) => Ok(wanted.min(most)),
-        }
+    /// The chunk is full.
+    fn sort(&mut self, reached: Option<Reached>) -> Result<()> {
+        let chunk = self.chunk();
+        self.runs.sort(chunk, Behind { age: self.age, reached })
     }
 
     /// Writes the table files, with numbers from `first` on; answers them by column family and key, and the first number
     /// that is free. Uses so many threads.
     pub fn finish(mut self, first: FileNumber, threads: usize) -> Result<(Vec<Family>, Vec<TableFile>, FileNumber)> {
-        self.sort()?;
-        while !self.sorting.is_empty() {
-            self.join()?;
-        }
-        let threads = self.threads(threads.max(1))?;
+        let last = self.chunk();
+        self.runs.finish(last, Behind { age: self.age, reached: None })?;
+        let threads = self.runs.threads(threads.max(1))?;
+        let (runs, deleted) = self.runs.take();
         let mut tombstones: Vec<Vec<Tombstone>> = self.families.iter().map(|_| Vec::new()).collect();
-        for (family, tombstone) in std::mem::take(&mut self.tombstones) {
+        for (family, tombstone) in deleted {
             if let Some(own) = tombstones.get_mut(usize::from(family)) {
                 own.push(tombstone);
             }
@@ -303,7 +240,7 @@ impl Sink {
         let tombstones: Vec<Tombstones> =
             self.families.iter().zip(tombstones).map(|(family, own)| Tombstones::new(family.order, own)).collect();
         let parts: Vec<Part> =
-            (0_u16..).zip(&self.families).flat_map(|(index, f)| self.parts(index, f.order, threads)).collect();
+            (0_u16..).zip(&self.families).flat_map(|(index, f)| self.parts(&runs, index, f.order, threads)).collect();
         let numbers = AtomicU64::new(first.get());
         let next = Mutex::new(parts.iter().enumerate());
         let done: Mutex<Vec<(usize, Vec<TableFile>)>> = Mutex::new(Vec::new());
@@ -313,7 +250,7 @@ impl Sink {
                 let Some((index, part)) = taken else { return Ok(()) };
                 let at = usize::from(part.family);
                 let (Some(family), Some(own)) = (self.families.get(at), tombstones.get(at)) else { return Ok(()) };
-                let files = tables::write(part, &self.runs, family, own, &numbers)?;
+                let files = tables::write(part, &runs, family, own, &numbers)?;
                 done.lock().unwrap_or_else(PoisonError::into_inner).push((index, files));
             }
         };
@@ -331,9 +268,8 @@ impl Sink {
     }
 
     /// A column family's keys in parts of about the same size.
-    fn parts(&self, family: u16, order: KeyOrder, threads: usize) -> Vec<Part> {
-        let mut samples: Vec<Vec<u8>> =
-            self.runs.iter().flat_map(|run| run.samples(family, self.limits.sampled)).collect();
+    fn parts(&self, runs: &[Run], family: u16, order: KeyOrder, threads: usize) -> Vec<Part> {
+        let mut samples: Vec<Vec<u8>> = runs.iter().flat_map(|run| run.samples(family, self.limits.sampled)).collect();
         let bytes = samples.len() * self.limits.sampled;
         let count = threads.min(bytes / self.limits.least_part).max(bytes / self.limits.part).max(1);
         samples.sort_by(|a, b| order.compare(a, b));
@@ -343,15 +279,6 @@ impl Sink {
         let from = std::iter::once(None).chain(edges.iter().cloned().map(Some));
         let to = edges.iter().cloned().map(Some).chain([None]);
         from.zip(to).map(|(from, to)| Part { family, from, to }).collect()
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        // Nothing is written any more when the directory goes.
-        for sorting in self.sorting.drain(..) {
-            let _ = sorting.join();
-        }
     }
 }
 

@@ -7,9 +7,10 @@ use std::{
 };
 
 use pitr_archive::{
-    ids::{ColumnFamilyId, FileNumber, RecordNumber, SequenceNumber},
+    ids::{Boundary, ColumnFamilyId, FileNumber, RecordNumber, RunningHash, SequenceNumber, TimelineId},
     rocks::{
         file_name,
+        transactions::Transactions,
         write_batch::{Op, WriteBatchBuilder},
     },
     segment::entry::Record,
@@ -18,12 +19,17 @@ use proptest::prelude::*;
 use rocksdb::{ColumnFamilyDescriptor, DB, IteratorMode, Options};
 
 use super::{
+    chunk::Kind,
+    noted::Notes,
     order::KeyOrder,
     place::{self, Behind},
     sink::{Limits, Sink},
-    tables::{Below, Family},
+    tables::{Below, Edge, Family},
 };
-use crate::{finish::FamilySpec, restore::manifest::Manifest};
+use crate::{
+    finish::FamilySpec,
+    restore::{manifest::Manifest, resume::Reached, wal::WalTotals},
+};
 
 /// So small that everything happens: runs on disk, merged ones, several parts and files.
 const TINY: Limits =
@@ -141,11 +147,102 @@ fn manifest_of(dir: &Path) -> (PathBuf, Manifest) {
     (path, Manifest::read(number, bytes).unwrap())
 }
 
+fn reached(at: usize) -> Reached {
+    let totals = WalTotals { records: at as u64, ..WalTotals::default() };
+    Reached {
+        timeline: TimelineId::FIRST,
+        boundary: Boundary::new(at as u64),
+        hash: RunningHash::ZERO,
+        transactions: Transactions::recovering(None),
+        totals,
+        seen: Vec::new(),
+    }
+}
+
+/// A sink that goes on with what another one left, and with which record.
+fn gone_on(mut sink: Sink, sorted: &Path) -> (Sink, usize) {
+    let at = sink.go_on().unwrap().map_or(0, |reached| usize::try_from(reached.boundary.get()).unwrap());
+    let kept = sink.files();
+    for entry in fs::read_dir(sorted).unwrap().flatten().filter(|entry| !kept.contains(&entry.path())) {
+        fs::remove_file(entry.path()).unwrap();
+    }
+    (sink, at)
+}
+
+/// Changes a byte of a file, or cuts it off.
+fn spoil_one(sorted: &Path, which: u16) {
+    let mut files: Vec<_> = fs::read_dir(sorted).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let Some(path) = files.get(usize::from(which) % files.len().max(1)) else { return };
+    let mut bytes = fs::read(path).unwrap();
+    let at = usize::from(which) * 31 % bytes.len();
+    if which.is_multiple_of(3) {
+        bytes.truncate(at)
+    } else {
+        bytes[at] ^= 1
+    };
+    fs::write(path, bytes).unwrap();
+}
+
+/// Not vacuous: nearly everything is kept, behind the last run that is as it was written, and nothing of another plan.
+#[test]
+fn an_interrupted_log_goes_on_behind_the_last_run_on_disk() {
+    let scratch = tempfile::tempdir().unwrap();
+    let sorted = scratch.path().join("sorted");
+    fs::create_dir(&sorted).unwrap();
+    let family = Family {
+        spec: spec(0),
+        order: ORDERS[0],
+        directory: scratch.path().to_owned(),
+        below: Below::Nothing,
+        level: 6,
+    };
+    let begin = |of: &str| {
+        let notes = Notes { staging: scratch.path().to_owned(), sorted: sorted.clone(), of: of.to_owned() };
+        Sink::new(TINY, vec![(family.clone(), FileNumber::new(1))], notes).unwrap()
+    };
+    let written = |sink: &mut Sink, records: std::ops::Range<usize>| {
+        for at in records {
+            if sink.is_full() {
+                sink.end_run(reached(at)).unwrap();
+            }
+            let one = Write::Put(0, (at as u32).to_be_bytes().to_vec(), vec![1; 50]);
+            sink.record(RecordNumber::new(at as u64 + 1), &record(at as u64 + 1, &one)).unwrap();
+        }
+    };
+    // All of it fits into memory.
+    let mut sink = begin("a");
+    written(&mut sink, 0..10);
+    drop(sink);
+    assert_eq!(gone_on(begin("a"), &sorted).1, 0);
+    let mut sink = begin("a");
+    written(&mut sink, 0..200);
+    drop(sink);
+    let (_, whole) = gone_on(begin("a"), &sorted);
+    assert!(whole > 170, "{whole}");
+    // Runs that became one are gone, and each is behind the other.
+    let mut numbers: Vec<_> = fs::read_dir(&sorted).unwrap().map(|entry| entry.unwrap().path()).collect();
+    numbers.sort();
+    assert!(numbers.len() < 20, "{numbers:?}");
+    let last = gone_on(begin("a"), &sorted).0.files().pop().unwrap();
+    let bytes = fs::read(&last).unwrap();
+    fs::write(&last, &bytes[..bytes.len() - 1]).unwrap();
+    let (mut sink, shorter) = gone_on(begin("a"), &sorted);
+    assert!(shorter < whole && shorter > 100, "{shorter} of {whole}");
+    written(&mut sink, shorter..300);
+    let (_, tables, _) = sink.finish(FileNumber::new(50), 1).unwrap();
+    let key = |at: u32| Edge::Key(at.to_be_bytes().to_vec(), Kind::Put);
+    assert_eq!(tables.first().map(|table| table.smallest.clone()), Some(key(0)));
+    assert_eq!(tables.last().map(|table| table.largest.clone()), Some(key(299)));
+    assert_eq!(gone_on(begin("b"), &sorted).1, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn tables_hold_what_the_operations_left_above_what_was_there(
         before in writes(30), flushed_twice: bool, behind in writes(200), threads in 1..4_usize,
+        divided: bool, mut interruptions in prop::collection::vec((0..250_usize, any::<Option<u16>>()), 0..4),
     ) {
         let scratch = tempfile::tempdir().unwrap();
         let (dir, sorted) = (scratch.path().join("db"), scratch.path().join("sorted"));
@@ -172,14 +269,29 @@ proptest! {
         };
         // Blocks that do not fit together: runs become fewer first.
         let limits = Limits { reading: if threads > 1 { 1 << 20 } else { 8000 }, ..TINY };
-        let mut sink = Sink::new(limits, (0..2).map(family).collect(), sorted.clone()).unwrap();
-        for (sequence, one) in (first..).zip(&behind) {
+        let notes = Notes { staging: scratch.path().to_owned(), sorted, of: "these".to_owned() };
+        let begin = || Sink::new(limits, (0..2).map(family).collect(), notes.clone()).unwrap();
+        interruptions.sort_unstable();
+        let mut interruptions = interruptions.into_iter().peekable();
+        let (mut sink, mut at) = (begin(), 0);
+        loop {
+            if let Some((_, damage)) = interruptions.next_if(|(then, _)| *then <= at) {
+                drop(sink);
+                damage.into_iter().for_each(|damage| spoil_one(&notes.sorted, damage));
+                (sink, at) = gone_on(begin(), &notes.sorted);
+                continue;
+            }
+            let Some(one) = behind.get(at) else { break };
+            if divided && sink.is_full() {
+                sink.end_run(reached(at)).unwrap();
+            }
+            let sequence = first + at as u64;
             sink.record(RecordNumber::new(sequence), &record(sequence, one)).unwrap();
-            apply(&mut model, one);
+            at += 1;
         }
+        behind.iter().for_each(|one| apply(&mut model, one));
         let sequence = SequenceNumber::new(first - 1 + behind.len() as u64);
         let (families, files, log) = sink.finish(FileNumber::new(2000), threads).unwrap();
-        prop_assert_eq!(fs::read_dir(&sorted).unwrap().count(), 0);
         let next_file = log.next().unwrap();
         place::place(&mut manifest, &families, &files, Behind { sequence, log, next_file }).unwrap();
         fs::write(&path, &manifest.bytes).unwrap();

@@ -16,6 +16,13 @@ pub(crate) struct Tombstone {
     pub age: u64,
 }
 
+impl Tombstone {
+    /// What it takes of memory.
+    pub fn bytes(&self) -> usize {
+        self.begin.len() + self.end.len() + size_of::<Self>()
+    }
+}
+
 /// A piece of the keys with the youngest deletion of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Fragment {

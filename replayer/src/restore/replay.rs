@@ -4,7 +4,11 @@
 //! next; the base's places and the target have the hashes that they were given when they were made), and choosing the
 //! records. Memory: a few segments, and what is open of their frames ([`super::frames`]).
 
-use std::{borrow::Cow, path::PathBuf, sync::Arc};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +17,10 @@ use pitr_archive::{
     Code, Error, Result,
     ids::{Boundary, FileNumber, Ordinals, RunningHash, TimelineId},
     layout::Family,
-    rocks::write_batch::{Op, WriteBatch},
+    rocks::{
+        transactions::Transactions,
+        write_batch::{Op, WriteBatch},
+    },
     segment::{
         entry::{Entry, Record},
         reader::{Placed, SegmentIndex, SegmentReader},
@@ -22,12 +29,13 @@ use pitr_archive::{
 use tokio::sync::mpsc;
 
 use super::{
+    begun::Begun,
     files::{GiveUp, blocking},
     frames::{self, Fetched, Frames},
-    resume::Checkpoint,
+    resume::{Checkpoint, Reached},
     stages::StagedWals,
     tabled::{Tabled, Written},
-    wal::{WalFiles, WalTotals},
+    wal::WalTotals,
 };
 use crate::{
     part::records::{SMALL, Wanted},
@@ -58,12 +66,10 @@ pub(crate) trait SegmentSource: Send + Sync {
 pub(crate) struct Into {
     /// The WALs.
     pub wals: PathBuf,
-    /// Notes of how far it has come; it begins behind the one that is there.
+    /// Notes of how far it has come.
     pub notes: PathBuf,
-    /// The one that is there.
-    pub checkpoint: Option<Checkpoint>,
-    /// Tables that are written instead of WALs.
-    pub tables: Option<Tabled>,
+    /// What it goes on with.
+    pub begun: Begun,
 }
 
 /// What was made of the records.
@@ -80,11 +86,40 @@ enum Destination {
 }
 
 impl Destination {
-    /// The only stage of WALs, where there is one alone.
-    fn single(&mut self) -> Option<&mut WalFiles> {
+    fn new(begun: Begun, wals: &Path, plan: &RestorePlan) -> Self {
+        match begun {
+            Begun::Tables(tables, _) => Self::Tables(tables),
+            Begun::Wals(checkpoint) => {
+                let mut staged = StagedWals::new(wals, &plan.wals, plan.write_policy, &plan.ingestions);
+                if let (Some(checkpoint), Some(wals)) = (checkpoint, staged.single()) {
+                    wals.go_on(&checkpoint);
+                }
+                Self::Wals(Box::new(staged))
+            }
+        }
+    }
+
+    /// Whether it may be noted before the next record how far it has come.
+    fn is_notable_before(&mut self, record: &Record) -> bool {
         match self {
-            Self::Wals(wals) => wals.single(),
-            Self::Tables(_) => None,
+            Self::Wals(wals) => wals.single().is_some_and(|wals| wals.ends_before(record)),
+            Self::Tables(tables) => tables.is_full(),
+        }
+    }
+
+    /// What is known behind the records until now.
+    fn state(&mut self) -> Option<(Transactions, WalTotals)> {
+        match self {
+            Self::Wals(wals) => wals.single().map(|wals| wals.state()),
+            Self::Tables(tables) => Some(tables.state()),
+        }
+    }
+
+    /// Notes how far it has come, when that is on disk.
+    fn note(&mut self, reached: Reached, notes: &Path) -> Result<()> {
+        match self {
+            Self::Wals(wals) => wals.single().map_or(Ok(()), |wals| wals.note(Checkpoint::new(reached), notes)),
+            Self::Tables(tables) => tables.end_run(reached),
         }
     }
 
@@ -122,16 +157,9 @@ pub(crate) async fn replay(
     let forks = forks.filter_map(|pair| pair.first()).map(|last| last.end);
     let places: Vec<_> = proof.places().into_iter().chain(forks).collect();
     let wanted = plan.part.as_ref().map(|part| Wanted::new(part, places, range));
+    let reached = into.begun.reached().cloned();
     let mut worker = Worker {
-        files: match into.tables {
-            Some(tables) => Destination::Tables(Box::new(tables)),
-            None => Destination::Wals(Box::new(StagedWals::new(
-                &into.wals,
-                &plan.wals,
-                plan.write_policy,
-                &plan.ingestions,
-            ))),
-        },
+        files: Destination::new(into.begun, &into.wals, plan),
         proof,
         wanted: wanted.clone(),
         range,
@@ -140,7 +168,7 @@ pub(crate) async fn replay(
         goes_on_at: None,
         progress: progress.clone(),
     };
-    let from = into.checkpoint.and_then(|checkpoint| worker.go_on(plan, &checkpoint)).unwrap_or_default();
+    let from = reached.map_or(Ok(0), |reached| worker.go_on(plan, &reached))?;
     let first_wal = plan.base.first_wal;
     let writing = blocking(move || worker.run(frames)?.finish(first_wal));
     let reading = async move {
@@ -194,26 +222,28 @@ struct Worker {
 }
 
 impl Worker {
-    /// Begins behind what is complete; answers with which segment, or `None` if this cannot be gone on with.
-    fn go_on(&mut self, plan: &RestorePlan, checkpoint: &Checkpoint) -> Option<usize> {
-        let at = checkpoint.boundary;
-        let from =
-            plan.segments.iter().position(|s| s.timeline == checkpoint.timeline && s.first <= at && at < s.end)?;
-        self.files.single()?.go_on(checkpoint);
-        self.proof.go_on(&checkpoint.seen);
+    /// Begins behind what is complete; answers with which segment.
+    fn go_on(&mut self, plan: &RestorePlan, reached: &Reached) -> Result<usize> {
+        let at = reached.boundary;
+        let of = |s: &PlannedSegment| s.timeline == reached.timeline && s.first <= at && at < s.end;
+        let from = plan.segments.iter().position(of).ok_or_else(|| elsewhere(at))?;
+        self.proof.go_on(&reached.seen);
         self.progress.advance(Phase::Records, at.get().saturating_sub(self.range.0.get()));
         self.range.0 = at;
-        self.goes_on_at = Some((at, checkpoint.hash));
-        Some(from)
+        self.goes_on_at = Some((at, reached.hash));
+        Ok(from)
     }
 
-    /// Notes that a WAL is complete, before the first record of the next one.
+    /// Notes that a WAL is complete, or a run of tables full, before the next record.
     fn note(&mut self, at: Boundary, record: &Record) -> Result<()> {
-        let Some(files) = self.files.single().filter(|files| files.ends_before(record)) else { return Ok(()) };
-        let Some((timeline, hash)) = self.proof.at() else { return Ok(()) };
-        let (transactions, totals) = files.state();
-        let checkpoint = Checkpoint::new((timeline, at, hash), transactions, totals, self.proof.seen());
-        files.note(checkpoint, &self.notes)
+        if !self.files.is_notable_before(record) {
+            return Ok(());
+        }
+        let (Some((timeline, hash)), Some((transactions, totals))) = (self.proof.at(), self.files.state()) else {
+            return Ok(());
+        };
+        let reached = Reached { timeline, boundary: at, hash, transactions, totals, seen: self.proof.seen() };
+        self.files.note(reached, &self.notes)
     }
 
     fn run(mut self, mut frames: Frames) -> Result<Destination> {
@@ -284,9 +314,7 @@ impl Worker {
         if let Some((boundary, hash)) = self.goes_on_at.take()
             && (boundary != at || self.proof.at().is_none_or(|(_, here)| here != hash))
         {
-            return Err(Error::new(Code::ChainBroken, "going on with an interrupted restore")
-                .with("boundary", boundary)
-                .hint("remove the staging directory, so that it begins anew"));
+            return Err(elsewhere(boundary));
         }
         // What the server took back never was.
         if !self.withdrawn.iter().any(|(from, to)| *from <= at && at < *to) {
@@ -308,6 +336,13 @@ impl Worker {
             Some(wanted) => wanted.of(at.next_record(), record),
         }
     }
+}
+
+/// The log is not what it was when it was noted how far it was read.
+fn elsewhere(at: Boundary) -> Error {
+    Error::new(Code::ChainBroken, "going on with an interrupted restore")
+        .with("boundary", at)
+        .hint("run the same command again: it begins anew")
 }
 
 /// A write gives a range deletion of nothing a sequence number, recovery gives it none (measured with RocksDB 11.8): behind

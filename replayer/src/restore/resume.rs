@@ -1,8 +1,9 @@
 //! What an interrupted restore left is gone on with.
 //!
-//! Owns: the two small files in a staging directory that tell what it is. The [`Key`] names the restore: only the same one goes
-//! on. The [`Checkpoint`] says which WALs are complete, and all that must be known to write the next one. Neither is believed
-//! of bytes: every file that is kept is read again and compared. Both are gone before anything else than files is made of the directory.
+//! Owns: the small files in a staging directory that tell what it is. The [`Key`] names the restore: only the same one goes
+//! on. The [`Checkpoint`] says which WALs are complete, and all that must be known to write the next one; of tables,
+//! [`noted`] says the same of what is sorted. None is believed of bytes: every file that is kept is read again and compared. All
+//! are gone before anything else than files is made of the directory.
 //! Refuses: to go on where RocksDB has opened the copy, or with ingestions to repeat.
 
 use std::{
@@ -20,9 +21,9 @@ use pitr_archive::{
 use serde::{Deserialize, Serialize};
 
 use super::{small_files::replace, staging::sync_directory, wal::WalTotals};
-use crate::{path_text, plan::RestorePlan};
+use crate::{bulk::noted, path_text, plan::RestorePlan};
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const KEY: &str = "pitr-resume.json";
 const CHECKPOINT: &str = "pitr-resume-wal.json";
 
@@ -102,8 +103,7 @@ impl Key {
 
 /// From here on a staging directory is not gone on with.
 pub(crate) fn end(staging: &Path) -> Result<()> {
-    for name in [KEY, CHECKPOINT] {
-        let path = staging.join(name);
+    for path in own_files(staging) {
         match fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("deleting", &path, e)),
             _ => {}
@@ -122,30 +122,32 @@ pub(crate) struct WrittenWal {
     pub crc32c: u32,
 }
 
-/// What is known where a WAL ends.
+/// How far the log was read, and all that must be known to go on there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Checkpoint {
-    version: u32,
-    /// Of the first record of the next WAL.
+pub(crate) struct Reached {
+    /// Of the next record.
     pub timeline: TimelineId,
     pub boundary: Boundary,
     pub hash: RunningHash,
     pub transactions: Transactions,
+    /// Of the records before it.
     pub totals: WalTotals,
-    pub wals: Vec<WrittenWal>,
     /// The places that were passed with the hash that they must have.
     pub seen: Vec<String>,
 }
 
+/// What is known where a WAL ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    version: u32,
+    pub reached: Reached,
+    pub wals: Vec<WrittenWal>,
+}
+
 impl Checkpoint {
     /// Without the WALs.
-    pub fn new(
-        (timeline, boundary, hash): (TimelineId, Boundary, RunningHash),
-        transactions: Transactions,
-        totals: WalTotals,
-        seen: Vec<String>,
-    ) -> Self {
-        Self { version: VERSION, timeline, boundary, hash, transactions, totals, wals: Vec::new(), seen }
+    pub fn new(reached: Reached) -> Self {
+        Self { version: VERSION, reached, wals: Vec::new() }
     }
 
     /// When all WALs before it are durable.
@@ -179,8 +181,8 @@ impl Checkpoint {
 }
 
 /// The files of this kind in a staging directory.
-pub(crate) fn own_files(staging: &Path) -> [PathBuf; 2] {
-    [staging.join(KEY), staging.join(CHECKPOINT)]
+pub(crate) fn own_files(staging: &Path) -> [PathBuf; 3] {
+    [staging.join(KEY), staging.join(CHECKPOINT), noted::file(staging)]
 }
 
 /// Whether a file is there with this size and hash.

@@ -10,6 +10,7 @@ use pitr_archive::{
     segment::entry::Record,
 };
 
+use super::resume::Reached;
 use crate::plan::sequence;
 
 /// What recovery will know of sequence numbers.
@@ -27,6 +28,12 @@ impl Sequences {
     /// Before the first record; `policy` is that of its transactions.
     pub fn new(policy: Option<WritePolicy>) -> Self {
         Self { transactions: Transactions::recovering(policy), latest: None, before: None }
+    }
+
+    /// Goes on where an interrupted restore had come to.
+    pub fn go_on(&mut self, reached: &Reached) {
+        self.transactions = reached.transactions.clone();
+        self.latest = reached.totals.last_sequence;
     }
 
     /// Another stage begins.

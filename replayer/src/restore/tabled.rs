@@ -3,16 +3,20 @@
 //! Owns: which column families that concerns, where their files go, and the numbers they get. How tables are made is
 //! [`crate::bulk`]'s.
 
+use std::path::PathBuf;
+
 use pitr_archive::{
     Code, Error, Result,
     error::io,
     ids::{FileNumber, RecordNumber, SequenceNumber},
+    rocks::transactions::Transactions,
     segment::entry::Record,
 };
 
 use super::{
     manifest::Manifest,
     paths::Layout,
+    resume::Reached,
     sequences::Sequences,
     small_files::SmallFiles,
     staging::{Staging, sync_directory},
@@ -20,6 +24,7 @@ use super::{
 };
 use crate::{
     bulk::{
+        noted::Notes,
         order::KeyOrder,
         place::{self, Behind},
         sink::{Limits, Sink},
@@ -40,9 +45,9 @@ pub(crate) struct Tabled {
     /// The first number that no file has.
     free: FileNumber,
     /// Where the log goes that the database begins with.
-    wals: std::path::PathBuf,
-    sorted: std::path::PathBuf,
-    directories: Vec<std::path::PathBuf>,
+    wals: PathBuf,
+    sorted: PathBuf,
+    directories: Vec<PathBuf>,
 }
 
 /// Tables that are not in the MANIFEST yet.
@@ -50,6 +55,7 @@ pub(crate) struct Written {
     families: Vec<Family>,
     files: Vec<TableFile>,
     log: FileNumber,
+    sorted: PathBuf,
     /// What was replayed.
     pub totals: WalTotals,
 }
@@ -72,8 +78,8 @@ impl Tabled {
             let log = model.column_family(spec.id).map(|family| family.log_number).unwrap_or_default();
             families.push((family, log));
         }
-        let sorted = staging.path(&layout.db)?.join(SORTED);
-        std::fs::create_dir(&sorted).map_err(|e| io("creating", &sorted, e))?;
+        let staged = staging.path(&layout.db)?;
+        let notes = Notes { sorted: staged.join(SORTED), of: sorted_of(plan, &families), staging: staged };
         let logs = plan.wals.iter().map(|wal| wal.number).max().unwrap_or_default();
         let tables = model.live_files().map(|(_, number, _)| number).max().unwrap_or_default();
         let needed = model.column_families().values().map(|family| family.log_number).max().unwrap_or_default();
@@ -81,14 +87,53 @@ impl Tabled {
         let highest = logs.max(tables).max(needed).max(blobs).max(model.file()).next().unwrap_or_default();
         let directories = families.iter().map(|(family, _)| family.directory.clone()).collect();
         Ok(Self {
-            sink: Sink::new(Limits::default(), families, sorted.clone())?,
+            sorted: notes.sorted.clone(),
+            sink: Sink::new(Limits::default(), families, notes)?,
             sequences: Sequences::new(plan.write_policy),
             records: 0,
             free: highest.max(model.next_file_number().unwrap_or_default()),
             wals: staging.path(&layout.wal)?,
-            sorted,
             directories,
         })
+    }
+
+    /// Begins behind what an interrupted restore has sorted; answers where the log goes on, if that is not at its beginning.
+    pub fn go_on(&mut self) -> Result<Option<Reached>> {
+        let reached = self.sink.go_on()?;
+        if let Some(reached) = &reached {
+            self.sequences.go_on(reached);
+            self.records = reached.totals.records;
+        }
+        Ok(reached)
+    }
+
+    /// The files that it goes on with.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.sink.files()
+    }
+
+    /// Makes room for what is sorted.
+    pub fn begin(&self) -> Result<()> {
+        std::fs::create_dir_all(&self.sorted).map_err(|e| io("creating", &self.sorted, e))
+    }
+
+    /// Whether a run should end before the next record.
+    pub fn is_full(&self) -> bool {
+        self.sink.is_full()
+    }
+
+    /// What is known behind the records until now.
+    pub fn state(&self) -> (Transactions, WalTotals) {
+        (self.sequences.transactions.clone(), self.totals())
+    }
+
+    /// Ends a run; it is noted when it is on disk.
+    pub fn end_run(&mut self, reached: Reached) -> Result<()> {
+        self.sink.end_run(reached)
+    }
+
+    fn totals(&self) -> WalTotals {
+        WalTotals { records: self.records, last_sequence: self.sequences.latest, ..WalTotals::default() }
     }
 
     /// The next record.
@@ -101,18 +146,22 @@ impl Tabled {
     /// Writes the tables, durable with their names, and the empty log that the database begins with.
     pub fn finish(self) -> Result<Written> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let totals = self.totals();
         let (families, files, log) = self.sink.finish(self.free, threads)?;
-        std::fs::remove_dir(&self.sorted).map_err(|e| io("removing", &self.sorted, e))?;
         for directory in &self.directories {
             sync_directory(directory)?;
         }
         WalFiles::new(&self.wals, &[], None).finish(log)?;
-        let totals = WalTotals { records: self.records, last_sequence: self.sequences.latest, ..WalTotals::default() };
-        Ok(Written { families, files, log, totals })
+        Ok(Written { families, files, log, sorted: self.sorted, totals })
     }
 }
 
 impl Written {
+    /// Removes what was sorted: from here on nobody goes on with it.
+    pub fn remove_sorted(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.sorted).map_err(|e| io("removing", &self.sorted, e))
+    }
+
     /// Makes the tables the database's.
     pub fn place(&self, manifest: &mut Manifest, sequence: SequenceNumber) -> Result<()> {
         let out_of_numbers = || Error::new(Code::ManifestCorrupt, "numbering the copy's files").on(self.log);
@@ -133,4 +182,13 @@ fn family(spec: &FamilySpec, top: Option<u32>, layout: &Layout, staging: &Stagin
     let below = if top.is_some() { Below::Files } else { Below::Nothing };
     let levels = spec.levels.and_then(|levels| u32::try_from(levels).ok());
     Ok(Family { spec: spec.clone(), order, directory, below, level: place::level(levels, top) })
+}
+
+/// All that decides what is sorted, and how: what was sorted by other rules is not gone on with.
+fn sorted_of(plan: &RestorePlan, families: &[(Family, FileNumber)]) -> String {
+    let families: Vec<_> =
+        families.iter().map(|(family, log)| (family.spec.id, family.order, family.below, *log)).collect();
+    let base = &plan.base;
+    let records = (base.first_record, base.first_hash, &plan.withdrawn, plan.write_policy);
+    blake3::hash(format!("{families:?} {records:?}").as_bytes()).to_hex().to_string()
 }

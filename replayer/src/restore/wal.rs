@@ -92,9 +92,8 @@ impl WalFiles {
 
     /// Goes on behind WALs that are complete.
     pub fn go_on(&mut self, checkpoint: &Checkpoint) {
-        self.sequences.transactions = checkpoint.transactions.clone();
-        self.sequences.latest = checkpoint.totals.last_sequence;
-        self.totals = checkpoint.totals;
+        self.sequences.go_on(&checkpoint.reached);
+        self.totals = checkpoint.reached.totals;
         self.last = checkpoint.wals.last().map(|wal| wal.number);
         self.before = checkpoint.wals.clone();
     }

@@ -209,11 +209,17 @@ mod tests {
     };
 
     use super::*;
-    use crate::restore::wal::WalTotals;
+    use crate::restore::{resume::Reached, wal::WalTotals};
 
     fn checkpoint() -> Checkpoint {
-        let place = (TimelineId::FIRST, Boundary::new(1), RunningHash::ZERO);
-        Checkpoint::new(place, Transactions::recovering(None), WalTotals::default(), Vec::new())
+        Checkpoint::new(Reached {
+            timeline: TimelineId::FIRST,
+            boundary: Boundary::new(1),
+            hash: RunningHash::ZERO,
+            transactions: Transactions::recovering(None),
+            totals: WalTotals::default(),
+            seen: Vec::new(),
+        })
     }
 
     fn write_some(disk: &mut WalDisk, number: u64, pieces: &[&[u8]]) {
