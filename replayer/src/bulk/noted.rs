@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     order::KeyOrder,
     run::{RunFile, Written},
-    tombstones::Tombstone,
+    tombstones::FamilyTombstone,
 };
 use crate::restore::{resume::Reached, small_files::replace};
 
@@ -70,7 +70,7 @@ pub(crate) struct Notes {
 pub(crate) struct FoundRun {
     pub noted: NotedRun,
     pub file: RunFile,
-    pub tombstones: Vec<(u16, Tombstone)>,
+    pub tombstones: Vec<FamilyTombstone>,
 }
 
 /// The file of a staging directory.

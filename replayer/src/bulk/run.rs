@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     chunk::{Kind, Sorted, Version},
     order::KeyOrder,
-    tombstones::Tombstone,
+    tombstones::FamilyTombstone,
 };
 
 mod index;
@@ -103,7 +103,7 @@ impl RunWriter {
     }
 
     /// All of it can be read. `tombstones` are the ranges that were deleted between its operations.
-    pub fn finish(mut self, tombstones: &[(u16, Tombstone)], orders: &[KeyOrder]) -> Result<RunFile> {
+    pub fn finish(mut self, tombstones: &[FamilyTombstone], orders: &[KeyOrder]) -> Result<RunFile> {
         self.end_block()?;
         let Self { path, mut out, blocks, offset, .. } = self;
         let index = index::encode(&blocks, tombstones);
@@ -116,7 +116,7 @@ impl RunWriter {
 
 impl RunFile {
     /// Writes a sorted chunk to a new file, with the ranges that were deleted meanwhile.
-    pub fn write(path: &Path, sorted: &Sorted, tombstones: &[(u16, Tombstone)], orders: &[KeyOrder]) -> Result<Self> {
+    pub fn write(path: &Path, sorted: &Sorted, tombstones: &[FamilyTombstone], orders: &[KeyOrder]) -> Result<Self> {
         let mut writer = RunWriter::create(path)?;
         for version in (0..sorted.len()).map_while(|index| sorted.get(index)) {
             writer.push(&version)?;
@@ -125,7 +125,7 @@ impl RunFile {
     }
 
     /// One that was written before, with its deleted ranges; every byte is read. `None` where it is not as it was written.
-    pub fn open(path: &Path, written: Written, orders: &[KeyOrder]) -> Result<Option<(Self, Vec<(u16, Tombstone)>)>> {
+    pub fn open(path: &Path, written: Written, orders: &[KeyOrder]) -> Result<Option<(Self, Vec<FamilyTombstone>)>> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -16,7 +16,7 @@ use super::{
     order::KeyOrder,
     run::{RunFile, RunWriter},
     sink::Limits,
-    tombstones::Tombstone,
+    tombstones::FamilyTombstone,
 };
 use crate::{crash, restore::resume::Reached};
 
@@ -62,7 +62,7 @@ pub(super) struct Runs {
     orders: Vec<KeyOrder>,
     notes: Notes,
     /// All deleted ranges, with the index of their column family, as they came.
-    pub tombstones: Vec<(u16, Tombstone)>,
+    pub tombstones: Vec<FamilyTombstone>,
     /// So many of them belong to runs.
     divided: usize,
     sorting: VecDeque<Sorting>,
@@ -164,7 +164,7 @@ impl Runs {
         }
     }
 
-    fn tombstones_of(&self, end: &End) -> &[(u16, Tombstone)] {
+    fn tombstones_of(&self, end: &End) -> &[FamilyTombstone] {
         self.tombstones.get(end.tombstones.clone()).unwrap_or_default()
     }
 
@@ -288,7 +288,7 @@ impl Runs {
     }
 
     /// All of them, and all deleted ranges.
-    pub fn take(&mut self) -> (Vec<Run>, Vec<(u16, Tombstone)>) {
+    pub fn take(&mut self) -> (Vec<Run>, Vec<FamilyTombstone>) {
         let runs = std::mem::take(&mut self.kept).into_iter().map(|kept| kept.run).collect();
         (runs, std::mem::take(&mut self.tombstones))
     }

@@ -16,6 +16,9 @@ pub(crate) struct Tombstone {
     pub age: u64,
 }
 
+/// With the index of its column family.
+pub(crate) type FamilyTombstone = (u16, Tombstone);
+
 impl Tombstone {
     /// What it takes of memory.
     pub fn bytes(&self) -> usize {

@@ -2,7 +2,7 @@
 //!
 //! Owns: the bytes. Lengths are believed only as far as there are bytes.
 
-use super::super::tombstones::Tombstone;
+use super::super::tombstones::{FamilyTombstone, Tombstone};
 
 /// Where a block lies and begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(super) struct Block {
 }
 
 /// Number of blocks, the blocks, then deleted ranges up to the end.
-pub(super) fn encode(blocks: &[Block], tombstones: &[(u16, Tombstone)]) -> Vec<u8> {
+pub(super) fn encode(blocks: &[Block], tombstones: &[FamilyTombstone]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend_from_slice(&(blocks.len() as u64).to_le_bytes());
     for block in blocks {
@@ -34,7 +34,7 @@ pub(super) fn encode(blocks: &[Block], tombstones: &[(u16, Tombstone)]) -> Vec<u
 }
 
 /// What was encoded; `None` where the blocks do not take `length` bytes together, or anything else does not fit.
-pub(super) fn decode(mut bytes: &[u8], length: u64) -> Option<(Vec<Block>, Vec<(u16, Tombstone)>)> {
+pub(super) fn decode(mut bytes: &[u8], length: u64) -> Option<(Vec<Block>, Vec<FamilyTombstone>)> {
     let mut blocks = Vec::new();
     let mut offset = 0_u64;
     for _ in 0..number(&mut bytes)? {
