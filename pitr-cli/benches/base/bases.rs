@@ -56,6 +56,10 @@ fn next(rounds: &[Round], settings: &Settings) -> Table {
     let names = "BackupEngine, files named by checksum (before RocksDB 6.12; reads all)";
     table.spread(names, &of(rounds, |r| met(r).by_checksum), "s", Line::None);
     table.spread("times as fast as that", &times(rounds, met, |m| m.by_checksum), "", Line::None);
+    let copy = format!("a copy of the new files and nothing else, {AT_ONCE} at a time, and sync");
+    table.spread(&copy, &of(rounds, |r| met(r).copy), "s", Line::None);
+    let least = of(rounds, |r| met(r).backup / met(r).copy);
+    table.spread("that is, times as fast as BackupEngine: the most that can be", &least, "", Line::None);
     table.spread("added to the archive", &of(rounds, |r| r.added as f64 / MIB), "MiB", Line::None);
     table.spread("added to the backups", &of(rounds, |r| r.added_backup as f64 / MIB), "MiB", Line::None);
     table.spread("processor time of it", &of(rounds, |r| met(r).processor), "s", Line::None);

@@ -6,9 +6,10 @@
 
 use std::{
     ffi::{CStr, CString, c_char},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     ptr,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use librocksdb_sys as ffi;
@@ -85,6 +86,17 @@ fn refuse(error: *mut c_char) {
 /// The latest backup.
 pub fn restore(backups: &Path, into: &Path) {
     engine(backups).restore_from_latest_backup(into, into, &RestoreOptions::default()).expect("a restored database");
+}
+
+/// These files and nothing else, as many at a time as the others: nobody who writes them somewhere can be faster by much.
+pub fn copy_files(files: &[PathBuf], to: &Path) {
+    let next = AtomicUsize::new(0);
+    let copy = || {
+        while let Some(from) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            std::fs::copy(from, to.join(from.file_name().expect("a file"))).expect("a copy");
+        }
+    };
+    std::thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(copy))));
 }
 
 /// `cp -r --reflink=never`.

@@ -126,10 +126,15 @@ impl Place {
         ran
     }
 
-    fn next(&self, archiver: &Archiver, db: &DB, engines: (&mut BackupEngine, &mut ByChecksum), round: usize) -> Met {
+    fn next(
+        &self,
+        archiver: &Archiver,
+        (db, new): (&DB, &[PathBuf]),
+        (engine, by_checksum): (&mut BackupEngine, &mut ByChecksum),
+        round: usize,
+    ) -> Met {
         let (mut met, root) = (Met::default(), &self.sealed.root);
-        let (engine, by_checksum) = engines;
-        self.sides(&[Side::Ours, Side::Backup, Side::ByChecksum], round, |side| {
+        self.sides(&[Side::Ours, Side::Backup, Side::ByChecksum, Side::Copy], round, |side| {
             self.cache.before(&self.db);
             match side {
                 Side::Ours => {
@@ -138,7 +143,13 @@ impl Place {
                     met.processor += processor(archiver) - before;
                 }
                 Side::ByChecksum => met.by_checksum = durable(root, || by_checksum.back_up(db)).0,
-                _ => met.backup = durable(root, || peer::back_up(engine, db, &self.backups)).0,
+                Side::Copy => {
+                    let copy = self.path("copy");
+                    fs::create_dir(&copy).expect("a directory");
+                    met.copy = durable(root, || peer::copy_files(new, &copy)).0;
+                    fs::remove_dir_all(copy).expect("removing a copy");
+                }
+                Side::Backup => met.backup = durable(root, || peer::back_up(engine, db, &self.backups)).0,
             }
         });
         met
@@ -164,6 +175,13 @@ impl Place {
         });
         met
     }
+}
+
+/// What a database has that it had not when it was `before`.
+fn new_tables(db: &Path, before: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(db).expect("the database").map(|entry| entry.expect("a file").path());
+    let tables = files.filter(|path| path.extension().is_some_and(|extension| extension == "sst"));
+    tables.filter(|path| !before.join(path.file_name().expect("a name")).exists()).collect()
 }
 
 /// A round with the database `source`, below `root`.
@@ -193,7 +211,8 @@ pub fn run(root: &Path, source: &Path, settings: &Settings, number: usize) -> Ro
     // Both sides find all of the log shipped, and nothing at work.
     place.ask("flush");
     let before = [&place.archive, &place.backups].map(|dir| cache::bytes(dir));
-    let next = place.next(&archiver, &db, (engine, &mut by_checksum), number);
+    let new = new_tables(&place.db, source);
+    let next = place.next(&archiver, (&db, &new), (engine, &mut by_checksum), number);
     let [archived, backed_up] = [&place.archive, &place.backups].map(|dir| cache::bytes(dir));
     let archiver_peak = measure::peak(archiver.id()).expect("a running archiver") as f64 / f64::from(1 << 20);
     archiver.stop();
