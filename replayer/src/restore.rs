@@ -38,6 +38,7 @@ pub(crate) mod files;
 pub(crate) mod frames;
 pub(crate) mod ingest;
 pub(crate) mod manifest;
+pub(crate) mod note;
 pub(crate) mod options;
 pub(crate) mod paths;
 pub(crate) mod recover;
@@ -190,7 +191,7 @@ pub async fn restore(
 
 /// Whether the log might do: it needs less of the disk, too.
 fn is_of_tables(e: &Error) -> bool {
-    matches!(e.code(), Code::EngineUnusable | Code::DestinationTooSmall)
+    matches!(e.code(), Code::EngineUnusable | Code::DestinationTooSmall | Code::DiskFull)
 }
 
 async fn restore_with(
@@ -311,11 +312,10 @@ impl Work<'_> {
         let captured = ingest::jobs(self.plan, self.layout, self.staging)?;
         jobs.extend(captured.iter().flatten().flatten().cloned());
         let give_up = GiveUp::default();
-        let place = begun::Place { plan: self.plan, layout: self.layout, staging: self.staging, found: self.found };
-        let into = begun::find(&place, &small, &jobs).await?;
-        let records = into.begun.reached().map_or(0, |reached| reached.totals.records);
+        let begun = begun::find(self, &small, &jobs).await?;
+        let records = begun.reached().map_or(0, |reached| reached.totals.records);
         let files = files::lay_down(&source, jobs, self.options.workers, self.found, &give_up, &*self.progress);
-        let replayed = replay::replay(&source, self.plan, into, &give_up, self.progress.clone());
+        let replayed = replay::replay(&source, self.plan, begun, &give_up, self.progress.clone());
         let (file_bytes, replayed) = match futures::join!(files, replayed) {
             (Ok(reused), Ok(replayed)) => (reused, replayed),
             // The one that failed first says why; the other only gave up.

@@ -1,16 +1,13 @@
 //! What of a log is sorted already, for a restore that goes on behind an interruption.
 //!
 //! Owns: the small file in a staging directory that names sorted runs in their order, and how far the log was read behind each.
-//! Written when a run is complete, and before runs that became one are removed. It is believed of no bytes: runs are read
-//! again, and the log goes on behind the last of those that are as they were written, one after the other from the first.
+//! Written when a run is complete, and before runs that became one are removed. Runs are read again, every byte, and the log
+//! goes on behind the last of those that are as they were written, one after the other from the first.
 //! Refuses: what was noted of another plan.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use pitr_archive::{Code, Error, Result};
+use pitr_archive::Result;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,7 +15,7 @@ use super::{
     run::{RunFile, Written},
     tombstones::FamilyTombstone,
 };
-use crate::restore::{resume::Reached, small_files::replace};
+use crate::restore::{note, resume::Reached};
 
 const VERSION: u32 = 1;
 const NAME: &str = "pitr-resume-sorted.json";
@@ -58,7 +55,7 @@ pub(crate) struct Noted {
 /// Where notes go, and of what they are.
 #[derive(Clone, Debug)]
 pub(crate) struct Notes {
-    /// The staging directory of the database.
+    /// The staging directory that has the notes.
     pub staging: PathBuf,
     /// Where the runs lie.
     pub sorted: PathBuf,
@@ -86,27 +83,31 @@ impl Notes {
 
     /// In place of what was noted before.
     pub fn put(&self, runs: Vec<NotedRun>) -> Result<()> {
-        let path = file(&self.staging);
-        let noted = Noted { version: VERSION, of: self.of.clone(), runs };
-        let bytes = serde_json::to_vec(&noted)
-            .map_err(|e| Error::new(Code::Internal, "writing").on(path.display()).because(e))?;
-        replace(&path, &bytes)
+        note::put(&file(&self.staging), &Noted { version: VERSION, of: self.of.clone(), runs })
     }
 
     /// The runs that can be gone on with, the last of them one behind which the log goes on; often none.
-    pub fn find(&self, orders: &[KeyOrder]) -> Result<Vec<FoundRun>> {
-        let Ok(bytes) = fs::read(file(&self.staging)) else { return Ok(Vec::new()) };
-        let noted = serde_json::from_slice(&bytes).ok();
+    pub fn find(&self, orders: &[KeyOrder]) -> Vec<FoundRun> {
+        let noted = note::read(&file(&self.staging));
         let noted = noted.filter(|noted: &Noted| noted.version == VERSION && noted.of == self.of);
         let mut found = Vec::new();
         for noted in noted.into_iter().flat_map(|noted| noted.runs) {
-            let Some((file, tombstones)) = RunFile::open(&self.run(noted.number), noted.written, orders)? else {
-                break;
-            };
-            found.push(FoundRun { noted, file, tombstones });
+            let path = self.run(noted.number);
+            match RunFile::open(&path, noted.written, orders) {
+                Ok(Some((file, tombstones))) => found.push(FoundRun { noted, file, tombstones }),
+                Ok(None) => {
+                    tracing::warn!(run = %path.display(), "it is not as it was written: the log is read from there");
+                    break;
+                }
+                // To end with it would end every further attempt.
+                Err(e) => {
+                    tracing::warn!("the log is read from there: {e}");
+                    break;
+                }
+            }
         }
         let whole = found.iter().rposition(|run| run.noted.reached.is_some()).map_or(0, |last| last + 1);
         found.truncate(whole);
-        Ok(found)
+        found
     }
 }

@@ -132,7 +132,7 @@ impl RunFile {
             Err(e) => return Err(io(READING, path, e)),
         };
         let size = file.metadata().map_err(|e| io(READING, path, e))?.len();
-        // Before anything is allocated by what the note says.
+        // What the note says allocates no more than the file is.
         if written.blocks.checked_add(written.index) != Some(size) {
             return Ok(None);
         }

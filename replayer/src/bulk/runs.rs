@@ -42,19 +42,11 @@ struct Sorting {
     thread: JoinHandle<Result<Run>>,
 }
 
-/// Where what is sorted goes.
+/// Where what is sorted waits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Waits {
     Memory,
     Disk,
-}
-
-/// Where the log was when a chunk ended.
-pub(super) struct Behind {
-    /// Operations before it.
-    pub age: u64,
-    /// `None` in the midst of a record.
-    pub reached: Option<Reached>,
 }
 
 pub(super) struct Runs {
@@ -67,10 +59,10 @@ pub(super) struct Runs {
     divided: usize,
     sorting: VecDeque<Sorting>,
     kept: Vec<Kept>,
-    place: Place,
+    waits: Waits,
     /// Bytes that stay in memory.
     in_memory: usize,
-    /// Something was.
+    /// There is a file of notes of these runs, or older ones.
     noted: bool,
     /// The number of the next file.
     next: u64,
@@ -86,7 +78,7 @@ impl Runs {
             divided: 0,
             sorting: VecDeque::new(),
             kept: Vec::new(),
-            place: Place::Memory,
+            waits: Waits::Memory,
             in_memory: 0,
             noted: false,
             next: 0,
@@ -95,8 +87,8 @@ impl Runs {
 
     /// Begins with the runs that an interrupted restore left; answers where the log goes on behind them, and how many
     /// operations are before that.
-    pub fn go_on(&mut self) -> Result<Option<(Reached, u64)>> {
-        let found = self.notes.find(&self.orders)?;
+    pub fn go_on(&mut self) -> Option<(Reached, u64)> {
+        let found = self.notes.find(&self.orders);
         let behind = found.last().and_then(|last| Some((last.noted.reached.clone()?, last.noted.age)));
         for FoundRun { noted, file, tombstones } in found {
             let first = self.tombstones.len();
@@ -105,10 +97,10 @@ impl Runs {
             let end = End { number, made, tombstones: first..self.tombstones.len(), age, reached };
             self.kept.push(Kept { run: Run::File(file), end });
             self.next = self.next.max(number.saturating_add(1));
-            (self.place, self.noted) = (Place::Disk, true);
+            (self.waits, self.noted) = (Waits::Disk, true);
         }
         self.divided = self.tombstones.len();
-        Ok(behind)
+        behind
     }
 
     /// The files that it goes on with.
@@ -116,18 +108,19 @@ impl Runs {
         self.kept.iter().map(|kept| self.notes.run(kept.end.number)).collect()
     }
 
-    /// The next chunk of the log: it is sorted beside what follows.
-    pub fn sort(&mut self, chunk: Chunk, behind: Behind) -> Result<()> {
+    /// The next chunk of the log: it is sorted beside what follows. `age`: operations of the log before its end; `reached`: where
+    /// the log goes on, `None` in the midst of a record.
+    pub fn sort(&mut self, chunk: Chunk, age: u64, reached: Option<Reached>) -> Result<()> {
         if chunk.is_empty() {
             return Ok(());
         }
-        if self.place == Place::Memory {
+        if self.waits == Waits::Memory {
             self.in_memory += chunk.bytes();
             if self.in_memory > self.limits.kept {
                 self.leave_memory();
             }
         }
-        self.begin(chunk, behind);
+        self.begin(chunk, age, reached);
         while self.sorting.len() > self.limits.sorting {
             self.join()?;
         }
@@ -135,18 +128,18 @@ impl Runs {
     }
 
     /// The end of the next run.
-    fn end(&mut self, Behind { age, reached }: Behind) -> End {
+    fn end(&mut self, age: u64, reached: Option<Reached>) -> End {
         let tombstones = self.divided..self.tombstones.len();
         let number = self.next;
         (self.divided, self.next) = (tombstones.end, number + 1);
         End { number, made: Made::Sorted, tombstones, age, reached }
     }
 
-    fn begin(&mut self, chunk: Chunk, behind: Behind) {
-        let end = self.end(behind);
-        let thread = match self.place {
-            Place::Memory => std::thread::spawn(move || Ok(Run::Memory(chunk.sort()))),
-            Place::Disk => {
+    fn begin(&mut self, chunk: Chunk, age: u64, reached: Option<Reached>) {
+        let end = self.end(age, reached);
+        let thread = match self.waits {
+            Waits::Memory => std::thread::spawn(move || Ok(Run::Memory(chunk.sort()))),
+            Waits::Disk => {
                 let put = self.to_disk(&end);
                 std::thread::spawn(move || put(Run::Memory(chunk.sort())))
             }
@@ -170,7 +163,7 @@ impl Runs {
 
     /// The log is too long for memory: what is there goes to disk, in front of what follows.
     fn leave_memory(&mut self) {
-        (self.place, self.in_memory) = (Place::Disk, 0);
+        (self.waits, self.in_memory) = (Waits::Disk, 0);
         let sorting = std::mem::take(&mut self.sorting);
         for Kept { run, end } in std::mem::take(&mut self.kept) {
             let put = self.to_disk(&end);
@@ -189,7 +182,9 @@ impl Runs {
         self.note()?;
         let merged = self.kept.iter().take_while(|kept| kept.end.made == Made::Merged).count();
         if self.kept.len() - merged >= self.limits.merged {
-            self.merge(merged..self.kept.len())?;
+            // What ends in the midst of a record would take what is noted with it.
+            let last = self.kept.iter().rposition(|kept| kept.end.reached.is_some()).map(|last| last + 1);
+            self.merge(merged..last.filter(|last| *last > merged + 1).unwrap_or(self.kept.len()))?;
         }
         Ok(())
     }
@@ -259,11 +254,11 @@ impl Runs {
     }
 
     /// All are sorted. The last chunk stays in memory: nobody would go on behind it.
-    pub fn finish(&mut self, last: Chunk, behind: Behind) -> Result<()> {
+    pub fn finish(&mut self, last: Chunk, age: u64) -> Result<()> {
         while !self.sorting.is_empty() {
             self.join()?;
         }
-        let end = self.end(behind);
+        let end = self.end(age, None);
         self.kept.push(Kept { run: Run::Memory(last.sort()), end });
         Ok(())
     }

@@ -23,7 +23,7 @@ use super::{
     merge::{Part, Run},
     noted::Notes,
     order::KeyOrder,
-    runs::{Behind, Runs},
+    runs::Runs,
     tables::{self, Below, Family, TableFile},
     tombstones::{Tombstone, Tombstones},
 };
@@ -77,6 +77,8 @@ pub(crate) struct Sink {
     /// Index of a column family, and the log from which on it needs records.
     known: BTreeMap<ColumnFamilyId, (u16, FileNumber)>,
     chunk: Chunk,
+    /// The last run ended in the midst of a record.
+    divided: bool,
     /// Operations so far.
     age: u64,
     /// Of deleted ranges, in bytes.
@@ -100,6 +102,7 @@ impl Sink {
             chunk: Chunk::new(orders.clone(), 0),
             families,
             known,
+            divided: false,
             age: 0,
             tombstone_bytes: 0,
             runs: Runs::new(limits, orders, notes),
@@ -108,12 +111,12 @@ impl Sink {
 
     /// Begins behind what an interrupted restore has sorted, before the first record; answers where the log goes on, if that is
     /// not at its beginning.
-    pub fn go_on(&mut self) -> Result<Option<Reached>> {
-        let Some((reached, age)) = self.runs.go_on()? else { return Ok(None) };
+    pub fn go_on(&mut self) -> Option<Reached> {
+        let (reached, age) = self.runs.go_on()?;
         self.age = age;
         self.chunk = Chunk::new(orders(&self.families), age);
         self.tombstone_bytes = self.runs.tombstones.iter().map(|(_, tombstone)| tombstone.bytes()).sum();
-        Ok(Some(reached))
+        Some(reached)
     }
 
     /// The files that it goes on with.
@@ -121,9 +124,11 @@ impl Sink {
         self.runs.files()
     }
 
-    /// Whether a run should end before the next record. One that is much longer than others is divided wherever that is.
+    /// Whether a run should end before the next record. Where a record was too long for the one in which it began, the next
+    /// one ends with it: only between records can the log be gone on with.
     pub fn is_full(&self) -> bool {
-        self.chunk.bytes() >= self.limits.chunk - self.limits.chunk / 8
+        let full = self.chunk.bytes() >= self.limits.chunk - self.limits.chunk / 8;
+        full || self.divided && !self.chunk.is_empty()
     }
 
     /// Ends a run between two records; `reached` tells where the log goes on.
@@ -220,15 +225,16 @@ impl Sink {
 
     /// The chunk is full.
     fn sort(&mut self, reached: Option<Reached>) -> Result<()> {
+        self.divided = reached.is_none();
         let chunk = self.chunk();
-        self.runs.sort(chunk, Behind { age: self.age, reached })
+        self.runs.sort(chunk, self.age, reached)
     }
 
     /// Writes the table files, with numbers from `first` on; answers them by column family and key, and the first number
     /// that is free. Uses so many threads.
     pub fn finish(mut self, first: FileNumber, threads: usize) -> Result<(Vec<Family>, Vec<TableFile>, FileNumber)> {
         let last = self.chunk();
-        self.runs.finish(last, Behind { age: self.age, reached: None })?;
+        self.runs.finish(last, self.age)?;
         let threads = self.runs.threads(threads.max(1))?;
         let (runs, deleted) = self.runs.take();
         let mut tombstones: Vec<Vec<Tombstone>> = self.families.iter().map(|_| Vec::new()).collect();

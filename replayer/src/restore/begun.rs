@@ -1,88 +1,104 @@
 //! What a replay begins with: nothing, or what an interrupted restore left of it.
 //!
-//! Owns: which files in the staging directories are gone on with; all others are removed.
-//! Refuses: nothing. What is not as it was written is made anew.
+//! Owns: which files in the staging directories are gone on with; all others are removed. What is not as it was written, or not
+//! of the log that is planned now, is made anew.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pitr_archive::Result;
 
 use super::{
+    Work,
     files::{Job, blocking},
-    paths::Layout,
-    replay::Into,
     resume::{Checkpoint, Found, Reached},
     small_files::SmallFiles,
-    staging::Staging,
     tabled::Tabled,
 };
 use crate::plan::{RestorePlan, engine::Engine};
 
-/// A restore, and where it is built.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub plan: &'a RestorePlan,
-    pub layout: &'a Layout,
-    pub staging: &'a Staging,
-    pub found: Found,
-}
-
 /// What a replay begins with.
 pub(crate) enum Begun {
     /// WALs, behind those that are complete.
-    Wals(Option<Checkpoint>),
+    Wals {
+        /// Where they lie.
+        directory: PathBuf,
+        /// Where it is noted how far they have come.
+        notes: PathBuf,
+        checkpoint: Option<Checkpoint>,
+    },
     /// Tables, which are written instead, and where the log goes on behind what is sorted.
     Tables(Box<Tabled>, Option<Reached>),
 }
 
 impl Begun {
     /// How far the log was read before.
-    pub const fn reached(&self) -> Option<&Reached> {
+    pub fn reached(&self) -> Option<&Reached> {
         match self {
-            Self::Wals(Some(checkpoint)) => Some(&checkpoint.reached),
-            Self::Wals(None) => None,
+            Self::Wals { checkpoint, .. } => checkpoint.as_ref().map(|checkpoint| &checkpoint.reached),
             Self::Tables(_, reached) => reached.as_ref(),
         }
     }
 
-    fn files(&self, wals: &Path) -> Vec<PathBuf> {
+    fn files(&self) -> Vec<PathBuf> {
         match self {
-            Self::Wals(checkpoint) => checkpoint.iter().flat_map(|checkpoint| checkpoint.files(wals)).collect(),
+            Self::Wals { directory, checkpoint, .. } => {
+                checkpoint.iter().flat_map(|checkpoint| checkpoint.files(directory)).collect()
+            }
             Self::Tables(tables, _) => tables.files(),
         }
     }
 }
 
-/// What is there of the records, beside the files of `jobs`.
-pub(crate) async fn find(place: &Place<'_>, small: &SmallFiles, jobs: &[Job]) -> Result<Into> {
-    let Place { plan, layout, staging, found } = *place;
-    let (notes, wals) = (staging.path(&layout.db)?, staging.path(&layout.wal)?);
-    let begun = match plan.engine.name {
-        Engine::Bulk => tables(Tabled::new(plan, small, layout, staging)?, found).await?,
-        Engine::Native | Engine::Flush if found == Found::Files && plan.ingestions.is_empty() => {
-            let (notes, wals) = (notes.clone(), wals.clone());
-            Begun::Wals(blocking(move || Checkpoint::read(&notes, &wals)).await?)
-        }
-        Engine::Native | Engine::Flush => Begun::Wals(None),
-    };
-    if found == Found::Files {
-        let keep = jobs.iter().map(|job| job.to.clone()).chain(begun.files(&wals)).collect();
-        staging.keep_only(&keep, &layout.directories())?;
-        tracing::info!(staging = %notes.display(), "going on with a restore that was interrupted");
-    }
-    if let Begun::Tables(tables, _) = &begun {
-        tables.begin()?;
-    }
-    Ok(Into { wals, notes, begun })
+/// With which segment of the plan the log goes on.
+pub(crate) fn segment(plan: &RestorePlan, reached: &Reached) -> Option<usize> {
+    let at = reached.boundary;
+    plan.segments.iter().position(|s| s.timeline == reached.timeline && s.first <= at && at < s.end)
 }
 
-async fn tables(mut tables: Tabled, found: Found) -> Result<Begun> {
-    if found == Found::Nothing {
-        return Ok(Begun::Tables(Box::new(tables), None));
+/// What is there of the records, beside the files of `jobs`.
+pub(super) async fn find(work: &Work<'_>, small: &SmallFiles, jobs: &[Job]) -> Result<Begun> {
+    let staging = work.staging;
+    let begun = match work.plan.engine.name {
+        Engine::Bulk => tables(work, small).await?,
+        Engine::Native | Engine::Flush => wals(work).await?,
+    };
+    if work.found == Found::Files {
+        let keep = jobs.iter().map(|job| job.to.clone()).chain(begun.files()).collect();
+        staging.keep_only(&keep, &work.layout.directories())?;
+        let records = begun.reached().map_or(0, |reached| reached.totals.records);
+        tracing::info!(staging = %staging.notes()?.display(), records, "going on with a restore that was interrupted");
     }
-    blocking(move || {
-        let reached = tables.go_on()?;
-        Ok(Begun::Tables(Box::new(tables), reached))
+    if let Begun::Tables(tables, _) = &begun {
+        tables.make_directory()?;
+    }
+    Ok(begun)
+}
+
+async fn wals(work: &Work<'_>) -> Result<Begun> {
+    let (directory, notes) = (work.staging.path(&work.layout.wal)?, work.staging.notes()?.to_owned());
+    let checkpoint = if work.found == Found::Files && work.plan.ingestions.is_empty() {
+        let (directory, notes) = (directory.clone(), notes.clone());
+        let read = blocking(move || Ok(Checkpoint::read(&notes, &directory))).await?;
+        read.filter(|checkpoint| segment(work.plan, &checkpoint.reached).is_some())
+    } else {
+        None
+    };
+    Ok(Begun::Wals { directory, notes, checkpoint })
+}
+
+async fn tables(work: &Work<'_>, small: &SmallFiles) -> Result<Begun> {
+    let new = || Tabled::new(work.plan, small, work.layout, work.staging).map(Box::new);
+    let mut tables = new()?;
+    if work.found == Found::Nothing {
+        return Ok(Begun::Tables(tables, None));
+    }
+    let (tables, reached) = blocking(move || {
+        let reached = tables.go_on();
+        Ok((tables, reached))
     })
-    .await
+    .await?;
+    match reached {
+        Some(reached) if segment(work.plan, &reached).is_none() => Ok(Begun::Tables(new()?, None)),
+        reached => Ok(Begun::Tables(tables, reached)),
+    }
 }

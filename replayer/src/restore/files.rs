@@ -178,7 +178,7 @@ async fn lay(source: &dyn FileSource, job: Job, give_up: &GiveUp) -> Result<(Out
 
 /// A file that an interrupted restore has laid down, if every byte of it is right. Another one is removed.
 fn already_there(job: &Job) -> Result<Option<(Outgoing, PathBuf)>> {
-    if resume::is(&job.to, job.file.size, job.file.hash)? {
+    if resume::is(&job.to, job.file.size, job.file.hash) {
         let file = File::open(&job.to).map_err(|e| io("opening", &job.to, e))?;
         return Ok(Some((Outgoing::new(file, After::Kept), job.to.clone())));
     }

@@ -4,11 +4,7 @@
 //! next; the base's places and the target have the hashes that they were given when they were made), and choosing the
 //! records. Memory: a few segments, and what is open of their frames ([`super::frames`]).
 
-use std::{
-    borrow::Cow,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{borrow::Cow, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,7 +25,7 @@ use pitr_archive::{
 use tokio::sync::mpsc;
 
 use super::{
-    begun::Begun,
+    begun::{self, Begun},
     files::{GiveUp, blocking},
     frames::{self, Fetched, Frames},
     resume::{Checkpoint, Reached},
@@ -62,16 +58,6 @@ pub(crate) trait SegmentSource: Send + Sync {
     ) -> Result<Option<(SegmentIndex, Vec<(usize, Bytes)>)>>;
 }
 
-/// Where a replay writes.
-pub(crate) struct Into {
-    /// The WALs.
-    pub wals: PathBuf,
-    /// Notes of how far it has come.
-    pub notes: PathBuf,
-    /// What it goes on with.
-    pub begun: Begun,
-}
-
 /// What was made of the records.
 pub(crate) enum Replayed {
     /// What each stage of WALs holds.
@@ -81,20 +67,21 @@ pub(crate) enum Replayed {
 }
 
 enum Destination {
-    Wals(Box<StagedWals>),
+    /// With where notes of them go.
+    Wals(Box<StagedWals>, PathBuf),
     Tables(Box<Tabled>),
 }
 
 impl Destination {
-    fn new(begun: Begun, wals: &Path, plan: &RestorePlan) -> Self {
+    fn new(begun: Begun, plan: &RestorePlan) -> Self {
         match begun {
             Begun::Tables(tables, _) => Self::Tables(tables),
-            Begun::Wals(checkpoint) => {
-                let mut staged = StagedWals::new(wals, &plan.wals, plan.write_policy, &plan.ingestions);
+            Begun::Wals { directory, notes, checkpoint } => {
+                let mut staged = StagedWals::new(&directory, &plan.wals, plan.write_policy, &plan.ingestions);
                 if let (Some(checkpoint), Some(wals)) = (checkpoint, staged.single()) {
                     wals.go_on(&checkpoint);
                 }
-                Self::Wals(Box::new(staged))
+                Self::Wals(Box::new(staged), notes)
             }
         }
     }
@@ -102,7 +89,7 @@ impl Destination {
     /// Whether it may be noted before the next record how far it has come.
     fn is_notable_before(&mut self, record: &Record) -> bool {
         match self {
-            Self::Wals(wals) => wals.single().is_some_and(|wals| wals.ends_before(record)),
+            Self::Wals(wals, _) => wals.single().is_some_and(|wals| wals.ends_before(record)),
             Self::Tables(tables) => tables.is_full(),
         }
     }
@@ -110,29 +97,29 @@ impl Destination {
     /// What is known behind the records until now.
     fn state(&mut self) -> Option<(Transactions, WalTotals)> {
         match self {
-            Self::Wals(wals) => wals.single().map(|wals| wals.state()),
+            Self::Wals(wals, _) => wals.single().map(|wals| wals.state()),
             Self::Tables(tables) => Some(tables.state()),
         }
     }
 
     /// Notes how far it has come, when that is on disk.
-    fn note(&mut self, reached: Reached, notes: &Path) -> Result<()> {
+    fn note(&mut self, reached: Reached) -> Result<()> {
         match self {
-            Self::Wals(wals) => wals.single().map_or(Ok(()), |wals| wals.note(Checkpoint::new(reached), notes)),
+            Self::Wals(wals, notes) => wals.single().map_or(Ok(()), |wals| wals.note(Checkpoint::new(reached), notes)),
             Self::Tables(tables) => tables.end_run(reached),
         }
     }
 
     fn record(&mut self, at: Boundary, record: &Record) -> Result<()> {
         match self {
-            Self::Wals(wals) => wals.record(at, record),
+            Self::Wals(wals, _) => wals.record(at, record),
             Self::Tables(tables) => tables.record(at.next_record(), record),
         }
     }
 
     fn finish(self, first_wal: FileNumber) -> Result<Replayed> {
         match self {
-            Self::Wals(wals) => wals.finish(first_wal).map(Replayed::Wals),
+            Self::Wals(wals, _) => wals.finish(first_wal).map(Replayed::Wals),
             Self::Tables(tables) => tables.finish().map(Replayed::Tables),
         }
     }
@@ -142,7 +129,7 @@ impl Destination {
 pub(crate) async fn replay(
     source: &dyn SegmentSource,
     plan: &RestorePlan,
-    into: Into,
+    begun: Begun,
     give_up: &GiveUp,
     progress: Arc<dyn Progress>,
 ) -> Result<Replayed> {
@@ -157,18 +144,17 @@ pub(crate) async fn replay(
     let forks = forks.filter_map(|pair| pair.first()).map(|last| last.end);
     let places: Vec<_> = proof.places().into_iter().chain(forks).collect();
     let wanted = plan.part.as_ref().map(|part| Wanted::new(part, places, range));
-    let reached = into.begun.reached().cloned();
+    let reached = begun.reached().cloned();
     let mut worker = Worker {
-        files: Destination::new(into.begun, &into.wals, plan),
+        files: Destination::new(begun, plan),
         proof,
         wanted: wanted.clone(),
         range,
         withdrawn: plan.withdrawn.clone(),
-        notes: into.notes,
         goes_on_at: None,
         progress: progress.clone(),
     };
-    let from = reached.map_or(Ok(0), |reached| worker.go_on(plan, &reached))?;
+    let from = reached.map_or(0, |reached| worker.go_on(plan, &reached));
     let first_wal = plan.base.first_wal;
     let writing = blocking(move || worker.run(frames)?.finish(first_wal));
     let reading = async move {
@@ -215,7 +201,6 @@ struct Worker {
     wanted: Option<Wanted>,
     range: (Boundary, Boundary),
     withdrawn: Vec<(Boundary, Boundary)>,
-    notes: PathBuf,
     /// The hash that the stream must have where this goes on.
     goes_on_at: Option<(Boundary, RunningHash)>,
     progress: Arc<dyn Progress>,
@@ -223,15 +208,12 @@ struct Worker {
 
 impl Worker {
     /// Begins behind what is complete; answers with which segment.
-    fn go_on(&mut self, plan: &RestorePlan, reached: &Reached) -> Result<usize> {
-        let at = reached.boundary;
-        let of = |s: &PlannedSegment| s.timeline == reached.timeline && s.first <= at && at < s.end;
-        let from = plan.segments.iter().position(of).ok_or_else(|| elsewhere(at))?;
+    fn go_on(&mut self, plan: &RestorePlan, reached: &Reached) -> usize {
         self.proof.go_on(&reached.seen);
-        self.progress.advance(Phase::Records, at.get().saturating_sub(self.range.0.get()));
-        self.range.0 = at;
-        self.goes_on_at = Some((at, reached.hash));
-        Ok(from)
+        self.progress.advance(Phase::Records, reached.boundary.get().saturating_sub(self.range.0.get()));
+        self.range.0 = reached.boundary;
+        self.goes_on_at = Some((reached.boundary, reached.hash));
+        begun::segment(plan, reached).unwrap_or_default()
     }
 
     /// Notes that a WAL is complete, or a run of tables full, before the next record.
@@ -243,7 +225,7 @@ impl Worker {
             return Ok(());
         };
         let reached = Reached { timeline, boundary: at, hash, transactions, totals, seen: self.proof.seen() };
-        self.files.note(reached, &self.notes)
+        self.files.note(reached)
     }
 
     fn run(mut self, mut frames: Frames) -> Result<Destination> {
@@ -259,6 +241,9 @@ impl Worker {
                 }
                 Fetched::Frames(index, wanted) => self.frames(&planned, index, wanted.len(), &mut frames)?,
             }
+        }
+        if let Some((at, _)) = self.goes_on_at {
+            return Err(elsewhere(at));
         }
         self.proof.complete()?;
         Ok(self.files)

@@ -13,14 +13,14 @@ use std::{
 };
 
 use pitr_archive::{
-    Code, Error, Result,
+    Result,
     error::io,
     ids::{ArchiveId, BaseId, Boundary, ContentHash, FileNumber, RunningHash, TimelineId},
     rocks::{file_name, transactions::Transactions},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{small_files::replace, staging::sync_directory, wal::WalTotals};
+use super::{note, staging::sync_directory, wal::WalTotals};
 use crate::{bulk::noted, path_text, plan::RestorePlan};
 
 const VERSION: u32 = 3;
@@ -92,12 +92,11 @@ impl Key {
 
     /// Whether a staging directory is of this restore. One that cannot be read is of none.
     pub fn is_of(&self, staging: &Path) -> bool {
-        fs::read(staging.join(KEY))
-            .is_ok_and(|bytes| serde_json::from_slice::<Self>(&bytes).is_ok_and(|key| key == *self))
+        note::read(&staging.join(KEY)).is_some_and(|key: Self| key == *self)
     }
 
     pub fn put(&self, staging: &Path) -> Result<()> {
-        write(&staging.join(KEY), self)
+        note::put(&staging.join(KEY), self)
     }
 }
 
@@ -158,20 +157,14 @@ impl Checkpoint {
 
     /// Makes it durable in place of the one before.
     pub fn put(&self, staging: &Path) -> Result<()> {
-        write(&staging.join(CHECKPOINT), self)
+        note::put(&staging.join(CHECKPOINT), self)
     }
 
     /// The one of a staging directory whose WALs are in `wals`, if all of them are there as they were written.
-    pub fn read(staging: &Path, wals: &Path) -> Result<Option<Self>> {
-        let Ok(bytes) = fs::read(staging.join(CHECKPOINT)) else { return Ok(None) };
-        let read: Option<Self> = serde_json::from_slice(&bytes).ok().filter(|read: &Self| read.version == VERSION);
-        let Some(read) = read else { return Ok(None) };
-        for wal in &read.wals {
-            if !is_wal(&wals.join(file_name::wal(wal.number)), wal)? {
-                return Ok(None);
-            }
-        }
-        Ok(Some(read))
+    pub fn read(staging: &Path, wals: &Path) -> Option<Self> {
+        let read: Self = note::read(&staging.join(CHECKPOINT))?;
+        let is_there = |wal: &WrittenWal| is_wal(&wals.join(file_name::wal(wal.number)), wal);
+        (read.version == VERSION && read.wals.iter().all(is_there)).then_some(read)
     }
 
     /// What of a staging directory it stands for.
@@ -186,22 +179,30 @@ pub(crate) fn own_files(staging: &Path) -> [PathBuf; 3] {
 }
 
 /// Whether a file is there with this size and hash.
-pub(crate) fn is(path: &Path, size: u64, hash: ContentHash) -> Result<bool> {
+pub(crate) fn is(path: &Path, size: u64, hash: ContentHash) -> bool {
     let mut hasher = blake3::Hasher::new();
-    let whole = read_whole(path, size, |bytes| {
+    let whole = is_whole(path, size, |bytes| {
         hasher.update(bytes);
-    })?;
-    Ok(whole && ContentHash(*hasher.finalize().as_bytes()) == hash)
+    });
+    whole && ContentHash(*hasher.finalize().as_bytes()) == hash
 }
 
 /// Whether a WAL is there as it was written.
-fn is_wal(path: &Path, wal: &WrittenWal) -> Result<bool> {
+fn is_wal(path: &Path, wal: &WrittenWal) -> bool {
     let mut crc = 0;
-    let whole = read_whole(path, wal.size, |bytes| crc = crc32c::crc32c_append(crc, bytes))?;
-    Ok(whole && crc == wal.crc32c)
+    let whole = is_whole(path, wal.size, |bytes| crc = crc32c::crc32c_append(crc, bytes));
+    whole && crc == wal.crc32c
 }
 
-/// Shows every byte of a file, if it is there with this size.
+/// Shows every byte of a file; answers whether it is there with this size. One that cannot be read is as good as none: to end
+/// with it would end every further attempt.
+fn is_whole(path: &Path, size: u64, shown: impl FnMut(&[u8])) -> bool {
+    read_whole(path, size, shown).unwrap_or_else(|e| {
+        tracing::warn!("it is made anew: {e}");
+        false
+    })
+}
+
 fn read_whole(path: &Path, size: u64, mut shown: impl FnMut(&[u8])) -> Result<bool> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -220,10 +221,4 @@ fn read_whole(path: &Path, size: u64, mut shown: impl FnMut(&[u8])) -> Result<bo
             Err(e) => return Err(io("reading", path, e)),
         }
     }
-}
-
-fn write(path: &Path, content: &impl Serialize) -> Result<()> {
-    let bytes =
-        serde_json::to_vec(content).map_err(|e| Error::new(Code::Internal, "writing").on(path.display()).because(e))?;
-    replace(path, &bytes)
 }

@@ -203,6 +203,12 @@ impl Staging {
             .ok_or_else(|| Error::new(Code::Internal, "staging").on(place.display()))
     }
 
+    /// The staging directory that has the notes of how far the restore has come.
+    pub fn notes(&self) -> Result<&Path> {
+        let first = self.pairs.first().ok_or_else(|| Error::new(Code::Internal, "staging nothing"))?;
+        Ok(&first.staging)
+    }
+
     /// What is staged, and its place: the database's own first.
     pub fn pairs(&self) -> impl Iterator<Item = (&Path, &Path)> {
         self.pairs.iter().map(|pair| (pair.staging.as_path(), pair.place.as_path()))

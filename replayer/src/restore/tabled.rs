@@ -78,8 +78,8 @@ impl Tabled {
             let log = model.column_family(spec.id).map(|family| family.log_number).unwrap_or_default();
             families.push((family, log));
         }
-        let staged = staging.path(&layout.db)?;
-        let notes = Notes { sorted: staged.join(SORTED), of: sorted_of(plan, &families), staging: staged };
+        let sorted = staging.path(&layout.db)?.join(SORTED);
+        let notes = Notes { sorted, of: sorted_of(plan, &families), staging: staging.notes()?.to_owned() };
         let logs = plan.wals.iter().map(|wal| wal.number).max().unwrap_or_default();
         let tables = model.live_files().map(|(_, number, _)| number).max().unwrap_or_default();
         let needed = model.column_families().values().map(|family| family.log_number).max().unwrap_or_default();
@@ -98,13 +98,11 @@ impl Tabled {
     }
 
     /// Begins behind what an interrupted restore has sorted; answers where the log goes on, if that is not at its beginning.
-    pub fn go_on(&mut self) -> Result<Option<Reached>> {
+    pub fn go_on(&mut self) -> Option<Reached> {
         let reached = self.sink.go_on()?;
-        if let Some(reached) = &reached {
-            self.sequences.go_on(reached);
-            self.records = reached.totals.records;
-        }
-        Ok(reached)
+        self.sequences.go_on(&reached);
+        self.records = reached.totals.records;
+        Some(reached)
     }
 
     /// The files that it goes on with.
@@ -112,8 +110,8 @@ impl Tabled {
         self.sink.files()
     }
 
-    /// Makes room for what is sorted.
-    pub fn begin(&self) -> Result<()> {
+    /// Makes the directory for what is sorted.
+    pub fn make_directory(&self) -> Result<()> {
         std::fs::create_dir_all(&self.sorted).map_err(|e| io("creating", &self.sorted, e))
     }
 
@@ -157,7 +155,7 @@ impl Tabled {
 }
 
 impl Written {
-    /// Removes what was sorted: from here on nobody goes on with it.
+    /// Removes what was sorted. Only when the notes of it are gone: they would tell of what is not there.
     pub fn remove_sorted(&self) -> Result<()> {
         std::fs::remove_dir_all(&self.sorted).map_err(|e| io("removing", &self.sorted, e))
     }

@@ -246,15 +246,15 @@ mod tests {
         assert_eq!(fs::read(wals.join("000004.log")).unwrap(), b"onetwo");
         assert_eq!(fs::read(wals.join("000009.log")).unwrap(), [1; 100]);
         // Which is only read where every log is as it says.
-        let read = Checkpoint::read(&notes, &wals).unwrap().unwrap();
+        let read = Checkpoint::read(&notes, &wals).unwrap();
         assert_eq!(read.files(&wals), [wals.join("000004.log"), wals.join("000007.log")]);
         let mut disk = WalDisk::begin(&wals, read.wals, 10);
         write_some(&mut disk, 11, &[b"more"]);
         disk.note(checkpoint(), &notes).unwrap();
         disk.finish().unwrap();
-        assert_eq!(Checkpoint::read(&notes, &wals).unwrap().unwrap().wals.len(), 3);
+        assert_eq!(Checkpoint::read(&notes, &wals).unwrap().wals.len(), 3);
         fs::write(wals.join("000011.log"), "mork").unwrap();
-        assert_eq!(Checkpoint::read(&notes, &wals).unwrap(), None);
+        assert_eq!(Checkpoint::read(&notes, &wals), None);
     }
 
     #[test]
