@@ -289,6 +289,43 @@ fn a_rollback_that_would_bring_shards_to_different_moments_is_refused_and_names_
 }
 
 /// No shard has a part of the tag, and nobody restores to it.
+/// A shard whose log becomes tables, as far as its segments tell, and shows only when it is read that it cannot: too many deleted
+/// ranges for memory. Nobody asked for tables.
+#[test]
+fn where_no_tables_can_be_made_of_one_shard_its_log_is_replayed() {
+    let shop = Shop::new(20);
+    let service = shop.run();
+    let dbs = shop.open();
+    let key = |number: usize, end: u8| [format!("zz{number:03}").into_bytes(), vec![end; 400_000]].concat();
+    for number in 0..100 {
+        let mut batch = rocksdb::WriteBatch::default();
+        batch.delete_range(key(number, b'a'), key(number, b'b'));
+        dbs[1].write(batch).expect("a write");
+    }
+    dbs.iter().for_each(|db| put(db, 20));
+    drop(dbs);
+    shop.tag("ranges");
+    service.stop();
+    let into = shop.path("into");
+    let plan = json(&mut shop.group(&["plan", "--to-tag", "ranges"]));
+    let engines: Vec<_> = (0..3).map(|shard| plan["members"][shard]["plan"]["engine"]["name"].clone()).collect();
+    assert_eq!(engines, ["native", "bulk", "native"], "{}", plan["members"][1]);
+    json(&mut shop.group(&["restore", "--to-tag", "ranges", "--into", text(&into)]));
+    assert_eq!(shop.held(&into), [21; 3]);
+    // The same of one alone.
+    let alone = shop.path("alone");
+    let archive = url(&shop.archive("shop-1"));
+    let restore = |engine: &str| {
+        let args = ["restore", "--json", "--to-tag", "ranges", "--into", text(&alone), "--archive", &archive];
+        let mut command = pitr(args);
+        command.args(["--engine", engine]);
+        command
+    };
+    assert_eq!(refused(&mut restore("bulk"))["code"], "engine.unusable");
+    json(&mut restore("auto"));
+    assert_eq!(held(&alone), 21);
+}
+
 fn assert_no_tag(shop: &Shop, name: &str, context: &str) {
     for shard in SHARDS {
         assert!(!shop.tags(shard).contains(&name.to_owned()), "{context}: {shard} has a part of {name}");

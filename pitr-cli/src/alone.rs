@@ -1,8 +1,9 @@
-//! One archiver of a database into an archive on this machine.
+//! One archiver into an archive on this machine.
 //!
-//! Owns: knowing so before the archive is claimed. In the archive itself two archivers meet at a segment that both want, and one
-//! of them ends there: that is what is relied on between machines, but which of them it is, is left to chance, and a command
-//! with another state directory could end a service. The kernel knows better ([`machine_lock`]).
+//! Owns: knowing so before the archive is claimed. In the archive itself two archivers meet at a segment that both want, or, where
+//! one of them archives a copy, find the other's claim within some minutes, and one of them ends: that is what is relied on
+//! between machines, but which of them it is, is left to chance. A command with another state directory, or with a restored
+//! copy, could end a service, and the newest history would be the copy's. The kernel knows better ([`machine_lock`]).
 //! Refuses: to take over. Who is told to (`--take-over`) goes without until the other one has ended.
 
 use std::{path::Path, time::Duration};
@@ -19,7 +20,7 @@ use pitr_archiver::{Archiver, Standby, config::Rival};
 /// Between two attempts of who has taken over.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// No other archiver of this machine archives this database into this archive as long as this lives.
+/// No other archiver of this machine archives into this archive as long as this lives.
 #[derive(Debug)]
 pub struct Alone {
     held: Held,
@@ -49,13 +50,13 @@ impl Alone {
         }
     }
 
-    /// Claims the machine for a database and an archive.
+    /// Claims the machine for an archive.
     ///
     /// # Errors
     /// `writer.fenced` with the process that has it.
     pub fn claim(db: &Path, archive: ArchiveId, rival: Rival) -> Result<Self> {
         let failed = |e| io("claiming this machine for", db, e);
-        let name = name(db, archive)?;
+        let name = name(archive).map_err(failed)?;
         if let Some(lock) = name.take().map_err(failed)? {
             return Ok(Self { held: Held::Now(lock) });
         }
@@ -67,8 +68,9 @@ impl Alone {
             e = e.with("archived already by process", process);
         }
         Err(e.hint(
-            "another pitr on this machine archives this database into this archive: give the --state that it has, so that it \
-             is asked, or end it first; pitr run --take-over ends it",
+            "another pitr on this machine archives into this archive, and one archive has one archiver. If that is of the same \
+             database, give the --state that it has, so that it is asked, or end it first (pitr run --take-over ends it); a copy \
+             gets an archive of its own",
         ))
     }
 }
@@ -91,11 +93,9 @@ async fn keep_asking(name: machine_lock::Name) {
     }
 }
 
-/// By its path: the directory itself is replaced when a database is restored in place.
-fn name(db: &Path, archive: ArchiveId) -> Result<machine_lock::Name> {
-    let failed = |e| io("naming the database", db, e);
-    let real = db.canonicalize().or_else(|_| std::path::absolute(db)).map_err(failed)?;
-    machine_lock::Name::new(&format!("archives-into-{archive}"), &real).map_err(failed)
+/// Not by the database: a copy of it is another one, and would make a timeline that everybody takes for the newest.
+fn name(archive: ArchiveId) -> std::io::Result<machine_lock::Name> {
+    machine_lock::Name::new(&format!("archives-into-{archive}"), Path::new(""))
 }
 
 #[cfg(test)]
@@ -111,11 +111,12 @@ mod tests {
         assert_eq!(e.code(), Code::Fenced);
         assert!(e.to_string().contains(&std::process::id().to_string()), "{e}");
         let other = tempfile::tempdir().unwrap();
-        Alone::claim(other.path(), id, Rival::Leave).unwrap();
+        assert_eq!(Alone::claim(other.path(), id, Rival::Leave).unwrap_err().code(), Code::Fenced);
+        Alone::claim(dir.path(), ArchiveId(*b"another archive!"), Rival::Leave).unwrap();
 
         let second = Alone::claim(dir.path(), id, Rival::TakeOver).unwrap();
         drop(first);
-        let name = name(dir.path(), id).unwrap();
+        let name = name(id).unwrap();
         for _ in 0..100 {
             if name.holder().is_some() {
                 break;

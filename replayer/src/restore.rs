@@ -180,18 +180,20 @@ pub async fn restore(
 ) -> Result<RestoreReport> {
     let restored = restore_with(archive, plan, options, progress.clone()).await;
     match restored {
-        // What stands against tables is known before, as far as summaries of segments tell. Nobody asked for them.
-        Err(e) if is_of_tables(&e) && plan.may_be_replayed_instead() => {
-            tracing::warn!("no tables can be made of the log, which is replayed instead: {e}");
-            restore_with(archive, &plan.replayed(), options, progress).await
-        }
+        Err(e) if may_be_replayed(plan, &e) => restore_with(archive, &plan.replayed(), options, progress).await,
         restored => restored,
     }
 }
 
-/// Whether the log might do: it needs less of the disk, too.
-fn is_of_tables(e: &Error) -> bool {
-    matches!(e.code(), Code::EngineUnusable | Code::DestinationTooSmall | Code::DiskFull)
+/// Whether tables that nobody asked for cannot be made, and the log might do: it needs less of the disk, too. What stands
+/// against them is known before, as far as summaries of segments tell.
+pub(crate) fn may_be_replayed(plan: &RestorePlan, e: &Error) -> bool {
+    let of_tables = matches!(e.code(), Code::EngineUnusable | Code::DestinationTooSmall | Code::DiskFull);
+    let may = of_tables && plan.may_be_replayed_instead();
+    if may {
+        tracing::warn!("no tables can be made of the log, which is replayed instead: {e}");
+    }
+    may
 }
 
 async fn restore_with(

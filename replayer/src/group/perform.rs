@@ -23,7 +23,7 @@ use crate::{
     plan::RestorePlan,
     progress::Progress,
     restore::{
-        RestoreOptions, RestoreReport,
+        RestoreOptions, RestoreReport, may_be_replayed,
         space::Needs,
         steps::{Checked, Prepared, check},
     },
@@ -63,8 +63,18 @@ pub async fn restore(
     let arrived: Vec<_> = checked.iter().map(Checked::is_in_place).collect();
     let begun = arrived.contains(&true);
     let mut prepared: Vec<Prepared<'_>> = Vec::new();
-    for (member, checked) in members.iter().zip(checked) {
-        match checked.prepare(begins(member.database)).await {
+    let replayed: Vec<_> = members.iter().map(|member| member.plan.replayed()).collect();
+    for ((member, checked), replayed) in members.iter().zip(checked).zip(&replayed) {
+        let ready = match checked.prepare(begins(member.database)).await {
+            Err(e) if may_be_replayed(member.plan, &e) => {
+                match check(member.archive, replayed, member.options, &journal).await {
+                    Ok(checked) => checked.prepare(begins(member.database)).await,
+                    Err(e) => Err(e),
+                }
+            }
+            ready => ready,
+        };
+        match ready {
             Ok(ready) => {
                 if let Some(entry) = ready.entry()? {
                     journal.add(entry)?;

@@ -185,7 +185,7 @@ impl<'a> Checked<'a> {
                 return Err(e.with("kept in", staging.path(&self.layout.db)?.display()));
             }
             // The files of the base are laid down all the same, and found again.
-            Err(e) if super::is_of_tables(&e) && self.plan.may_be_replayed_instead() => return Err(e),
+            Err(e) if super::may_be_replayed(self.plan, &e) => return Err(e),
             Err(e) => return Err(given_up(e, staging, &self.layout)),
         };
         let brought = |name: &String| self.base.inline.iter().any(|file| file.name == *name);

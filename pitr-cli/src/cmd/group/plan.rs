@@ -91,7 +91,7 @@ pub async fn run(context: &Context, args: &PlanArgs, of: &GroupArgs) -> Result<V
     let target = target(context, &args.target, &args.planning)?;
     let group = super::load(of)?;
     let out = &context.output;
-    let (planned, faults) = attempt(context, &group, &target, &options(&args.planning)?).await;
+    let (planned, faults) = attempt(context, &group, &target, &plan::options(&args.planning)?).await;
     if out.is_json() {
         out.json(&shown(&group, &planned, &faults))?;
     }
@@ -107,11 +107,6 @@ pub async fn run(context: &Context, args: &PlanArgs, of: &GroupArgs) -> Result<V
         }
     }
     Ok(Verdict::Done)
-}
-
-/// How each is planned. Tables are made where somebody asks for them: none falls back to its log when others are prepared.
-pub fn options(args: &PlanningArgs) -> Result<PlanOptions> {
-    Ok(PlanOptions { tables_from: u64::MAX, ..plan::options(args)? })
 }
 
 /// All plans, or the refusal that names everybody who stands in the way.

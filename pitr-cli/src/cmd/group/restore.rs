@@ -13,10 +13,10 @@ use pitr_replayer::{
 };
 use serde::Serialize;
 
-use super::plan::{PlannedMember, options, plan_all, target};
+use super::plan::{PlannedMember, plan_all, target};
 use crate::{
     args::{common::GroupArgs, restoring::RestoreArgs},
-    cmd::restore,
+    cmd::{self, restore},
     context::Context,
     output::{
         Output, Verdict,
@@ -61,7 +61,7 @@ pub async fn run(context: &Context, args: &RestoreArgs, of: &GroupArgs) -> Resul
         options.destination = if args.into.is_some() { Destination::New } else { Destination::InPlace };
         wanted.push(options);
     }
-    let planned = plan_all(context, &group, &target, &options(&args.planning)?).await?;
+    let planned = plan_all(context, &group, &target, &cmd::plan::options(&args.planning)?).await?;
     let members: Vec<_> = planned
         .members
         .iter()
