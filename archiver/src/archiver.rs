@@ -467,7 +467,7 @@ impl Archiver {
             caught_up: self.engine.caught_up_at(),
             last_acknowledged: self.acknowledged.at,
             last_base: self.last_base.clone(),
-            base: self.engine.wanted_base().map(|reason| format!("wanted: {reason:?}")),
+            base: self.engine.wanted_base().map(|reason| format!("wanted: {reason}")),
             base_due: self.base_due(now),
             pinned_bytes: holding.pins,
             backlog_bytes: holding.backlog,

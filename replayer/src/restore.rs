@@ -154,6 +154,10 @@ pub struct RestoreReport {
     pub records: u64,
     /// Bytes of the WAL files written.
     pub wal_bytes: u64,
+    /// Table files made of the records, instead.
+    pub tables: usize,
+    /// Their bytes.
+    pub table_bytes: u64,
     /// RocksDB recovered it here and reported the planned sequence number.
     pub recovered: bool,
     /// Where the database is that was there before, its own directory first; in place only.
@@ -238,12 +242,20 @@ struct Reused {
     records: u64,
 }
 
+/// What was made of the records, and what was there already. Tables: how many, and their bytes.
+struct Filled {
+    totals: WalTotals,
+    tables: (usize, u64),
+    reused: Reused,
+}
+
 /// What a restore did.
 #[derive(Debug, Default)]
 struct Outcome {
     files: (usize, u64),
     reused: Reused,
     totals: WalTotals,
+    tables: (usize, u64),
     aside: Vec<PathBuf>,
     left_behind: Vec<String>,
 }
@@ -266,6 +278,8 @@ fn report(
         reused_records: outcome.reused.records,
         records: outcome.totals.records,
         wal_bytes: outcome.totals.bytes,
+        tables: outcome.tables.0,
+        table_bytes: outcome.tables.1,
         recovered: finish == Finish::Recover,
         aside: outcome.aside,
         left_behind: outcome.left_behind,
@@ -307,7 +321,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Everything between the first and the last effect that anybody else could see.
-    async fn fill(&self, mut small: SmallFiles) -> Result<(WalTotals, Reused)> {
+    async fn fill(&self, mut small: SmallFiles) -> Result<Filled> {
         crash::point("restore-staged");
         let source = FromArchive(self.archive);
         let mut jobs = self.jobs()?;
@@ -328,11 +342,13 @@ impl Work<'_> {
         self.staging.end_resuming()?;
         let (families, describing) = (small.families.clone(), small.describing.clone());
         let newest = self.base.max_file_sequence;
+        let mut tables = (0, 0);
         let stages = match replayed {
             Replayed::Wals(stages) => stages,
             Replayed::Tables(written) => {
                 written.remove_sorted()?;
                 small.place(&written, self.plan.position.sequence)?;
+                tables = written.tables();
                 vec![written.totals]
             }
         };
@@ -364,7 +380,7 @@ impl Work<'_> {
         if let Some(owner) = owner {
             self.staging.give_to(owner)?;
         }
-        Ok((totals, Reused { file_bytes, records }))
+        Ok(Filled { totals, tables, reused: Reused { file_bytes, records } })
     }
 
     /// What the files of a part hold beside it is deleted by one more record, behind every other; answers the number that

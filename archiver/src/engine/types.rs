@@ -1,6 +1,9 @@
 //! The engine's values: what it stores in every segment, and what its steps answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use pitr_archive::{
     clock::Micros,
@@ -152,6 +155,17 @@ pub enum BaseReason {
     Barrier(BarrierReason),
     /// Somebody asked.
     Asked,
+}
+
+impl fmt::Display for BaseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RunStarted => f.write_str("nothing behind the newest barrier can be restored without one"),
+            Self::SessionStarted { .. } => f.write_str("the server was opened anew"),
+            Self::Barrier(_) => f.write_str("targets behind the newest barrier need one"),
+            Self::Asked => f.write_str("somebody asked for one"),
+        }
+    }
 }
 
 /// Where replay on a base begins.

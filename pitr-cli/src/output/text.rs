@@ -74,11 +74,12 @@ pub fn shortened(text: &str, width: usize) -> String {
     format!("{head}…")
 }
 
-/// `1 record`, `2 records`.
+/// `1 record`, `2 records`, `3 directories`.
 pub fn count(n: impl TryInto<u64>, noun: &str) -> String {
-    match n.try_into().unwrap_or(u64::MAX) {
-        1 => format!("1 {noun}"),
-        n => format!("{n} {noun}s"),
+    match (n.try_into().unwrap_or(u64::MAX), noun.strip_suffix("ry")) {
+        (1, _) => format!("1 {noun}"),
+        (n, Some(stem)) => format!("{n} {stem}ries"),
+        (n, None) => format!("{n} {noun}s"),
     }
 }
 

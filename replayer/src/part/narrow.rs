@@ -118,8 +118,7 @@ fn families(model: &ManifestModel, wanted: &Part) -> Result<Vec<PlannedFamily>> 
     let all =
         || model.column_families().iter().map(|(id, family)| PlannedFamily { id: *id, name: family.name.to_string() });
     if let Some(unknown) = wanted.families.iter().find(|name| !all().any(|family| family.name == **name)) {
-        let mut e =
-            Error::new(Code::PartUnusable, "finding the column family").with("there is none of the name", unknown);
+        let mut e = Error::new(Code::PartUnusable, "finding column families at").with("there is none called", unknown);
         for family in all().take(50) {
             e = e.with("there is", &family.name);
         }

@@ -187,6 +187,11 @@ impl Staging {
         self.make_inner(places)
     }
 
+    /// From here on its files may be gone on with: all of them are compared, and what else became of it is removed.
+    pub fn begin_resuming(&self, key: &Key) -> Result<()> {
+        self.pairs.iter().filter(|pair| pair.staging.exists()).try_for_each(|pair| key.put(&pair.staging))
+    }
+
     /// From here on an interruption means to begin anew.
     pub fn end_resuming(&self) -> Result<()> {
         self.pairs.iter().try_for_each(|pair| resume::end(&pair.staging))

@@ -18,7 +18,7 @@ use pitr_archive::{
 };
 
 use super::{
-    Destination, Finish, Outcome, RestoreOptions, RestoreReport, Work, base_of, finish_of,
+    Destination, Filled, Finish, Outcome, RestoreOptions, RestoreReport, Work, base_of, finish_of,
     paths::{self, Layout},
     refuse_unfit_places, report,
     resume::Key,
@@ -179,7 +179,7 @@ impl<'a> Checked<'a> {
             Ok(filled) => settle(&staging, self.present.is_some()).map(|()| filled),
             Err(e) => Err(flushed::advise(&self.plan.flushes, e)),
         };
-        let (totals, reused) = match filled {
+        let Filled { totals, tables, reused } = match filled {
             Ok(filled) => filled,
             Err(e) if e.code() == Code::SequenceMismatch && self.finish == Finish::Recover => {
                 return Err(e.with("kept in", staging.path(&self.layout.db)?.display()));
@@ -192,7 +192,7 @@ impl<'a> Checked<'a> {
         let left_behind = self.present.iter().flat_map(Present::left_behind).filter(|name| !brought(name));
         let left_behind = left_behind.cloned().collect();
         let files = (self.base.files.len(), self.base.files.iter().map(|f| f.size).sum());
-        Ok((staging, Outcome { files, reused, totals, aside: Vec::new(), left_behind }))
+        Ok((staging, Outcome { files, reused, totals, tables, aside: Vec::new(), left_behind }))
     }
 }
 
@@ -260,13 +260,22 @@ impl Prepared<'_> {
         Ok(())
     }
 
-    /// The same of one that is restored alone: what stays in the way leaves nothing.
+    /// The same of one that is restored alone: what stays in the way leaves nothing, but for somebody who came first: what was
+    /// fetched is kept for the time when that is gone.
     ///
     /// # Errors
     /// As [`Prepared::publish_or_stay`].
     pub fn publish(mut self) -> Result<RestoreReport> {
         match self.publish_or_stay() {
             Ok(()) => Ok(self.report()),
+            Err(e) if e.code() == Code::DestinationNotEmpty && self.staging.is_some() => {
+                let Some(staging) = &self.staging else { return Err(e) };
+                staging.begin_resuming(&self.key)?;
+                let kept = staging.path(&self.layout.db)?;
+                Err(e
+                    .with("what was fetched is kept in", kept.display())
+                    .hint("it appeared while the restore ran: move it away and run the same command again"))
+            }
             // Both databases are there, under names that the record tells.
             Err(e) if e.code() == Code::SwapInterrupted => Err(e),
             Err(e) => Err(match self.staging.take() {

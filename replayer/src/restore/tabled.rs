@@ -155,6 +155,11 @@ impl Tabled {
 }
 
 impl Written {
+    /// How many tables, and their bytes.
+    pub fn tables(&self) -> (usize, u64) {
+        (self.files.len(), self.files.iter().map(|file| file.bytes).sum())
+    }
+
     /// Removes what was sorted. Only when the notes of it are gone: they would tell of what is not there.
     pub fn remove_sorted(&self) -> Result<()> {
         std::fs::remove_dir_all(&self.sorted).map_err(|e| io("removing", &self.sorted, e))

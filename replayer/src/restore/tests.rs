@@ -17,8 +17,10 @@ use super::{
     files::{GiveUp, Job, lay_down},
     restore,
     resume::Found,
+    steps,
 };
 use crate::{
+    group::journal::Journal,
     plan::{PlanOptions, RestorePlan, archive_source::FromArchive, plan},
     progress::Silent,
     target::Target,
@@ -101,6 +103,29 @@ async fn recovery_here_gives_the_same_and_the_number_outlives_the_next_open() {
         assert!(!names_in(&into).iter().any(|name| name.starts_with("LOG") || name == "LOCK"), "{:?}", names_in(&into));
         assert_eq!(read(&into), lab.states[n as usize], "after {n} records");
         assert_eq!(read(&into), lab.states[n as usize], "after {n} records, opened again");
+    }
+}
+
+#[tokio::test]
+async fn what_was_fetched_is_kept_where_somebody_filled_the_destination_meanwhile() {
+    let lab = busy();
+    let archive = lab.archive(Arc::new(MemoryStore::new()), None, 4).await;
+    let into = lab.dir.path().join("copy");
+    for finish in [Finish::Leave, Finish::Recover] {
+        let options = RestoreOptions { finish, ..options(&into) };
+        let plan = planned(&archive, lab.records()).await.unwrap();
+        let checked = steps::check(&archive, &plan, &options, &Journal::default()).await.unwrap();
+        let prepared = checked.prepare(Arc::new(Silent)).await.unwrap();
+        fs::create_dir_all(into.join("theirs")).unwrap();
+        assert_eq!(prepared.publish().unwrap_err().code(), Code::DestinationNotEmpty);
+        let again = restored(&archive, lab.records(), &options).await.unwrap_err();
+        assert_eq!(again.code(), Code::DestinationNotEmpty);
+        fs::remove_dir_all(&into).unwrap();
+        let report = restored(&archive, lab.records(), &options).await.unwrap();
+        assert!(report.file_bytes > 0);
+        assert_eq!(report.reused_file_bytes, report.file_bytes, "{finish:?}");
+        assert_eq!(read(&into), lab.states[lab.records() as usize]);
+        fs::remove_dir_all(&into).unwrap();
     }
 }
 

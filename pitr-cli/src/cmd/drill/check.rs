@@ -22,6 +22,28 @@ pub struct OperatorCheck {
     pub patience: Duration,
 }
 
+impl OperatorCheck {
+    /// Refuses a program that is not there, before a database is restored for it.
+    ///
+    /// # Errors
+    /// `usage`.
+    pub fn refuse_missing(&self) -> Result<()> {
+        let program = Path::new(self.command.first().map(String::as_str).unwrap_or_default());
+        let by_path = program.components().count() > 1;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = if by_path {
+            program.is_file()
+        } else {
+            std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+        };
+        if found {
+            return Ok(());
+        }
+        let e = Error::new(Code::Usage, "looking for the check command").on(program.display());
+        Err(e.hint("--check takes a program and its arguments, without a shell"))
+    }
+}
+
 #[async_trait]
 impl Check for OperatorCheck {
     fn name(&self) -> String {

@@ -88,6 +88,7 @@ pub async fn run(context: &Context, args: &DrillArgs) -> Result<Verdict> {
     if asked.planning.part.is_some() {
         return Err(Error::new(Code::Usage, "drilling").with("a part", "proves nothing of the rest: drill the whole"));
     }
+    asked.check.as_ref().map_or(Ok(()), OperatorCheck::refuse_missing)?;
     let archive = context.archive(&args.archive).await?;
     let Drilled { report, failure, unwritten, kept } =
         perform(context, &archive, asked, Arc::new(context.bars())).await?;
