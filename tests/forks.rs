@@ -290,6 +290,37 @@ fn an_archiver_that_runs_goes_over_to_the_database_that_was_put_in_its_place() {
     site.verify();
 }
 
+/// One archive has one archiver, also where the second would archive a copy. Where it was told to, what the first one wrote after
+/// that is not what is newest by name, and the plan says so.
+#[test]
+fn a_copy_is_not_archived_beside_the_database_and_where_it_took_over_a_plan_tells_of_the_longer_history() {
+    let site = Site::new();
+    let db = open(&site.db());
+    write(&db, 'a', 0..10);
+    site.catch_up();
+    let archiver = site.start(&site.db());
+    write(&db, 'a', 10..12);
+    archiver.until_archived(1, 12);
+    let copy = site.path("beside");
+    succeed(&mut site.command(&["restore", "--to-latest", "--into", text(&copy)]));
+    let args = ["run", "--once", "--db", text(&copy), "--state", text(&site.path("beside-state"))].map(str::to_owned);
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    assert_eq!(site.command(&args).output().unwrap().status.code(), Some(6));
+    assert_eq!(site.timelines().len(), 1);
+    succeed(site.command(&args).arg("--take-over"));
+    write(&db, 'a', 12..15);
+    archiver.until_archived(1, 15);
+    let told = |plan: &serde_json::Value| {
+        let notes = plan["notes"].as_array().unwrap().iter();
+        notes.filter(|note| note["kind"] == "other-timeline").map(|note| note["text"].to_string()).collect::<String>()
+    };
+    let newest = site.json(&["plan", "--to-latest"]);
+    assert_eq!((&newest["position"]["timeline"], &newest["position"]["sequence"]), (&2.into(), &12.into()));
+    assert!(told(&newest).contains("--timeline 1 restores it"), "{newest}");
+    let asked = site.json(&["plan", "--to-latest", "--timeline", "1"]);
+    assert_eq!((&asked["position"]["sequence"], told(&asked)), (&15.into(), String::new()));
+}
+
 /// A write: the key that no other has, and the write before it in the history it belongs to.
 struct Node {
     key: String,

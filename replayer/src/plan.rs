@@ -91,12 +91,17 @@ pub(crate) async fn plan_with(
         cut.iter().try_for_each(|segment| source.exact(timeline.id(), segment))?;
     }
     let bases = bases_of(catalog, options.base.as_ref())?;
+    let newest = lineage.last().map(|(timeline, _)| timeline.id());
     let on = Lineage { archive, timelines: &lineage, bases, source, tag };
     let planned = on.plan(target, options).await;
     match (planned, tag) {
         // What could prove its position went with what was deleted.
         (Err(e), Some(tag)) if e.code() == Code::ChainBroken && is_deleted(catalog, &tag.position) => {
             Err(Error::new(Code::TargetBeforeStart, "finding").on(target).with("boundary", tag.position.boundary))
+        }
+        (Ok(mut plan), None) if options.timeline.is_none() => {
+            plan.notes.extend(newest.and_then(|newest| notes::watched_longer(catalog, newest)));
+            Ok(plan)
         }
         (planned, _) => planned,
     }
@@ -507,6 +512,8 @@ pub enum NoteKind {
     RepeatedIngestion,
     /// Only a part of the database is restored.
     Part,
+    /// Another timeline than the newest one was watched for longer.
+    OtherTimeline,
 }
 
 #[cfg(test)]

@@ -136,6 +136,12 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     if !plan.distance.exact {
         facts.push(("distance", out.warn(&plan.distance.text)));
     }
+    if plan.part.is_some() && report.files == 0 && report.records == 0 {
+        facts.push((
+            "empty",
+            out.warn("the archive has nothing of this part at the target: look for a slip in its name or keys"),
+        ));
+    }
     let notes: Vec<_> = report.notes.iter().map(|n| note(out, n.kind, &n.text)).collect();
     if !notes.is_empty() {
         facts.push(("note", notes.join("\n")));

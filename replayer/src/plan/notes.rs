@@ -3,8 +3,9 @@
 //! Owns: the texts of a plan's notes.
 
 use pitr_archive::{
-    catalog::schema::BaseDocument,
-    ids::Boundary,
+    catalog::{model::Catalog, schema::BaseDocument},
+    clock::Micros,
+    ids::{Boundary, TimelineId},
     rocks::transactions::Transactions,
     segment::entry::{BarrierReason, ColumnFamilyChange},
 };
@@ -34,6 +35,23 @@ pub(super) fn unlogged(family: &UnloggedFamily) -> Note {
             family.flushed_before
         ),
     }
+}
+
+/// Whether another timeline was watched for longer than the one that is taken because it was begun last: then somebody archived a
+/// copy beside the database, or two servers were mistaken for one.
+pub(super) fn watched_longer(catalog: &Catalog, taken: TimelineId) -> Option<Note> {
+    let ours = catalog.timeline(taken)?.observed_through()?;
+    let until = catalog.timelines().filter_map(|timeline| Some((timeline.id(), timeline.observed_through()?)));
+    let (other, theirs) = until.max_by_key(|(_, at)| *at)?;
+    let shown = |at: Micros| at.to_datetime().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    (theirs > ours).then(|| Note {
+        kind: NoteKind::OtherTimeline,
+        text: format!(
+            "of timeline {taken}, which was begun last and archived until {}; timeline {other} was archived until {}, and --timeline {other} restores it",
+            shown(ours),
+            shown(theirs),
+        ),
+    })
 }
 
 /// Ingestions that are repeated.

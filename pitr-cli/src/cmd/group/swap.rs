@@ -63,10 +63,12 @@ pub fn rollback(context: &Context, of: &GroupArgs) -> Result<Verdict> {
     for member in &group.members {
         match in_place::standing(&member.db) {
             Ok(standing) => sides.push((member, standing)),
-            Err(e) => faults.push(Fault::of(&member.database, &e)),
+            Err(e) => faults.push((&member.database, e)),
         }
     }
     if !faults.is_empty() {
+        refuse_nothing(&group.name, sides.len(), &faults)?;
+        let faults: Vec<_> = faults.iter().map(|(database, e)| Fault::of(database, e)).collect();
         return Err(refused(Code::GroupIncomplete, "rolling back the group", &group.name, &faults));
     }
     refuse_uneven(&group.name, &sides)?;
@@ -109,6 +111,14 @@ pub fn rollback(context: &Context, of: &GroupArgs) -> Result<Verdict> {
     Ok(Verdict::Done)
 }
 
+/// Where no database of the group has anything aside, that is what there is to say.
+fn refuse_nothing(group: &str, others: usize, faults: &[(&String, Error)]) -> Result<()> {
+    if others > 0 || faults.iter().any(|(_, e)| e.code() != Code::NothingAside) {
+        return Ok(());
+    }
+    Err(Error::new(Code::NothingAside, "looking for what was set aside of the group").on(group))
+}
+
 /// Where a database was restored once more than the others, the last restore of each is not the same moment's: to take it back
 /// everywhere would mix moments.
 fn refuse_uneven(group: &str, sides: &[(&Member, Standing)]) -> Result<()> {
@@ -138,7 +148,8 @@ pub fn settle(context: &Context, discard: bool, of: &GroupArgs) -> Result<Verdic
         }
     }
     let nothing = |(_, e): &(&String, Error)| e.code() == Code::NothingAside;
-    if members.is_empty() || !faults.iter().all(nothing) {
+    refuse_nothing(&group.name, members.len(), &faults)?;
+    if !faults.iter().all(nothing) {
         let faults: Vec<_> = faults.iter().map(|(database, e)| Fault::of(database, e)).collect();
         let settled: Vec<_> = members.iter().map(|member| member.database).collect();
         let e = refused(Code::GroupIncomplete, "settling the group", &group.name, &faults);
