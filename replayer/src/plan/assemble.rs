@@ -184,7 +184,7 @@ async fn joins(stream: &Stream, source: &dyn Source, base: &BaseDocument) -> Res
     for (boundary, hash, what) in
         [(base.first_record, base.first_hash, "first record"), (base.floor.boundary, base.floor.hash, "floor")]
     {
-        if !facts::hashes_at(stream, source, boundary).await?.iter().any(|(_, there)| *there == hash) {
+        if !facts::passes(stream, source, boundary, hash).await? {
             return Err(Error::new(Code::ChainBroken, "comparing the running hash of base")
                 .on(&base.id)
                 .with("place", what)

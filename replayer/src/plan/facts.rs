@@ -51,6 +51,16 @@ pub(crate) async fn at(stream: &Stream, source: &dyn Source, place: Place) -> Re
     Ok(found)
 }
 
+/// Whether the running hash is this one somewhere at `boundary`.
+pub(crate) async fn passes(
+    stream: &Stream,
+    source: &dyn Source,
+    boundary: Boundary,
+    hash: RunningHash,
+) -> Result<bool> {
+    Ok(hashes_at(stream, source, boundary).await?.iter().any(|(_, there)| *there == hash))
+}
+
 /// Every running hash at `boundary`, with its place: before and after each event that lies there.
 pub(crate) async fn hashes_at(
     stream: &Stream,

@@ -156,8 +156,19 @@ impl Section {
 
     /// The bases that may serve here.
     pub async fn bases(&self, bases: Vec<BaseDocument>, source: &dyn Source) -> Result<Vec<BaseDocument>> {
-        let mut here: Vec<_> =
-            bases.into_iter().filter(|base| self.stream.holds(base.floor.timeline, base.floor.boundary)).collect();
+        let mut here = Vec::new();
+        for base in bases.into_iter().filter(|base| self.stream.holds(base.floor.timeline, base.floor.boundary)) {
+            // Where a child left its parent, the parent's own life can go on with events at the same boundary: a base that was
+            // taken behind them is of that life.
+            let floor = base.floor;
+            let at_fork = self.stream.leaves(floor.timeline) == Some(floor.boundary);
+            if !at_fork
+                || facts::passes(&self.stream, source, floor.boundary, floor.hash).await?
+                    && facts::passes(&self.stream, source, base.first_record, base.first_hash).await?
+            {
+                here.push(base);
+            }
+        }
         let (Some(hole), Some(piece)) = (&self.hole, self.stream.pieces.first()) else { return Ok(here) };
         let read: Option<ManifestPoint> = source.manifest(hole.timeline, &piece.summary).await?;
         here.retain(|base| {

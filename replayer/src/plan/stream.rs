@@ -341,6 +341,13 @@ impl Stream {
         first.is_some_and(|first| first <= boundary) && last.is_some_and(|last| boundary <= last)
     }
 
+    /// Where the stream leaves `timeline` for a child of it, if it does.
+    pub fn leaves(&self, timeline: TimelineId) -> Option<Boundary> {
+        let newest = self.pieces.last()?.timeline;
+        let last = self.pieces.iter().rev().find(|piece| piece.timeline == timeline)?;
+        (timeline != newest).then_some(last.end.boundary)
+    }
+
     /// The run that a place lies in.
     pub fn run_at(&self, place: Place) -> Option<Run> {
         self.runs.iter().rev().find(|r| r.start < place).copied()

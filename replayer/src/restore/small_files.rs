@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write,
     path::{Component, Path, PathBuf},
 };
@@ -188,24 +188,32 @@ impl SmallFiles {
     ) -> Result<()> {
         self.manifest.settle_sequence(expected, replayed, newest_file)?;
         let manifest_name = file_name::manifest(self.manifest.model.file());
-        put(&directory.join(manifest_name), &self.manifest.bytes)?;
-        let current = self.files.remove("CURRENT");
-        for (name, content) in &self.files {
+        let current = self.files.remove("CURRENT").unwrap_or_default();
+        let others = self.files.iter().map(|(name, content)| (name.as_str(), content.as_slice()));
+        let all = others.chain([(manifest_name.as_str(), self.manifest.bytes.as_slice()), ("CURRENT", &current)]);
+        // Written first and made durable then: the file system needs one commit for all of them, not one for each. In which
+        // order does not matter: nothing has its name before everything is durable.
+        let mut written = Vec::new();
+        for (name, content) in all {
             let path = directory.join(name);
             if let Some(above) = path.parent() {
                 fs::create_dir_all(above).map_err(|e| io("creating", above, e))?;
             }
-            put(&path, content)?;
+            written.push((create(&path, content)?, path));
         }
-        put(&directory.join("CURRENT"), &current.unwrap_or_default())
+        written.into_iter().try_for_each(|(file, path)| file.sync_all().map_err(|e| io("making durable", &path, e)))
     }
+}
+
+fn create(path: &Path, content: &[u8]) -> Result<File> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| io("creating", path, e))?;
+    file.write_all(content).map_err(|e| io("writing", path, e))?;
+    Ok(file)
 }
 
 /// A new file with this content, durable.
 pub(crate) fn put(path: &Path, content: &[u8]) -> Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| io("creating", path, e))?;
-    file.write_all(content).map_err(|e| io("writing", path, e))?;
-    file.sync_all().map_err(|e| io("making durable", path, e))
+    create(path, content)?.sync_all().map_err(|e| io("making durable", path, e))
 }
 
 /// A file with this content in place of the one that may be there, durable: at every moment the old or the new one.
