@@ -34,11 +34,11 @@ use crate::{
 };
 
 pub(crate) mod begun;
+pub(crate) mod checked_json;
 pub(crate) mod files;
 pub(crate) mod frames;
 pub(crate) mod ingest;
 pub(crate) mod manifest;
-pub(crate) mod note;
 pub(crate) mod options;
 pub(crate) mod paths;
 pub(crate) mod recover;
@@ -59,7 +59,7 @@ use files::{GiveUp, Job, blocking};
 use ingest::Repeating;
 use paths::Layout;
 use replay::Replayed;
-use resume::Found;
+use resume::{Found, Key};
 use small_files::SmallFiles;
 use staging::Staging;
 use wal::WalTotals;
@@ -184,7 +184,10 @@ pub async fn restore(
 ) -> Result<RestoreReport> {
     let restored = restore_with(archive, plan, options, progress.clone()).await;
     match restored {
-        Err(e) if may_be_replayed(plan, &e) => restore_with(archive, &plan.replayed(), options, progress).await,
+        Err(e) if may_be_replayed(plan, &e) => {
+            say_replayed(&e);
+            restore_with(archive, &plan.replayed(), options, progress).await
+        }
         restored => restored,
     }
 }
@@ -193,11 +196,12 @@ pub async fn restore(
 /// against them is known before, as far as summaries of segments tell.
 pub(crate) fn may_be_replayed(plan: &RestorePlan, e: &Error) -> bool {
     let of_tables = matches!(e.code(), Code::EngineUnusable | Code::DestinationTooSmall | Code::DiskFull);
-    let may = of_tables && plan.may_be_replayed_instead();
-    if may {
-        tracing::warn!("no tables can be made of the log, which is replayed instead: {e}");
-    }
-    may
+    of_tables && plan.may_be_replayed_instead()
+}
+
+/// Tells the operator why the plan's tables are not made.
+pub(crate) fn say_replayed(e: &Error) {
+    tracing::warn!("no tables can be made of the log, which is replayed instead: {e}");
 }
 
 async fn restore_with(
@@ -313,6 +317,7 @@ struct Work<'a> {
     base: &'a BaseDocument,
     layout: &'a Layout,
     staging: &'a Staging,
+    key: &'a Key,
     found: Found,
     options: &'a RestoreOptions,
     present: Option<&'a Present>,
@@ -339,7 +344,7 @@ impl Work<'_> {
             (Err(e), _) | (_, Err(e)) => return Err(e),
         };
         crash::point("restore-records-written");
-        self.staging.end_resuming()?;
+        self.staging.end_log(self.key)?;
         let (families, describing) = (small.families.clone(), small.describing.clone());
         let newest = self.base.max_file_sequence;
         let mut tables = (0, 0);

@@ -74,10 +74,6 @@ pub async fn run(context: &Context, args: &RestoreArgs) -> Result<Verdict> {
     let estimate = takes::takes(&archive, &plan).await;
     if context.output.is_terminal() && !context.output.is_json() {
         context.output.line(format!("Restoring to {}: takes {}", arrives(&plan.position), takes::shown(&estimate)))?;
-        // A time, or the latest, is another place by then, and what was fetched is only gone on with to the same one.
-        if let Some(record) = plan.position.boundary.last_record() {
-            context.output.line(format!("Interrupted, it goes on with --to-record {record}"))?;
-        }
     }
     let work = async {
         let report = restore(&archive, &plan, &wanted, Arc::new(context.bars())).await;

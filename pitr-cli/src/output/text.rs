@@ -76,9 +76,11 @@ pub fn shortened(text: &str, width: usize) -> String {
 
 /// `1 record`, `2 records`, `3 directories`.
 pub fn count(n: impl TryInto<u64>, noun: &str) -> String {
-    match (n.try_into().unwrap_or(u64::MAX), noun.strip_suffix("ry")) {
+    // Key, keys; directory, directories.
+    let stem = noun.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'i', 'o', 'u']));
+    match (n.try_into().unwrap_or(u64::MAX), stem) {
         (1, _) => format!("1 {noun}"),
-        (n, Some(stem)) => format!("{n} {stem}ries"),
+        (n, Some(stem)) => format!("{n} {stem}ies"),
         (n, None) => format!("{n} {noun}s"),
     }
 }

@@ -15,7 +15,7 @@ use super::{
     run::{RunFile, Written},
     tombstones::FamilyTombstone,
 };
-use crate::restore::{note, resume::Reached};
+use crate::restore::{checked_json, resume::Reached};
 
 const VERSION: u32 = 1;
 const NAME: &str = "pitr-resume-sorted.json";
@@ -83,12 +83,12 @@ impl Notes {
 
     /// In place of what was noted before.
     pub fn put(&self, runs: Vec<NotedRun>) -> Result<()> {
-        note::put(&file(&self.staging), &Noted { version: VERSION, of: self.of.clone(), runs })
+        checked_json::put(&file(&self.staging), &Noted { version: VERSION, of: self.of.clone(), runs })
     }
 
     /// The runs that can be gone on with, the last of them one behind which the log goes on; often none.
     pub fn find(&self, orders: &[KeyOrder]) -> Vec<FoundRun> {
-        let noted = note::read(&file(&self.staging));
+        let noted = checked_json::read(&file(&self.staging));
         let noted = noted.filter(|noted: &Noted| noted.version == VERSION && noted.of == self.of);
         let mut found = Vec::new();
         for noted in noted.into_iter().flat_map(|noted| noted.runs) {

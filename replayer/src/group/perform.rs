@@ -23,7 +23,7 @@ use crate::{
     plan::RestorePlan,
     progress::Progress,
     restore::{
-        RestoreOptions, RestoreReport, may_be_replayed,
+        RestoreOptions, RestoreReport, may_be_replayed, say_replayed,
         space::Needs,
         steps::{Checked, Prepared, check},
     },
@@ -58,16 +58,30 @@ pub async fn restore(
         std::path::absolute(&first.options.into).map_err(|e| io("naming the destination", &first.options.into, e))?;
     let _lock = lock(group, &into)?;
     let mut journal = Journal::read(&into)?;
-    let checked = check_all(group, members, &journal).await?;
+    // The same with the log replayed where tables are made that nobody asked for.
+    let replayed: Vec<_> = members.iter().map(|member| member.plan.replayed()).collect();
+    let may = |member: &Member<'_>| member.plan.may_be_replayed_instead();
+    let as_logs: Vec<_> = members
+        .iter()
+        .zip(&replayed)
+        .map(|(member, replayed)| if may(member) { Member { plan: replayed, ..*member } } else { *member })
+        .collect();
+    let (members, checked) = match check_all(group, members, &journal).await {
+        Err(e) if members.iter().any(|member| may_be_replayed(member.plan, &e)) => {
+            say_replayed(&e);
+            (as_logs.as_slice(), check_all(group, &as_logs, &journal).await?)
+        }
+        checked => (members, checked?),
+    };
     // Then what is prepared of the others is kept: the group is half in its places, and must come to its end.
     let arrived: Vec<_> = checked.iter().map(Checked::is_in_place).collect();
     let begun = arrived.contains(&true);
     let mut prepared: Vec<Prepared<'_>> = Vec::new();
-    let replayed: Vec<_> = members.iter().map(|member| member.plan.replayed()).collect();
-    for ((member, checked), replayed) in members.iter().zip(checked).zip(&replayed) {
+    for ((member, checked), as_log) in members.iter().zip(checked).zip(&as_logs) {
         let ready = match checked.prepare(begins(member.database)).await {
             Err(e) if may_be_replayed(member.plan, &e) => {
-                match check(member.archive, replayed, member.options, &journal).await {
+                say_replayed(&e);
+                match check(as_log.archive, as_log.plan, as_log.options, &journal).await {
                     Ok(checked) => checked.prepare(begins(member.database)).await,
                     Err(e) => Err(e),
                 }

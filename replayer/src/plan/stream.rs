@@ -343,9 +343,8 @@ impl Stream {
 
     /// Where the stream leaves `timeline` for a child of it, if it does.
     pub fn leaves(&self, timeline: TimelineId) -> Option<Boundary> {
-        let newest = self.pieces.last()?.timeline;
         let last = self.pieces.iter().rev().find(|piece| piece.timeline == timeline)?;
-        (timeline != newest).then_some(last.end.boundary)
+        (timeline != self.timeline).then_some(last.end.boundary)
     }
 
     /// The run that a place lies in.

@@ -62,7 +62,7 @@ pub(super) async fn find(work: &Work<'_>, small: &SmallFiles, jobs: &[Job]) -> R
         Engine::Bulk => tables(work, small).await?,
         Engine::Native | Engine::Flush => wals(work).await?,
     };
-    if work.found == Found::Files {
+    if work.found != Found::Nothing {
         let keep = jobs.iter().map(|job| job.to.clone()).chain(begun.files()).collect();
         staging.keep_only(&keep, &work.layout.directories())?;
         let records = begun.reached().map_or(0, |reached| reached.totals.records);
@@ -76,7 +76,7 @@ pub(super) async fn find(work: &Work<'_>, small: &SmallFiles, jobs: &[Job]) -> R
 
 async fn wals(work: &Work<'_>) -> Result<Begun> {
     let (directory, notes) = (work.staging.path(&work.layout.wal)?, work.staging.notes()?.to_owned());
-    let checkpoint = if work.found == Found::Files && work.plan.ingestions.is_empty() {
+    let checkpoint = if work.found == Found::Same && work.plan.ingestions.is_empty() {
         let (directory, notes) = (directory.clone(), notes.clone());
         let read = blocking(move || Ok(Checkpoint::read(&notes, &directory))).await?;
         read.filter(|checkpoint| segment(work.plan, &checkpoint.reached).is_some())
@@ -89,7 +89,7 @@ async fn wals(work: &Work<'_>) -> Result<Begun> {
 async fn tables(work: &Work<'_>, small: &SmallFiles) -> Result<Begun> {
     let new = || Tabled::new(work.plan, small, work.layout, work.staging).map(Box::new);
     let mut tables = new()?;
-    if work.found == Found::Nothing {
+    if work.found != Found::Same {
         return Ok(Begun::Tables(tables, None));
     }
     let (tables, reached) = blocking(move || {

@@ -132,7 +132,7 @@ struct Laid {
 async fn one(source: &dyn FileSource, job: Job, found: Found, give_up: &GiveUp) -> Result<Laid> {
     give_up.check()?;
     let size = job.file.size;
-    if found == Found::Files {
+    if found != Found::Nothing {
         let job = job.clone();
         if let Some((file, path)) = blocking(move || already_there(&job)).await? {
             return Ok(Laid { file, path, size, reused: true });

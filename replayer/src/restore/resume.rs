@@ -1,10 +1,11 @@
 //! What an interrupted restore left is gone on with.
 //!
 //! Owns: the small files in a staging directory that tell what it is. The [`Key`] names the restore: only the same one goes
-//! on. The [`Checkpoint`] says which WALs are complete, and all that must be known to write the next one; of tables,
-//! [`noted`] says the same of what is sorted. None is believed of bytes: every file that is kept is read again and compared. All
-//! are gone before anything else than files is made of the directory.
-//! Refuses: to go on where RocksDB has opened the copy, or with ingestions to repeat.
+//! on with the log, another one with files of the base that both have. The [`Checkpoint`] says which WALs are complete, and all that must be known to write the next one; of tables,
+//! [`noted`] says the same of what is sorted. None is believed of bytes: every file that is kept is read again and compared. Before
+//! the directory becomes a database, those of the log are gone, and all of them before it is made durable: what that could not
+//! do is not to be found by anybody who goes on.
+//! Refuses: to go on with the log where RocksDB has opened the copy, or with ingestions to repeat.
 
 use std::{
     fs::{self, File},
@@ -20,7 +21,7 @@ use pitr_archive::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{note, staging::sync_directory, wal::WalTotals};
+use super::{checked_json, staging::sync_directory, wal::WalTotals};
 use crate::{bulk::noted, path_text, plan::RestorePlan};
 
 const VERSION: u32 = 3;
@@ -43,15 +44,31 @@ pub(crate) struct Key {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     part: Option<String>,
     places: Vec<String>,
+    #[serde(default)]
+    tells: Tells,
 }
 
-/// What was found where a staging directory shall be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// Nothing, or what another restore left.
-    Nothing,
-    /// Files of the same restore.
+/// What a staging directory can be gone on with for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Tells {
+    /// Files of the base and the log, as far as it has come.
+    #[default]
+    Everything,
+    /// Files of the base: it was becoming a database.
     Files,
+}
+
+/// What was found where a staging directory shall be; the less, the lower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Found {
+    /// Nothing that is known to be files only.
+    Nothing,
+    /// What a restore to another position left, or one whose log was at its end: files of a base are the same for both where
+    /// their bytes are.
+    Files,
+    /// What the same restore left: how far it has come with the log is known, too.
+    Same,
 }
 
 impl Key {
@@ -67,6 +84,7 @@ impl Key {
             flushes: plan.flushes.len(),
             part: plan.part.as_ref().map(|part| serde_json::to_string(part).unwrap_or_default()),
             places: places.iter().map(|place| path_text::text(place)).collect(),
+            tells: Tells::Everything,
         }
     }
 
@@ -87,24 +105,45 @@ impl Key {
             flushes: 0,
             part: None,
             places: Vec::new(),
+            tells: Tells::Everything,
         }
     }
 
-    /// Whether a staging directory is of this restore. One that cannot be read is of none.
-    pub fn is_of(&self, staging: &Path) -> bool {
-        note::read(&staging.join(KEY)).is_some_and(|key: Self| key == *self)
+    /// What a staging directory has for this restore. One whose key cannot be read has nothing.
+    pub fn found_in(&self, staging: &Path) -> Found {
+        match checked_json::read::<Self>(&staging.join(KEY)) {
+            Some(key) if key == *self => Found::Same,
+            Some(key) if key.version == VERSION => Found::Files,
+            _ => Found::Nothing,
+        }
+    }
+
+    /// The same of a directory that becomes a database: from there on only files of the base are gone on with.
+    #[must_use]
+    pub fn of_files(&self) -> Self {
+        Self { tells: Tells::Files, ..self.clone() }
     }
 
     pub fn put(&self, staging: &Path) -> Result<()> {
-        note::put(&staging.join(KEY), self)
+        checked_json::put(&staging.join(KEY), self)
     }
 }
 
 /// From here on a staging directory is not gone on with.
 pub(crate) fn end(staging: &Path) -> Result<()> {
-    for path in own_files(staging) {
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("deleting", &path, e)),
+    remove(&own_files(staging), staging)
+}
+
+/// What is known of the log is of another restore: it is gone before the key says that the directory is of this one.
+pub(crate) fn forget_log(staging: &Path) -> Result<()> {
+    let [_key, of_log @ ..] = own_files(staging);
+    remove(&of_log, staging)
+}
+
+fn remove(files: &[PathBuf], staging: &Path) -> Result<()> {
+    for path in files {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("deleting", path, e)),
             _ => {}
         }
     }
@@ -157,12 +196,12 @@ impl Checkpoint {
 
     /// Makes it durable in place of the one before.
     pub fn put(&self, staging: &Path) -> Result<()> {
-        note::put(&staging.join(CHECKPOINT), self)
+        checked_json::put(&staging.join(CHECKPOINT), self)
     }
 
     /// The one of a staging directory whose WALs are in `wals`, if all of them are there as they were written.
     pub fn read(staging: &Path, wals: &Path) -> Option<Self> {
-        let read: Self = note::read(&staging.join(CHECKPOINT))?;
+        let read: Self = checked_json::read(&staging.join(CHECKPOINT))?;
         let is_there = |wal: &WrittenWal| is_wal(&wals.join(file_name::wal(wal.number)), wal);
         (read.version == VERSION && read.wals.iter().all(is_there)).then_some(read)
     }
@@ -173,7 +212,7 @@ impl Checkpoint {
     }
 }
 
-/// The files of this kind in a staging directory.
+/// The files of this kind in a staging directory, the key first.
 pub(crate) fn own_files(staging: &Path) -> [PathBuf; 3] {
     [staging.join(KEY), staging.join(CHECKPOINT), noted::file(staging)]
 }

@@ -51,6 +51,17 @@ impl Needs {
         *need = need.saturating_add(bytes);
     }
 
+    /// Without what is held there already, and is kept or removed.
+    pub fn but_for(mut self, held: &[(PathBuf, u64)]) -> Result<Self> {
+        for (directory, bytes) in held {
+            let device = std::fs::metadata(directory).map_err(|e| io("looking at", directory, e))?.dev();
+            if let Some((_, need)) = self.0.get_mut(&device) {
+                *need = need.saturating_sub(*bytes);
+            }
+        }
+        Ok(self)
+    }
+
     /// With what others need beside it.
     pub fn and(mut self, others: Self) -> Self {
         for (device, (place, bytes)) in others.0 {
@@ -80,6 +91,19 @@ impl Needs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_interrupted_restore_holds_is_not_needed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = std::fs::metadata(dir.path()).unwrap().dev();
+        let mut needs = Needs::default();
+        needs.add_in(dir.path(), 10).unwrap();
+        needs.add(0, Path::new("/elsewhere"), 10);
+        let held = |bytes| [(dir.path().to_owned(), bytes)];
+        let left = needs.but_for(&held(7)).unwrap();
+        assert_eq!((left.0[&here].1, left.0[&0].1), (3, 10));
+        assert_eq!(left.but_for(&held(4)).unwrap().0[&here].1, 0);
+    }
 
     #[test]
     fn what_several_need_of_one_file_system_is_taken_together() {

@@ -107,11 +107,28 @@ pub(crate) fn built(place: &Path) -> Result<PathBuf> {
 /// Whether this very restore was interrupted before.
 pub(crate) fn is_begun(outermost: &[&Path], key: &Key) -> Result<bool> {
     for place in outermost {
-        if key.is_of(&beside(place, BUILT)?) {
+        if key.found_in(&beside(place, BUILT)?) == Found::Same {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// What interrupted restores to there hold of the disk: the next one keeps it or removes it.
+pub(crate) fn held(outermost: &[&Path]) -> Result<Vec<(PathBuf, u64)>> {
+    let mut held = Vec::new();
+    for place in outermost {
+        let staging = beside(place, BUILT)?;
+        if staging.exists() {
+            let mut bytes = 0;
+            for path in below(&staging)? {
+                let metadata = fs::symlink_metadata(&path).map_err(|e| io("looking at", &path, e))?;
+                bytes += metadata.blocks() * 512;
+            }
+            held.push((staging, bytes));
+        }
+    }
+    Ok(held)
 }
 
 /// Those that lie in none of the others, in their order.
@@ -121,12 +138,12 @@ pub(crate) fn outermost<'a>(places: &[&'a Path]) -> Vec<&'a Path> {
 }
 
 impl Staging {
-    /// Staging directories for these final ones. A directory below another is staged inside it. What another restore left
-    /// behind is removed first; what this one left is found.
+    /// Staging directories for these final ones. A directory below another is staged inside it. What a restore left there is
+    /// found, or removed first.
     pub fn create(places: &[&Path], key: &Key) -> Result<(Self, Found)> {
         let mut pairs: Vec<Pair> = Vec::new();
         let outermost = outermost(places);
-        let mut found = Found::Files;
+        let mut found = Found::Same;
         for place in &outermost {
             let staging = beside(place, BUILT)?;
             let above = parent(place)?;
@@ -141,6 +158,9 @@ impl Staging {
         }
         staging.make_inner(places)?;
         for pair in &staging.pairs {
+            if found != Found::Same {
+                resume::forget_log(&pair.staging)?;
+            }
             key.put(&pair.staging)?;
         }
         Ok((staging, found))
@@ -190,6 +210,15 @@ impl Staging {
     /// From here on its files may be gone on with: all of them are compared, and what else became of it is removed.
     pub fn begin_resuming(&self, key: &Key) -> Result<()> {
         self.pairs.iter().filter(|pair| pair.staging.exists()).try_for_each(|pair| key.put(&pair.staging))
+    }
+
+    /// From here on it becomes a database: an interruption keeps the files of the base, if they stay as they are.
+    pub fn end_log(&self, key: &Key) -> Result<()> {
+        let of_files = key.of_files();
+        self.pairs.iter().try_for_each(|pair| {
+            of_files.put(&pair.staging)?;
+            resume::forget_log(&pair.staging)
+        })
     }
 
     /// From here on an interruption means to begin anew.
@@ -297,7 +326,7 @@ impl Staging {
     }
 }
 
-/// A directory of this name, locked: a fresh one, or what was left of this very restore.
+/// A directory of this name, locked: a fresh one, or what was left there that may be of use.
 fn claim(staging: &Path, key: &Key, found: &mut Found) -> Result<File> {
     loop {
         match fs::create_dir(staging) {
@@ -308,7 +337,9 @@ fn claim(staging: &Path, key: &Key, found: &mut Found) -> Result<File> {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 // Whoever left it is gone, or its lock would be held.
                 let stale = lock(staging)?;
-                if key.is_of(staging) {
+                let there = key.found_in(staging);
+                if there != Found::Nothing {
+                    *found = there.min(*found);
                     return Ok(stale);
                 }
                 fs::remove_dir_all(staging).map_err(|e| io("removing what an interrupted restore left", staging, e))?;
@@ -428,10 +459,37 @@ mod tests {
         let db = dir.path().join("db");
         let first = created(&[&db], "a");
         fs::write(first.path(&db).unwrap().join("half"), b"x").unwrap();
+        first.end_resuming().unwrap();
         drop(first);
-        let second = created(&[&db], "b");
-        let left = fs::read_dir(second.path(&db).unwrap()).unwrap().flatten().map(|entry| entry.file_name());
-        assert!(left.eq(["pitr-resume.json"]));
+        let second = created(&[&db], "a");
+        assert_eq!(names(&second.path(&db).unwrap()), ["pitr-resume.json"]);
+    }
+
+    fn names(directory: &Path) -> Vec<std::ffi::OsString> {
+        let mut names: Vec<_> = fs::read_dir(directory).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_restore_to_another_position_finds_the_files_and_nothing_of_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let first = created(&[&db], "a");
+        let staged = first.path(&db).unwrap();
+        fs::write(staged.join("000001.sst"), b"x").unwrap();
+        fs::write(staged.join("pitr-resume-wal.json"), b"x").unwrap();
+        drop(first);
+        assert!(held(&[&db]).unwrap()[0].1 >= 512, "what takes room on the disk");
+        assert_eq!(Staging::create(&[&db], &key("b")).unwrap().1, Found::Files);
+        assert_eq!(names(&staged), ["000001.sst", "pitr-resume.json"]);
+        // Then it is of that other one.
+        assert_eq!(Staging::create(&[&db], &key("b")).unwrap().1, Found::Same);
+        let (staging, found) = Staging::create(&[&db], &key("a")).unwrap();
+        assert_eq!(found, Found::Files);
+        staging.end_log(&key("a")).unwrap();
+        drop(staging);
+        assert_eq!(Staging::create(&[&db], &key("a")).unwrap().1, Found::Files, "it was becoming a database");
     }
 
     #[test]
@@ -447,11 +505,9 @@ mod tests {
         fs::write(staged.join("pitr-stage-1/000009.log"), b"x").unwrap();
         drop(first);
         let (second, found) = Staging::create(&[&db], &key("a")).unwrap();
-        assert_eq!(found, Found::Files);
+        assert_eq!(found, Found::Same);
         second.keep_only(&BTreeSet::from([staged.join("kept")]), &[&db]).unwrap();
-        let mut left: Vec<_> = fs::read_dir(&staged).unwrap().flatten().map(|entry| entry.file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["kept", "pitr-resume.json"]);
+        assert_eq!(names(&staged), ["kept", "pitr-resume.json"]);
         second.end_resuming().unwrap();
         drop(second);
         assert_eq!(Staging::create(&[&db], &key("a")).unwrap().1, Found::Nothing, "its end had begun");

@@ -139,7 +139,7 @@ impl<'a> Checked<'a> {
         // What an interrupted restore has laid down takes its room already.
         match self.left {
             Left::Everything(_) if !staging::is_begun(&directories, &self.key)? => {
-                Needs::of(&self.base, self.plan, &self.layout)
+                Needs::of(&self.base, self.plan, &self.layout)?.but_for(&staging::held(&directories)?)
             }
             _ => Ok(Needs::default()),
         }
@@ -170,6 +170,7 @@ impl<'a> Checked<'a> {
             base: &self.base,
             layout: &self.layout,
             staging: &staging,
+            key: &self.key,
             found,
             options: self.options,
             present: self.present.as_ref(),
@@ -203,6 +204,7 @@ fn how(options: &RestoreOptions) -> String {
 
 /// Makes what was staged durable.
 fn settle(staging: &Staging, in_place: bool) -> Result<()> {
+    staging.end_resuming()?;
     if in_place {
         staging.look_like_places()?;
     }
@@ -214,15 +216,20 @@ fn settle(staging: &Staging, in_place: bool) -> Result<()> {
 /// What passes leaves what was fetched: the same command goes on from there. What stays leaves nothing.
 fn given_up(e: Error, staging: Staging, layout: &Layout) -> Error {
     if e.code().retry() == Retry::Later {
-        return match staging.path(&layout.db) {
-            Ok(kept) => e.with("what was fetched is kept in", kept.display()),
-            Err(_) => e,
-        };
+        return kept(e, &staging, layout);
     }
     // The error at hand says why; that the staging directory could not be removed would only hide it, and the next restore
     // removes it.
     let _ = staging.discard();
     e
+}
+
+/// Says where what was fetched waits for the next attempt.
+fn kept(e: Error, staging: &Staging, layout: &Layout) -> Error {
+    match staging.path(&layout.db) {
+        Ok(kept) => e.with("what was fetched is kept in", kept.display()),
+        Err(_) => e,
+    }
 }
 
 /// A restored database that lacks nothing but its name.
@@ -266,23 +273,17 @@ impl Prepared<'_> {
     /// # Errors
     /// As [`Prepared::publish_or_stay`].
     pub fn publish(mut self) -> Result<RestoreReport> {
-        match self.publish_or_stay() {
-            Ok(()) => Ok(self.report()),
-            Err(e) if e.code() == Code::DestinationNotEmpty && self.staging.is_some() => {
-                let Some(staging) = &self.staging else { return Err(e) };
-                staging.begin_resuming(&self.key)?;
-                let kept = staging.path(&self.layout.db)?;
-                Err(e
-                    .with("what was fetched is kept in", kept.display())
-                    .hint("it appeared while the restore ran: move it away and run the same command again"))
-            }
+        let Err(e) = self.publish_or_stay() else { return Ok(self.report()) };
+        Err(match (e.code(), self.staging.take()) {
             // Both databases are there, under names that the record tells.
-            Err(e) if e.code() == Code::SwapInterrupted => Err(e),
-            Err(e) => Err(match self.staging.take() {
-                Some(staging) => given_up(e, staging, &self.layout),
-                None => e,
-            }),
-        }
+            (Code::SwapInterrupted, _) | (_, None) => e,
+            (Code::DestinationNotEmpty, Some(staging)) => match staging.begin_resuming(&self.key) {
+                Ok(()) => kept(e, &staging, &self.layout)
+                    .hint("it appeared while the restore ran: move it away and run the same command again"),
+                Err(also) => e.with("what was fetched cannot be kept", also),
+            },
+            (_, Some(staging)) => given_up(e, staging, &self.layout),
+        })
     }
 
     /// Removes it.

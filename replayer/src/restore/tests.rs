@@ -129,6 +129,38 @@ async fn what_was_fetched_is_kept_where_somebody_filled_the_destination_meanwhil
     }
 }
 
+/// `--to-latest` of a live archive is another position each time.
+#[tokio::test]
+async fn a_restore_to_another_position_takes_what_an_interrupted_one_left_of_the_base_and_of_nothing_else() {
+    let lab = busy();
+    let archive = lab.archive(Arc::new(MemoryStore::new()), None, 4).await;
+    let into = lab.dir.path().join("copy");
+    let staged = lab.dir.path().join(".copy.pitr-restoring");
+    let plan = planned(&archive, lab.records() - 1).await.unwrap();
+    let base = archive.get_base(&plan.base.id).await.unwrap().unwrap();
+    for damaged in [false, true] {
+        let options = options(&into);
+        let checked = steps::check(&archive, &plan, &options, &Journal::default()).await.unwrap();
+        let prepared = checked.prepare(Arc::new(Silent)).await.unwrap();
+        fs::create_dir_all(into.join("theirs")).unwrap();
+        assert_eq!(prepared.publish().unwrap_err().code(), Code::DestinationNotEmpty);
+        fs::remove_dir_all(&into).unwrap();
+        if damaged {
+            let file = staged.join(&base.files[0].name);
+            let mut bytes = fs::read(&file).unwrap();
+            bytes[0] ^= 1;
+            fs::write(file, bytes).unwrap();
+        }
+        let n = lab.records();
+        let report = restored(&archive, n, &options).await.unwrap();
+        let lost = if damaged { base.files[0].size } else { 0 };
+        assert_eq!((report.reused_file_bytes, report.reused_records), (report.file_bytes - lost, 0));
+        assert_eq!(read(&into), lab.states[n as usize]);
+        assert!(!names_in(&into).iter().any(|name| name.starts_with("pitr-resume")), "{:?}", names_in(&into));
+        fs::remove_dir_all(&into).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_sealed_archive_restores_the_same_and_only_with_its_key() {
     let lab = busy();
@@ -320,8 +352,9 @@ async fn what_can_be_refused_is_refused_before_anything_is_touched() {
     let into = options(&space.path().join("into"));
     let plan = planned(&archive, 5).await.unwrap();
 
-    let full = options(space.path());
-    fs::write(space.path().join("precious"), b"x").unwrap();
+    let full = options(&space.path().join("full"));
+    fs::create_dir(&full.into).unwrap();
+    fs::write(full.into.join("precious"), b"x").unwrap();
     assert_eq!(refused(&archive, &plan, &full).await.code(), Code::DestinationNotEmpty);
 
     let mut huge = plan.clone();

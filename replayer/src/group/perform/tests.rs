@@ -10,7 +10,11 @@ use pitr_archive::{
 
 use super::*;
 use crate::{
-    plan::{PlanOptions, plan},
+    plan::{
+        PlanOptions,
+        engine::{Engine, EngineChoice},
+        plan,
+    },
     progress::Silent,
     restore::{
         PathMap,
@@ -79,6 +83,18 @@ impl Two {
         .await
     }
 
+    /// Somebody is in the way of the second meanwhile.
+    async fn restore_the_first(&self) {
+        let b = &self.b.options.into;
+        let begins = |database: &str| {
+            if database == "b" {
+                fill(b)
+            }
+        };
+        assert_eq!(self.restore(begins).await.unwrap_err().code(), Code::GroupUnfinished);
+        fs::remove_dir_all(b).unwrap();
+    }
+
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.path()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -122,14 +138,7 @@ async fn where_the_second_cannot_have_its_name_the_first_stays_and_the_same_call
 #[tokio::test]
 async fn what_hinders_the_second_when_the_first_is_in_its_place_says_that_it_is() {
     let mut two = Two::new().await;
-    let b = two.b.options.into.clone();
-    let begins = |database: &str| {
-        if database == "b" {
-            fill(&b)
-        }
-    };
-    assert_eq!(two.restore(begins).await.unwrap_err().code(), Code::GroupUnfinished);
-    fs::remove_dir_all(&b).unwrap();
+    two.restore_the_first().await;
     two.b.options.map_paths.push(PathMap { old: "/nothing".to_owned(), new: PathBuf::from("relative") });
     let e = two.restore(|database| panic!("{database} was begun")).await.unwrap_err();
     assert_eq!(e.code(), Code::GroupUnfinished, "{e}");
@@ -144,14 +153,7 @@ async fn what_hinders_the_second_when_the_first_is_in_its_place_says_that_it_is(
 #[tokio::test]
 async fn what_a_server_has_opened_meanwhile_has_not_arrived() {
     let two = Two::new().await;
-    let b = two.b.options.into.clone();
-    let begins = |database: &str| {
-        if database == "b" {
-            fill(&b)
-        }
-    };
-    assert_eq!(two.restore(begins).await.unwrap_err().code(), Code::GroupUnfinished);
-    fs::remove_dir_all(&b).unwrap();
+    two.restore_the_first().await;
     two.a.assert_whole();
     let e = two.restore(|_| {}).await.unwrap_err();
     assert_eq!(e.details().map(|(name, _)| name.to_owned()).collect::<Vec<_>>(), ["a"], "{e}");
@@ -174,6 +176,22 @@ async fn where_the_first_cannot_have_its_name_nothing_is_left() {
         .await
         .unwrap_err();
     assert_eq!((e.code(), two.names()), (Code::DestinationNotEmpty, vec!["a".to_owned()]), "{e}");
+}
+
+#[tokio::test]
+async fn where_there_is_no_room_for_tables_the_logs_are_replayed() {
+    let mut two = Two::new().await;
+    let engine = &mut two.b.plan.engine;
+    (engine.name, engine.wanted) = (Engine::Bulk, EngineChoice::Bulk);
+    two.b.plan.disk_bytes = 1 << 60;
+    assert_eq!(two.restore(|_| {}).await.unwrap_err().code(), Code::DestinationTooSmall);
+    assert_eq!(two.names(), [""; 0]);
+    // Nobody asked for them.
+    two.b.plan.engine.wanted = EngineChoice::Auto;
+    let reports = two.restore(|_| {}).await.unwrap();
+    assert!(reports.iter().all(|report| report.tables == 0 && report.wal_bytes > 0), "{reports:?}");
+    two.a.assert_whole();
+    two.b.assert_whole();
 }
 
 #[tokio::test]

@@ -52,6 +52,19 @@ fn a_tag_at_the_fork_itself_is_the_child_s_or_the_parent_s_by_its_hash() {
 }
 
 #[test]
+fn a_base_of_the_parent_s_further_life_at_the_fork_itself_is_not_the_child_s() {
+    let mut s = Scene::empty();
+    s.run_started(0, 10).session(1, 0).base(0, 1, 0).put(1).put(1).put(1).cut();
+    let fork = s.position();
+    s.session(2, 3).base(3, 4, 3).cut();
+    // Before the child has a segment of its own, and behind it.
+    s.fork_at(fork, 20);
+    assert_eq!(summary(s.plan_on_child(&record(2))), Ok((3, base(0), 3)));
+    s.session(3, 3).put(1).cut();
+    assert_eq!(summary(s.plan_on_child(&record(2))), Ok((3, base(0), 3)));
+}
+
+#[test]
 fn a_run_that_begins_right_behind_lost_segments_serves_and_one_whose_beginning_is_lost_with_them_does_not() {
     // The second run's first segment holds its beginning; a barrier ends the first one.
     let mut s = Scene::empty();

@@ -325,7 +325,7 @@ impl Scene {
         self
     }
 
-    fn position(&self) -> Position {
+    pub fn position(&self) -> Position {
         Position {
             timeline: self.timeline,
             boundary: b(self.at),

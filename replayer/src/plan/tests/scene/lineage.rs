@@ -36,9 +36,16 @@ pub(super) struct Ended {
 impl Scene {
     /// The history forks at the end of the last segment: what follows is a child's, in a run of its own.
     pub fn fork(&mut self, first_wal: u64) -> &mut Self {
+        self.fork_at(self.position(), first_wal)
+    }
+
+    /// The same, at a place behind which the parent had events at the same boundary.
+    pub fn fork_at(&mut self, fork: Position, first_wal: u64) -> &mut Self {
         assert!(self.open.entries.is_empty(), "a segment is open");
+        assert_eq!(fork.boundary, self.position().boundary);
         let parent = self.left.last().map(|ended| ended.fork);
-        let (fork, segments) = (self.position(), std::mem::take(&mut self.segments));
+        let segments = std::mem::take(&mut self.segments);
+        self.hash = fork.hash;
         self.left.push(Ended { timeline: self.timeline, parent, segments, deleted: 0..0, fork });
         self.timeline = self.timeline.next().unwrap();
         self.run_started(0, first_wal)
