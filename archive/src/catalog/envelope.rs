@@ -132,7 +132,7 @@ impl DocumentHeader {
         let place = Place { what: WHAT, purpose: Purpose::Document, counter: 0, aad: &aad };
         let body = object.slice(HEADER_LEN.min(object.len())..);
         Fault::unless_equal("length of the document's body", &self.stored_len, &(body.len() as u64))?;
-        envelope::unwrap(cipher, place, body, self.plain_len, MAX_PLAIN)
+        envelope::unwrap(cipher, place, &body, self.plain_len, MAX_PLAIN)
     }
 }
 

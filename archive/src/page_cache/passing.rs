@@ -224,6 +224,13 @@ mod tests {
         assert_eq!(total, size);
     }
 
+    /// One of three attempts succeeds. The kernel takes single pages of its own accord, though seldom; what we take of them we would
+    /// take each time.
+    fn undisturbed(mut attempt: impl FnMut() -> Result<(), String>) {
+        let failed: Vec<_> = (0..3).map_while(|_| attempt().err()).collect();
+        assert!(failed.len() < 3, "{failed:?}");
+    }
+
     #[test]
     fn a_cold_file_is_not_in_memory_after_it_was_read() {
         let Some(directory) = directory() else { return };
@@ -239,30 +246,35 @@ mod tests {
     #[test]
     fn what_was_read_ahead_goes_again_where_reading_ends_early() {
         let Some(directory) = directory() else { return };
-        let (file, path) = file_of(directory.path(), 16 * MIB);
-        let mut passing = Passing::new(file.try_clone().unwrap(), Hurry::Ahead);
-        passing.read_exact(&mut vec![0; MIB]).unwrap();
-        let comes = (0..1000).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-            in_memory(&path) > MIB / rustix::param::page_size()
+        undisturbed(|| {
+            let (file, path) = file_of(directory.path(), 16 * MIB);
+            let mut passing = Passing::new(file, Hurry::Ahead);
+            passing.read_exact(&mut vec![0; MIB]).unwrap();
+            let comes = (0..1000).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+                in_memory(&path) > MIB / rustix::param::page_size()
+            });
+            assert!(comes, "more than was read");
+            // The disk is done with the last of them a moment after it can be seen, or a busy one later.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            drop(passing);
+            let left = in_memory(&path);
+            (left == 0).then_some(()).ok_or(format!("{left} pages are left"))
         });
-        assert!(comes, "more than was read");
-        // The disk is done with the last of them a moment after it can be seen.
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        drop(passing);
-        assert_eq!(in_memory(&path), 0);
     }
 
     #[test]
     fn a_warm_file_is_in_memory_as_before() {
         let Some(directory) = directory() else { return };
         let (file, path) = file_of(directory.path(), 64 * MIB);
-        std::fs::read(&path).unwrap();
-        let before = in_memory(&path);
-        assert_eq!(before, 64 * MIB / rustix::param::page_size());
+        let all = 64 * MIB / rustix::param::page_size();
         for hurry in HURRIES {
-            read_through(file.try_clone().unwrap(), 64 * MIB, hurry);
-            assert_eq!(in_memory(&path), before, "{hurry:?}");
+            undisturbed(|| {
+                std::fs::read(&path).unwrap();
+                read_through(file.try_clone().unwrap(), 64 * MIB, hurry);
+                let after = in_memory(&path);
+                (after == all).then_some(()).ok_or(format!("{hurry:?}: {after} of {all} pages"))
+            });
         }
     }
 
@@ -273,15 +285,18 @@ mod tests {
         let warm = File::open(&path).unwrap();
         fadvise(&warm, 0, None, Advice::Random).unwrap();
         let mut piece = vec![0; 100_000];
-        for offset in [0, 5_000_000, 16 * MIB as u64 - 100_000] {
-            warm.read_exact_at(&mut piece, offset).unwrap();
-        }
         let page = rustix::param::page_size();
-        let before = residency(&file, 0, 16 * MIB, page).unwrap();
-        assert!(before.iter().any(|r| *r) && before.iter().any(|r| !*r));
         for hurry in HURRIES {
-            read_through(file.try_clone().unwrap(), 16 * MIB, hurry);
-            assert!(residency(&file, 0, 16 * MIB, page).unwrap() == before, "{hurry:?}");
+            undisturbed(|| {
+                for offset in [0, 5_000_000, 16 * MIB as u64 - 100_000] {
+                    warm.read_exact_at(&mut piece, offset).unwrap();
+                }
+                let before = residency(&file, 0, 16 * MIB, page).unwrap();
+                assert!(before.iter().any(|r| *r) && before.iter().any(|r| !*r));
+                read_through(file.try_clone().unwrap(), 16 * MIB, hurry);
+                let after = residency(&file, 0, 16 * MIB, page).unwrap();
+                (after == before).then_some(()).ok_or(format!("{hurry:?}: other pages than before"))
+            });
         }
     }
 

@@ -5,7 +5,10 @@
 //! form the source used: every RocksDB reads that.
 //! Invariant: [`LogWriter::offset`] is the file offset at which the next byte belongs.
 
-use super::log_format::{BLOCK_SIZE, HEADER_SIZE, RECYCLABLE_HEADER_SIZE, RecordType, mask};
+use super::{
+    log_format::{BLOCK_SIZE, HEADER_SIZE, RECYCLABLE_HEADER_SIZE, RecordType, mask},
+    log_sum::LogSum,
+};
 use crate::ids::{ColumnFamilyId, FileNumber};
 
 /// Appends records to a log.
@@ -14,24 +17,30 @@ pub struct LogWriter {
     offset: u64,
     /// The low 32 bits of the WAL's number, in logs with recyclable headers.
     recyclable: Option<u32>,
+    sum: LogSum,
 }
 
 impl LogWriter {
     /// Goes on at this file offset with short headers; 0 for a new file, the end of the last record for a MANIFEST
     /// that gets more edits.
     pub const fn new(offset: u64) -> Self {
-        Self { offset, recyclable: None }
+        Self { offset, recyclable: None, sum: LogSum(0) }
     }
 
     /// A new WAL with recyclable headers.
     #[allow(clippy::cast_possible_truncation)] // RocksDB stores the low half
     pub const fn recyclable(number: FileNumber) -> Self {
-        Self { offset: 0, recyclable: Some(number.get() as u32) }
+        Self { offset: 0, recyclable: Some(number.get() as u32), sum: LogSum(0) }
     }
 
     /// The file offset after everything appended so far.
     pub const fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Of everything appended so far.
+    pub const fn sum(&self) -> LogSum {
+        self.sum
     }
 
     const fn header_size(&self) -> u64 {
@@ -108,10 +117,12 @@ impl LogWriter {
         let number = self.recyclable.filter(|_| kind.is_recyclable()).map(u32::to_le_bytes);
         let number = number.as_ref().map_or(&[][..], |n| &n[..]);
         let crc = crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&[kind.to_byte()]), number), payload);
-        out.extend_from_slice(&mask(crc).to_le_bytes());
+        let [c0, c1, c2, c3] = mask(crc).to_le_bytes();
         // A fragment is smaller than a block, so it fits in 16 bits.
-        out.extend_from_slice(&u16::try_from(payload.len()).unwrap_or(u16::MAX).to_le_bytes());
-        out.push(kind.to_byte());
+        let [l0, l1] = u16::try_from(payload.len()).unwrap_or(u16::MAX).to_le_bytes();
+        let header = [c0, c1, c2, c3, l0, l1, kind.to_byte()];
+        self.sum.add(&header);
+        out.extend_from_slice(&header);
         out.extend_from_slice(number);
         out.extend_from_slice(payload);
         self.offset += HEADER_SIZE + u64::try_from(number.len() + payload.len()).unwrap_or(0);

@@ -9,6 +9,7 @@
 //! - [`file_name`]: which file is what.
 //! - [`log_format`], [`log_reader`], [`log_writer`]: the record framing that WAL and MANIFEST share.
 //! - [`write_batch`]: what a WAL record holds.
+//! - [`log_sum`]: one number that stands for all of a log.
 //! - [`transactions`]: what two-phase commit makes of it.
 //! - [`version_edit`], [`manifest`]: what a MANIFEST record holds, and the state that all of them amount to.
 //! - [`name`]: names that are bytes.
@@ -22,6 +23,7 @@ pub mod describe;
 pub mod file_name;
 pub mod log_format;
 pub mod log_reader;
+pub mod log_sum;
 pub mod log_writer;
 pub mod manifest;
 pub mod name;

@@ -75,6 +75,6 @@ pub(crate) fn decode(
     let plain_len = Fields::new(WHAT, 0, stored).u32()?;
     let aad = associated(key, &[header, &plain_len.to_le_bytes()]);
     let place = Place { what: WHAT, purpose: Purpose::Footer, counter: 0, aad: &aad };
-    let json = envelope::unwrap(cipher, place, stored.slice(4..), u64::from(plain_len), MAX_FOOTER_PLAIN)?;
+    let json = envelope::unwrap(cipher, place, &stored.slice(4..), u64::from(plain_len), MAX_FOOTER_PLAIN)?;
     serde_json::from_slice(&json).map_err(|source| Fault::Json { what: WHAT, source })
 }

@@ -5,7 +5,10 @@
 //! so that frames can be read alone, out of order and in parallel ([`SegmentReader::entries_from`]).
 //! Refuses: an object that is not the one its name and place demand; I/O.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 
@@ -20,6 +23,7 @@ use crate::{
     segment::{
         chain::{Chain, HashKey},
         entry::Entry,
+        envelope::Unpacker,
         footer,
         frame::{FRAME_HEADER_LEN, Frame, FrameEntries},
         header::{HEADER_LEN, OPENING_LEN, SegmentHeader, TRAILER_LEN, Trailer},
@@ -79,6 +83,8 @@ pub struct SegmentIndex {
     footer: SegmentFooter,
     cipher: Option<ObjectCipher>,
     hash_key: HashKey,
+    /// Those that nobody uses: frames are opened beside one another.
+    unpackers: Mutex<Vec<Unpacker>>,
 }
 
 impl SegmentIndex {
@@ -92,7 +98,15 @@ impl SegmentIndex {
         let footer = read_tail(&key, &header, head, tail, cipher.as_ref()).map_err(fault)?;
         agree(&header, &footer).map_err(fault)?;
         let opening = header.opening();
-        Ok(Self { key, header, opening, footer, cipher, hash_key: keyring.hash_key().clone() })
+        Ok(Self {
+            key,
+            header,
+            opening,
+            footer,
+            cipher,
+            hash_key: keyring.hash_key().clone(),
+            unpackers: Mutex::default(),
+        })
     }
 
     /// The segment's name.
@@ -149,7 +163,10 @@ impl SegmentIndex {
         let index = self.footer.frames.get(frame).ok_or_else(absent)?;
         let number = u32::try_from(frame).map_err(|_| absent())?;
         Fault::unless_equal("stored length of the frame", &u64::from(index.stored), &(stored.len() as u64))?;
-        let opened = Frame::decode(&self.key, &self.opening, self.cipher.as_ref(), number, stored, index.offset)?;
+        let cipher = self.cipher.as_ref();
+        let opened = self.unpacking(|unpacker| {
+            Frame::decode(&self.key, &self.opening, cipher, unpacker, number, stored, index.offset)
+        })?;
         Fault::unless_equal("plain length of the frame", &index.plain, &opened.header.plain_len)?;
         let mut chain = Chain::at(index.hash_before);
         let hashes: Vec<_> = opened.leaves(&self.hash_key)?.into_iter().map(|leaf| chain.push(leaf)).collect();
@@ -165,6 +182,15 @@ impl SegmentIndex {
             });
         }
         Ok(ProvenFrame { index: index.clone(), end, frame: opened, hashes })
+    }
+
+    /// With an unpacker that nobody else uses meanwhile.
+    fn unpacking<T>(&self, work: impl FnOnce(&mut Unpacker) -> T) -> T {
+        let spare = || self.unpackers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unpacker = spare().pop().unwrap_or_default();
+        let done = work(&mut unpacker);
+        spare().push(unpacker);
+        done
     }
 }
 

@@ -17,7 +17,7 @@ use pitr_archive::{
     Result,
     error::io,
     ids::{ArchiveId, BaseId, Boundary, ContentHash, FileNumber, RunningHash, TimelineId},
-    rocks::{file_name, transactions::Transactions},
+    rocks::{file_name, log_sum::LogSum, transactions::Transactions},
 };
 use serde::{Deserialize, Serialize};
 
@@ -155,9 +155,9 @@ fn remove(files: &[PathBuf], staging: &Path) -> Result<()> {
 pub(crate) struct WrittenWal {
     pub number: FileNumber,
     pub size: u64,
-    /// Of all its bytes. Nobody who could forge it could not write a checkpoint as well, and each of its records has a checksum
-    /// of its own: a hash took an eighth of a restore's time.
-    pub crc32c: u32,
+    /// Stands for all its bytes. Nobody who could forge it could not write a checkpoint as well: a hash took an eighth of a
+    /// restore's time.
+    pub sum: LogSum,
 }
 
 /// How far the log was read, and all that must be known to go on there.
@@ -217,6 +217,9 @@ pub(crate) fn own_files(staging: &Path) -> [PathBuf; 3] {
     [staging.join(KEY), staging.join(CHECKPOINT), noted::file(staging)]
 }
 
+/// Bytes that are read at once: whole blocks of a log.
+const AT_ONCE: usize = 128 << 10;
+
 /// Whether a file is there with this size and hash.
 pub(crate) fn is(path: &Path, size: u64, hash: ContentHash) -> bool {
     let mut hasher = blake3::Hasher::new();
@@ -228,12 +231,12 @@ pub(crate) fn is(path: &Path, size: u64, hash: ContentHash) -> bool {
 
 /// Whether a WAL is there as it was written.
 fn is_wal(path: &Path, wal: &WrittenWal) -> bool {
-    let mut crc = 0;
-    let whole = is_whole(path, wal.size, |bytes| crc = crc32c::crc32c_append(crc, bytes));
-    whole && crc == wal.crc32c
+    let (mut sum, mut sound) = (LogSum::default(), true);
+    let whole = is_whole(path, wal.size, |bytes| sound = sound && sum.add_blocks(bytes));
+    whole && sound && sum == wal.sum
 }
 
-/// Shows every byte of a file; answers whether it is there with this size. One that cannot be read is as good as none: to end
+/// Shows every byte of a file, [`AT_ONCE`] of them until its end; answers whether it is there with this size. One that cannot be read is as good as none: to end
 /// with it would end every further attempt.
 fn is_whole(path: &Path, size: u64, shown: impl FnMut(&[u8])) -> bool {
     read_whole(path, size, shown).unwrap_or_else(|e| {
@@ -251,13 +254,15 @@ fn read_whole(path: &Path, size: u64, mut shown: impl FnMut(&[u8])) -> Result<bo
     if file.metadata().map_err(|e| io("looking at", path, e))?.len() != size {
         return Ok(false);
     }
-    let mut buffer = vec![0; 128 * 1024];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(true),
-            Ok(n) => shown(buffer.get(..n).unwrap_or_default()),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(io("reading", path, e)),
-        }
+    let mut left = size;
+    let mut buffer = Vec::with_capacity(AT_ONCE);
+    while left > 0 {
+        buffer.clear();
+        let read = (&mut file).take(AT_ONCE as u64).read_to_end(&mut buffer).map_err(|e| io("reading", path, e))?;
+        // Somebody cuts it meanwhile, or goes on writing it.
+        let Some(less) = left.checked_sub(read as u64).filter(|_| read > 0) else { return Ok(false) };
+        left = less;
+        shown(&buffer);
     }
+    Ok(true)
 }

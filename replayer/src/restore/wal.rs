@@ -211,7 +211,7 @@ impl WalFiles {
     fn close(&mut self) -> Result<()> {
         if let Some(open) = self.open.take() {
             self.flush()?;
-            self.disk().end_wal()?;
+            self.disk().end_wal(open.writer.sum())?;
             self.totals.bytes += open.writer.offset();
         }
         Ok(())
@@ -234,10 +234,11 @@ impl WalFiles {
 /// A log of one record, durable.
 pub(crate) fn write_one(directory: &Path, number: FileNumber, batch: &[u8]) -> Result<()> {
     let mut bytes = Vec::with_capacity(batch.len() + batch.len() / 64 + 64);
-    LogWriter::new(0).append(batch, &mut bytes);
+    let mut writer = LogWriter::new(0);
+    writer.append(batch, &mut bytes);
     let mut disk = WalDisk::begin(directory, Vec::new(), BUFFER);
     disk.begin_wal(number)?;
     disk.write(bytes)?;
-    disk.end_wal()?;
+    disk.end_wal(writer.sum())?;
     disk.finish()
 }

@@ -1,7 +1,7 @@
 //! The bytes of WALs on their way to the disk, beside whoever makes them.
 //!
 //! Owns: two threads, and the order of what becomes durable: a WAL's bytes, then its name, then the checkpoint that tells of
-//! it. One thread sums up and writes what comes, and lets the disk begin; the other waits for the disk, so that the next WAL
+//! it. One thread writes what comes, and lets the disk begin; the other waits for the disk, so that the next WAL
 //! is written meanwhile. Memory: the pieces at hand, one on either side.
 //! Refuses: to go on behind a failure. Nothing of it works any more when it is gone.
 
@@ -17,7 +17,7 @@ use pitr_archive::{
     error::io,
     ids::FileNumber,
     page_cache::{After, Outgoing},
-    rocks::file_name,
+    rocks::{file_name, log_sum::LogSum},
 };
 
 use super::{
@@ -34,19 +34,19 @@ struct Wal {
     number: FileNumber,
     path: PathBuf,
     out: Outgoing,
-    crc32c: u32,
 }
 
 enum Step {
     Begin(Box<Wal>),
     Bytes(Vec<u8>),
-    End,
+    /// With the sum of all its bytes.
+    End(LogSum),
     /// All before is complete: the checkpoint, of which only the WALs are missing, and where it goes.
     Note(Box<(Checkpoint, PathBuf)>),
 }
 
 enum Complete {
-    Wal(Box<Wal>),
+    Wal(Box<Wal>, LogSum),
     Note(Box<(Checkpoint, PathBuf)>),
 }
 
@@ -85,7 +85,7 @@ impl WalDisk {
         let file = file.map_err(|e| io("creating the WAL", &path, e))?;
         // The server reads it next.
         let out = Outgoing::new(file, After::Kept);
-        self.send(Step::Begin(Box::new(Wal { number, path, out, crc32c: 0 })))
+        self.send(Step::Begin(Box::new(Wal { number, path, out })))
     }
 
     /// Its next bytes; answers with an empty buffer for those that follow.
@@ -94,12 +94,12 @@ impl WalDisk {
         Ok(self.spare.try_recv().unwrap_or_default())
     }
 
-    /// It is complete.
-    pub fn end_wal(&mut self) -> Result<()> {
-        self.send(Step::End)
+    /// It is complete. `sum`: of its bytes, for whoever goes on behind it.
+    pub fn end_wal(&mut self, sum: LogSum) -> Result<()> {
+        self.send(Step::End(sum))
     }
 
-    /// Puts a checkpoint at `notes`, when all WALs until now are durable: it gets their sizes and checksums.
+    /// Puts a checkpoint at `notes`, when all WALs until now are durable: it gets their sizes and sums.
     pub fn note(&mut self, checkpoint: Checkpoint, notes: &Path) -> Result<()> {
         self.send(Step::Note(Box::new((checkpoint, notes.to_owned()))))
     }
@@ -155,7 +155,6 @@ fn write(
             }
             Step::Bytes(mut bytes) => {
                 let wal = open.as_mut().ok_or_else(out_of_order)?;
-                wal.crc32c = crc32c::crc32c_append(wal.crc32c, &bytes);
                 wal.out.write(&bytes).map_err(|e| io("writing the WAL", &wal.path, e))?;
                 bytes.clear();
                 // One that a long record made is not kept.
@@ -164,10 +163,10 @@ fn write(
                 }
                 continue;
             }
-            Step::End => {
+            Step::End(sum) => {
                 let mut wal = open.take().ok_or_else(out_of_order)?;
                 wal.out.end();
-                Complete::Wal(wal)
+                Complete::Wal(wal, sum)
             }
             Step::Note(note) => Complete::Note(note),
         };
@@ -183,9 +182,9 @@ fn sync(complete: &Receiver<Complete>, directory: &Path, before: Vec<WrittenWal>
     let mut durable = before;
     for complete in complete {
         match complete {
-            Complete::Wal(mut wal) => {
+            Complete::Wal(mut wal, sum) => {
                 wal.out.sync().map_err(|e| io("making durable", &wal.path, e))?;
-                durable.push(WrittenWal { number: wal.number, size: wal.out.written(), crc32c: wal.crc32c });
+                durable.push(WrittenWal { number: wal.number, size: wal.out.written(), sum });
                 crash::point("restore-wal-closed");
             }
             Complete::Note(note) => {
@@ -205,7 +204,7 @@ mod tests {
 
     use pitr_archive::{
         ids::{Boundary, RunningHash, TimelineId},
-        rocks::transactions::Transactions,
+        rocks::{log_writer::LogWriter, transactions::Transactions},
     };
 
     use super::*;
@@ -222,12 +221,18 @@ mod tests {
         })
     }
 
-    fn write_some(disk: &mut WalDisk, number: u64, pieces: &[&[u8]]) {
+    /// A log of these records; answers its bytes.
+    fn write_some(disk: &mut WalDisk, number: u64, records: &[&[u8]]) -> Vec<u8> {
+        let (mut writer, mut all) = (LogWriter::new(0), Vec::new());
         disk.begin_wal(FileNumber::new(number)).unwrap();
-        for piece in pieces {
-            assert!(disk.write(piece.to_vec()).unwrap().is_empty());
+        for record in records {
+            let mut piece = Vec::new();
+            writer.append(record, &mut piece);
+            all.extend_from_slice(&piece);
+            assert!(disk.write(piece).unwrap().is_empty());
         }
-        disk.end_wal().unwrap();
+        disk.end_wal(writer.sum()).unwrap();
+        all
     }
 
     #[test]
@@ -238,22 +243,28 @@ mod tests {
             fs::create_dir(dir).unwrap();
         }
         let mut disk = WalDisk::begin(&wals, Vec::new(), 10);
-        write_some(&mut disk, 4, &[b"one", b"two"]);
+        let first = write_some(&mut disk, 4, &[b"one", b"two", &[3; 300_000]]);
         write_some(&mut disk, 7, &[]);
         disk.note(checkpoint(), &notes).unwrap();
-        write_some(&mut disk, 9, &[&[1; 100]]);
+        let last = write_some(&mut disk, 9, &[&[1; 100]]);
         disk.finish().unwrap();
-        assert_eq!(fs::read(wals.join("000004.log")).unwrap(), b"onetwo");
-        assert_eq!(fs::read(wals.join("000009.log")).unwrap(), [1; 100]);
+        assert!(fs::read(wals.join("000004.log")).unwrap() == first);
+        assert!(fs::read(wals.join("000009.log")).unwrap() == last);
         // Which is only read where every log is as it says.
         let read = Checkpoint::read(&notes, &wals).unwrap();
         assert_eq!(read.files(&wals), [wals.join("000004.log"), wals.join("000007.log")]);
         let mut disk = WalDisk::begin(&wals, read.wals, 10);
-        write_some(&mut disk, 11, &[b"more"]);
+        let more = write_some(&mut disk, 11, &[b"more"]);
         disk.note(checkpoint(), &notes).unwrap();
         disk.finish().unwrap();
         assert_eq!(Checkpoint::read(&notes, &wals).unwrap().wals.len(), 3);
-        fs::write(wals.join("000011.log"), "mork").unwrap();
+        for at in [0, 6, 7, 10] {
+            let mut changed = more.clone();
+            changed[at] ^= 1;
+            fs::write(wals.join("000011.log"), changed).unwrap();
+            assert_eq!(Checkpoint::read(&notes, &wals), None, "byte {at}");
+        }
+        fs::write(wals.join("000011.log"), &more[..7]).unwrap();
         assert_eq!(Checkpoint::read(&notes, &wals), None);
     }
 
@@ -263,8 +274,9 @@ mod tests {
         let mut disk = WalDisk::begin(place.path(), Vec::new(), 10);
         write_some(&mut disk, 4, &[b"one"]);
         disk.note(checkpoint(), &place.path().join("nowhere")).unwrap();
-        let failed =
-            (5..100_000).find_map(|number| disk.begin_wal(FileNumber::new(number)).and_then(|()| disk.end_wal()).err());
+        let failed = (5..100_000).find_map(|number| {
+            disk.begin_wal(FileNumber::new(number)).and_then(|()| disk.end_wal(LogSum::default())).err()
+        });
         assert!(failed.unwrap().to_string().contains("nowhere"));
         let mut disk = WalDisk::begin(place.path(), Vec::new(), 10);
         assert_eq!(disk.begin_wal(FileNumber::new(4)).unwrap_err().code(), Code::FileIo);
