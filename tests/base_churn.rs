@@ -147,7 +147,12 @@ fn take_bases(root: &Path, dir: &PathBuf) {
                 match archiver.take_base().await {
                     Ok(base) => break base,
                     // Files come and go faster than they can be linked: the archiver says so, and a person asks again.
-                    Err(e) if e.code() == Code::BaseUnobtainable && retried < BASES => retried += 1,
+                    // So it does where a log came and went while the base was linked.
+                    Err(e)
+                        if matches!(e.code(), Code::BaseUnobtainable | Code::BaseNotPublishable) && retried < BASES =>
+                    {
+                        retried += 1;
+                    }
                     Err(e) => panic!("base {n}: {e}"),
                 }
             };

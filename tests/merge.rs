@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)] // a test fails by panicking
 
+#[path = "harness/opening.rs"]
+mod opening;
 #[path = "merge/service.rs"]
 mod service;
 
@@ -91,15 +93,18 @@ impl Site {
 
     async fn open(&mut self) {
         let levels = [10, 60, 600].map(Duration::from_secs).to_vec();
-        let config = ArchiverConfig {
+        let config = || ArchiverConfig {
             file_events: FileEvents::Scanned,
-            merge: merge::Policy { levels, grace: GRACE, ..merge::Policy::default() },
+            merge: merge::Policy { levels: levels.clone(), grace: GRACE, ..merge::Policy::default() },
             ..ArchiverConfig::new(self.dir.path().join("db"))
         };
-        let parts = Parts { clock: Arc::new(self.clock.clone()), random: self.random.clone(), ..Parts::system() };
-        let (store, key) = (self.store.clone(), self.key.clone());
-        let archive = Archive::open_or_create(store, key, &*parts.clock, &*parts.random).await.unwrap();
-        self.archiver = Some(Archiver::open(config, archive, parts).await.unwrap());
+        let parts = || Parts { clock: Arc::new(self.clock.clone()), random: self.random.clone(), ..Parts::system() };
+        let opened = opening::when_unlocked(async || {
+            let (store, key) = (self.store.clone(), self.key.clone());
+            let archive = Archive::open_or_create(store, key, &self.clock, &*self.random).await?;
+            Archiver::open(config(), archive, parts()).await
+        });
+        self.archiver = Some(opened.await);
     }
 
     fn archiver(&mut self) -> &mut Archiver {

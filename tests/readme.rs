@@ -65,7 +65,7 @@ fn error_codes_and_exit_codes_are_those_of_the_program() {
         (Exit::Integrity, "integrity or key"),
         (Exit::Fenced, "another writer has the archive"),
         (Exit::Internal, "a fault of pitr itself"),
-        (Exit::Interrupted, "interrupted (Ctrl-C)"),
+        (Exit::Interrupted, "interrupted (Ctrl-C, SIGTERM)"),
     ] {
         writeln!(exits, "| {} | {meaning} |", exit.status()).expect("a string");
     }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs)] // a test fails by panicking
 
+#[path = "harness/opening.rs"]
+mod opening;
 #[path = "retention/races.rs"]
 mod races;
 #[path = "retention/scale.rs"]
@@ -98,15 +100,18 @@ impl Site {
     }
 
     async fn open(&mut self) {
-        let config = ArchiverConfig {
+        let config = || ArchiverConfig {
             file_events: FileEvents::Scanned,
             unlogged_tolerate: self.tolerate.clone(),
             ..ArchiverConfig::new(self.dir.path().join("db"))
         };
-        let parts = Parts { clock: Arc::new(self.clock.clone()), random: self.random.clone(), ..Parts::system() };
-        let store: Arc<dyn Store> = Arc::new(self.store.clone());
-        let archive = Archive::open_or_create(store, self.key.clone(), &*parts.clock, &*parts.random).await.unwrap();
-        self.archiver = Some(Archiver::open(config, archive, parts).await.unwrap());
+        let parts = || Parts { clock: Arc::new(self.clock.clone()), random: self.random.clone(), ..Parts::system() };
+        let opened = opening::when_unlocked(async || {
+            let (store, key): (Arc<dyn Store>, _) = (Arc::new(self.store.clone()), self.key.clone());
+            let archive = Archive::open_or_create(store, key, &self.clock, &*self.random).await?;
+            Archiver::open(config(), archive, parts()).await
+        });
+        self.archiver = Some(opened.await);
     }
 
     fn archiver(&mut self) -> &mut Archiver {

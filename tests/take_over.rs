@@ -64,7 +64,7 @@ fn who_comes_second_ends_and_takes_over_when_it_is_told_to() {
     assert_eq!(end_of(&mut archiver).code(), FENCED, "the first finds out:\n{}", scene.site.log());
     third.progress(&mut running);
     // It contends at once: an archiver that is alive writes in every interval, and would win for ever.
-    assert!(third.log().matches("joining behind").count() < 5, "{}", third.log());
+    assert!(third.log().matches("joining behind").count() < 20, "{}", third.log());
     scene.database_is_well();
     go_on_with(scene, third, running).end(Barriers::Allowed);
 }

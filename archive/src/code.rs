@@ -23,7 +23,7 @@ pub enum Exit {
     Fenced,
     /// 70: a fault of the program itself.
     Internal,
-    /// 130: ended by Ctrl-C.
+    /// 130: ended by Ctrl-C or SIGTERM.
     Interrupted,
 }
 

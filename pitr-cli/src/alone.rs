@@ -100,19 +100,28 @@ fn name(archive: ArchiveId) -> std::io::Result<machine_lock::Name> {
 
 #[cfg(test)]
 mod tests {
+    use pitr_archive::random::{OsRandom, Random as _};
+
     use super::*;
+
+    /// Names are the machine's, and other tests may run on it.
+    fn random_id() -> ArchiveId {
+        let mut id = [0; 16];
+        OsRandom.fill(&mut id).unwrap();
+        ArchiveId(id)
+    }
 
     #[tokio::test]
     async fn the_second_is_refused_by_name_and_one_that_takes_over_waits_for_the_first_s_end() {
         let dir = tempfile::tempdir().unwrap();
-        let id = ArchiveId(*b"0123456789abcdef");
+        let id = random_id();
         let first = Alone::claim(dir.path(), id, Rival::Leave).unwrap();
         let e = Alone::claim(dir.path(), id, Rival::Leave).unwrap_err();
         assert_eq!(e.code(), Code::Fenced);
         assert!(e.to_string().contains(&std::process::id().to_string()), "{e}");
         let other = tempfile::tempdir().unwrap();
         assert_eq!(Alone::claim(other.path(), id, Rival::Leave).unwrap_err().code(), Code::Fenced);
-        Alone::claim(dir.path(), ArchiveId(*b"another archive!"), Rival::Leave).unwrap();
+        Alone::claim(dir.path(), random_id(), Rival::Leave).unwrap();
 
         let second = Alone::claim(dir.path(), id, Rival::TakeOver).unwrap();
         drop(first);
@@ -125,7 +134,13 @@ mod tests {
         }
         assert_eq!(Alone::claim(dir.path(), id, Rival::Leave).unwrap_err().code(), Code::Fenced);
         drop(second);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        Alone::claim(dir.path(), id, Rival::Leave).unwrap();
+        // A process that another test is just starting holds it, too, until it has become that process.
+        for _ in 0..200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if Alone::claim(dir.path(), id, Rival::Leave).is_ok() {
+                return;
+            }
+        }
+        panic!("nobody has it any more, and it cannot be had");
     }
 }

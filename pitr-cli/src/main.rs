@@ -7,7 +7,7 @@
 //! - [`output`]: tables, pictures, JSON (its module documentation lists every command's fields), progress, errors.
 //! - [`settings`]: the configuration file of `pitr run --config`.
 //! - [`hook`]: running a command of the configuration.
-//! - [`interrupt`]: what Ctrl-C means at which moment.
+//! - [`interrupt`]: what Ctrl-C and SIGTERM mean at which moment.
 //! - [`logging`]: the log on standard error.
 //! - [`web`]: a service seen from outside: metrics, health, a page for people.
 //! - [`systemd`]: what the service manager is told.

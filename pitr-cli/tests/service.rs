@@ -260,7 +260,10 @@ fn a_database_goes_into_several_archives_each_by_itself_and_a_tag_into_all_of_th
 /// A hook that appends what it is told to a file, and does `more`.
 fn hook(dir: &Path, name: &str, more: &str) -> String {
     let (script, log) = (path(dir, name), path(dir, "told"));
-    let text = format!("#!/bin/sh\n(printf '%s %s ' \"$PITR_EVENT\" \"$PITR_DATABASE\"; cat; echo) >> {log}\n{more}\n");
+    // In one write: whoever reads meanwhile sees a line or none.
+    let text = format!(
+        "#!/bin/sh\ntold=$(cat)\nprintf '%s %s %s\\n' \"$PITR_EVENT\" \"$PITR_DATABASE\" \"$told\" >> {log}\n{more}\n"
+    );
     fs::write(&script, text).expect("a script");
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
     script
@@ -276,7 +279,7 @@ fn commands_are_told_before_and_after_a_base_of_barriers_and_of_verifications_an
     let hooks = |before: &str| {
         format!(
             "[tuning]\ninterval = \"50ms\"\n[hooks]\nbefore_base = [\"{before}\"]\nafter_base = [\"{ok}\"]\n\
-             on_barrier = [\"{ok}\"]\non_failure = [\"{ok}\"]\nafter_verify = [\"{ok}\"]\ntimeout = \"500ms\"\n"
+             on_barrier = [\"{ok}\"]\non_failure = [\"{ok}\"]\nafter_verify = [\"{ok}\"]\ntimeout = \"3s\"\n"
         )
     };
     let file = configuration(dir.path(), &["one"], &hooks(&hangs));
@@ -336,6 +339,10 @@ fn whoever_is_told_of_failures_is_told_of_scheduled_ones_too() {
          [schedule]\nverify = \"* * * * * *\"\nprune = \"* * * * * *\"\n"
     );
     let file = configuration(dir.path(), &["one"], &more);
+    // With an archive and a base from the first second on.
+    let archive = format!("file:{}", path(dir.path(), "one-archive"));
+    let first = run(&["run", "--once", "--db", &path(dir.path(), "one"), "--archive", &archive]);
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     let service = Service::start(&["run", "--config", &file]);
     let bases = path(dir.path(), "one-archive/bases");
     let base = until("a base", || fs::read_dir(&bases).ok()?.flatten().next().map(|entry| entry.path()));
@@ -412,7 +419,7 @@ fn a_server_that_is_being_brought_to_rest_when_the_service_ends_is_told_to_go_on
     let dir = tempfile::tempdir().expect("a directory");
     let _db = database(dir.path(), "one");
     let told = || fs::read_to_string(dir.path().join("told")).unwrap_or_default();
-    let [rest, goes_on] = [("rest", "sleep 1"), ("goes-on", "sleep 1; echo gone-on >> \"$0.done\"")]
+    let [rest, goes_on] = [("rest", "sleep 5"), ("goes-on", "sleep 1; echo gone-on >> \"$0.done\"")]
         .map(|(name, more)| hook(dir.path(), name, more));
     let hooks = format!("[hooks]\nbefore_base = [\"{rest}\"]\nafter_base = [\"{goes_on}\"]\n");
     let service = Service::start(&["run", "--config", &configuration(dir.path(), &["one"], &hooks)]);

@@ -2,7 +2,14 @@
 //!
 //! Owns: the text form and looking the names up. Refuses: names that this machine does not know.
 
-use std::{ffi::CString, fmt, os::unix::fs::chown, path::Path};
+use std::{
+    ffi::CString,
+    fmt, fs,
+    os::unix::fs::{MetadataExt, chown},
+    path::Path,
+};
+
+use rustix::process::{getegid, geteuid};
 
 use pitr_archive::{Code, Error, Result, error::io};
 
@@ -93,6 +100,20 @@ fn lookup_group(text: &str) -> Option<u32> {
         return Some(unsafe { entry.assume_init_ref() }.gr_gid);
     }
     number(text)
+}
+
+/// Whether there is a directory, no link to one, that belongs to this process's user.
+pub(crate) fn is_own_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|what| what.is_dir() && what.uid() == geteuid().as_raw())
+}
+
+/// What was given to somebody is this process's again.
+pub(crate) fn take_back(path: &Path) -> Result<()> {
+    let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+    match fs::symlink_metadata(path).map_err(|e| io("looking at", path, e))?.uid() == uid {
+        true => Ok(()),
+        false => chown(path, Some(uid), Some(gid)).map_err(|e| io("changing the owner of", path, e)),
+    }
 }
 
 /// The largest number means "leave it" to chown(2) and is no id.

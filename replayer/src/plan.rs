@@ -87,7 +87,7 @@ pub(crate) async fn plan_with(
     let lineage = lineage(catalog, timeline)?;
     // Of what a child left, only a part is on its stream.
     for (timeline, until) in &lineage {
-        let cut = until.map(|until| timeline.segments_touching(until, until)).unwrap_or_default();
+        let cut = until.map(|until| timeline.segments_touching(until.boundary, until.boundary)).unwrap_or_default();
         cut.iter().try_for_each(|segment| source.exact(timeline.id(), segment))?;
     }
     let bases = bases_of(catalog, options.base.as_ref())?;
@@ -111,7 +111,7 @@ pub(crate) async fn plan_with(
 struct Lineage<'a> {
     archive: ArchiveId,
     /// A timeline and its ancestors, oldest first, each with the boundary at which the next left it.
-    timelines: &'a [(&'a Timeline, Option<Boundary>)],
+    timelines: &'a [(&'a Timeline, Option<Position>)],
     bases: Vec<BaseDocument>,
     source: &'a dyn Source,
     tag: Option<&'a TagDocument>,
@@ -134,8 +134,8 @@ fn is_deleted(catalog: &Catalog, position: &Position) -> bool {
     deleted.is_some_and(|d| d.has_deleted(position.boundary) || d.cuts_at(position.boundary))
 }
 
-/// A timeline (by default the one written last) and its ancestors, oldest first, each with the boundary at which the next left it.
-fn lineage(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Vec<(&Timeline, Option<Boundary>)>> {
+/// A timeline (by default the one written last) and its ancestors, oldest first, each with the position at which the next left it.
+fn lineage(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Vec<(&Timeline, Option<Position>)>> {
     let unknown = |id: &dyn std::fmt::Display| {
         let mut e =
             Error::new(Code::TargetMalformed, "finding the timeline").on(id).hint("pitr list timelines shows them");
@@ -156,7 +156,7 @@ fn lineage(catalog: &Catalog, timeline: Option<TimelineId>) -> Result<Vec<(&Time
         // A parent's number is smaller than its child's: the walk ends.
         let parent =
             catalog.timeline(fork.timeline).filter(|p| p.id() < child.id()).ok_or_else(|| unknown(&fork.timeline))?;
-        lineage.push((parent, Some(fork.boundary)));
+        lineage.push((parent, Some(fork)));
         child = parent;
     }
     lineage.reverse();

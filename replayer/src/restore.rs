@@ -4,7 +4,7 @@
 //! directory beside the destination is filled, every byte verified. (3) Files, then directories are made durable.
 //! (4) The staging directory is renamed to the destination, or exchanged with it ([`crate::in_place`]), and the directory
 //! above it made durable. An interruption, or an error that passes, leaves the staging directory and nothing else; the same
-//! restore goes on with it (`resume`), another one replaces it. An error that stays removes it, but for one: when the
+//! restore goes on with it (`resume`), another one with files that both need. An error that stays removes it, but for one: when the
 //! recovered database has another sequence number than planned, the copy is kept there for whoever looks into it.
 //! Refuses: destinations that hold anything; paths of the source that nobody mapped.
 
@@ -175,7 +175,8 @@ pub struct RestoreReport {
 /// # Errors
 /// Before anything is touched: `restore.destination-not-empty`, `restore.foreign-path`, `restore.no-space`,
 /// `rocksdb.unsupported` (finishing here with a comparator or merge operator that this library lacks, or with another
-/// write policy than WriteCommitted). On the way: whatever is missing or damaged, by its own code; nothing is left behind.
+/// write policy than WriteCommitted). On the way: whatever is missing or damaged, by its own code; what passes leaves the staging
+/// directory, and nothing else is left behind.
 pub async fn restore(
     archive: &Archive,
     plan: &RestorePlan,
@@ -381,6 +382,8 @@ impl Work<'_> {
             self.progress.end(Phase::Recovery);
             crash::point("restore-after-recovery");
         }
+        // What belongs to somebody else is not gone on with.
+        self.staging.end_resuming()?;
         let owner = self.options.owner.or_else(|| self.present.and_then(Present::owner));
         if let Some(owner) = owner {
             self.staging.give_to(owner)?;

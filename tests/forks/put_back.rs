@@ -100,8 +100,7 @@ fn a_link_that_leads_elsewhere_is_followed_and_a_directory_that_is_away_is_waite
     drop(db);
     succeed(&mut site.command(&["restore", "--to-record", "19", "--into", text(&site.path("db-2"))]));
     fs::remove_file(site.db()).unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    assert!(archiver.log().contains("it is waited for"), "{}", archiver.log());
+    archiver.until("it is away", || archiver.log().contains("it is waited for"));
     std::os::unix::fs::symlink(site.path("db-2"), site.db()).unwrap();
     archiver.until("the second timeline", || site.timelines().len() == 2);
     let db = open(&site.path("db-2"));

@@ -288,6 +288,16 @@ impl Writer {
         assert!(status.success(), "closing the database: {status}");
     }
 
+    /// Its process stands still.
+    pub fn pause(&self) {
+        command::signal(&self.child, rustix::process::Signal::STOP);
+    }
+
+    /// And goes on.
+    pub fn go_on(&self) {
+        command::signal(&self.child, rustix::process::Signal::CONT);
+    }
+
     /// Ends it by SIGKILL.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

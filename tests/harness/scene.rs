@@ -52,8 +52,7 @@ impl Scene {
     pub fn database_is_well(&mut self) {
         assert!(self.writer.is_running() && !self.writer.failed(), "the database is harmed");
         let before = self.writer.written();
-        std::thread::sleep(Duration::from_millis(50));
-        assert!(self.writer.written() > before, "the database is held up");
+        wait("the database goes on", || self.writer.written() > before);
     }
 
     /// The database's process is killed and comes back.

@@ -144,6 +144,8 @@ impl ObjectStore {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("pitr-object-store-{}-{number}", std::process::id()));
+        // One of a process of the same id, which was killed.
+        let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).ok()?;
         let log = File::create(directory.join("log")).ok()?;
         let mut command = match kind {

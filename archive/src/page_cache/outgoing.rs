@@ -41,7 +41,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// `file` is empty, and nobody else writes it.
+    /// `file` is empty, or complete and only to be made durable, and nobody else writes it.
     pub const fn new(file: File, after: After) -> Self {
         Self { file, after, written: 0, begun: 0, given_back: 0 }
     }

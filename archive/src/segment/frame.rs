@@ -79,6 +79,8 @@ pub struct Frame {
     /// Its header.
     pub header: FrameHeader,
     plain: Bytes,
+    /// Of the plain bytes, as it was written.
+    crc: u32,
 }
 
 impl Frame {
@@ -101,8 +103,13 @@ impl Frame {
         let place = Place { what: WHAT, purpose: Purpose::Frame, counter: u64::from(index), aad: &aad };
         let plain_len = u64::from(header.plain_len);
         // Whoever opens a frame compares the running hash behind it: that proves its bytes better than their checksum.
-        let (_crc, plain) = unpacker.unpack(cipher, place, &body, plain_len, MAX_FRAME_PLAIN)?;
-        Ok(Self { header, plain: plain.into() })
+        let (crc, plain) = unpacker.unpack(cipher, place, &body, plain_len, MAX_FRAME_PLAIN)?;
+        Ok(Self { header, plain: plain.into(), crc })
+    }
+
+    /// Compares the checksum that was written with the plain bytes.
+    pub fn check(&self) -> Result<(), Fault> {
+        check_crc(WHAT, &self.plain, self.crc)
     }
 
     /// The encoded entries.

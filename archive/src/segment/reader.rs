@@ -1,7 +1,7 @@
 //! Takes a segment apart and believes nothing.
 //!
 //! Owns: [`SegmentIndex`] (header and footer, two ranged reads) and [`SegmentReader`] (the whole object). Both compare
-//! everything that is said twice. A frame's entries are proven by the running hash: it is recorded before every frame,
+//! what is said twice; the checksum of a frame's plain bytes, which its running hash outdoes, only [`SegmentReader::verify`]. A frame's entries are proven by the running hash: it is recorded before every frame,
 //! so that frames can be read alone, out of order and in parallel ([`SegmentReader::entries_from`]).
 //! Refuses: an object that is not the one its name and place demand; I/O.
 
@@ -289,6 +289,11 @@ impl ProvenFrame {
     /// The running hash before the first entry.
     pub const fn hash_before(&self) -> RunningHash {
         self.index.hash_before
+    }
+
+    /// Compares the checksum of its plain bytes, too.
+    pub fn check(&self) -> Result<(), Fault> {
+        self.frame.check()
     }
 
     /// Plain bytes.

@@ -61,7 +61,10 @@ pub async fn run(context: &Context, args: &LogArgs) -> Result<Verdict> {
         shown += 1;
     }
     if shown == 0 && !out.is_json() {
-        lines.text(&out.faint("nothing matches"))?;
+        lines.text(&out.faint(match args.key {
+            Some(_) => "nothing matches: --key is a whole key, and --prefix shows all keys that begin so",
+            None => "nothing matches",
+        }))?;
     }
     lines.finish()?;
     Ok(Verdict::Done)

@@ -42,9 +42,9 @@ pub fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// Asks until there is an answer.
+/// Asks until there is an answer, for longer than the program itself ever waits between two attempts.
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..600 {
+    for _ in 0..2400 {
         if let Some(answer) = ask() {
             return answer;
         }

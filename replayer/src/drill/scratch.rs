@@ -10,11 +10,13 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use pitr_archive::{Code, Error, Result, error::io as failed, ids::BaseId};
+
+use crate::owner::is_own_directory;
 
 const PREFIX: &str = "pitr-drill-";
 const LOCK: &str = "drill.lock";
@@ -102,7 +104,7 @@ fn remove_leftovers(within: &Path) {
     for entry in entries.flatten() {
         let path = entry.path();
         let Some(left) = entry.file_name().to_str().and_then(Left::by_name) else { continue };
-        if !is_our_directory(&path) {
+        if !is_own_directory(&path) {
             continue;
         }
         // Held until it is gone: nobody else finds it abandoned meanwhile.
@@ -134,10 +136,6 @@ impl Left {
         let (id, left) = id.strip_suffix(REMOVED).map_or((id, Self::Drill), |id| (id, Self::Removed));
         id.parse::<BaseId>().is_ok().then_some(left)
     }
-}
-
-fn is_our_directory(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|what| what.is_dir() && what.uid() == rustix::process::geteuid().as_raw())
 }
 
 /// Its lock file, and nothing else that has the name: opening waits for nobody, and follows no link.

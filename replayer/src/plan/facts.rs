@@ -39,7 +39,7 @@ pub(crate) async fn at(stream: &Stream, source: &dyn Source, place: Place) -> Re
         return Ok(at_end(stream, piece));
     }
     let mut found = at_start(stream, piece);
-    walk(stream, source, piece, |now, facts| {
+    walk(stream, source, piece, |now, facts, _| {
         if now <= place {
             found.clone_from(facts);
             ControlFlow::Continue(())
@@ -77,8 +77,8 @@ pub(crate) async fn hashes_at(
         let inside = piece.start.boundary < boundary && boundary < piece.end.boundary;
         let events = piece.summary.events.iter().any(|e| e.at == boundary);
         if inside || events || (!whole && piece.end.boundary == boundary) {
-            walk(stream, source, piece, |now, facts| {
-                if now.boundary == boundary {
+            walk(stream, source, piece, |now, facts, life| {
+                if now.boundary == boundary && life == Life::Common {
                     hashes.push((now, facts.hash));
                 }
                 if now.boundary > boundary { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -178,17 +178,31 @@ pub(crate) fn pass(transactions: &mut Transactions, event: &Event) {
     }
 }
 
+/// Whose running hash is that behind an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// The stream's own.
+    Common,
+    /// That of a timeline which a child has left: what is kept of its entries here only tells of changes before.
+    Further,
+}
+
 /// Calls `visit` with the place after each entry of a segment and what is true there.
 async fn walk(
     stream: &Stream,
     source: &dyn Source,
     piece: &Piece,
-    mut visit: impl FnMut(Place, &Facts) -> ControlFlow<()>,
+    mut visit: impl FnMut(Place, &Facts, Life) -> ControlFlow<()>,
 ) -> Result<()> {
     let mut facts = at_start(stream, piece);
     let mut now = piece.start;
-    let entries = source.entries(piece.timeline, &piece.summary).await?;
-    for read in entries.into_iter().filter(|read| piece.keeps(read.at, &read.entry)) {
+    let left = |now: Place, hash| if piece.is_left_at(now.boundary, hash) { Life::Further } else { Life::Common };
+    let mut life = left(now, facts.hash);
+    for read in source.entries(piece.timeline, &piece.summary).await? {
+        if !piece.keeps(read.at, &read.entry) {
+            life = Life::Further;
+            continue;
+        }
         match &read.entry {
             Entry::Event(event) => {
                 pass(&mut facts.transactions, event);
@@ -215,8 +229,11 @@ async fn walk(
             }
         }
         facts.hash = read.hash;
-        if visit(now, &facts).is_break() {
+        if visit(now, &facts, life).is_break() {
             break;
+        }
+        if life == Life::Common {
+            life = left(now, facts.hash);
         }
     }
     Ok(())

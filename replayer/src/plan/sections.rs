@@ -63,14 +63,14 @@ struct Cut<'a> {
 /// The sections of a lineage, oldest first.
 pub(crate) fn sections(
     timeline: TimelineId,
-    lineage: &[(&Timeline, Option<Boundary>)],
+    lineage: &[(&Timeline, Option<Position>)],
     bases: &[BaseDocument],
 ) -> Vec<Section> {
     let mut cuts: Vec<Cut<'_>> = Vec::new();
     for (ancestor, until) in lineage {
         for stretch in stretches(ancestor) {
             let begins = stretch.segments.first().map_or(Boundary::START, |s| s.first);
-            if until.is_some_and(|until| begins >= until && begins != Boundary::START) {
+            if until.is_some_and(|until| begins >= until.boundary && begins != Boundary::START) {
                 continue;
             }
             let part = Ancestor { timeline: ancestor.id(), segments: stretch.segments, until: *until };
@@ -158,14 +158,7 @@ impl Section {
     pub async fn bases(&self, bases: Vec<BaseDocument>, source: &dyn Source) -> Result<Vec<BaseDocument>> {
         let mut here = Vec::new();
         for base in bases.into_iter().filter(|base| self.stream.holds(base.floor.timeline, base.floor.boundary)) {
-            // Where a child left its parent, the parent's own life can go on with events at the same boundary: a base that was
-            // taken behind them is of that life.
-            let floor = base.floor;
-            let at_fork = self.stream.leaves(floor.timeline) == Some(floor.boundary);
-            if !at_fork
-                || facts::passes(&self.stream, source, floor.boundary, floor.hash).await?
-                    && facts::passes(&self.stream, source, base.first_record, base.first_hash).await?
-            {
+            if self.is_of_this_life(&base, source).await {
                 here.push(base);
             }
         }
@@ -181,6 +174,21 @@ impl Section {
             behind && (later_run || read.is_some_and(|read| base.manifest >= read))
         });
         Ok(here)
+    }
+
+    /// Where a child left its parent, the parent's own life can go on with events at the same boundary: a base that was taken
+    /// behind them is of that life. What cannot be read is not held against a base: where it is chosen, it is compared again.
+    async fn is_of_this_life(&self, base: &BaseDocument, source: &dyn Source) -> bool {
+        let floor = base.floor;
+        if self.stream.leaves(floor.timeline) != Some(floor.boundary) {
+            return true;
+        }
+        for (boundary, hash) in [(floor.boundary, floor.hash), (base.first_record, base.first_hash)] {
+            if matches!(facts::passes(&self.stream, source, boundary, hash).await, Ok(false)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// The target lies in the hole before this section.

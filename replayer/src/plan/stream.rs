@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use pitr_archive::{
     catalog::{
         crossing::Footing,
-        schema::{BaseDocument, SegmentSummary, TimeSample},
+        schema::{BaseDocument, Position, SegmentSummary, TimeSample},
     },
-    ids::{Boundary, ColumnFamilyId, FileNumber, Ordinals, SequenceNumber, TimelineId},
+    ids::{Boundary, ColumnFamilyId, FileNumber, Ordinals, RunningHash, SequenceNumber, TimelineId},
     segment::entry::{BarrierReason, Blocks, CapturedSettings, Entry, Event, ManifestPoint},
 };
 
@@ -45,7 +45,7 @@ pub(crate) struct Piece {
     pub start: Place,
     pub end: Place,
     /// Where a child left its timeline: what lies behind is not on this stream.
-    until: Option<Boundary>,
+    until: Option<Position>,
     /// Index of its first event in the stream's.
     first_event: usize,
 }
@@ -62,13 +62,22 @@ impl Piece {
             Event::Barrier { reason, interval, .. } => reason.blocks() == Blocks::Floor && interval.lo < until,
             _ => false,
         };
-        self.until.is_none_or(|until| at < until || at == until && of_an_interval(until))
+        self.leaves().is_none_or(|until| at < until || at == until && of_an_interval(until))
+    }
+
+    fn leaves(&self) -> Option<Boundary> {
+        self.until.map(|until| until.boundary)
+    }
+
+    /// Whether a child left its timeline right there.
+    pub fn is_left_at(&self, boundary: Boundary, hash: RunningHash) -> bool {
+        self.until.is_some_and(|until| (until.boundary, until.hash) == (boundary, hash))
     }
 
     /// Whether an entry at `at` belongs to this stream.
     pub fn keeps(&self, at: Boundary, entry: &Entry) -> bool {
         match entry {
-            Entry::Record(_) => self.until.is_none_or(|until| at < until),
+            Entry::Record(_) => self.leaves().is_none_or(|until| at < until),
             Entry::Event(event) => self.keeps_event(at, event),
         }
     }
@@ -159,7 +168,7 @@ pub(crate) struct Stream {
 pub(crate) struct Ancestor<'a> {
     pub timeline: TimelineId,
     pub segments: &'a [SegmentSummary],
-    pub until: Option<Boundary>,
+    pub until: Option<Position>,
 }
 
 impl Stream {
@@ -181,7 +190,7 @@ impl Stream {
             sessions: Vec::new(),
         };
         for ancestor in lineage {
-            let in_lineage = |at: Boundary| ancestor.until.is_none_or(|until| at < until);
+            let in_lineage = |at: Boundary| ancestor.until.is_none_or(|until| at < until.boundary);
             for summary in ancestor.segments.iter().filter(|s| s.first == Boundary::START || in_lineage(s.first)) {
                 stream.push(ancestor, summary.clone());
             }
@@ -202,7 +211,7 @@ impl Stream {
             self.note((ancestor.timeline, piece.summary.ordinals()), place, &placed.event);
             self.events.push(Placed { place, event: placed.event.clone() });
         }
-        piece.end = self.place_at(until.map_or(piece.summary.end, |until| piece.summary.end.min(until)));
+        piece.end = self.place_at(until.map_or(piece.summary.end, |until| piece.summary.end.min(until.boundary)));
         self.pieces.push(piece);
     }
 

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 
 use super::resume::{self, Found};
 use crate::{
-    crash,
+    crash, owner,
     progress::{Phase, Progress},
 };
 
@@ -178,7 +178,10 @@ async fn lay(source: &dyn FileSource, job: Job, give_up: &GiveUp) -> Result<(Out
 
 /// A file that an interrupted restore has laid down, if every byte of it is right. Another one is removed.
 fn already_there(job: &Job) -> Result<Option<(Outgoing, PathBuf)>> {
-    if resume::is(&job.to, job.file.size, job.file.hash) {
+    let is_file = std::fs::symlink_metadata(&job.to).is_ok_and(|what| what.is_file());
+    if is_file && resume::is(&job.to, job.file.size, job.file.hash) {
+        // That attempt may have been for another owner.
+        owner::take_back(&job.to)?;
         let file = File::open(&job.to).map_err(|e| io("opening", &job.to, e))?;
         return Ok(Some((Outgoing::new(file, After::Kept), job.to.clone())));
     }

@@ -25,6 +25,8 @@ use super::{checked_json, staging::sync_directory, wal::WalTotals};
 use crate::{bulk::noted, path_text, plan::RestorePlan};
 
 const VERSION: u32 = 3;
+/// Of the checkpoint: another one is not gone on with, and the files of the base are.
+const CHECKPOINT_VERSION: u32 = 4;
 const KEY: &str = "pitr-resume.json";
 const CHECKPOINT: &str = "pitr-resume-wal.json";
 
@@ -62,7 +64,7 @@ enum Tells {
 /// What was found where a staging directory shall be; the less, the lower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Found {
-    /// Nothing that is known to be files only.
+    /// Nothing, or what has no key that can be read.
     Nothing,
     /// What a restore to another position left, or one whose log was at its end: files of a base are the same for both where
     /// their bytes are.
@@ -134,7 +136,8 @@ pub(crate) fn end(staging: &Path) -> Result<()> {
     remove(&own_files(staging), staging)
 }
 
-/// What is known of the log is of another restore: it is gone before the key says that the directory is of this one.
+/// What is known of the log counts no more. Where it is of another restore, it is gone before the key says that the directory
+/// is of this one.
 pub(crate) fn forget_log(staging: &Path) -> Result<()> {
     let [_key, of_log @ ..] = own_files(staging);
     remove(&of_log, staging)
@@ -157,6 +160,7 @@ pub(crate) struct WrittenWal {
     pub size: u64,
     /// Stands for all its bytes. Nobody who could forge it could not write a checkpoint as well: a hash took an eighth of a
     /// restore's time.
+    #[serde(default)]
     pub sum: LogSum,
 }
 
@@ -185,7 +189,7 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     /// Without the WALs.
     pub fn new(reached: Reached) -> Self {
-        Self { version: VERSION, reached, wals: Vec::new() }
+        Self { version: CHECKPOINT_VERSION, reached, wals: Vec::new() }
     }
 
     /// When all WALs before it are durable.
@@ -203,7 +207,7 @@ impl Checkpoint {
     pub fn read(staging: &Path, wals: &Path) -> Option<Self> {
         let read: Self = checked_json::read(&staging.join(CHECKPOINT))?;
         let is_there = |wal: &WrittenWal| is_wal(&wals.join(file_name::wal(wal.number)), wal);
-        (read.version == VERSION && read.wals.iter().all(is_there)).then_some(read)
+        (read.version == CHECKPOINT_VERSION && read.wals.iter().all(is_there)).then_some(read)
     }
 
     /// What of a staging directory it stands for.

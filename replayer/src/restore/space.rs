@@ -15,7 +15,26 @@ use crate::plan::{RestorePlan, engine::Engine};
 
 /// Bytes, by file system, each with a directory that is in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Needs(BTreeMap<u64, (PathBuf, u64)>);
+pub(crate) struct Needs(BTreeMap<u64, (PathBuf, Need)>);
+
+/// Of restores one after the other. What is held by an interrupted one is given back when its turn comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Need {
+    /// When all are done.
+    all: i128,
+    /// At most, on the way.
+    most: i128,
+}
+
+impl Need {
+    fn of_one(bytes: i128) -> Self {
+        Self { all: bytes, most: bytes.max(0) }
+    }
+
+    fn then(self, next: Self) -> Self {
+        Self { all: self.all + next.all, most: self.most.max(self.all + next.most) }
+    }
+}
 
 impl Needs {
     /// Of one restore.
@@ -47,8 +66,8 @@ impl Needs {
     }
 
     fn add(&mut self, device: u64, place: &Path, bytes: u64) {
-        let need = &mut self.0.entry(device).or_insert_with(|| (place.to_owned(), 0)).1;
-        *need = need.saturating_add(bytes);
+        let need = &mut self.0.entry(device).or_insert_with(|| (place.to_owned(), Need::default())).1;
+        *need = Need::of_one(need.all + i128::from(bytes));
     }
 
     /// Without what is held there already, and is kept or removed.
@@ -56,16 +75,17 @@ impl Needs {
         for (directory, bytes) in held {
             let device = std::fs::metadata(directory).map_err(|e| io("looking at", directory, e))?.dev();
             if let Some((_, need)) = self.0.get_mut(&device) {
-                *need = need.saturating_sub(*bytes);
+                *need = Need::of_one(need.all - i128::from(*bytes));
             }
         }
         Ok(self)
     }
 
-    /// With what others need beside it.
+    /// With what others need beside it, which are restored behind it.
     pub fn and(mut self, others: Self) -> Self {
-        for (device, (place, bytes)) in others.0 {
-            self.add(device, &place, bytes);
+        for (device, (place, need)) in others.0 {
+            let (_, all) = self.0.entry(device).or_insert_with(|| (place, Need::default()));
+            *all = all.then(need);
         }
         self
     }
@@ -75,9 +95,9 @@ impl Needs {
     /// # Errors
     /// `restore.no-space`.
     pub fn refuse_too_large(&self) -> Result<()> {
-        for (place, needed) in self.0.values() {
+        for (place, Need { most: needed, .. }) in self.0.values() {
             let free = staging::free_bytes(place)?;
-            if *needed > free {
+            if *needed > i128::from(free) {
                 return Err(Error::new(Code::DestinationTooSmall, "checking the free space of")
                     .on(place.display())
                     .with("needed bytes", needed)
@@ -93,16 +113,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_interrupted_restore_holds_is_not_needed_again() {
+    fn what_an_interrupted_restore_holds_is_not_needed_again_and_is_there_for_those_behind_it() {
         let dir = tempfile::tempdir().unwrap();
         let here = std::fs::metadata(dir.path()).unwrap().dev();
-        let mut needs = Needs::default();
-        needs.add_in(dir.path(), 10).unwrap();
-        needs.add(0, Path::new("/elsewhere"), 10);
-        let held = |bytes| [(dir.path().to_owned(), bytes)];
-        let left = needs.but_for(&held(7)).unwrap();
-        assert_eq!((left.0[&here].1, left.0[&0].1), (3, 10));
-        assert_eq!(left.but_for(&held(4)).unwrap().0[&here].1, 0);
+        let one = |bytes, held: u64| {
+            let mut needs = Needs::default();
+            needs.add_in(dir.path(), bytes).unwrap();
+            needs.add(0, Path::new("/elsewhere"), 10);
+            needs.but_for(&[(dir.path().to_owned(), held)]).unwrap()
+        };
+        let most = |needs: &Needs| (needs.0[&here].1.most, needs.0[&0].1.most);
+        assert_eq!(most(&one(10, 7)), (3, 10));
+        assert_eq!(most(&one(10, 11)), (0, 10));
+        assert_eq!(most(&one(10, 100).and(one(95, 0))), (5, 20), "the first gives 90 back");
+        assert_eq!(most(&one(95, 0).and(one(10, 100))), (95, 20), "too late");
+        assert_eq!(most(&one(10, 100).and(one(40, 0)).and(one(60, 0))), (10, 30));
     }
 
     #[test]
@@ -115,9 +140,9 @@ mod tests {
         other.add(0, Path::new("/elsewhere"), u64::MAX);
         let both = one.and(other);
         let here = std::fs::metadata(dir.path()).unwrap().dev();
-        assert_eq!(both.0[&here].1, 7);
-        assert_eq!(both.clone().and(both.clone()).0[&0].1, u64::MAX);
-        let e = Needs(BTreeMap::from([(here, (dir.path().to_owned(), u64::MAX))])).refuse_too_large().unwrap_err();
-        assert_eq!(e.code(), Code::DestinationTooSmall);
+        assert_eq!(both.0[&here].1.most, 7);
+        let mut endless = Needs::default();
+        endless.add_in(dir.path(), u64::MAX).unwrap();
+        assert_eq!(both.and(endless).refuse_too_large().unwrap_err().code(), Code::DestinationTooSmall);
     }
 }

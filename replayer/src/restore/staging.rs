@@ -16,7 +16,7 @@ use std::{
 use pitr_archive::{Code, Error, Result, error::io};
 
 use super::resume::{self, Found, Key};
-use crate::owner::Owner;
+use crate::owner::{self, Owner};
 
 /// One directory being filled.
 #[derive(Debug)]
@@ -104,29 +104,18 @@ pub(crate) fn built(place: &Path) -> Result<PathBuf> {
     beside(place, BUILT)
 }
 
-/// Whether this very restore was interrupted before.
-pub(crate) fn is_begun(outermost: &[&Path], key: &Key) -> Result<bool> {
-    for place in outermost {
-        if key.found_in(&beside(place, BUILT)?) == Found::Same {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// What interrupted restores to there hold of the disk: the next one keeps it or removes it.
+/// What interrupted restores to there hold of the disk: the next one keeps it or removes it. Where one is under way, the
+/// lock tells, later.
 pub(crate) fn held(outermost: &[&Path]) -> Result<Vec<(PathBuf, u64)>> {
     let mut held = Vec::new();
     for place in outermost {
         let staging = beside(place, BUILT)?;
-        if staging.exists() {
-            let mut bytes = 0;
-            for path in below(&staging)? {
-                let metadata = fs::symlink_metadata(&path).map_err(|e| io("looking at", &path, e))?;
-                bytes += metadata.blocks() * 512;
-            }
-            held.push((staging, bytes));
-        }
+        let paths = match below(&staging) {
+            Err(e) if e.code() == Code::FileNotFound => continue,
+            paths => paths?,
+        };
+        let blocks = paths.iter().filter_map(|path| Some(fs::symlink_metadata(path).ok()?.blocks()));
+        held.push((staging, blocks.sum::<u64>() * 512));
     }
     Ok(held)
 }
@@ -207,9 +196,13 @@ impl Staging {
         self.make_inner(places)
     }
 
-    /// From here on its files may be gone on with: all of them are compared, and what else became of it is removed.
+    /// Its files of the base may be gone on with after all: every one is durable, and is compared again.
     pub fn begin_resuming(&self, key: &Key) -> Result<()> {
-        self.pairs.iter().filter(|pair| pair.staging.exists()).try_for_each(|pair| key.put(&pair.staging))
+        let of_files = key.of_files();
+        self.pairs.iter().filter(|pair| pair.staging.exists()).try_for_each(|pair| {
+            owner::take_back(&pair.staging)?;
+            of_files.put(&pair.staging)
+        })
     }
 
     /// From here on it becomes a database: an interruption keeps the files of the base, if they stay as they are.
@@ -337,7 +330,8 @@ fn claim(staging: &Path, key: &Key, found: &mut Found) -> Result<File> {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 // Whoever left it is gone, or its lock would be held.
                 let stale = lock(staging)?;
-                let there = key.found_in(staging);
+                // A name that anybody can take: what somebody else made, they can change.
+                let there = if owner::is_own_directory(staging) { key.found_in(staging) } else { Found::Nothing };
                 if there != Found::Nothing {
                     *found = there.min(*found);
                     return Ok(stale);

@@ -3,7 +3,7 @@
 //! Owns: what is decided before anything is touched ([`check`]), what is durable before anything is visible
 //! ([`Checked::prepare`]), and the change of names ([`Prepared::publish`]). One restore is one after the other; of a group,
 //! every database takes a step before any takes the next ([`crate::group`]).
-//! Refuses: to leave what cannot be gone on with.
+//! Refuses: to leave what cannot be gone on with, but for what the same restore tries again at once, with the log.
 
 use std::{
     path::{Path, PathBuf},
@@ -136,12 +136,11 @@ impl<'a> Checked<'a> {
     /// What it takes of the file systems that it goes to.
     pub fn needs(&self) -> Result<Needs> {
         let directories = staging::outermost(&self.layout.directories());
-        // What an interrupted restore has laid down takes its room already.
         match self.left {
-            Left::Everything(_) if !staging::is_begun(&directories, &self.key)? => {
+            Left::Everything(_) => {
                 Needs::of(&self.base, self.plan, &self.layout)?.but_for(&staging::held(&directories)?)
             }
-            _ => Ok(Needs::default()),
+            Left::Names | Left::Nothing(_) => Ok(Needs::default()),
         }
     }
 
@@ -176,12 +175,13 @@ impl<'a> Checked<'a> {
             present: self.present.as_ref(),
             progress,
         };
-        let filled = match work.fill(small).await {
-            Ok(filled) => settle(&staging, self.present.is_some()).map(|()| filled),
-            Err(e) => Err(flushed::advise(&self.plan.flushes, e)),
-        };
+        let filled = work.fill(small).await.map_err(|e| flushed::advise(&self.plan.flushes, e));
         let Filled { totals, tables, reused } = match filled {
-            Ok(filled) => filled,
+            Ok(filled) => match settle(&staging, self.present.is_some()) {
+                Ok(()) => filled,
+                // What did not become durable must not be found by anybody who goes on.
+                Err(e) => return Err(discarded(e, staging)),
+            },
             Err(e) if e.code() == Code::SequenceMismatch && self.finish == Finish::Recover => {
                 return Err(e.with("kept in", staging.path(&self.layout.db)?.display()));
             }
@@ -204,7 +204,6 @@ fn how(options: &RestoreOptions) -> String {
 
 /// Makes what was staged durable.
 fn settle(staging: &Staging, in_place: bool) -> Result<()> {
-    staging.end_resuming()?;
     if in_place {
         staging.look_like_places()?;
     }
@@ -218,8 +217,12 @@ fn given_up(e: Error, staging: Staging, layout: &Layout) -> Error {
     if e.code().retry() == Retry::Later {
         return kept(e, &staging, layout);
     }
-    // The error at hand says why; that the staging directory could not be removed would only hide it, and the next restore
-    // removes it.
+    discarded(e, staging)
+}
+
+/// The error at hand says why; that the staging directory could not be removed would only hide it, and the next restore
+/// removes it.
+fn discarded(e: Error, staging: Staging) -> Error {
     let _ = staging.discard();
     e
 }
@@ -227,8 +230,8 @@ fn given_up(e: Error, staging: Staging, layout: &Layout) -> Error {
 /// Says where what was fetched waits for the next attempt.
 fn kept(e: Error, staging: &Staging, layout: &Layout) -> Error {
     match staging.path(&layout.db) {
-        Ok(kept) => e.with("what was fetched is kept in", kept.display()),
-        Err(_) => e,
+        Ok(kept) if kept.exists() => e.with("what was fetched is kept in", kept.display()),
+        _ => e,
     }
 }
 
@@ -277,12 +280,15 @@ impl Prepared<'_> {
         Err(match (e.code(), self.staging.take()) {
             // Both databases are there, under names that the record tells.
             (Code::SwapInterrupted, _) | (_, None) => e,
-            (Code::DestinationNotEmpty, Some(staging)) => match staging.begin_resuming(&self.key) {
-                Ok(()) => kept(e, &staging, &self.layout)
-                    .hint("it appeared while the restore ran: move it away and run the same command again"),
-                Err(also) => e.with("what was fetched cannot be kept", also),
-            },
-            (_, Some(staging)) => given_up(e, staging, &self.layout),
+            (code, Some(staging)) if code == Code::DestinationNotEmpty || code.retry() == Retry::Later => {
+                match staging.begin_resuming(&self.key) {
+                    Ok(()) if code == Code::DestinationNotEmpty => kept(e, &staging, &self.layout)
+                        .hint("it appeared while the restore ran: move it away and run the same command again"),
+                    Ok(()) => kept(e, &staging, &self.layout),
+                    Err(also) => e.with("what was fetched cannot be kept", also),
+                }
+            }
+            (_, Some(staging)) => discarded(e, staging),
         })
     }
 

@@ -107,7 +107,9 @@ impl SegmentReader {
         let mut touches = Touches::default();
         let said = self.footer();
         for (number, index) in said.frames.iter().enumerate() {
-            for placed in self.frame(number)?.entries() {
+            let frame = self.frame(number)?;
+            frame.check().map_err(|e| self.damaged(number, e))?;
+            for placed in frame.into_entries() {
                 if let Entry::Record(record) = placed.map_err(|e| self.damaged(number, e))?.entry {
                     touches.pass(&record.payload);
                 }

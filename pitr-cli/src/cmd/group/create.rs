@@ -23,10 +23,7 @@ use pitr_archiver::{
     state::StateDir,
 };
 use serde::Serialize;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Fault, load, open, refused,
@@ -37,6 +34,7 @@ use crate::{
     cmd::work,
     context::Context,
     hook,
+    interrupt::Interrupts,
     output::{
         Output, Verdict,
         json::ShownPosition,
@@ -117,8 +115,8 @@ pub async fn run(context: &Context, args: &TagCreateArgs, of: &GroupArgs) -> Res
     // What cannot be used is refused before anybody is asked.
     tag::Name::parse(&args.name)?;
     let group = load(of)?;
-    let mut interrupts =
-        signal(SignalKind::interrupt()).map_err(|e| Error::new(Code::Internal, "listening for signals").because(e))?;
+    // The application waits for what comes behind.
+    let mut interrupts = Interrupts::listen()?.and_hangups()?;
     let bars = context.bars();
     let waiting = bars.spinner("archiving everything up to now");
     let asked = or_interrupted(survey(&group, &args.name), &mut interrupts).await?;
@@ -144,11 +142,11 @@ pub async fn run(context: &Context, args: &TagCreateArgs, of: &GroupArgs) -> Res
 }
 
 /// An interrupt ends the work, not what has to follow it.
-async fn or_interrupted<T>(work: impl Future<Output = Result<T>>, interrupts: &mut Signal) -> Result<T> {
+async fn or_interrupted<T>(work: impl Future<Output = Result<T>>, interrupts: &mut Interrupts) -> Result<T> {
     tokio::select! {
         biased;
         done = work => done,
-        _ = interrupts.recv() => Err(Error::new(Code::Interrupted, "waiting for the archivers")),
+        () = interrupts.recv() => Err(Error::new(Code::Interrupted, "waiting for the archivers")),
     }
 }
 

@@ -1,8 +1,12 @@
 //! Places behind a fork or lost segments, where a run begins.
 
-use pitr_archive::Code;
+use pitr_archive::{Code, ids::ColumnFamilyId, segment::entry::Event};
 
-use super::{base, record, scene::Scene, summary};
+use super::{
+    base, record,
+    scene::{Scene, point},
+    summary,
+};
 use crate::target::Target;
 
 #[test]
@@ -62,6 +66,33 @@ fn a_base_of_the_parent_s_further_life_at_the_fork_itself_is_not_the_child_s() {
     assert_eq!(summary(s.plan_on_child(&record(2))), Ok((3, base(0), 3)));
     s.session(3, 3).put(1).cut();
     assert_eq!(summary(s.plan_on_child(&record(2))), Ok((3, base(0), 3)));
+}
+
+#[test]
+fn so_it_is_where_one_segment_holds_both_lives_whatever_the_parent_did_next() {
+    let captured = || Event::Captured {
+        manifest: point(4),
+        column_family: ColumnFamilyId::DEFAULT,
+        edit: String::new(),
+        files: Vec::new(),
+        behind: false,
+        settings: None,
+    };
+    let lives: [&dyn Fn(&mut Scene); 3] = [
+        &|s| _ = s.ingested(4, 3, None).event(captured()),
+        // Which only tells of what was before, but is not of the child's chain.
+        &|s| _ = s.event(captured()),
+        &|s| _ = s.session(4, 3).event(captured()),
+    ];
+    for (n, further) in lives.into_iter().enumerate() {
+        let mut s = Scene::empty();
+        s.run_started(0, 10).session(1, 0).base(0, 1, 0).put(1).put(1).put(1);
+        let fork = s.position();
+        further(&mut s);
+        s.base(3, 5, 3).cut();
+        s.fork_at(fork, 20).session(3, 3).put(1).cut();
+        assert_eq!(summary(s.plan_on_child(&record(2))), Ok((3, base(0), 3)), "life {n}");
+    }
 }
 
 #[test]

@@ -400,7 +400,8 @@ impl Scene {
 
     /// The stream of a timeline that left this one at `until`, as far as it is this one's.
     pub fn stream_until(&self, until: u64) -> Stream {
-        let ancestor = Ancestor { timeline: TimelineId::FIRST, segments: &self.segments, until: Some(b(until)) };
+        let until = Position { boundary: b(until), hash: RunningHash([0xff; 32]), ..self.position() };
+        let ancestor = Ancestor { timeline: TimelineId::FIRST, segments: &self.segments, until: Some(until) };
         Stream::new(TimelineId::FIRST, &[ancestor])
     }
 

@@ -13,7 +13,7 @@ use pitr_archive::{
         windows::windows,
     },
     clock::Micros,
-    ids::{ArchiveId, Boundary, Epoch, Nonce, Ordinal, TimelineId},
+    ids::{ArchiveId, Epoch, Nonce, Ordinal, TimelineId},
     segment::entry::Event,
 };
 
@@ -83,8 +83,8 @@ impl Scene {
             .collect();
         let parent = self.left.last().map(|ended| ended.fork);
         let child = timeline(self.timeline, parent, &self.segments, &(0..0));
-        let until = self.left.iter().map(|ended| Some(ended.fork.boundary)).chain([None]);
-        let timelines: Vec<(&Timeline, Option<Boundary>)> = left.iter().chain([&child]).zip(until).collect();
+        let until = self.left.iter().map(|ended| Some(ended.fork)).chain([None]);
+        let timelines: Vec<(&Timeline, Option<Position>)> = left.iter().chain([&child]).zip(until).collect();
         let lineage = Lineage {
             archive: ArchiveId([1; 16]),
             timelines: &timelines,
