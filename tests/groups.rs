@@ -22,6 +22,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use shop::{SHARDS, Shop, Writer, group_of, held, json, named, now, put, refused, was_killed};
 
+/// Within this time every archiver has looked, however busy the machine is.
+const LOOKED: Duration = Duration::from_secs(2);
+
 #[test]
 fn a_tag_holds_in_every_shard_what_was_acknowledged_before_and_nothing_that_was_begun_after() {
     let shop = Shop::new(100);
@@ -37,9 +40,9 @@ fn a_tag_holds_in_every_shard_what_was_acknowledged_before_and_nothing_that_was_
     }
     // A moment at which nobody writes.
     let resting = writer.rest();
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(LOOKED);
     let quiet = now();
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(LOOKED);
     writer.go_on();
     std::thread::sleep(Duration::from_millis(500));
     shop.tag("end");
@@ -81,9 +84,9 @@ fn a_restore_of_a_part_is_refused_names_every_shard_at_fault_and_touches_nothing
     let shop = Shop::new(40);
     let service = shop.run();
     let dbs = shop.open();
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(LOOKED);
     let observed = now();
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(LOOKED);
     dbs.iter().for_each(|db| (40..50).for_each(|number| put(db, number)));
     drop(dbs);
     for name in ["whole", "two", "again"] {

@@ -378,33 +378,48 @@ mod tests {
     #[tokio::test]
     async fn a_cold_file_is_not_in_memory_after_it_was_uploaded_and_a_warm_one_still_is() {
         let Some(directory) = lab::directory() else { return };
-        let archive =
-            Archive::open_or_create(Arc::new(MemoryStore::new()), None, &SystemClock, &OsRandom).await.unwrap();
-        let claim = archive.claim_epoch("test", &SystemClock, &OsRandom).await.unwrap();
-        let reading = Reading { at_once: 1, rate: None, clock: Arc::new(SystemClock), lookup: Lookup::Listing };
         // With an id it is read once, without one it is hashed before.
         for (id, warm) in
             [(Some(SstUniqueId(1, 2)), false), (None, false), (Some(SstUniqueId(3, 4)), true), (None, true)]
         {
-            let (file, path) = lab::file_of(directory.path(), 64 * lab::MIB);
-            if warm {
-                std::fs::read(&path).unwrap();
+            // The kernel takes single pages of its own accord, though seldom; what we take of them we would take each time.
+            let mut attempts = Vec::new();
+            while attempts.len() < 3 && attempts.last().is_none_or(|(before, after)| before != after) {
+                attempts.push(in_memory_before_and_after(directory.path(), id, warm).await);
             }
-            let before = lab::in_memory(&path);
-            assert_eq!(before > 0, warm);
-            let files = [CollectedFile {
-                name: "000007.sst".to_owned(),
-                number: FileNumber::new(7),
-                column_family: ColumnFamilyId::DEFAULT,
-                path_id: 0,
-                size: 64 << 20,
-                unique_id: id,
-                held: Held::Open(file, path.clone()),
-            }];
-            let run = (TimelineId::FIRST, 0);
-            upload(&archive, &claim, &OsRandom, &files, &KnownFiles::default(), run, &reading).await.unwrap();
-            assert_eq!(lab::in_memory(&path), before, "id {id:?}, warm {warm}");
+            let (before, after) = attempts.last().unwrap();
+            assert_eq!(after, before, "id {id:?}, warm {warm}: {attempts:?}");
         }
+    }
+
+    /// How many pages of a file are in memory when it is uploaded into a new archive.
+    async fn in_memory_before_and_after(
+        directory: &std::path::Path,
+        id: Option<SstUniqueId>,
+        warm: bool,
+    ) -> (usize, usize) {
+        let store = Arc::new(MemoryStore::new());
+        let archive = Archive::open_or_create(store, None, &SystemClock, &OsRandom).await.unwrap();
+        let claim = archive.claim_epoch("test", &SystemClock, &OsRandom).await.unwrap();
+        let reading = Reading { at_once: 1, rate: None, clock: Arc::new(SystemClock), lookup: Lookup::Listing };
+        let (file, path) = lab::file_of(directory, 64 * lab::MIB);
+        if warm {
+            std::fs::read(&path).unwrap();
+        }
+        let before = lab::in_memory(&path);
+        assert_eq!(before > 0, warm);
+        let files = [CollectedFile {
+            name: "000007.sst".to_owned(),
+            number: FileNumber::new(7),
+            column_family: ColumnFamilyId::DEFAULT,
+            path_id: 0,
+            size: 64 << 20,
+            unique_id: id,
+            held: Held::Open(file, path.clone()),
+        }];
+        let run = (TimelineId::FIRST, 0);
+        upload(&archive, &claim, &OsRandom, &files, &KnownFiles::default(), run, &reading).await.unwrap();
+        (before, lab::in_memory(&path))
     }
 
     #[tokio::test]

@@ -68,8 +68,9 @@ pub async fn restore(
         .collect();
     let (members, checked) = match check_all(group, members, &journal).await {
         Err(e) if members.iter().any(|member| may_be_replayed(member.plan, &e)) => {
+            let checked = check_all(group, &as_logs, &journal).await?;
             say_replayed(&e);
-            (as_logs.as_slice(), check_all(group, &as_logs, &journal).await?)
+            (as_logs.as_slice(), checked)
         }
         checked => (members, checked?),
     };

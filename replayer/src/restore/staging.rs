@@ -487,6 +487,26 @@ mod tests {
     }
 
     #[test]
+    fn what_somebody_else_made_is_not_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("db");
+        let staged = created(&[&db], "a").path(&db).unwrap();
+        let theirs = dir.path().join("theirs");
+        fs::rename(&staged, &theirs).unwrap();
+        std::os::unix::fs::symlink(&theirs, &staged).unwrap();
+        assert!(Staging::create(&[&db], &key("a")).is_err() || !staged.is_symlink(), "a link is not followed");
+        assert!(theirs.join("pitr-resume.json").exists(), "nor is what it leads to removed");
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        fs::remove_file(&staged).or_else(|_| fs::remove_dir_all(&staged)).unwrap();
+        fs::rename(&theirs, &staged).unwrap();
+        std::os::unix::fs::chown(&staged, Some(65_534), Some(65_534)).unwrap();
+        assert_eq!(Staging::create(&[&db], &key("a")).unwrap().1, Found::Nothing);
+        assert!(owner::is_own_directory(&staged));
+    }
+
+    #[test]
     fn the_same_restore_goes_on_with_what_it_wants_to_keep() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("db");

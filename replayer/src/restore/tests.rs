@@ -111,16 +111,24 @@ async fn what_was_fetched_is_kept_where_somebody_filled_the_destination_meanwhil
     let lab = busy();
     let archive = lab.archive(Arc::new(MemoryStore::new()), None, 4).await;
     let into = lab.dir.path().join("copy");
-    for finish in [Finish::Leave, Finish::Recover] {
+    let (directory, file) = (Code::DestinationNotEmpty, Code::FileIo);
+    for (finish, in_the_way) in [(Finish::Leave, directory), (Finish::Recover, directory), (Finish::Leave, file)] {
         let options = RestoreOptions { finish, ..options(&into) };
         let plan = planned(&archive, lab.records()).await.unwrap();
         let checked = steps::check(&archive, &plan, &options, &Journal::default()).await.unwrap();
         let prepared = checked.prepare(Arc::new(Silent)).await.unwrap();
-        fs::create_dir_all(into.join("theirs")).unwrap();
-        assert_eq!(prepared.publish().unwrap_err().code(), Code::DestinationNotEmpty);
+        match in_the_way == file {
+            true => fs::write(&into, b"theirs").unwrap(),
+            false => fs::create_dir_all(into.join("theirs")).unwrap(),
+        }
+        let e = prepared.publish().unwrap_err();
+        assert!(e.code() == in_the_way && e.to_string().contains("what was fetched is kept in"), "{e}");
         let again = restored(&archive, lab.records(), &options).await.unwrap_err();
         assert_eq!(again.code(), Code::DestinationNotEmpty);
-        fs::remove_dir_all(&into).unwrap();
+        match in_the_way == file {
+            true => fs::remove_file(&into).unwrap(),
+            false => fs::remove_dir_all(&into).unwrap(),
+        }
         let report = restored(&archive, lab.records(), &options).await.unwrap();
         assert!(report.file_bytes > 0);
         assert_eq!(report.reused_file_bytes, report.file_bytes, "{finish:?}");
