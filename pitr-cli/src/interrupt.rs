@@ -1,8 +1,8 @@
 //! What an interrupt means, moment by moment.
 //!
-//! Owns: which signals are one, and the point behind which the exit code no longer is "interrupted". Until what was asked for has happened, an interrupt
-//! ends the command, and nothing has happened. Behind it (a restored database has its name), the command only cleans up and
-//! reports, and to exit with 130 would tell a script the opposite of what is on the disk.
+//! Owns: which signals are one, and the point behind which the exit code no longer is "interrupted". Until what was asked for
+//! has happened, an interrupt ends the command, and nothing has happened. Behind it (a restored database has its name), the
+//! command only cleans up and reports, and to exit with 130 would tell a script the opposite of what is on the disk.
 
 use std::sync::{
     Arc,

@@ -9,9 +9,8 @@ use std::{
     path::Path,
 };
 
-use rustix::process::{getegid, geteuid};
-
 use pitr_archive::{Code, Error, Result, error::io};
+use rustix::process::{getegid, geteuid};
 
 /// A user and a group, either of which may stay as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

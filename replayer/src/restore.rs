@@ -4,8 +4,8 @@
 //! directory beside the destination is filled, every byte verified. (3) Files, then directories are made durable.
 //! (4) The staging directory is renamed to the destination, or exchanged with it ([`crate::in_place`]), and the directory
 //! above it made durable. An interruption, or an error that passes, leaves the staging directory and nothing else; the same
-//! restore goes on with it (`resume`), another one with files that both need. An error that stays removes it, but for one: when the
-//! recovered database has another sequence number than planned, the copy is kept there for whoever looks into it.
+//! restore goes on with it (`resume`), another one with files that both need. An error that stays removes it, but for one: when
+//! the recovered database has another sequence number than planned, the copy is kept there for whoever looks into it.
 //! Refuses: destinations that hold anything; paths of the source that nobody mapped.
 
 use std::{
@@ -382,7 +382,7 @@ impl Work<'_> {
             self.progress.end(Phase::Recovery);
             crash::point("restore-after-recovery");
         }
-        // What belongs to somebody else is not gone on with.
+        // From here on nothing is: what is not durable yet must not be found, and nothing that belongs to somebody else.
         self.staging.end_resuming()?;
         let owner = self.options.owner.or_else(|| self.present.and_then(Present::owner));
         if let Some(owner) = owner {

@@ -224,8 +224,8 @@ mod tests {
         assert_eq!(total, size);
     }
 
-    /// One of three attempts succeeds. The kernel takes single pages of its own accord, though seldom; what we take of them we would
-    /// take each time.
+    /// One of three attempts succeeds. The kernel takes single pages of its own accord, though seldom; what we take of them we
+    /// would take each time.
     fn undisturbed(mut attempt: impl FnMut() -> Result<(), String>) {
         let failed: Vec<_> = (0..3).map_while(|_| attempt().err()).collect();
         assert!(failed.len() < 3, "{failed:?}");

@@ -200,6 +200,23 @@ pub const fn unmask(masked: u32) -> u32 {
     masked.wrapping_sub(MASK_DELTA).rotate_left(15)
 }
 
+/// Whether a valid record of the file begins at the start of `bytes`; its size if so.
+///
+/// `bytes` must not reach beyond the block. Records of another log in a recycled file do not count, and neither do
+/// unknown types, whose header size is not known.
+pub(super) fn valid_record(bytes: &[u8], header_number: u32) -> Option<u64> {
+    let header = Header::decode(bytes)?;
+    if matches!(header.kind, RecordType::Zero | RecordType::Unknown(_)) {
+        return None;
+    }
+    let size = header.record_size();
+    let record = bytes.get(..usize::try_from(size).ok()?)?;
+    if header.kind.is_recyclable() && record.get(7..11)? != header_number.to_le_bytes() {
+        return None;
+    }
+    (crc32c::crc32c(record.get(6..)?) == unmask(header.masked_crc)).then_some(size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

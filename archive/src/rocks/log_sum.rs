@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::log_format::{BLOCK_SIZE, HEADER_SIZE, Header, RecordType, unmask};
+use super::log_format::{BLOCK_SIZE, HEADER_SIZE, valid_record};
 
 #[allow(clippy::cast_possible_truncation)] // 32 KiB
 const BLOCK: usize = BLOCK_SIZE as usize;
@@ -34,15 +34,9 @@ impl LogSum {
 
     fn add_block(&mut self, mut rest: &[u8]) -> Option<()> {
         while rest.iter().any(|byte| *byte != 0) {
-            let (head, held) = rest.split_at_checked(HEADER)?;
-            let header = Header::decode(head)?;
-            let (payload, behind) = held.split_at_checked(usize::from(header.len))?;
-            let crc = crc32c::crc32c_append(crc32c::crc32c(&[header.kind.to_byte()]), payload);
-            if header.kind == RecordType::Zero || crc != unmask(header.masked_crc) {
-                return None;
-            }
-            self.add(head);
-            rest = behind;
+            let size = valid_record(rest, 0)?;
+            self.add(rest.get(..HEADER)?);
+            rest = rest.get(usize::try_from(size).ok()?..)?;
         }
         // The end of a block stays empty where no header has room, or what may not be cut.
         Some(())

@@ -1,8 +1,9 @@
 //! Takes a segment apart and believes nothing.
 //!
 //! Owns: [`SegmentIndex`] (header and footer, two ranged reads) and [`SegmentReader`] (the whole object). Both compare
-//! what is said twice; the checksum of a frame's plain bytes, which its running hash outdoes, only [`SegmentReader::verify`]. A frame's entries are proven by the running hash: it is recorded before every frame,
-//! so that frames can be read alone, out of order and in parallel ([`SegmentReader::entries_from`]).
+//! what is said twice; the checksum of a frame's plain bytes, which its running hash outdoes, only [`SegmentReader::verify`].
+//! A frame's entries are proven by the running hash: it is recorded before every frame, so that frames can be read alone, out
+//! of order and in parallel ([`SegmentReader::entries_from`]).
 //! Refuses: an object that is not the one its name and place demand; I/O.
 
 use std::{

@@ -1,10 +1,10 @@
 //! What an interrupted restore left is gone on with.
 //!
 //! Owns: the small files in a staging directory that tell what it is. The [`Key`] names the restore: only the same one goes
-//! on with the log, another one with files of the base that both have. The [`Checkpoint`] says which WALs are complete, and all that must be known to write the next one; of tables,
-//! [`noted`] says the same of what is sorted. None is believed of bytes: every file that is kept is read again and compared. Before
-//! the directory becomes a database, those of the log are gone, and all of them before it is made durable: what that could not
-//! do is not to be found by anybody who goes on.
+//! on with the log, another one with files of the base that both have. The [`Checkpoint`] says which WALs are complete, and all
+//! that must be known to write the next one; of tables, [`noted`] says the same of what is sorted. None is believed of bytes:
+//! every file that is kept is read again and compared. Before the directory becomes a database, those of the log are gone, and
+//! all of them before it is made durable: what did not become so must not be found by anybody who goes on.
 //! Refuses: to go on with the log where RocksDB has opened the copy, or with ingestions to repeat.
 
 use std::{
@@ -240,8 +240,8 @@ fn is_wal(path: &Path, wal: &WrittenWal) -> bool {
     whole && sound && sum == wal.sum
 }
 
-/// Shows every byte of a file, [`AT_ONCE`] of them until its end; answers whether it is there with this size. One that cannot be read is as good as none: to end
-/// with it would end every further attempt.
+/// Shows every byte of a file, [`AT_ONCE`] of them until its end; answers whether it is there with this size. One that cannot be
+/// read is as good as none: to end with it would end every further attempt.
 fn is_whole(path: &Path, size: u64, shown: impl FnMut(&[u8])) -> bool {
     read_whole(path, size, shown).unwrap_or_else(|e| {
         tracing::warn!("it is made anew: {e}");

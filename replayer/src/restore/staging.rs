@@ -104,18 +104,18 @@ pub(crate) fn built(place: &Path) -> Result<PathBuf> {
     beside(place, BUILT)
 }
 
-/// What interrupted restores to there hold of the disk: the next one keeps it or removes it. Where one is under way, the
-/// lock tells, later.
-pub(crate) fn held(outermost: &[&Path]) -> Result<Vec<(PathBuf, u64)>> {
+/// What interrupted restores to there hold of the disk, file by file: the file system, and bytes. The next one keeps it or
+/// removes it. What goes while it is looked at belongs to one that is under way: the lock tells, later.
+pub(crate) fn held(outermost: &[&Path]) -> Result<Vec<(u64, u64)>> {
     let mut held = Vec::new();
     for place in outermost {
-        let staging = beside(place, BUILT)?;
-        let paths = match below(&staging) {
-            Err(e) if e.code() == Code::FileNotFound => continue,
-            paths => paths?,
-        };
-        let blocks = paths.iter().filter_map(|path| Some(fs::symlink_metadata(path).ok()?.blocks()));
-        held.push((staging, blocks.sum::<u64>() * 512));
+        match below(&beside(place, BUILT)?) {
+            Err(e) if e.code() == Code::FileNotFound => {}
+            paths => {
+                let there = paths?.into_iter().filter_map(|path| fs::symlink_metadata(path).ok());
+                held.extend(there.map(|metadata| (metadata.dev(), metadata.blocks() * 512)));
+            }
+        }
     }
     Ok(held)
 }
@@ -284,9 +284,10 @@ impl Staging {
             fs::rename(&pair.staging, &pair.place).map_err(|e| self.withdraw(published, e)).map_err(|e| {
                 match e.kind() {
                     // Somebody filled it meanwhile; rename(2) refuses to replace a directory that is not empty.
-                    std::io::ErrorKind::DirectoryNotEmpty => {
-                        Error::new(Code::DestinationNotEmpty, "publishing").on(pair.place.display()).because(e)
-                    }
+                    std::io::ErrorKind::DirectoryNotEmpty => Error::new(Code::DestinationNotEmpty, "publishing")
+                        .on(pair.place.display())
+                        .because(e)
+                        .hint("it appeared while the restore ran: move it away and run the same command again"),
                     _ => io("renaming the restored directory to", &pair.place, e),
                 }
             })?;
@@ -474,7 +475,10 @@ mod tests {
         fs::write(staged.join("000001.sst"), b"x").unwrap();
         fs::write(staged.join("pitr-resume-wal.json"), b"x").unwrap();
         drop(first);
-        assert!(held(&[&db]).unwrap()[0].1 >= 512, "what takes room on the disk");
+        assert!(
+            held(&[&db]).unwrap().iter().map(|(_, bytes)| bytes).sum::<u64>() >= 512,
+            "what takes room on the disk"
+        );
         assert_eq!(Staging::create(&[&db], &key("b")).unwrap().1, Found::Files);
         assert_eq!(names(&staged), ["000001.sst", "pitr-resume.json"]);
         // Then it is of that other one.

@@ -138,7 +138,7 @@ impl<'a> Checked<'a> {
         let directories = staging::outermost(&self.layout.directories());
         match self.left {
             Left::Everything(_) => {
-                Needs::of(&self.base, self.plan, &self.layout)?.but_for(&staging::held(&directories)?)
+                Ok(Needs::of(&self.base, self.plan, &self.layout)?.but_for(&staging::held(&directories)?))
             }
             Left::Names | Left::Nothing(_) => Ok(Needs::default()),
         }
@@ -270,8 +270,8 @@ impl Prepared<'_> {
         Ok(())
     }
 
-    /// The same of one that is restored alone: what stays in the way leaves nothing, but for somebody who came first: what was
-    /// fetched is kept for the time when that is gone.
+    /// The same of one that is restored alone: what passes, and somebody who came first, leaves the files of the base for the
+    /// next attempt; what stays leaves nothing.
     ///
     /// # Errors
     /// As [`Prepared::publish_or_stay`].
@@ -282,8 +282,6 @@ impl Prepared<'_> {
             (Code::SwapInterrupted, _) | (_, None) => e,
             (code, Some(staging)) if code == Code::DestinationNotEmpty || code.retry() == Retry::Later => {
                 match staging.begin_resuming(&self.key) {
-                    Ok(()) if code == Code::DestinationNotEmpty => kept(e, &staging, &self.layout)
-                        .hint("it appeared while the restore ran: move it away and run the same command again"),
                     Ok(()) => kept(e, &staging, &self.layout),
                     Err(also) => e.with("what was fetched cannot be kept", also),
                 }

@@ -5,24 +5,7 @@
 //! start of every later block. Within the damaged block any place counts too, but only if valid records fill the block
 //! (or the file) from there to its end: a payload may itself contain the bytes of a log.
 
-use super::super::log_format::{BLOCK_SIZE, Header, RecordType, unmask};
-
-/// Whether a valid record of the file begins at the start of `bytes`; its size if so.
-///
-/// `bytes` must not reach beyond the block. Records of another log in a recycled file do not count, and neither do
-/// unknown types, whose header size is not known.
-fn valid_record(bytes: &[u8], header_number: u32) -> Option<u64> {
-    let header = Header::decode(bytes)?;
-    if matches!(header.kind, RecordType::Zero | RecordType::Unknown(_)) {
-        return None;
-    }
-    let size = header.record_size();
-    let record = bytes.get(..usize::try_from(size).ok()?)?;
-    if header.kind.is_recyclable() && record.get(7..11)? != header_number.to_le_bytes() {
-        return None;
-    }
-    (crc32c::crc32c(record.get(6..)?) == unmask(header.masked_crc)).then_some(size)
-}
+use super::super::log_format::{BLOCK_SIZE, valid_record};
 
 /// Offset of the first valid record behind the damaged one at `damaged`, which claims to have `size` bytes.
 ///
